@@ -1,0 +1,51 @@
+# Klingel: `make run` starts it, `make test` checks it. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: run test check lint format lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run    start Klingel on http://127.0.0.1:8000 (SQLite, sandbox provider)"
+	@echo "make test   lint, types, layers and the whole test suite"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Klingel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.run
+	$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+# Trying Klingel means receiving webhooks on this machine, which the guard refuses unless it is told otherwise.
+run: export KLINGEL_ALLOW_NETWORKS ?= 127.0.0.0/8,::1/128
+run: $(VENV)/.run
+	$(BIN)/klingel serve
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Rewrites requirements/ from pyproject.toml: exact versions with hashes, no addresses.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
+	sh requirements/lock.sh $(VENV)/lock/bin/uv
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,163 @@
+"""A provider's callback becomes transition, event and deliveries."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from service.batching import Batcher
+from service.bodies import read_body
+from service.domain.errors import TooLarge
+from service.domain.ids import CallbackId, TaskId, new_callback_id
+from service.domain.lifecycle import Verdict
+from service.domain.secrets import CallbackTokens
+from service.domain.tasks import Report, Task, Unreadable
+from service.domain.times import Clock
+from service.domain.transitions import Change, reported
+from service.metrics import Metrics
+from service.publication import Publisher
+from service.submission import Provider
+from storage import tasks
+from storage.database import Transaction
+from storage.tasks import StoredCallback
+
+LARGEST_CALLBACK: Final = 1024 * 1024
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A callback whose URL is ours: what its body says, or why it says nothing."""
+
+    id: CallbackId
+    task_id: TaskId
+    provider: str
+    at: datetime
+    body: bytes
+    report: Report | None
+    verdict: Verdict | None = None  # already given: unreadable, forged
+    reason: str | None = None
+
+
+class CallbackReceiver:
+    """`POST /callbacks/{provider}/{task_id}/{token}`: 200 once it is on disk, 404 for all that is not ours."""
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, Provider],
+        tokens: CallbackTokens,
+        batcher: Batcher,
+        publisher: Publisher,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._providers = providers
+        self._tokens = tokens
+        self._batcher = batcher
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+
+    async def receive(self, request: Request[Any]) -> Response:
+        path = request.path_params
+        provider = self._providers.get(path["provider"])
+        # The token is checked also for a provider that is none, so that both take the same time.
+        genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
+        if provider is None or not genuine:
+            return not_here()
+        structlog.contextvars.bind_contextvars(task_id=path["task_id"])
+        try:
+            body = await read_body(request, limit=LARGEST_CALLBACK)
+        except TooLarge:
+            self._metrics.callback_received("too_large")
+            log.warning("callback.too_large", task_id=path["task_id"])
+            return PlainTextResponse("A callback has at most 1 MiB.\n", status_code=413)
+        received = self._read(provider, path["task_id"], request, body)
+        verdict = await self._batcher.run(self.apply, received)
+        if verdict is None:
+            return not_here()
+        self._metrics.callback_received(verdict)
+        structlog.contextvars.bind_contextvars(verdict=verdict)
+        match verdict:
+            case Verdict.UNREADABLE:
+                return PlainTextResponse(f"This is not a callback: {received.reason}\n", status_code=400)
+            case Verdict.FORGED:
+                return not_here()
+            case _:
+                return PlainTextResponse("ok\n")
+
+    def _read(self, provider: Provider, task_id: str, request: Request[Any], body: bytes) -> Received:
+        now = self._clock()
+        received = Received(
+            id=new_callback_id(),
+            task_id=TaskId(task_id),
+            provider=provider.name,
+            at=now,
+            body=body,
+            report=None,
+        )
+        if not provider.verify(request.headers, body, now=now):
+            return replace(
+                received,
+                verdict=Verdict.FORGED,
+                reason="the provider's signature is missing or does not verify",
+            )
+        try:
+            return replace(received, report=provider.parse(body))
+        except Unreadable as error:
+            return replace(received, verdict=Verdict.UNREADABLE, reason=str(error))
+
+    async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Verdict | None]:
+        """One verdict for each; None where there is no such task. Several about one task count in their order."""
+        known = await tasks.get_many(tx, {received.task_id for received in batch})
+        verdicts: list[Verdict | None] = []
+        evidence: list[StoredCallback] = []
+        rounds: defaultdict[int, list[Change]] = defaultdict(list)
+        heard: defaultdict[TaskId, int] = defaultdict(int)
+        for received in batch:
+            task = known.get(received.task_id)
+            if task is None:
+                verdicts.append(None)
+                continue
+            verdict, reason = received.verdict, received.reason
+            if received.report is not None:
+                change = reported(task, received.report, received.at)
+                verdict, reason = change.verdict, change.reason
+                if change.after is not change.before:
+                    known[task.id] = change.after
+                    # A task changes once in each round, so that each change starts from what the last one wrote.
+                    rounds[heard[task.id]].append(change)
+                    heard[task.id] += 1
+            assert verdict is not None
+            if verdict in {Verdict.CONFLICTING, Verdict.MISMATCHED, Verdict.FORGED}:
+                log.warning("callback.set_aside", task_id=task.id, verdict=verdict, reason=reason)
+            verdicts.append(verdict)
+            evidence.append(_evidence(received, task, verdict, reason))
+        await tasks.insert_callbacks(tx, evidence)
+        for number in sorted(rounds):
+            await self._publisher.record(tx, rounds[number])
+        return verdicts
+
+
+def _evidence(received: Received, task: Task, verdict: Verdict, reason: str | None) -> StoredCallback:
+    return StoredCallback(
+        id=received.id,
+        task_id=task.id,
+        provider=received.provider,
+        received_at=received.at,
+        verdict=verdict,
+        reason=reason,
+        body=received.body,
+    )
+
+
+def not_here() -> Response:
+    """The same answer to everything unknown or forged."""
+    return PlainTextResponse("Not found\n", status_code=404)

@@ -1,0 +1,194 @@
+"""One account at Kling: sends its creates and reads its callbacks; asks for a status only when told to."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+
+from handlers.providers.kling.answers import Reply
+from handlers.providers.kling.outcomes import (
+    EXPIRED,
+    NOT_YET_VALID,
+    create_outcome,
+    fault,
+    read_error,
+    status_report,
+)
+from handlers.providers.kling.redaction import redactor
+from handlers.providers.kling.reports import read_report
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
+from service.domain.errors import ConfigurationError
+from service.domain.signatures import verifies
+from service.domain.task_types import TASK_TYPES, Layout
+from service.domain.tasks import Report, Task
+
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+
+OUTCOME_WORDS: Final[Mapping[type[CreateOutcome], str]] = {
+    Accepted: "accepted",
+    Refused: "refused",
+    Deferred: "deferred",
+    Unknown: "unknown",
+}
+
+
+class KlingProvider:
+    """
+    Args:
+        client: pooled and shared; its redirects and time-outs are overruled here.
+        authorization: gives the header's value, anew for each request.
+        webhook_secrets: `whsec_…`; with none, callbacks are told apart by their URL alone.
+        timeout: of one request from the wait for a connection to the answer's last byte.
+        on_call: called once for each request sent: `create` with `accepted`, `refused`, `deferred` or `unknown`;
+            `status_query` with `ok` or `failed`.
+        skew_pause: before a token that is not valid yet is shown a second time.
+
+    Raises:
+        ConfigurationError: the base URL is no HTTP URL.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        client: httpx.AsyncClient,
+        base_url: str,
+        layout: Layout,
+        authorization: Callable[[], str],
+        on_call: Callable[[str, str], None],
+        webhook_secrets: Sequence[str] = (),
+        timeout: timedelta = timedelta(seconds=60),
+        skew_pause: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._base_url = _checked(base_url)
+        self._layout = layout
+        self._authorization = authorization
+        self._webhook_secrets = tuple(webhook_secrets)
+        self._timeout = timeout
+        self._skew_pause = skew_pause
+        self._on_call = on_call
+
+    async def create(self, order: Order) -> CreateOutcome:
+        """Sends one create, and a second one only after 1003 or 1004, which refuse the token before the task."""
+        authorization = self._authorization()
+        outcome = await self._create(order, authorization)
+        if not isinstance(outcome, Refused) or outcome.code not in {NOT_YET_VALID, EXPIRED}:
+            return outcome
+        if outcome.code == NOT_YET_VALID:
+            await asyncio.sleep(self._skew_pause.total_seconds())
+        else:
+            authorization = self._authorization()
+        return await self._create(order, authorization)
+
+    async def read(self, task: Task) -> Report:
+        """One GET, by the provider's id, else by the external id.
+
+        Raises:
+            NotFound: the provider has no such task.
+            ProviderRefused: or one of its kinds, for what another try would not change.
+            ProviderUnavailable: for what it may change.
+        """
+        outcome = "failed"
+        try:
+            report = await self._status(task)
+            outcome = "ok"
+        finally:
+            self._on_call("status_query", outcome)
+        return report
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
+        """Whether a callback's signature is the provider's; True when no secret is set."""
+        named = {name.lower(): value for name, value in headers.items()}
+        return not self._webhook_secrets or verifies(named, body, secrets=self._webhook_secrets, now=now)
+
+    def parse(self, body: bytes) -> Report:
+        """
+        Raises:
+            Unreadable: a ValueError whose message says why no task can be read from it.
+        """
+        return read_report(body)
+
+    async def _create(self, order: Order, authorization: str) -> CreateOutcome:
+        route = TASK_TYPES[order.type].routes[self._layout]
+        fields = {route.renames.get(name, name): value for name, value in order.input.items()}
+        fields |= {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
+        redact = redactor(authorization=authorization, callback_url=order.callback_url)
+        word = "unknown"
+        try:
+            reply = await self._exchange("POST", route.path, authorization, json.dumps(fields).encode())
+            outcome = create_outcome(reply, redact)
+            word = OUTCOME_WORDS[type(outcome)]
+        except (httpx.HTTPError, OSError) as error:
+            outcome = fault(error, redact)
+            word = OUTCOME_WORDS[type(outcome)]
+        finally:
+            self._on_call("create", word)
+        return outcome
+
+    async def _status(self, task: Task) -> Report:
+        route = TASK_TYPES[task.type].routes[self._layout]
+        wanted = quote(task.provider_task_id or task.external_task_id, safe="")
+        authorization = self._authorization()
+        redact = redactor(authorization=authorization)
+        try:
+            reply = await self._exchange("GET", f"{route.path}/{wanted}", authorization)
+        except (httpx.HTTPError, OSError) as error:
+            raise read_error(fault(error, redact)) from error
+        return status_report(reply, redact)
+
+    async def _exchange(
+        self, method: str, path: str, authorization: str, content: bytes | None = None
+    ) -> Reply:
+        """
+        Raises:
+            httpx.HTTPError, OSError: there is no whole answer. Time-outs of the pool and of connecting (for TCP
+                and again for TLS) add up to less than the whole, so when the whole runs out, the request was sent.
+        """
+        whole = self._timeout.total_seconds()
+        headers = {
+            "Authorization": authorization,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        async with (
+            asyncio.timeout(whole),
+            self._client.stream(
+                method,
+                self._base_url + path,
+                content=content,
+                headers=headers,
+                timeout=httpx.Timeout(whole, pool=whole / 4, connect=whole / 4),
+                follow_redirects=False,
+            ) as response,
+        ):
+            return Reply(
+                status=response.status_code, headers=response.headers, body=await _capped_body(response)
+            )
+
+
+async def _capped_body(response: httpx.Response) -> bytes:
+    """Empty when over the limit: half a document tells as little as none."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return b""
+    return bytes(body)
+
+
+def _checked(base_url: str) -> str:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"KLINGEL_PROVIDER_URL is not a URL: {error}") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError("KLINGEL_PROVIDER_URL must be an http:// or https:// URL with a host.")
+    return base_url.rstrip("/")

@@ -1,0 +1,96 @@
+"""What is sold under which path, and the limits each page prints. Source: kling.md 1.1, 1.2, 1.4."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    IMAGE = "image"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """One create path's fields and limits.
+
+    `name` is the path without its prefix: a task made under `/kling/v1/…` is found under `/v1/…` too.
+    `models` is None where the page names no closed set. A limit of None means the field is unknown there, and so
+    ignored.
+    """
+
+    name: str
+    kind: Kind
+    list_field: str
+    item_field: str
+    fewest: int
+    most: int = 4
+    models: frozenset[str] | None
+    default_model: str
+    prompt_required: bool = False
+    prompt_limit: int = 2500
+    negative_limit: int | None = 2500
+    ratios: tuple[str, ...]
+    motion_brush: bool = False
+
+
+IMAGE_RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9")
+VIDEO_RATIOS: Final = ("16:9", "9:16", "1:1")
+IMAGE_MODELS: Final = frozenset({"kling-v2", "kling-v2-1"})
+
+_OLDER_IMAGES: Final = Product(
+    name="images/generations",
+    kind=Kind.IMAGE,
+    list_field="subject_image_list",
+    item_field="subject_image",
+    fewest=2,
+    models=IMAGE_MODELS,
+    default_model="kling-v2",
+    negative_limit=None,
+    ratios=IMAGE_RATIOS,
+)
+_IMAGES: Final = Product(
+    name="images/multi-image2image",
+    kind=Kind.IMAGE,
+    list_field="subject_image_list",
+    item_field="subject_image",
+    fewest=1,
+    models=IMAGE_MODELS,
+    default_model="kling-v2-1",
+    ratios=IMAGE_RATIOS,
+)
+_OFFICIAL_VIDEO: Final = Product(
+    name="videos/multi-image2video",
+    kind=Kind.VIDEO,
+    list_field="image_list",
+    item_field="image",
+    fewest=1,
+    models=frozenset({"kling-v1-6"}),
+    default_model="kling-v1-6",
+    prompt_required=True,
+    ratios=VIDEO_RATIOS,
+)
+_GATEWAY_VIDEO: Final = Product(
+    name="videos/multi-image2video",
+    kind=Kind.VIDEO,
+    list_field="image_list",
+    item_field="image",
+    fewest=2,
+    models=None,
+    default_model="kling-v1-6",
+    prompt_required=True,
+    prompt_limit=500,
+    negative_limit=200,
+    ratios=VIDEO_RATIOS,
+    motion_brush=True,
+)
+
+PRODUCTS: Final[Mapping[str, Product]] = {
+    "/kling/v1/images/generations": _OLDER_IMAGES,
+    "/kling/v1/images/multi-image2image": _IMAGES,
+    "/kling/v1/videos/multi-image2video": _GATEWAY_VIDEO,
+    "/v1/images/generations": _OLDER_IMAGES,
+    "/v1/images/multi-image2image": _IMAGES,
+    "/v1/videos/multi-image2video": _OFFICIAL_VIDEO,
+}

@@ -1,0 +1,253 @@
+"""What a create's body must be. Source: kling.md 1.1 to 1.4; the first fault found is the one reported, as there.
+
+JSON null and the empty string count as absent: the pages' own samples send `""` for fields that are not used.
+Fields the page does not name are ignored.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeGuard
+from urllib.parse import urlsplit
+
+from handlers.providers.sandbox.answers import Code, RequestError
+from handlers.providers.sandbox.pictures import Link, Picture, PictureError, Source, from_base64
+from handlers.providers.sandbox.products import Kind, Product
+
+MOST_RESULTS: Final = 9
+MOST_MASKS: Final = 6
+TRAJECTORY_POINTS: Final = range(2, 78)
+SCENE_SPELLINGS: Final = ("scence_image", "scene_image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A create that was found in order. `mode` and `duration_s` mean nothing for images, `n` nothing for videos."""
+
+    product: Product
+    model: str
+    prompt: str
+    sources: tuple[Source, ...]
+    scene: Source | None = None
+    style: Source | None = None
+    n: int = 1
+    aspect_ratio: str
+    mode: str = "std"
+    duration_s: int = 5
+    watermark: bool = False
+    callback_url: str | None = None
+    external_task_id: str | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many of the parallel-task slots it takes while it runs (kling.md 5.3)."""
+        return self.n if self.product.kind is Kind.IMAGE else 1
+
+
+def read_order(content: bytes, product: Product) -> Order:
+    """Decodes the JSON and every Base64 picture in it: work for a thread.
+
+    Raises:
+        RequestError: 1200 for a wrong form or type, 1201 for a missing or unacceptable value.
+    """
+    fields = Fields(_object(content))
+    model = fields.text("model_name") or product.default_model
+    if product.models is not None and model not in product.models:
+        raise RequestError(Code.BAD_VALUE, f"model_name value '{model}' is invalid")
+    prompt = fields.text("prompt", limit=product.prompt_limit)
+    if product.prompt_required and not prompt:
+        raise RequestError(Code.BAD_VALUE, "prompt is required")
+    if product.negative_limit is not None:
+        fields.text("negative_prompt", limit=product.negative_limit)
+    if product.motion_brush:
+        _check_motion_brush(fields)
+    return Order(
+        product=product,
+        model=model,
+        prompt=prompt,
+        sources=_sources(fields, product),
+        scene=_scene(fields),
+        style=fields.source("style_image"),
+        n=fields.whole("n", default=1, allowed=range(1, MOST_RESULTS + 1)),
+        aspect_ratio=fields.choice("aspect_ratio", product.ratios),
+        mode=fields.choice("mode", ("std", "pro")),
+        duration_s=int(fields.choice("duration", ("5", "10"))),
+        watermark=fields.watermark(),
+        callback_url=fields.url("callback_url"),
+        external_task_id=fields.text("external_task_id") or None,
+    )
+
+
+class Fields:
+    """Typed reading of one JSON object; `at` names the object in messages about it."""
+
+    def __init__(self, values: Mapping[str, object], *, at: str = "") -> None:
+        self._values = values
+        self._at = at
+
+    def text(self, name: str, *, limit: int | None = None) -> str:
+        value = self._values.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be a string")
+        if not _encodable(value):
+            raise RequestError(Code.BAD_VALUE, f"{self._at}{name} is not valid Unicode")
+        if limit is not None and len(value) > limit:
+            raise RequestError(
+                Code.BAD_VALUE, f"{self._at}{name} has {len(value)} characters, at most {limit} allowed"
+            )
+        return value
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        """The first of the allowed is the default."""
+        value = self.text(name) or allowed[0]
+        if value not in allowed:
+            raise RequestError(Code.BAD_VALUE, f"{self._at}{name} must be one of {', '.join(allowed)}")
+        return value
+
+    def whole(self, name: str, *, default: int, allowed: range) -> int:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not _is_whole(value):
+            raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be an integer")
+        if value not in allowed:
+            raise RequestError(
+                Code.BAD_VALUE, f"{self._at}{name} must be from {allowed.start} to {allowed.stop - 1}"
+            )
+        return value
+
+    def coordinate(self, name: str) -> int:
+        value = self._values.get(name)
+        if not _is_whole(value):
+            raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be an integer")
+        return value
+
+    def share(self, name: str) -> None:
+        value = self._values.get(name)
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be a number")
+        if not 0 <= value <= 1:
+            raise RequestError(Code.BAD_VALUE, f"{self._at}{name} must be from 0 to 1")
+
+    def objects(self, name: str) -> list["Fields"]:
+        value = self._values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be an array of objects")
+        return [Fields(item, at=f"{self._at}{name}[{place}].") for place, item in enumerate(value)]
+
+    def source(self, name: str) -> Source | None:
+        value = self.text(name)
+        if not value:
+            return None
+        if _is_url(value):
+            return Link(url=value)
+        try:
+            return from_base64(value)
+        except PictureError as refused:
+            raise RequestError(Code.BAD_VALUE, f"{self._at}{name}: {refused}") from None
+
+    def url(self, name: str) -> str | None:
+        value = self.text(name)
+        if value and not _is_url(value):
+            raise RequestError(Code.BAD_VALUE, f"{self._at}{name} must be an http or https URL")
+        return value or None
+
+    def watermark(self) -> bool:
+        value = self._values.get("watermark_info")
+        if value is None:
+            return False
+        if not isinstance(value, dict) or not isinstance(value.get("enabled", False), bool):
+            raise RequestError(Code.INVALID_PARAMETERS, 'watermark_info must be {"enabled": true or false}')
+        return value.get("enabled", False) is True
+
+
+def _object(content: bytes) -> Mapping[str, object]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        raise RequestError(Code.INVALID_PARAMETERS, "request body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise RequestError(Code.INVALID_PARAMETERS, "request body must be a JSON object")
+    return body
+
+
+def _sources(fields: Fields, product: Product) -> tuple[Source, ...]:
+    items = fields.objects(product.list_field)
+    if not product.fewest <= len(items) <= product.most:
+        raise RequestError(
+            Code.BAD_VALUE,
+            f"{product.list_field} needs {product.fewest} to {product.most} pictures, not {len(items)}",
+        )
+    sources = []
+    for place, item in enumerate(items):
+        source = item.source(product.item_field)
+        if source is None:
+            raise RequestError(
+                Code.BAD_VALUE, f"{product.list_field}[{place}].{product.item_field} is required"
+            )
+        sources.append(source)
+    return tuple(sources)
+
+
+def _scene(fields: Fields) -> Source | None:
+    scenes = [fields.source(spelling) for spelling in SCENE_SPELLINGS]
+    return next((scene for scene in scenes if scene is not None), None)
+
+
+def _check_motion_brush(fields: Fields) -> None:
+    fields.share("cfg_scale")
+    masks = [fields.source("static_mask")]
+    groups = fields.objects("dynamic_masks")
+    if len(groups) > MOST_MASKS:
+        raise RequestError(
+            Code.BAD_VALUE, f"dynamic_masks has {len(groups)} groups, at most {MOST_MASKS} allowed"
+        )
+    for place, group in enumerate(groups):
+        mask = group.source("mask")
+        if mask is None:
+            raise RequestError(Code.BAD_VALUE, f"dynamic_masks[{place}].mask is required")
+        masks.append(mask)
+        points = group.objects("trajectories")
+        if len(points) not in TRAJECTORY_POINTS:
+            raise RequestError(
+                Code.BAD_VALUE,
+                f"dynamic_masks[{place}].trajectories needs {TRAJECTORY_POINTS.start} to "
+                f"{TRAJECTORY_POINTS.stop - 1} points",
+            )
+        for point in points:
+            point.coordinate("x")
+            point.coordinate("y")
+    if len({mask.size for mask in masks if isinstance(mask, Picture)}) > 1:
+        raise RequestError(
+            Code.BAD_VALUE, "static_mask and every mask of dynamic_masks must have equal resolution"
+        )
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_url(value: str) -> bool:
+    """Looks at the start first: a picture's Base64 may be megabytes long."""
+    if not value[:8].lower().startswith(("http://", "https://")) or any(map(str.isspace, value)):
+        return False
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return False
+    return bool(parts.hostname)

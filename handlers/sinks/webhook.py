@@ -1,0 +1,174 @@
+"""Webhooks: the event's bytes, signed by Standard Webhooks, to a URL."""
+
+import base64
+import re
+import ssl
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json, to_json
+
+from service.domain.deliveries import Duty, Reply, parse_retry_after
+from service.domain.endpoints import Endpoint
+from service.domain.errors import Fault
+from service.domain.faults import InvalidFields, accept, pointer_token
+from service.domain.secrets import Vault
+from service.domain.signatures import sign
+from service.network import Dialler, Refused
+
+RESERVED_HEADERS: Final = frozenset(
+    {
+        "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive",
+        "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding", "user-agent",
+    }
+)  # fmt: skip
+MASK: Final = "••••"
+READ_LIMIT: Final = 64 * 1024
+EXCERPT_LIMIT: Final = 2048
+USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
+
+
+class BasicAuth(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    username: Annotated[str, Field(max_length=255, pattern=r"^[^:\x00-\x1f\x7f]*$")]
+    password: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class WebhookConfig(BaseModel):
+    """`headers` and `basic_auth` are kept sealed; readers see their names only."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    url: Annotated[str, Field(max_length=4096)]
+    headers: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=20)] = {}
+    basic_auth: BasicAuth | None = None
+    format: Literal["standard"] = "standard"
+
+
+class WebhookSink:
+    """Delivers to endpoints of kind `webhook`."""
+
+    def __init__(self, dialler: Dialler, vault: Vault) -> None:
+        self._dialler = dialler
+        self._vault = vault
+
+    def configure(
+        self, raw: object, *, pointer: str, before: Endpoint | None = None
+    ) -> tuple[Mapping[str, Any], str | None]:
+        faults: list[Fault] = []
+        if before is not None and isinstance(raw, dict):
+            raw = (
+                {"url": before.config["url"], "format": before.config["format"]} | self._secrets(before) | raw
+            )
+        config: WebhookConfig | None = None
+        try:
+            config = accept(WebhookConfig, raw, pointer=pointer)
+        except InvalidFields as error:
+            faults += error.faults
+        fields = raw if isinstance(raw, dict) else {}
+        if isinstance(fields.get("url"), str):
+            try:
+                self._dialler.check(fields["url"])
+            except Refused as error:
+                faults.append(Fault(f"The URL cannot be used: {error}.", f"{pointer}/url"))
+        headers = fields.get("headers")
+        faults += _header_faults(headers if isinstance(headers, dict) else {}, pointer)
+        if faults or config is None:
+            raise InvalidFields(faults)
+        public: dict[str, Any] = {"url": config.url, "format": config.format}
+        if not config.headers and config.basic_auth is None:
+            return public, None
+        credentials: dict[str, Any] = {"headers": config.headers}
+        if config.headers:
+            public["headers"] = dict.fromkeys(config.headers, MASK)
+        if config.basic_auth is not None:
+            credentials["basic_auth"] = config.basic_auth.model_dump()
+            public["basic_auth"] = {"username": config.basic_auth.username, "password": MASK}
+        return public, self._vault.seal(to_json(credentials).decode())
+
+    async def send(self, duty: Duty, *, now: datetime) -> Reply:
+        endpoint, event = duty.endpoint, duty.event
+        secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]
+        headers = {
+            **self._extra_headers(endpoint),
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": USER_AGENT,
+            "webhook-id": event.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": sign(event.body, message_id=event.id, sent_at=now, secrets=secrets),
+        }
+        try:
+            answer = await self._dialler.post(
+                endpoint.config["url"], body=event.body, headers=headers, read_limit=READ_LIMIT
+            )
+        except Refused as error:
+            return Reply(status_code=None, reason=f"not dialled: {error}")
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            return Reply(status_code=None, reason=_why(error))
+        return Reply(
+            status_code=answer.status,
+            reason="answered",
+            retry_after=parse_retry_after(answer.headers.get("retry-after"), now),
+            excerpt=_excerpt(answer.body, answer.headers.get("content-encoding")),
+        )
+
+    def _secrets(self, endpoint: Endpoint) -> dict[str, Any]:
+        if endpoint.credentials is None:
+            return {}
+        secrets: dict[str, Any] = from_json(self._vault.open(endpoint.credentials))
+        return secrets
+
+    def _extra_headers(self, endpoint: Endpoint) -> dict[str, str]:
+        secrets = self._secrets(endpoint)
+        headers: dict[str, str] = secrets.get("headers", {})
+        if (basic := secrets.get("basic_auth")) is not None:
+            pair = f"{basic['username']}:{basic['password']}".encode()
+            headers["authorization"] = "Basic " + base64.b64encode(pair).decode()
+        return headers
+
+
+def _header_faults(headers: Mapping[object, object], pointer: str) -> list[Fault]:
+    faults: list[Fault] = []
+    for name, value in headers.items():
+        lower = str(name).lower()
+        where = f"{pointer}/headers/{pointer_token(str(name))}"
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", str(name)):
+            faults.append(Fault("This is no name of a header.", where))
+        elif lower in RESERVED_HEADERS or lower.startswith("webhook-"):
+            faults.append(Fault(f"{name} is set by Klingel itself.", where))
+        elif isinstance(value, str) and not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
+            faults.append(Fault("A header's value is one line of visible characters.", where))
+    return faults
+
+
+def _why(error: Exception) -> str:
+    """In words for the endpoint's owner."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "the host name could not be resolved"
+        case aiohttp.ClientConnectorCertificateError():
+            return "its TLS certificate is not valid"
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return "the TLS handshake failed"
+        case aiohttp.ClientConnectorError():
+            return f"could not connect: {error.strerror or type(error.os_error).__name__}"
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError():
+            return "the connection broke"
+        case aiohttp.ClientResponseError():
+            return "its answer is not valid HTTP"
+        case _:
+            return f"the exchange failed: {type(error).__name__}"
+
+
+def _excerpt(body: bytes, encoding: str | None) -> str:
+    if encoding not in {None, "", "identity"}:
+        return f"({encoding}-encoded, not unpacked)"
+    # PostgreSQL's text takes no NUL.
+    return body[:EXCERPT_LIMIT].decode(errors="replace").replace("\0", "�")

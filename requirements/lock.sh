@@ -1,0 +1,11 @@
+#!/bin/sh
+# Writes run.txt and test.txt: exact versions with hashes, for every platform, without addresses.
+set -eu
+uv=${1:-uv}
+compile() {
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-annotate --no-header "$@"
+}
+cd "$(dirname "$0")/.."
+compile pyproject.toml --group build --output-file requirements/run.txt
+compile --group test --constraint requirements/run.txt --output-file requirements/test.txt

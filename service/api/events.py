@@ -1,0 +1,128 @@
+"""`/v1/events` and `/v1/tasks/{id}/events`: the log, and the log as it grows."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from pydantic_core import to_json
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.auth import authenticate
+from service.api.pages import Page, Query
+from service.api.state import State
+from service.domain.errors import NotFound
+from service.domain.events import TERMINAL_EVENTS, Event, EventType
+from service.domain.ids import AccountId, TaskId
+from service.streams import TooSlow
+from storage import events, tasks
+
+HEARTBEAT_S = 15
+
+
+async def of_account(request: Request[State]) -> Response:
+    """Newest first, or oldest first with `order=asc`; as a stream, what happens from now on."""
+    key = await authenticate(request)
+    if _wants_stream(request):
+        after = await _resume_position(request, key.account_id)
+        if after is None:
+            async with request.state["database"].reading() as reader:
+                after = await events.last_position(reader)
+        return _stream(request, key.account_id, task_id=None, after_position=after)
+    query = Query(request, known=("type", "order"))
+    page = query.page(numeric_cursor=True)
+    type = query.choice("type", list(EventType))
+    order = query.choice("order", ("asc", "desc"))
+    query.check()
+    at = None if page.cursor is None else int(page.cursor)
+    async with request.state["database"].reading() as reader:
+        if order == "asc":
+            found = await events.of_account(
+                reader, key.account_id, after_position=at or 0, limit=page.limit + 1, type=type
+            )
+        else:
+            found = await events.latest(
+                reader, key.account_id, before_position=at, limit=page.limit + 1, type=type
+            )
+    return _listed(page, found)
+
+
+async def of_task(request: Request[State]) -> Response:
+    """Oldest first; as a stream, from the first event to the terminal one, after which it ends."""
+    key = await authenticate(request)
+    task_id = TaskId(request.path_params["id"])
+    async with request.state["database"].reading() as reader:
+        if await tasks.get(reader, task_id, account_id=key.account_id) is None:
+            raise NotFound(f"There is no task {task_id}.")
+    if _wants_stream(request):
+        after = await _resume_position(request, key.account_id)
+        return _stream(request, key.account_id, task_id=task_id, after_position=after or 0)
+    query = Query(request, known=())
+    page = query.page(numeric_cursor=True)
+    query.check()
+    at = 0 if page.cursor is None else int(page.cursor)
+    async with request.state["database"].reading() as reader:
+        found = await events.of_task(reader, task_id, after_position=at, limit=page.limit + 1)
+    return _listed(page, found)
+
+
+def _listed(page: Page, found: list[Event]) -> Response:
+    """The events' own bytes, not read and written again."""
+    next_cursor = str(found[page.limit - 1].position) if len(found) > page.limit else None
+    items = b",".join(event.body for event in found[: page.limit])
+    body = b'{"items":[' + items + b'],"next_cursor":' + to_json(next_cursor) + b"}"
+    return Response(body, media_type="application/json")
+
+
+def _wants_stream(request: Request[State]) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+async def _resume_position(request: Request[State], account_id: AccountId) -> int | None:
+    """
+    Raises:
+        NotFound: the event to resume from is not in the log: what came after it may not be either.
+    """
+    last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if not last:
+        return None
+    async with request.state["database"].reading() as reader:
+        position = await events.position(reader, last, account_id=account_id)
+    if position is None:
+        raise NotFound(
+            "The event to resume from is not in the log (any longer). Read GET /v1/events and begin a new stream."
+        )
+    return position
+
+
+def _stream(
+    request: Request[State], account_id: AccountId, *, task_id: TaskId | None, after_position: int
+) -> Response:
+    state = request.state
+
+    async def sent() -> AsyncIterator[ServerSentEvent]:
+        if task_id is not None and after_position and await _has_ended(request, task_id, after_position):
+            return
+        followed = state["streams"].follow(
+            state["database"], account_id, task_id=task_id, after_position=after_position
+        )
+        async with aclosing(followed) as live:
+            try:
+                async for event in live:
+                    yield ServerSentEvent(data=event.body.decode(), event=event.type, id=event.id)
+                    if task_id is not None and event.type in TERMINAL_EVENTS:
+                        return
+            except TooSlow:
+                yield ServerSentEvent(
+                    data="You read too slowly. Connect again with Last-Event-ID; nothing is lost.",
+                    event="stream.dropped",
+                )
+
+    return EventSourceResponse(sent(), ping=HEARTBEAT_S, headers={"x-accel-buffering": "no"})
+
+
+async def _has_ended(request: Request[State], task_id: TaskId, after_position: int) -> bool:
+    """Whether the terminal event is behind the reader, so that nothing would ever end its stream."""
+    async with request.state["database"].reading() as reader:
+        log = await events.of_task(reader, task_id, after_position=0, limit=200)
+    return any(event.type in TERMINAL_EVENTS and event.position <= after_position for event in log)

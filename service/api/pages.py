@@ -1,0 +1,127 @@
+"""Lists: `limit` and `cursor` in, `items` and `next_cursor` out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.domain.errors import Fault, Unprocessable
+
+DEFAULT_LIMIT: Final = 50
+LARGEST_LIMIT: Final = 200
+_WORD: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One more than `limit` is read, to know whether there is a next page."""
+
+    limit: int
+    cursor: str | None
+
+    def respond(self, items: Sequence[Any], *, views: Sequence[Any], cursor_of: str = "id") -> Response:
+        """
+        Args:
+            items: up to `limit + 1`, of which the last is not shown.
+            views: the same, as JSON values.
+        """
+        more = len(items) > self.limit
+        next_cursor = str(getattr(items[self.limit - 1], cursor_of)) if more else None
+        return JSONResponse({"items": list(views[: self.limit]), "next_cursor": next_cursor})
+
+
+class Query:
+    """Reads query parameters and collects every fault of them before it raises."""
+
+    def __init__(self, request: Request[Any], *, known: Sequence[str], families: Sequence[str] = ()) -> None:
+        """
+        Args:
+            known: the names that this list takes, besides `limit` and `cursor`.
+            families: prefixes of names, e.g. `metadata.`.
+        """
+        self._parameters = request.query_params
+        self._faults: list[Fault] = []
+        for name in self._parameters:
+            if name not in {*known, "limit", "cursor"} and not name.startswith(tuple(families) or ("\0",)):
+                self._fault(name, f"There is no filter {name!r} here.")
+
+    def page(self, *, numeric_cursor: bool = False) -> Page:
+        limit = DEFAULT_LIMIT
+        text = self._parameters.get("limit")
+        if text is not None:
+            if text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= LARGEST_LIMIT:
+                limit = int(text)
+            else:
+                self._fault("limit", f"It must be a whole number from 1 to {LARGEST_LIMIT}.")
+        cursor = self._parameters.get("cursor")
+        shape = r"\d{1,18}" if numeric_cursor else r"[a-z]{3,4}_[0-9a-f]{32}"
+        if cursor is not None and not re.fullmatch(shape, cursor, re.ASCII):
+            self._fault("cursor", "It must be the next_cursor of an earlier page.")
+        return Page(limit, cursor)
+
+    def word(self, name: str) -> str | None:
+        """An id or a type."""
+        value = self._parameters.get(name)
+        if value is not None and not _WORD.fullmatch(value):
+            self._fault(name, "It has characters that none of these has.")
+            return None
+        return value
+
+    def text(self, name: str) -> str | None:
+        value = self._parameters.get(name)
+        if value is not None and (len(value) > 256 or "\0" in value):
+            self._fault(name, "It is longer than any of these can be.")
+            return None
+        return value
+
+    def choice(self, name: str, choices: Sequence[str]) -> str | None:
+        value = self._parameters.get(name)
+        if value is not None and value not in choices:
+            self._fault(name, f"It must be one of {', '.join(choices)}.")
+            return None
+        return value
+
+    def moment(self, name: str) -> datetime | None:
+        value = self._parameters.get(name)
+        if value is None:
+            return None
+        moment = read_moment(value)
+        if moment is None:
+            self._fault(name, "It must be an RFC 3339 time, e.g. 2026-11-22T05:30:00Z.")
+        return moment
+
+    def family(self, prefix: str) -> Mapping[str, str]:
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self._parameters.items()
+            if name.startswith(prefix)
+        }
+
+    def check(self) -> None:
+        """
+        Raises:
+            Unprocessable: with every fault found.
+        """
+        if self._faults:
+            raise Unprocessable("The query parameters have faults.", faults=self._faults)
+
+    def _fault(self, name: str, detail: str) -> None:
+        self._faults.append(Fault(f"{name}: {detail}", f"#/query/{name}"))
+
+
+def read_moment(text: str) -> datetime | None:
+    """RFC 3339, with an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None or "T" not in text.upper():
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return None

@@ -1,0 +1,94 @@
+"""Errors become problems (RFC 9457), here and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.domain import errors
+from service.domain.errors import Fault, KlingelError, Unprocessable
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS: Final[Mapping[type[KlingelError], int]] = {
+    errors.InvalidRequest: 400,
+    errors.Unauthenticated: 401,
+    errors.PaymentRequired: 402,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.TooLarge: 413,
+    errors.Unprocessable: 422,
+    errors.ProviderRefused: 422,
+    errors.ProviderMisconfigured: 502,
+    errors.Unavailable: 503,
+}
+
+log = structlog.get_logger()
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    type: str = "about:blank",
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+    **members: object,
+) -> JSONResponse:
+    content: dict[str, Any] = {
+        "type": type,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
+    if faults:
+        content["errors"] = [{"detail": fault.detail, "pointer": fault.pointer} for fault in faults]
+    return JSONResponse(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def problem_of(error: KlingelError) -> JSONResponse:
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = 'Bearer realm="klingel"'
+    if status == 503:
+        headers["retry-after"] = "2"
+    faults = error.faults if isinstance(error, Unprocessable) else ()
+    return problem(
+        status, error.detail, type=f"/problems/{error.code}", faults=faults, headers=headers, **error.members
+    )
+
+
+async def on_klingel_error(request: Request[Any], error: Exception) -> Response:
+    assert isinstance(error, KlingelError)
+    structlog.contextvars.bind_contextvars(problem=error.code)
+    return problem_of(error)
+
+
+async def on_http_exception(request: Request[Any], error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if error.status_code == 404:
+        detail = f"There is nothing at {request.url.path}."
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible at {request.url.path}."
+    return problem(error.status_code, detail, headers=error.headers)
+
+
+async def on_unexpected(request: Request[Any], error: Exception) -> Response:
+    """Tells the client nothing of it: the traceback is in the log, under the request's id."""
+    log.error("request.broke", exc_info=error)
+    return problem(500, "Klingel made a mistake. It is logged; nothing was stored half.")
+
+
+EXCEPTION_HANDLERS: Final[Mapping[Any, Any]] = {
+    KlingelError: on_klingel_error,
+    HTTPException: on_http_exception,
+    Exception: on_unexpected,
+}

@@ -1,0 +1,57 @@
+"""One wide log line for each request, under an id that its answer carries."""
+
+import re
+import time
+from typing import Final
+
+import structlog
+import uuid_utils
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_TOKEN: Final = re.compile(r"^(/callbacks/[^/]+/[^/]+/).*")
+
+log = structlog.get_logger()
+
+
+class RequestLog:
+    """Pure ASGI, so that streams pass through it piece by piece."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid_utils.uuid7().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 0
+        sent_bytes = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status, sent_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            elif message["type"] == "http.response.body":
+                sent_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            status = 500  # answered further out
+            raise
+        finally:
+            log.info(
+                "request.answered",
+                method=scope["method"],
+                path=_TOKEN.sub(r"\1…", scope["path"]),
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                sent_bytes=sent_bytes,
+            )

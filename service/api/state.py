@@ -1,0 +1,34 @@
+"""What the doors need of the house; the composition root fills it."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from service.batching import Batcher
+from service.deadlines import Deadlines
+from service.delivery import Deliverer, Sink
+from service.domain.secrets import Vault
+from service.domain.times import Clock
+from service.metrics import Metrics
+from service.publication import Publisher
+from service.settings import Settings
+from service.streams import Streams
+from service.submission import Provider, Submitter
+from service.wakeups import Wakeups
+from storage.database import Database
+
+
+class State(TypedDict):
+    settings: Settings
+    clock: Clock
+    database: Database
+    batcher: Batcher
+    publisher: Publisher
+    streams: Streams
+    wakeups: Wakeups
+    vault: Vault
+    sinks: Mapping[str, Sink]
+    providers: Mapping[str, Provider]
+    submitter: Submitter | None  # None where this process does not dispatch
+    deliverer: Deliverer | None
+    deadlines: Deadlines | None
+    metrics: Metrics

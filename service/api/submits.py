@@ -1,0 +1,98 @@
+"""The body of `POST /v1/tasks`: read whole, every fault of it told at once."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+
+from service.api.endpoints import read_endpoint
+from service.delivery import Sink
+from service.domain.endpoints import EndpointDraft
+from service.domain.errors import Fault, Unprocessable
+from service.domain.faults import InvalidFields, accept
+from service.domain.inputs import ValidatedInput, validate
+from service.domain.secrets import Vault
+from service.domain.task_types import TASK_TYPES
+from service.submission import Draft
+
+LARGEST_METADATA: Final = 16 * 1024
+LONGEST_DEADLINE_S: Final = 30 * 24 * 3600
+
+
+class SubmitBody(BaseModel):
+    """`input` is for the task type to read, `endpoints` for their kinds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    type: str
+    input: dict[str, Any]
+    external_task_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = (
+        None
+    )
+    metadata: dict[str, Any] = {}
+    callback_url: str | None = None
+    endpoints: Annotated[list[Any], Field(max_length=10)] = []
+    deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)] | None = None
+
+
+def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault) -> Draft:
+    """Decodes pictures, which may take seconds: not for the event loop.
+
+    Raises:
+        Unprocessable: with every fault.
+    """
+    faults: list[Fault] = []
+    body: SubmitBody | None = None
+    try:
+        body = accept(SubmitBody, raw)
+    except InvalidFields as error:
+        faults += error.faults
+    fields = raw if isinstance(raw, dict) else {}
+    name = fields.get("type")
+    task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
+    accepted: ValidatedInput | None = None
+    if task_type is not None and isinstance(fields.get("input"), dict):
+        try:
+            accepted = validate(task_type.input_model, fields["input"])
+        except InvalidFields as error:
+            faults += error.faults
+    elif task_type is None and isinstance(name, str):
+        faults.append(Fault(f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}.", "#/type"))
+    if isinstance(fields.get("metadata"), dict) and len(to_json(fields["metadata"])) > LARGEST_METADATA:
+        faults.append(Fault(f"metadata has at most {LARGEST_METADATA} bytes as JSON.", "#/metadata"))
+    drafts, endpoint_faults = _read_endpoints(fields, sinks, vault)
+    faults += endpoint_faults
+    if faults or body is None or task_type is None or accepted is None:
+        raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
+    return Draft(
+        type=task_type,
+        input=accepted,
+        external_task_id=body.external_task_id,
+        metadata=body.metadata,
+        deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
+        endpoints=drafts,
+    )
+
+
+def _read_endpoints(
+    fields: Mapping[str, Any], sinks: Mapping[str, Sink], vault: Vault
+) -> tuple[list[EndpointDraft], list[Fault]]:
+    drafts: list[EndpointDraft] = []
+    faults: list[Fault] = []
+    listed = fields.get("endpoints")
+    for index, raw in enumerate(listed[:10] if isinstance(listed, list) else []):
+        try:
+            draft, _ = read_endpoint(raw, sinks=sinks, vault=vault, pointer=f"#/endpoints/{index}")
+            drafts.append(draft)
+        except InvalidFields as error:
+            faults += error.faults
+    url = fields.get("callback_url")
+    if isinstance(url, str):
+        try:
+            draft, _ = read_endpoint({"kind": "webhook", "config": {"url": url}}, sinks=sinks, vault=vault)
+            drafts.append(draft)
+        except InvalidFields as error:
+            faults += [Fault(fault.detail, "#/callback_url") for fault in error.faults]
+    return drafts, faults

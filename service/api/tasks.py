@@ -1,0 +1,227 @@
+"""`/v1/tasks`: submit, list, show, refresh."""
+
+import asyncio
+import hashlib
+import re
+from typing import Any, Final
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.auth import authenticate
+from service.api.pages import Query
+from service.api.problems import problem_of
+from service.api.state import State
+from service.api.submits import read_submit
+from service.bodies import parse_json, read_body
+from service.domain import errors
+from service.domain.creates import Refusal
+from service.domain.errors import Fault, NotFound, ProviderUnavailable, TaskNotRefreshable, Unprocessable
+from service.domain.ids import AccountId, TaskId
+from service.domain.lifecycle import Status
+from service.domain.tasks import Task
+from service.refreshing import refresh as refresh_task
+from service.streams import Streams
+from service.submission import Once
+from storage import endpoints, tasks
+from storage.database import Database, Reader
+from storage.tasks import IdempotencyKey, TaskFilter
+
+LARGEST_SUBMIT: Final = 64 * 1024 * 1024
+WAITING: Final = frozenset({Status.QUEUED, Status.UNCONFIRMED})
+
+_PROBLEMS: Final = {
+    Refusal.REQUEST: errors.ProviderRefused,
+    Refusal.EXISTS: errors.ProviderRefused,
+    Refusal.PAYMENT: errors.PaymentRequired,
+    Refusal.ACCOUNT: errors.ProviderMisconfigured,
+}
+
+
+async def submit(request: Request[State]) -> Response:
+    """201 once the provider has it, 202 while that is open, a problem when it refuses."""
+    key = await authenticate(request)
+    state = request.state
+    if state["submitter"] is None:
+        raise errors.Unavailable("This process takes no submits: its KLINGEL_ROLES lacks dispatch.")
+    body = await read_body(request, limit=LARGEST_SUBMIT)
+    once = _once(request, body)
+    draft = await run_sync(lambda: read_submit(parse_json(body), sinks=state["sinks"], vault=state["vault"]))
+    stored = await state["submitter"].submit(key.account_id, draft, once=once)
+    if stored.earlier is not None and stored.earlier.answer_status is not None:
+        return _remembered(request, stored.earlier)
+    patience = 0.0 if _responds_async(request) else state["settings"].submit_wait
+    task = await _decided(state["database"], state["streams"], stored.task_id, patience)
+    async with state["database"].reading() as reader:
+        response = await _answer(request, reader, task)
+    if once is not None and stored.earlier is None:
+        await state["submitter"].remember_answer(
+            IdempotencyKey(
+                account_id=key.account_id,
+                key=once.key,
+                body_hash=once.body_hash,
+                task_id=task.id,
+                created_at=task.created_at,
+                answer_status=response.status_code,
+                # Sealed, for it may show a secret.
+                answer_body=state["vault"].seal(bytes(response.body).decode()),
+            )
+        )
+    elif stored.earlier is not None:
+        response.headers["idempotent-replayed"] = "true"
+    return response
+
+
+def _once(request: Request[State], body: bytes) -> Once | None:
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise Unprocessable(
+            "The Idempotency-Key has faults.",
+            faults=[Fault("1 to 255 visible ASCII characters, no spaces.", "#/headers/Idempotency-Key")],
+        )
+    return Once(key, hashlib.sha256(body).hexdigest())
+
+
+def _responds_async(request: Request[State]) -> bool:
+    return any(
+        part.strip().lower() == "respond-async"
+        for value in request.headers.getlist("prefer")
+        for part in value.split(",")
+    )
+
+
+async def _decided(database: Database, streams: Streams, task_id: TaskId, patience: float) -> Task:
+    """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends."""
+    with streams.listen(task_id=task_id) as listener:
+        task = await _reread(database, task_id)
+        try:
+            async with asyncio.timeout(patience):
+                while task.status in WAITING and await listener.next() is not None:
+                    task = await _reread(database, task_id)
+        except TimeoutError:
+            task = await _reread(database, task_id)
+    return task
+
+
+async def _reread(database: Database, task_id: TaskId) -> Task:
+    async with database.reading() as reader:
+        return (await tasks.get_many(reader, [task_id]))[task_id]
+
+
+async def _answer(request: Request[State], reader: Reader, task: Task) -> Response:
+    headers = {"location": f"/v1/tasks/{task.id}"}
+    if _responds_async(request):
+        headers["preference-applied"] = "respond-async"
+    if task.status is Status.REJECTED and task.error is not None:
+        kind = errors.ProviderRefused if task.error.refusal is None else _PROBLEMS[task.error.refusal]
+        refusal = problem_of(
+            kind(
+                f"The provider refused the task: {task.error.message}",
+                provider_code=task.error.code,
+                task=task.view(),
+            )
+        )
+        refusal.headers.update(headers)
+        return refusal
+    view = await _whole(reader, task)
+    vault = request.state["vault"]
+    bound = await endpoints.of(reader, [], [task.id])
+    if bound:
+        view["endpoints"] = [
+            {"id": endpoint.id, "kind": endpoint.kind, "secret": vault.open(endpoint.secrets[0].sealed)}
+            for endpoint in bound
+        ]
+    return JSONResponse(view, status_code=202 if task.status in WAITING else 201, headers=headers)
+
+
+def _remembered(request: Request[State], earlier: IdempotencyKey) -> Response:
+    assert earlier.answer_body is not None
+    assert earlier.answer_status is not None
+    headers = {"location": f"/v1/tasks/{earlier.task_id}", "idempotent-replayed": "true"}
+    media_type = "application/json" if earlier.answer_status < 400 else "application/problem+json"
+    body = request.state["vault"].open(earlier.answer_body)
+    return Response(body, status_code=earlier.answer_status, media_type=media_type, headers=headers)
+
+
+async def _whole(reader: Reader, task: Task) -> dict[str, Any]:
+    """The task as everyone sees it, and what only a look at one task shows."""
+    return task.view() | {
+        "input": dict(task.input),
+        "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
+    }
+
+
+async def index(request: Request[State]) -> Response:
+    key = await authenticate(request)
+    query = Query(
+        request,
+        known=("status", "type", "external_task_id", "created_after", "created_before"),
+        families=("metadata.",),
+    )
+    page = query.page()
+    wanted = TaskFilter(
+        status=query.choice("status", list(Status)),
+        type=query.word("type"),
+        external_task_id=query.text("external_task_id"),
+        created_after=query.moment("created_after"),
+        created_before=query.moment("created_before"),
+        metadata=query.family("metadata."),
+    )
+    query.check()
+    async with request.state["database"].reading() as reader:
+        found = await tasks.page(reader, key.account_id, wanted, before_id=page.cursor, limit=page.limit + 1)
+    return page.respond(found, views=[task.view() for task in found])
+
+
+async def show(request: Request[State]) -> Response:
+    key = await authenticate(request)
+    async with request.state["database"].reading() as reader:
+        task = await _found(reader, request, key.account_id)
+        return JSONResponse(await _whole(reader, task))
+
+
+async def callbacks(request: Request[State]) -> Response:
+    """The evidence, in the order in which it came."""
+    key = await authenticate(request)
+    query = Query(request, known=())
+    page = query.page()
+    query.check()
+    async with request.state["database"].reading() as reader:
+        task = await _found(reader, request, key.account_id)
+        found = await tasks.callbacks(reader, task.id, after_id=page.cursor, limit=page.limit + 1)
+    return page.respond(found, views=[callback.view() for callback in found])
+
+
+async def refresh(request: Request[State]) -> Response:
+    """The one status query that exists, on a person's order: for a callback that was lost for good."""
+    key = await authenticate(request)
+    state = request.state
+    async with state["database"].reading() as reader:
+        task = await _found(reader, request, key.account_id)
+    if task.status.is_terminal:
+        raise TaskNotRefreshable(f"The task is {task.status} already; there is nothing to ask for.")
+    provider = state["providers"].get(task.provider)
+    if provider is None:
+        raise ProviderUnavailable(f"This Klingel has no provider {task.provider!r} now.")
+    verdict = await refresh_task(
+        task, provider, batcher=state["batcher"], publisher=state["publisher"], clock=state["clock"]
+    )
+    async with state["database"].reading() as reader:
+        return JSONResponse(
+            await _whole(reader, await _found(reader, request, key.account_id)) | {"refresh": verdict}
+        )
+
+
+async def _found(reader: Reader, request: Request[State], account_id: AccountId) -> Task:
+    """
+    Raises:
+        NotFound: none, or another account's.
+    """
+    task_id = request.path_params["id"]
+    task = await tasks.get(reader, task_id, account_id=account_id)
+    if task is None:
+        raise NotFound(f"There is no task {task_id}.")
+    return task

@@ -1,0 +1,378 @@
+"""The composition root: the one module that imports every concrete thing, and puts the house together."""
+
+import asyncio
+import resource
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from secrets import token_urlsafe
+from typing import Final
+
+import httpx
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from handlers.callbacks import CallbackReceiver
+from handlers.providers.kling import KlingProvider, authorization_for
+from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
+from handlers.sinks.webhook import WebhookSink
+from service.api import deliveries, endpoints, events, health, keys, tasks
+from service.api.problems import EXCEPTION_HANDLERS
+from service.api.requests import RequestLog
+from service.api.state import State
+from service.batching import Batcher
+from service.deadlines import Deadlines
+from service.delivery import Deliverer, Sink
+from service.domain.errors import ConfigurationError
+from service.domain.ids import new_key_id
+from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_key
+from service.domain.task_types import Layout
+from service.domain.tasks import OutputKind
+from service.domain.times import Clock, utc_now
+from service.lanes import Lanes
+from service.logs import configure_logs
+from service.metrics import Metrics
+from service.network import Guard, open_dialler
+from service.publication import Publisher
+from service.server import run_server
+from service.settings import ProviderName, Role, Settings
+from service.streams import Streams
+from service.submission import Provider, Submitter
+from service.wakeups import Wakeups
+from storage import keys as stored_keys
+from storage.database import Database
+from storage.files import Files
+from storage.keys import ApiKey, KeyRole
+from storage.sqlite import open_sqlite
+
+# Made anew at each start: where others than this machine can reach the embedded sandbox, only we may use it.
+SANDBOX_KEY: Final = token_urlsafe(24)
+FIRST_ACCOUNT: Final = "default"
+OPEN_FILES: Final = 65_536
+
+log = structlog.get_logger()
+
+
+class AppState(State):
+    """And what the providers' door needs."""
+
+    callbacks: CallbackReceiver
+
+
+async def receive_callback(request: Request[AppState]) -> Response:
+    return await request.state["callbacks"].receive(request)
+
+
+ROUTES: Final[Sequence[BaseRoute]] = (
+    Route("/v1/tasks", tasks.submit, methods=["POST"]),
+    Route("/v1/tasks", tasks.index, methods=["GET"]),
+    Route("/v1/tasks/{id}", tasks.show, methods=["GET"]),
+    Route("/v1/tasks/{id}/events", events.of_task, methods=["GET"]),
+    Route("/v1/tasks/{id}/callbacks", tasks.callbacks, methods=["GET"]),
+    Route("/v1/tasks/{id}/refresh", tasks.refresh, methods=["POST"]),
+    Route("/v1/events", events.of_account, methods=["GET"]),
+    Route("/v1/endpoints", endpoints.create, methods=["POST"]),
+    Route("/v1/endpoints", endpoints.index, methods=["GET"]),
+    Route("/v1/endpoints/{id}", endpoints.show, methods=["GET"]),
+    Route("/v1/endpoints/{id}", endpoints.update, methods=["PATCH"]),
+    Route("/v1/endpoints/{id}", endpoints.delete, methods=["DELETE"]),
+    Route("/v1/endpoints/{id}/test", endpoints.test, methods=["POST"]),
+    Route("/v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, methods=["POST"]),
+    Route("/v1/endpoints/{id}/replay", endpoints.replay, methods=["POST"]),
+    Route("/v1/deliveries", deliveries.index, methods=["GET"]),
+    Route("/v1/deliveries/{id}", deliveries.show, methods=["GET"]),
+    Route("/v1/deliveries/{id}/replay", deliveries.replay, methods=["POST"]),
+    Route("/v1/keys", keys.create, methods=["POST"]),
+    Route("/v1/keys", keys.index, methods=["GET"]),
+    Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
+    Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
+    Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
+    Route("/healthz", health.healthz, methods=["GET"]),
+    Route("/readyz", health.readyz, methods=["GET"]),
+    Route("/metrics", health.metrics, methods=["GET"]),
+)
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What whoever runs the app is told, or may do, while it runs."""
+
+    on_first_key: Callable[[str], None] = lambda _key: None  # the admin key, when one was made
+    on_commit: Callable[[], None] = lambda: None  # after each, for whoever waits for what it wrote
+    stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
+    wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
+
+
+def create_app(
+    settings: Settings,
+    *,
+    provider_transport: httpx.AsyncBaseTransport | None = None,
+    clock: Clock = utc_now,
+    hooks: Hooks | None = None,
+) -> Starlette:
+    """The whole service; tests pass a transport and a clock, production passes neither."""
+    told = hooks or Hooks()
+    sandbox = _sandbox(settings) if settings.embeds_sandbox else None
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[AppState]:
+        async with AsyncExitStack() as stack:  # closes in reverse order, also on error
+            secrets = settings.secrets()
+            database = await stack.enter_async_context(open_sqlite(settings.database_path))
+            await _ensure_admin_key(database, settings, clock, told)
+            metrics = Metrics()
+            wakeups = Wakeups(clock)
+            streams = Streams()
+            vault, tokens = Vault(secrets), CallbackTokens(secrets)
+            dispatches = Role.DISPATCH in settings.roles
+            lanes = Lanes(open=dispatches)
+            client = await stack.enter_async_context(_provider_client(provider_transport))
+            dialler = await stack.enter_async_context(open_dialler(Guard(settings.allow_networks)))
+            provider = _provider(settings, client, clock, metrics)
+            providers: dict[str, Provider] = {provider.name: provider}
+            sinks: dict[str, Sink] = {"webhook": WebhookSink(dialler, vault)}
+
+            def observe(items: int, seconds: float) -> None:
+                metrics.committed(items, seconds)
+                told.on_commit()
+
+            batcher = Batcher(database, observe=observe)
+            await stack.enter_async_context(batcher.running())
+            publisher = Publisher(lanes=lanes, streams=streams, wakeups=wakeups, clock=clock)
+            deliverer = Deliverer(
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                lanes=lanes,
+                sinks=sinks,
+                wakeups=wakeups,
+                metrics=metrics,
+                clock=clock,
+            )
+            deadlines = Deadlines(
+                database=database, batcher=batcher, publisher=publisher, wakeups=wakeups, clock=clock
+            )
+            submitter = Submitter(
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                providers=providers,
+                default_provider=provider.name,
+                deadlines={
+                    OutputKind.IMAGE: timedelta(seconds=settings.deadline_image),
+                    OutputKind.VIDEO: timedelta(seconds=settings.deadline_video),
+                },
+                files=Files(settings.inputs_path),
+                tokens=tokens,
+                callback_base_url=settings.reachable_url,
+                confirm_after=timedelta(seconds=settings.confirm_after),
+                queue_max_age=timedelta(seconds=settings.queue_max_age),
+                wakeups=wakeups,
+                clock=clock,
+            )
+            callbacks = CallbackReceiver(
+                providers=providers,
+                tokens=tokens,
+                batcher=batcher,
+                publisher=publisher,
+                metrics=metrics,
+                clock=clock,
+            )
+            if sandbox is not None:
+                await stack.enter_async_context(sandbox.running())
+            if dispatches:
+                for part in (deliverer, deadlines, submitter):
+                    await stack.enter_async_context(part.running())
+            told.stop_streams = streams.close
+            told.wakeups = wakeups
+            stack.callback(streams.close)
+            yield AppState(
+                settings=settings,
+                clock=clock,
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                streams=streams,
+                wakeups=wakeups,
+                vault=vault,
+                sinks=sinks,
+                providers=providers,
+                submitter=submitter,
+                deliverer=deliverer if dispatches else None,
+                deadlines=deadlines if dispatches else None,
+                metrics=metrics,
+                callbacks=callbacks,
+            )
+
+    app = Starlette(
+        routes=[*ROUTES, *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)])],
+        middleware=[Middleware(RequestLog)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
+    return httpx.AsyncClient(transport=transport, limits=limits, follow_redirects=False, trust_env=False)
+
+
+def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metrics: Metrics) -> KlingProvider:
+    key = SANDBOX_KEY if settings.provider_key is None else settings.provider_key.get_secret_value()
+    official = settings.provider_name is ProviderName.KLING
+    return KlingProvider(
+        name=settings.provider_name,
+        client=client,
+        base_url=settings.provider_base_url,
+        layout=Layout.OFFICIAL if official else Layout.COMETAPI,
+        authorization=authorization_for(key, clock),
+        webhook_secrets=[secret.get_secret_value() for secret in settings.provider_webhook_secret],
+        on_call=metrics.provider_called,
+    )
+
+
+def _sandbox(settings: Settings) -> Sandbox:
+    """
+    Raises:
+        ConfigurationError: a fault that it does not know.
+    """
+    unknown = [word for word in settings.sandbox_faults if word not in set(Fault)]
+    if unknown:
+        raise ConfigurationError(
+            f"KLINGEL_SANDBOX_FAULTS: there is no {', '.join(unknown)}. There are: {', '.join(Fault)}."
+        )
+    return Sandbox(
+        SandboxSettings(
+            step=timedelta(seconds=settings.sandbox_step),
+            keys=None if settings.is_local else frozenset({SANDBOX_KEY}),
+            faults=frozenset(Fault(word) for word in settings.sandbox_faults),
+        )
+    )
+
+
+async def _ensure_admin_key(database: Database, settings: Settings, clock: Clock, hooks: Hooks) -> None:
+    """The key that the settings name, or, where there is none at all, a new one, told this once."""
+    async with database.transaction() as tx:
+        if settings.api_key is not None:
+            secret = settings.api_key.get_secret_value()
+            if await stored_keys.by_hash(tx, hash_api_key(secret)) is not None:
+                await stored_keys.restore(tx, hash=hash_api_key(secret))
+                return
+        elif await stored_keys.any_admin(tx):
+            return
+        else:
+            secret = new_api_key()
+            tx.on_commit(lambda: hooks.on_first_key(secret))
+        now = clock()
+        account_id = await stored_keys.account(tx, FIRST_ACCOUNT, now=now)
+        key = ApiKey(
+            id=new_key_id(),
+            account_id=account_id,
+            account_name=FIRST_ACCOUNT,
+            name="admin",
+            role=KeyRole.ADMIN,
+            hint=secret[-4:],
+            created_at=now,
+        )
+        await stored_keys.insert(tx, key, hash=hash_api_key(secret))
+
+
+def migrate(settings: Settings) -> str:
+    """Brings the database up to date; what happened, in a line.
+
+    Raises:
+        ConfigurationError: it cannot be.
+    """
+
+    async def run() -> None:
+        async with open_sqlite(settings.database_path):
+            pass
+
+    asyncio.run(run())
+    return f"{settings.database_path} is up to date."
+
+
+def serve(settings: Settings) -> int:
+    """Runs until it is stopped. Gives the exit code.
+
+    Raises:
+        ConfigurationError: before anything is served.
+    """
+    configure_logs(settings.log)
+    _raise_open_files()
+    if settings.port == 0:
+        settings = settings.model_copy(update={"port": _free_port(settings.host)})
+    # Said before uvicorn starts, where it can be said in one line instead of a traceback.
+    settings.secrets()
+    migrate(settings)
+    first_keys: list[str] = []
+    hooks = Hooks(on_first_key=first_keys.append)
+    app = create_app(settings, hooks=hooks)
+    started = run_server(
+        app,
+        host=settings.host,
+        port=settings.port,
+        on_stopping=lambda: hooks.stop_streams(),  # noqa: PLW0108 - the app sets it later
+        on_listening=lambda: _greet(settings, first_keys),
+    )
+    return 0 if started else 1
+
+
+def _free_port(host: str) -> int:
+    """Chosen before the server binds it: the provider must be told where to call before there is a server."""
+    with socket.create_server((host, 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _raise_open_files() -> None:
+    """Each live stream and each attempt is an open file; the usual 1,024 are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
+    """On standard output, for a person: the log goes to standard error."""
+    address = settings.local_url
+    lines = ["", f"Klingel rings at {address}"]
+    match settings.provider_name:
+        case ProviderName.SANDBOX:
+            lines.append(
+                "Provider: SANDBOX. It makes real pictures and videos, but they are not Kling's. "
+                "Set COMETAPI_KEY for the real thing."
+            )
+        case name:
+            lines.append(
+                f"Provider: {name} at {settings.provider_base_url}, calling back at {settings.reachable_url}"
+            )
+    if settings.allow_networks:
+        networks = ", ".join(str(network) for network in settings.allow_networks)
+        lines.append(f"Receivers in {networks} may be dialled (KLINGEL_ALLOW_NETWORKS).")
+    key = "$KLINGEL_API_KEY"
+    if first_keys:
+        key = first_keys[0]
+        lines.append(f"Admin key, shown this once: {key}")
+    lines += [
+        "",
+        "Try it:",
+        f"  curl -sS {address}/v1/tasks \\",
+        f"    -H 'Authorization: Bearer {key}' \\"
+        if first_keys
+        else f'    -H "Authorization: Bearer {key}" \\',
+        "    -H 'Content-Type: application/json' \\",
+        '    -d \'{"type": "kling.multi-image-to-video", "input": {"prompt": "A cat puts on a hat",',
+        '         "image_list": [{"image": "https://example.com/cat.png"}, {"image": "https://example.com/hat.png"}]}}\'',
+        "",
+    ]
+    print("\n".join(lines), file=sys.stdout, flush=True)  # noqa: T201 - this is the command's output

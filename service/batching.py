@@ -1,0 +1,131 @@
+"""Many callers, one commit: what gathered while the last commit ran is the next batch. No timer, no waiting."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from service.domain.errors import KlingelError, StorageUnavailable, Unavailable
+from storage.database import Database, Transaction
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Writes all items of one kind in set-based statements. Gives one result for each, in order; an item that cannot be
+# done has its error in its place, and has written nothing.
+Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
+
+LARGEST_BATCH: Final = 1000
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    apply: Apply[Any, Any]
+    item: Any
+    done: "asyncio.Future[Any]"
+
+
+class Batcher:
+    """All writes go through here, so that they share commits."""
+
+    def __init__(self, database: Database, *, observe: Callable[[int, float], None]) -> None:
+        """
+        Args:
+            observe: told the size of each batch and how long it took, in seconds.
+        """
+        self._database = database
+        self._observe = observe
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._worker is not None and not self._worker.done()
+
+    async def run(self, apply: "Apply[Item, Result]", item: Item) -> Result:
+        """The item's result, once it is on disk. A caller that stops waiting does not stop the write.
+
+        Raises:
+            KlingelError: what `apply` gave for this item.
+            StorageUnavailable: the batch could not be committed; nothing of it is stored.
+        """
+        if self._closing:
+            raise Unavailable("Klingel is shutting down. Try again in a moment.")
+        waiting = _Waiting(apply, item, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        result: Result = await waiting.done
+        return result
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Writes until the block ends; what was asked for by then is still written."""
+        self._worker = asyncio.create_task(self._work(), name="batcher")
+        try:
+            yield
+        finally:
+            self._closing = True
+            self._arrived.set()
+            await self._worker
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
+                await self._write(batch)
+            if self._closing:
+                return
+
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
+        started = time.perf_counter()
+        results: list[tuple[_Waiting, Any]] = []
+        try:
+            async with self._database.transaction() as tx:
+                for apply, group in _by_kind(batch):
+                    results += await self._write_group(tx, apply, group)
+        except Exception as error:
+            if not isinstance(error, StorageUnavailable):
+                log.exception("batch.failed", size=len(batch))
+            results = [(waiting, error) for waiting in batch]
+        for waiting, result in results:
+            if waiting.done.done():
+                continue
+            if isinstance(result, BaseException):
+                waiting.done.set_exception(result)
+            else:
+                waiting.done.set_result(result)
+        self._observe(len(batch), time.perf_counter() - started)
+
+    async def _write_group(
+        self, tx: Transaction, apply: Apply[Any, Any], group: Sequence[_Waiting]
+    ) -> list[tuple[_Waiting, Any]]:
+        try:
+            async with tx.savepoint():
+                results = await apply(tx, [waiting.item for waiting in group])
+                return list(zip(group, results, strict=True))
+        except StorageUnavailable:
+            raise  # the disk's trouble is everybody's
+        except Exception as error:
+            if len(group) == 1:
+                log.exception("batch.item_failed", kind=apply.__qualname__)
+                return [(group[0], error)]
+        # One of them is bad and its neighbours must not suffer for it: each goes alone.
+        return [pair for waiting in group for pair in await self._write_group(tx, apply, [waiting])]
+
+
+def _by_kind(batch: Sequence[_Waiting]) -> list[tuple[Apply[Any, Any], list[_Waiting]]]:
+    groups: dict[Apply[Any, Any], list[_Waiting]] = {}
+    for waiting in batch:
+        groups.setdefault(waiting.apply, []).append(waiting)
+    return list(groups.items())

@@ -1,0 +1,46 @@
+"""Reading request bodies: with a cap that is counted while they stream in."""
+
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from service.domain.errors import InvalidRequest, TooLarge
+
+LARGEST_BODY: Final = 1024 * 1024
+
+
+async def read_body(request: Request[Any], *, limit: int = LARGEST_BODY) -> bytes:
+    """
+    Raises:
+        TooLarge: said at once where the length is announced, else as soon as it is exceeded.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def too_large(limit: int) -> TooLarge:
+    size = f"{limit // (1024 * 1024)} MiB" if limit >= 1024 * 1024 else f"{limit} bytes"
+    return TooLarge(f"The body is larger than the {size} that this address takes.", limit_bytes=limit)
+
+
+def parse_json(body: bytes) -> Any:
+    """
+    Raises:
+        InvalidRequest: not JSON, or nested deeper than the parser's 200 levels.
+    """
+    if not body.strip():
+        raise InvalidRequest("The body is empty; it must be JSON.")
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}.") from None

@@ -1,0 +1,103 @@
+"""The `klingel` command."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from service.cli import deliveries, endpoints, events, keys, server, tasks
+from service.cli.client import Refused, Unreachable
+from service.cli.session import Exit, Session, UsageError
+from service.cli.submit import submit
+from service.cli.watch import watch
+from service.domain.errors import ConfigurationError
+
+__all__ = ["main"]
+
+EXIT_CODES = """
+**Exit codes**
+
+```
+0    done
+1    the task failed or was rejected
+2    the command line or a setting is wrong
+3    the server said no
+4    the server cannot be reached
+130  interrupted
+```
+"""
+
+app = App(
+    name="klingel",
+    help="""Submit AI generation tasks, never poll, receive signed webhooks.
+
+The client commands find the server by `KLINGEL_URL` (`http://127.0.0.1:8000` when unset) and `KLINGEL_API_KEY`,
+in the environment or in `.env`.
+""",
+    help_format="markdown",
+    help_epilogue=EXIT_CODES,
+    version=lambda: version("klingel"),
+    default_parameter=Parameter(negative="", show_default=False, consume_multiple=True),
+)
+
+CLIENT = Group("Client commands", sort_key=1)
+SERVER = Group("Server commands", sort_key=2)
+
+app.command(
+    submit,
+    group=CLIENT,
+    help_epilogue="""
+**Examples**
+
+```
+klingel submit --type video --image a.png --image b.png --watch
+klingel submit --type image --image a.png --image b.png --n 2 --json
+klingel submit --type video --input task.json --metadata order=1234 \\
+    --callback-url https://example.com/hooks --async
+```
+"""
+    + EXIT_CODES,
+)
+app.command(
+    watch,
+    group=CLIENT,
+    help_epilogue="""
+**Examples**
+
+```
+klingel watch task_0198c5…
+klingel watch task_0198c5… | xargs -n 1 curl -O
+```
+"""
+    + EXIT_CODES,
+)
+for resource in (tasks, events, endpoints, deliveries, keys):
+    resource.app.group = (CLIENT,)
+    app.command(resource.app)
+for command in (server.serve, server.migrate, server.sandbox):
+    app.command(command, group=SERVER)
+app.register_install_completion_command()
+
+
+def main(tokens: Sequence[str] | None = None, *, session: Session | None = None) -> int:
+    """One run of the command; `tokens` are those of the process when not given. Answers its exit code."""
+    session = session or Session()
+    try:
+        command, bound, injected = app.parse_args(tokens, exit_on_error=False)
+        result = command(*bound.args, **bound.kwargs, **dict.fromkeys(injected, session))
+    except CycloptsError:  # has been printed
+        return Exit.USAGE
+    except (UsageError, ConfigurationError) as error:
+        session.note(str(error), "red")
+        return Exit.USAGE
+    except Refused as refused:
+        session.show_refusal(refused)
+        return Exit.REFUSED
+    except Unreachable as error:
+        session.note(f"Cannot reach {error}", "red")
+        return Exit.UNREACHABLE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    finally:
+        session.close()
+    return Exit.OK if result is None else int(result)

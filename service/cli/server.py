@@ -1,0 +1,76 @@
+"""`klingel serve`, `migrate` and `sandbox`: these run on the server, and import it when they are called.
+
+Client commands would else take as long to start as the whole service does.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+from datetime import timedelta
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from service.cli.session import Given, UsageError
+from service.domain.signatures import InvalidSecret, check_secret
+
+
+def serve() -> int:
+    """Run Klingel. Its settings come from the environment and `.env`."""
+    from service.app import serve as run
+    from service.settings import load_settings
+
+    return run(load_settings())
+
+
+def migrate(*, session: Given) -> None:
+    """Bring the database up to date."""
+    from service.app import migrate as run
+    from service.settings import load_settings
+
+    session.say(run(load_settings()))
+
+
+def sandbox(
+    *,
+    host: Annotated[str, Parameter(show_default=True)] = "127.0.0.1",
+    port: Annotated[int, Parameter(show_default=True)] = 8001,
+    step: Annotated[
+        float,
+        Parameter(metavar="SECONDS", show_default=True, help="Between one state of a task and the next."),
+    ] = 1.0,
+    fault: Annotated[tuple[str, ...], Parameter(metavar="NAME", help="Goes wrong on every task.")] = (),
+    slots: Annotated[int | None, Parameter(help="Tasks at once, of each kind. [default: no limit]")] = None,
+    key: Annotated[tuple[str, ...], Parameter(help="API keys let in. [default: any]")] = (),
+    webhook_secret: Annotated[str | None, Parameter(help="`whsec_…`: signs the callbacks.")] = None,
+    callback_retries: Annotated[int, Parameter(show_default=True, help="After a callback that failed.")] = 0,
+    session: Given,
+) -> None:
+    """Run a stand-in Kling alone, to try or test a service against without an account."""
+    import uvicorn
+
+    from handlers.providers.sandbox import Fault, SandboxSettings, create_sandbox
+
+    faults = [
+        f"There is no fault {name}: choose from {', '.join(Fault)}"
+        for name in fault
+        if name not in list(Fault)
+    ]
+    if webhook_secret is not None:
+        try:
+            check_secret(webhook_secret)
+        except InvalidSecret as error:
+            faults.append(f"--webhook-secret: {error}")
+    if faults:
+        raise UsageError("\n".join(faults))
+    settings = SandboxSettings(
+        step=timedelta(seconds=step),
+        faults=frozenset(Fault(name) for name in fault),
+        slots=slots,
+        keys=frozenset(key) or None,
+        webhook_secret=webhook_secret,
+        callback_retries=callback_retries,
+    )
+    session.note(
+        f"To use it: KLINGEL_PROVIDER=cometapi KLINGEL_PROVIDER_URL=http://{host}:{port} KLINGEL_PROVIDER_KEY=…"
+    )
+    uvicorn.run(create_sandbox(settings), host=host, port=port, log_level="warning")

@@ -1,0 +1,331 @@
+"""Claims due deliveries, attempts them, records outcomes."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import structlog
+
+from service.batching import Batcher
+from service.domain.deliveries import Attempt, AttemptOutcome, DeliveryStatus, Duty, Reply, result
+from service.domain.endpoints import Endpoint
+from service.domain.errors import KlingelError
+from service.domain.events import EventType, endpoint_event
+from service.domain.ids import DeliveryId, EndpointId
+from service.domain.times import Clock
+from service.lanes import Lanes
+from service.metrics import Metrics
+from service.publication import LEASE, Publisher
+from service.wakeups import Wakeups
+from storage import deliveries, endpoints, events
+from storage.database import Database, Transaction
+from storage.deliveries import Outcome
+from storage.endpoints import Health
+
+ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
+ATTEMPTS_AT_A_TIME: Final = 512
+CLAIM: Final = 500
+DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
+AFTER_TROUBLE: Final = timedelta(seconds=1)
+
+DISABLE_AFTER_FAILURES: Final = 100
+DISABLE_AFTER: Final = timedelta(hours=24)
+
+log = structlog.get_logger()
+
+
+class Sink(Protocol):
+    """Turns an event into one exchange with an outside party."""
+
+    def configure(
+        self, raw: object, *, pointer: str, before: Endpoint | None = None
+    ) -> tuple[Mapping[str, Any], str | None]:
+        """A checked configuration for endpoints of this kind: its readable part, and its secret part, sealed.
+
+        Args:
+            before: the endpoint to be changed; what `raw` does not name stays as it is there.
+
+        Raises:
+            InvalidFields: with every fault.
+        """
+
+    async def send(self, duty: Duty, *, now: datetime) -> Reply:
+        """Raises nothing for what the other side can do; the deadline cuts it off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    duty: Duty
+    attempt: Attempt
+    next_attempt_at: datetime | None
+
+
+class Deliverer:
+    """Carries out deliveries: new ones as they come into their lanes, others from the table when they fall due."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        batcher: Batcher,
+        publisher: Publisher,
+        lanes: Lanes,
+        sinks: Mapping[str, Sink],
+        wakeups: Wakeups,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._batcher = batcher
+        self._publisher = publisher
+        self._lanes = lanes
+        self._sinks = sinks
+        self._wakeup = wakeups.delivery
+        self._metrics = metrics
+        self._clock = clock
+        self._attempts: dict[asyncio.Task[None], Duty] = {}
+        self._attempt_ended = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        lanes.on_room = self._wakeup.notify
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Delivers until the block ends; then attempts on their way may end, and all else is given back."""
+        if self._database.sole_process:
+            # Whatever is leased was in the hands of a process that died: nobody else can have it.
+            await self._batcher.run(self._rescue, datetime.max.replace(tzinfo=UTC))
+        self._loops = [
+            asyncio.create_task(self._claim_loop(), name="deliveries.claim"),
+            asyncio.create_task(self._start_loop(), name="deliveries.start"),
+        ]
+        try:
+            yield
+        finally:
+            for loop in self._loops:
+                loop.cancel()
+            await asyncio.gather(*self._loops, return_exceptions=True)
+            if self._attempts:
+                await asyncio.wait(self._attempts, timeout=DRAIN.total_seconds())
+            cut_off = dict(self._attempts)
+            for attempt in cut_off:
+                attempt.cancel()
+            await asyncio.gather(*cut_off, return_exceptions=True)
+            left = [duty.id for duty in (*cut_off.values(), *self._lanes.waiting())]
+            try:
+                await self._batcher.run(self._give_back, left)
+            except KlingelError as error:
+                log.warning(
+                    "deliveries.not_given_back", reason=error.detail
+                )  # their leases end by themselves
+
+    async def _rescue(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+        return [await deliveries.rescue(tx, now=now) for now in moments]
+
+    async def _give_back(self, tx: Transaction, items: Sequence[Sequence[DeliveryId]]) -> list[None]:
+        await deliveries.give_back(tx, [id for ids in items for id in ids])
+        return [None] * len(items)
+
+    async def _claim_loop(self) -> None:
+        while True:
+            try:
+                claimed = await self._batcher.run(self._claim, self._clock())
+                if claimed == CLAIM:
+                    continue
+                async with self._database.reading() as reader:
+                    due = await deliveries.next_moment(reader, busy=self._lanes.full())
+            except KlingelError as error:
+                log.warning("deliveries.not_claimed", reason=error.detail)
+                due = self._clock() + AFTER_TROUBLE
+            await self._wakeup.wait(due)
+
+    async def _claim(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+        """Takes what is due into the lanes; gives how many."""
+        now = max(moments)
+        await deliveries.rescue(tx, now=now)
+        due = await deliveries.claim_due(
+            tx, now=now, lease_until=now + LEASE, busy=self._lanes.full(), limit=CLAIM
+        )
+        happened = await events.by_id(tx, {delivery.event_id for delivery in due})
+        targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
+        for endpoint_id in {delivery.endpoint_id for delivery in due} - targets.keys():
+            await deliveries.bury(tx, endpoint_id, reason="the endpoint was deleted", now=now)
+        duties = [
+            Duty(
+                id=delivery.id,
+                event=happened[delivery.event_id],
+                endpoint=targets[delivery.endpoint_id],
+                attempt=delivery.attempts + 1,
+                created_at=delivery.created_at,
+            )
+            for delivery in due
+            if delivery.endpoint_id in targets
+        ]
+        tx.on_commit(lambda: self._lanes.offer(duties))
+        return [len(due)] * len(moments)
+
+    async def _start_loop(self) -> None:
+        while True:
+            await self._lanes.startable.wait()
+            while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
+                self._attempt_ended.clear()
+                await self._attempt_ended.wait()
+            if (duty := self._lanes.next()) is not None:
+                task = asyncio.create_task(self._attempt(duty))
+                self._attempts[task] = duty
+                task.add_done_callback(self._on_attempt_done)
+
+    def _on_attempt_done(self, task: "asyncio.Task[None]") -> None:
+        self._attempts.pop(task, None)
+        self._attempt_ended.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery.attempt_broke", exc_info=error)
+
+    async def _attempt(self, duty: Duty) -> None:
+        started_at, started = self._clock(), time.monotonic()
+        try:
+            reply = await self._send(duty, started_at)
+        finally:
+            self._lanes.end(duty)
+        ended_at = self._clock()
+        verdict = result(reply, attempt=duty.attempt, now=ended_at)
+        attempt = Attempt(
+            delivery_id=duty.id,
+            number=duty.attempt,
+            started_at=started_at,
+            duration_ms=round((time.monotonic() - started) * 1000),
+            status_code=reply.status_code,
+            outcome=verdict.outcome,
+            reason=reply.reason,
+            excerpt=reply.excerpt,
+        )
+        kind = duty.endpoint.kind
+        self._metrics.attempt_ended(kind, verdict.outcome)
+        if verdict.outcome is AttemptOutcome.DELIVERED:
+            self._metrics.delivered(kind, max((ended_at - duty.created_at).total_seconds(), 0))
+        log.info(
+            "delivery.attempted",
+            delivery_id=duty.id,
+            event_id=duty.event.id,
+            event_type=duty.event.type,
+            task_id=duty.event.task_id,
+            endpoint_id=duty.endpoint.id,
+            kind=kind,
+            attempt=duty.attempt,
+            outcome=verdict.outcome,
+            status_code=reply.status_code,
+            reason=reply.reason,
+            duration_ms=attempt.duration_ms,
+            next_attempt_at=verdict.next_attempt_at,
+        )
+        ended = _Ended(duty=duty, attempt=attempt, next_attempt_at=verdict.next_attempt_at)
+        try:
+            await self._batcher.run(self._record, ended)
+        except KlingelError as error:
+            # The lease ends by itself and the message goes out once more, under the same id.
+            log.warning("delivery.not_recorded", delivery_id=duty.id, reason=error.detail)
+
+    async def _send(self, duty: Duty, now: datetime) -> Reply:
+        sink = self._sinks.get(duty.endpoint.kind)
+        if sink is None:
+            return Reply(
+                status_code=None, reason=f"this Klingel does not know endpoints of kind {duty.endpoint.kind}"
+            )
+        try:
+            async with asyncio.timeout(ATTEMPT_DEADLINE.total_seconds()):
+                return await sink.send(duty, now=now)
+        except TimeoutError:
+            return Reply(status_code=None, reason=f"no full answer within {ATTEMPT_DEADLINE.seconds} s")
+        except Exception as error:
+            log.exception("delivery.sink_broke", delivery_id=duty.id, kind=duty.endpoint.kind)
+            return Reply(status_code=None, reason=f"Klingel could not send it: {type(error).__name__}")
+
+    async def _record(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+        now = self._clock()
+        await deliveries.record(
+            tx,
+            [
+                Outcome(
+                    attempt=one.attempt,
+                    status=_STATUS[one.attempt.outcome],
+                    next_attempt_at=one.next_attempt_at,
+                )
+                for one in ended
+            ],
+            now=now,
+        )
+        await self._update_health(tx, ended, now)
+        retries = [one.next_attempt_at for one in ended if one.next_attempt_at is not None]
+        if retries:
+            tx.on_commit(lambda: self._wakeup.due_at(min(retries)))
+        return [None] * len(ended)
+
+    async def _update_health(self, tx: Transaction, ended: Sequence[_Ended], now: datetime) -> None:
+        by_endpoint: defaultdict[EndpointId, list[Attempt]] = defaultdict(list)
+        for one in ended:
+            by_endpoint[one.duty.endpoint.id].append(one.attempt)
+        stored = await endpoints.by_id(tx, by_endpoint)
+        changed: list[Health] = []
+        disabled: list[tuple[Endpoint, str]] = []
+        for endpoint_id, attempts in by_endpoint.items():
+            endpoint = stored.get(endpoint_id)
+            if endpoint is None:
+                continue
+            health = _health(endpoint, attempts)
+            if (health.failures, health.failing_since, health.disabled_reason) != (
+                endpoint.failures,
+                endpoint.failing_since,
+                None,
+            ):
+                changed.append(health)
+            if health.disabled_reason is not None and endpoint.enabled:
+                disabled.append((endpoint, health.disabled_reason))
+        await endpoints.save_health(tx, changed, now=now)
+        for endpoint, reason in disabled:
+            await deliveries.bury(tx, endpoint.id, reason=f"the endpoint was disabled: {reason}", now=now)
+            log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=reason)
+        await self._publisher.publish(
+            tx,
+            [
+                endpoint_event(
+                    EventType.ENDPOINT_DISABLED,
+                    endpoint.account_id,
+                    {"endpoint": endpoint.view() | {"enabled": False, "disabled_reason": reason}},
+                    now,
+                )
+                for endpoint, reason in disabled
+            ],
+        )
+
+
+_STATUS: Final = {
+    AttemptOutcome.DELIVERED: DeliveryStatus.DELIVERED,
+    AttemptOutcome.RETRY: DeliveryStatus.PENDING,
+    AttemptOutcome.DEAD: DeliveryStatus.DEAD,
+    AttemptOutcome.GONE: DeliveryStatus.DEAD,
+}
+
+
+def _health(endpoint: Endpoint, attempts: Sequence[Attempt]) -> Health:
+    """What these attempts, in the order in which they ended, make of the endpoint."""
+    failures, failing_since = endpoint.failures, endpoint.failing_since
+    reason: str | None = None
+    for attempt in attempts:
+        if attempt.outcome is AttemptOutcome.DELIVERED:
+            failures, failing_since = 0, None
+            continue
+        failures += 1
+        failing_since = failing_since or attempt.started_at.astimezone(UTC)
+        if attempt.outcome is AttemptOutcome.GONE:
+            reason = "it answered 410 Gone"
+        elif failures >= DISABLE_AFTER_FAILURES and attempt.started_at - failing_since >= DISABLE_AFTER:
+            reason = f"{failures} attempts in a row failed, over more than {DISABLE_AFTER.days} day"
+    return Health(id=endpoint.id, failures=failures, failing_since=failing_since, disabled_reason=reason)

@@ -1,0 +1,168 @@
+"""Deliveries: our duty to get one event to one endpoint; what an attempt's end means, and when the next one is."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from service.domain.endpoints import Endpoint
+from service.domain.events import Event
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
+from service.domain.times import optional_rfc3339, rfc3339
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"  # waits for its moment, or is being attempted
+    DELIVERED = "delivered"
+    DEAD = "dead"  # a dead letter: no attempts left, kept to be replayed
+
+
+class AttemptOutcome(StrEnum):
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    DEAD = "dead"
+    GONE = "gone"  # dead, and the endpoint wants no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    id: DeliveryId
+    account_id: AccountId
+    event_id: EventId
+    event_type: str
+    task_id: TaskId | None
+    endpoint_id: EndpointId
+    status: DeliveryStatus
+    attempts: int  # begun so far
+    next_attempt_at: datetime | None
+    replay_of: DeliveryId | None = None
+    reason: str | None = None  # how the last attempt ended
+    created_at: datetime
+    finished_at: datetime | None = None
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "event_id": self.event_id,
+            "event_type": self.event_type,
+            "task_id": self.task_id,
+            "endpoint_id": self.endpoint_id,
+            "status": self.status,
+            "attempts": self.attempts,
+            "next_attempt_at": optional_rfc3339(self.next_attempt_at),
+            "replay_of": self.replay_of,
+            "reason": self.reason,
+            "created_at": rfc3339(self.created_at),
+            "finished_at": optional_rfc3339(self.finished_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """A delivery with all that an attempt needs: nothing has to be read between the commit and the wire."""
+
+    id: DeliveryId
+    event: Event
+    endpoint: Endpoint
+    attempt: int  # the coming one, counted from 1
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """How one exchange ended: an answer, or the reason why there was none."""
+
+    status_code: int | None
+    reason: str  # "answered", "timed out", "connection refused", …
+    retry_after: timedelta | None = None
+    excerpt: str = ""  # of the answer's body, bounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try, as kept and shown."""
+
+    delivery_id: DeliveryId
+    number: int
+    started_at: datetime
+    duration_ms: int
+    status_code: int | None
+    outcome: AttemptOutcome
+    reason: str
+    excerpt: str
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "started_at": rfc3339(self.started_at),
+            "duration_ms": self.duration_ms,
+            "status_code": self.status_code,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "response_excerpt": self.excerpt,
+        }
+
+
+SCHEDULE: Final[Sequence[timedelta]] = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=5),
+    timedelta(hours=10),
+    timedelta(hours=10),
+)
+JITTER: Final = 0.2  # of the delay, either way
+LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt's end means for its delivery."""
+
+    outcome: AttemptOutcome
+    next_attempt_at: datetime | None = None
+
+
+def result(reply: Reply, *, attempt: int, now: datetime, jitter: float | None = None) -> Result:
+    """All the thinking about 2xx, 410, Retry-After and the last attempt.
+
+    Args:
+        attempt: the one that just ended, counted from 1.
+        jitter: -1 to 1, for a tested delay; random when left out.
+
+    Source: Standard Webhooks 1.0.0, "Delivery success and failure".
+    """
+    status = reply.status_code
+    if status is not None and 200 <= status < 300:
+        return Result(AttemptOutcome.DELIVERED)
+    if status == 410:
+        return Result(AttemptOutcome.GONE)
+    if attempt > len(SCHEDULE):
+        return Result(AttemptOutcome.DEAD)
+    share = random.uniform(-1, 1) if jitter is None else jitter  # noqa: S311 - spreads load, guards nothing
+    delay = SCHEDULE[attempt - 1] * (1 + JITTER * share)
+    if status in {429, 503} and reply.retry_after is not None:
+        # Obeyed as it was asked; only spread forward, never earlier.
+        delay = min(reply.retry_after, LONGEST_RETRY_AFTER) * (1 + JITTER / 4 * abs(share))
+    return Result(AttemptOutcome.RETRY, now + delay)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """Seconds or an HTTP date (RFC 9110, 10.2.3); None for what is neither. Never negative."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text[:9])), timedelta(days=365))
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        return None
+    return max(moment - now, timedelta(0))

@@ -1,0 +1,141 @@
+"""What is wrong with a caller's JSON: every fault at once, in words for people, each with a pointer to its place."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from service.domain.errors import Fault, Unprocessable
+
+Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
+Location = tuple[int | str, ...]
+
+# Pydantic stops at the first kind of fault in places; what must be said together travels in one error of ours.
+SEVERAL: Final = "several"  # carries `Finding`s, at locations within its own
+SENTENCE: Final = "sentence"  # an error whose message stands for itself
+PREDICATE: Final = "predicate"  # an error whose message lacks only its subject
+
+NOT_BLANK: Final = r"\S"
+
+_PREDICATES: Final[Mapping[str, str]] = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "extra_forbidden": "is not a field that is known here",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "missing": "is required",
+    "model_type": "must be an object",
+    PREDICATE: "{msg}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be text",
+    "string_unicode": "must not have half a surrogate pair in it",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+}
+
+
+class InvalidFields(ValueError):
+    """Everything wrong with one object."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(" ".join(fault.detail for fault in self.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault while its place is still relative."""
+
+    location: Location
+    detail: str
+
+    def path(self) -> str:
+        return "".join("/" + pointer_token(str(part)) for part in self.location)
+
+
+def pointer_token(name: str) -> str:
+    """One step of a JSON pointer in a URI fragment (RFC 6901, sections 3, 4 and 6)."""
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@?")
+
+
+def accept(model: type[Model], raw: object, *, pointer: str = "#", context: object = None) -> Model:
+    """
+    Args:
+        raw: as parsed from JSON.
+        pointer: where `raw` stands in the request; those of the faults begin with it.
+
+    Raises:
+        InvalidFields: lists every fault, each at the field as the caller spelled it.
+    """
+    try:
+        return model.model_validate(raw, context=context)
+    except ValidationError as error:
+        raise InvalidFields(
+            Fault(found.detail, pointer + found.path()) for found in findings(error)
+        ) from None
+
+
+def checked(model: type[Model], raw: object) -> Model:
+    """A whole request body.
+
+    Raises:
+        Unprocessable: lists every fault.
+    """
+    try:
+        return accept(model, raw)
+    except InvalidFields as error:
+        raise Unprocessable("The body has faults.", faults=error.faults) from None
+
+
+def all_at_once(accepting: Callable[[], T], others: Callable[[], Iterable[Finding]]) -> T:
+    """What `accepting` gives, unless it or `others` finds faults: then those of both in one error."""
+    found: list[Finding] = []
+    try:
+        accepted = accepting()
+    except ValidationError as error:
+        found.extend(findings(error))
+    found.extend(others())
+    if found:
+        raise PydanticCustomError(SEVERAL, "has faults", {"findings": found})
+    return accepted
+
+
+def findings(error: ValidationError) -> Iterator[Finding]:
+    for line in error.errors(include_url=False, include_input=False):
+        if line["type"] == SEVERAL:
+            for found in line["ctx"]["findings"]:
+                yield Finding(line["loc"] + found.location, found.detail)
+        else:
+            yield Finding(line["loc"], _detail(line))
+
+
+def _detail(line: ErrorDetails) -> str:
+    if line["type"] == SENTENCE:
+        return line["msg"]
+    match line["loc"]:
+        case (*_, str(name)):
+            subject = f'"{name}"' if len(name) <= 64 else f'"{name[:64]}…"'
+        case (*_, int()):
+            subject = "This entry"
+        case _:
+            subject = "This"
+    context = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in line.get("ctx", {}).items()
+    }
+    if context.get("pattern") == NOT_BLANK:
+        return f"{subject} must not be blank."
+    predicate = _PREDICATES.get(line["type"], "is not allowed: {msg}")
+    return f"{subject} {predicate.format(msg=line['msg'], **context)}."

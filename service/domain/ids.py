@@ -1,0 +1,45 @@
+"""Ids that sort by the time they were made: a prefix that names the kind, then a UUIDv7 in hex."""
+
+from typing import NewType
+
+import uuid_utils
+
+AccountId = NewType("AccountId", str)
+TaskId = NewType("TaskId", str)
+EventId = NewType("EventId", str)
+EndpointId = NewType("EndpointId", str)
+DeliveryId = NewType("DeliveryId", str)
+CallbackId = NewType("CallbackId", str)
+KeyId = NewType("KeyId", str)
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def new_account_id() -> AccountId:
+    return AccountId(_new("acc"))
+
+
+def new_task_id() -> TaskId:
+    return TaskId(_new("task"))
+
+
+def new_event_id() -> EventId:
+    return EventId(_new("evt"))
+
+
+def new_endpoint_id() -> EndpointId:
+    return EndpointId(_new("end"))
+
+
+def new_delivery_id() -> DeliveryId:
+    return DeliveryId(_new("dlv"))
+
+
+def new_callback_id() -> CallbackId:
+    return CallbackId(_new("cbk"))
+
+
+def new_key_id() -> KeyId:
+    return KeyId(_new("key"))

@@ -1,0 +1,63 @@
+"""Standard Webhooks signatures: made for deliveries, checked on a provider's callbacks."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from standardwebhooks import Webhook
+
+TOLERANCE: Final = timedelta(minutes=5)
+
+
+class InvalidSecret(ValueError):
+    """Not Base64 after `whsec_`, or outside 24-64 bytes."""
+
+
+def check_secret(secret: str) -> None:
+    """
+    Raises:
+        InvalidSecret: it cannot sign (Standard Webhooks 1.0.0, "Signature scheme").
+    """
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        raise InvalidSecret("a signing secret is Base64 after whsec_") from None
+    if not 24 <= size <= 64:
+        raise InvalidSecret(f"a signing secret has 24 to 64 bytes, not {size}")
+
+
+def sign(body: bytes, *, message_id: str, sent_at: datetime, secrets: Sequence[str]) -> str:
+    """The `webhook-signature` value: one `v1,<base64>` per secret, space-separated.
+
+    Args:
+        body: the exact bytes sent, not parsed and dumped again; UTF-8.
+        message_id: same for every attempt of the delivery; contains no full stop.
+        sent_at: when this attempt goes out; aware, signed as whole seconds since 1970.
+        secrets: `whsec_…`, newest first; two while a rotation runs.
+
+    Source: Standard Webhooks 1.0.0, "Signature scheme".
+    """
+    text, moment = body.decode(), sent_at.astimezone(UTC)
+    return " ".join(Webhook(secret).sign(message_id, moment, text) for secret in secrets)
+
+
+def verifies(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: datetime) -> bool:
+    """Whether one of the signatures is by one of the secrets, over these bytes, within five minutes of `now`.
+
+    Args:
+        headers: names in lower case.
+    """
+    try:
+        message_id, signatures = headers["webhook-id"], headers["webhook-signature"].split()
+        sent_at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        expected = sign(body, message_id=message_id, sent_at=sent_at, secrets=secrets).split()
+    except (KeyError, ValueError, OverflowError, OSError):
+        return False
+    if abs(now - sent_at) > TOLERANCE:
+        return False
+    return any(
+        hmac.compare_digest(ours.encode(), theirs.encode()) for ours in expected for theirs in signatures
+    )

@@ -1,0 +1,153 @@
+"""A task: one generation that we follow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from service.domain.creates import Refusal
+from service.domain.ids import AccountId, TaskId
+from service.domain.lifecycle import Signal, Status
+from service.domain.times import optional_rfc3339, rfc3339
+
+
+class OutputKind(StrEnum):
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One thing that a task made, where the provider keeps it."""
+
+    kind: OutputKind
+    index: int
+    url: str
+    id: str | None = None  # the provider's own id of it
+    duration_s: float | None = None
+    watermark_url: str | None = None
+    expires_at: datetime | None = None  # when the provider's URL dies
+    stored_url: str | None = None  # our own copy
+
+    def view(self) -> dict[str, Any]:
+        optional = {
+            "id": self.id,
+            "duration_s": self.duration_s,
+            "watermark_url": self.watermark_url,
+            "expires_at": optional_rfc3339(self.expires_at),
+            "stored_url": self.stored_url,
+        }
+        required = {"kind": self.kind, "index": self.index, "url": self.url}
+        return required | {name: value for name, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why a task failed or was rejected. The code is the provider's where it gave one, else our own word."""
+
+    code: str
+    message: str
+    refusal: Refusal | None = None  # whose business it is, where the provider refused the create
+
+    def view(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A task going from one status to the next; `sequence` is that of its event."""
+
+    before: Status
+    after: Status
+    at: datetime
+    sequence: int
+
+    def view(self) -> dict[str, Any]:
+        return {"from": self.before, "to": self.after, "at": rfc3339(self.at)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """As stored. `input` holds Base64 images as references to files, never as text."""
+
+    id: TaskId
+    account_id: AccountId
+    type: str
+    provider: str
+    status: Status
+    input: Mapping[str, Any]
+    external_task_id: str  # the caller's, or our own id: the provider-side idempotency key
+    provider_task_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    parent_id: TaskId | None = None
+    outputs: Sequence[Output] = ()
+    error: TaskError | None = None
+    sequence: int = 0  # of its last event
+    created_at: datetime
+    updated_at: datetime
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime
+    overdue_at: datetime | None = None
+    # How its create stands:
+    sends: int = 0  # creates begun, so that a second one knows that it is a second
+    sending_since: datetime | None = None  # a create is on its way, or was when the process died
+    next_send_at: datetime | None = None
+    awaits_slot: bool = False
+
+    def view(self) -> dict[str, Any]:
+        """The task as every reader sees it: in `GET`, and as `data.task` of an event."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "status": self.status,
+            "provider": self.provider,
+            "provider_task_id": self.provider_task_id,
+            "external_task_id": self.external_task_id,
+            "metadata": dict(self.metadata),
+            "parent_id": self.parent_id,
+            "outputs": [output.view() for output in self.outputs],
+            "error": None if self.error is None else self.error.view(),
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+            "submitted_at": optional_rfc3339(self.submitted_at),
+            "finished_at": optional_rfc3339(self.finished_at),
+            "deadline_at": rfc3339(self.deadline_at),
+            "overdue_at": optional_rfc3339(self.overdue_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a provider says about a task, in our terms: in a callback, or in the answer to a refresh."""
+
+    signal: Signal  # one of `lifecycle.FROM_PROVIDER`
+    provider_task_id: str | None
+    external_task_id: str | None
+    outputs: Sequence[Output] = ()
+    error: TaskError | None = None
+
+
+class Unreadable(ValueError):
+    """A body that is no report; the message says why, in words for whoever looks at it."""
+
+
+def contradiction(task: Task, report: Report) -> str | None:
+    """Why this report cannot be about this task, or None.
+
+    A callback is matched by its URL; the ids in its body must then not speak of another task. An id that is
+    missing on either side contradicts nothing. Where the external id matches, the provider's may differ: a gateway
+    that mints ids of its own passes on callbacks that carry Kling's.
+    """
+    if report.external_task_id is not None:
+        return (
+            None
+            if report.external_task_id == task.external_task_id
+            else "its external_task_id is another task's"
+        )
+    known = task.provider_task_id
+    if known is not None and report.provider_task_id is not None and report.provider_task_id != known:
+        return "its task id is not the one that the provider gave this task"
+    return None

@@ -1,0 +1,149 @@
+"""Deliveries in hand: one lane for each endpoint, so that a slow or dead one holds up nobody but itself."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from service.domain.deliveries import Duty
+from service.domain.ids import EndpointId, TaskId
+
+CONCURRENCY: Final = 8  # attempts of one endpoint at a time
+RETRIES_AT_A_TIME: Final = 4  # of these, so that retries never starve first attempts
+DEPTH: Final = 128  # duties of one endpoint held in memory; the rest waits in the database
+
+
+class Lane:
+    """What one endpoint has to get.
+
+    First attempts of one task go out in the order in which they came: the next one starts when the one before has
+    ended, however it ended.
+    """
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.overflowed = False  # more waits in the database
+        self.queued_in_turn = False
+        self._active_retries = 0
+        self._first: deque[Duty] = deque()
+        self._retries: deque[Duty] = deque()
+        self._behind: dict[TaskId, deque[Duty]] = {}  # wait for an attempt of the same task to end
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    def add(self, duty: Duty) -> None:
+        self._held += 1
+        task_id = duty.event.task_id
+        if duty.attempt > 1:
+            self._retries.append(duty)
+        elif task_id is not None and task_id in self._behind:
+            self._behind[task_id].append(duty)
+        else:
+            if task_id is not None:
+                self._behind[task_id] = deque()
+            self._first.append(duty)
+
+    def can_start(self) -> bool:
+        if self.active >= CONCURRENCY:
+            return False
+        return bool(self._first) or (bool(self._retries) and self._active_retries < RETRIES_AT_A_TIME)
+
+    def start(self) -> Duty:
+        self.active += 1
+        if self._first:
+            return self._first.popleft()
+        self._active_retries += 1
+        return self._retries.popleft()
+
+    def end(self, duty: Duty) -> None:
+        self.active -= 1
+        self._held -= 1
+        task_id = duty.event.task_id
+        if duty.attempt > 1:
+            self._active_retries -= 1
+        elif task_id is not None:
+            if behind := self._behind[task_id]:
+                self._first.append(behind.popleft())
+            else:
+                del self._behind[task_id]
+
+    def waiting(self) -> list[Duty]:
+        """Not begun."""
+        return [*self._first, *self._retries, *(duty for behind in self._behind.values() for duty in behind)]
+
+
+class Lanes:
+    """All lanes, served in turn."""
+
+    def __init__(self, *, open: bool = True) -> None:
+        """
+        Args:
+            open: whether this process delivers at all; if not, everything waits in the database.
+        """
+        self._open = open
+        self._lanes: defaultdict[EndpointId, Lane] = defaultdict(Lane)
+        self._turns: deque[EndpointId] = deque()
+        self.startable = asyncio.Event()
+        self.on_room: Callable[[], None] = lambda: None  # a lane that had overflowed has room again
+
+    def has_room(self, endpoint_id: EndpointId) -> bool:
+        """Whether one more may be held; if not, the lane remembers that the database holds some."""
+        if not self._open:
+            return False
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            return True
+        if lane.overflowed or len(lane) >= DEPTH:
+            # Once some wait in the database the rest goes there too, behind them.
+            lane.overflowed = True
+            return False
+        return True
+
+    def full(self) -> list[EndpointId]:
+        """Those that take no more from the database for now."""
+        return [endpoint_id for endpoint_id, lane in self._lanes.items() if len(lane) >= DEPTH]
+
+    def offer(self, duties: Iterable[Duty]) -> None:
+        for duty in duties:
+            endpoint_id = duty.endpoint.id
+            self._lanes[endpoint_id].add(duty)
+            self._take_turn(endpoint_id)
+
+    def next(self) -> Duty | None:
+        """The next one to start, from the lane whose turn it is."""
+        while self._turns:
+            endpoint_id = self._turns.popleft()
+            lane = self._lanes[endpoint_id]
+            lane.queued_in_turn = False
+            if lane.can_start():
+                duty = lane.start()
+                self._take_turn(endpoint_id)
+                return duty
+        self.startable.clear()
+        return None
+
+    def end(self, duty: Duty) -> None:
+        """Its attempt is over."""
+        endpoint_id = duty.endpoint.id
+        lane = self._lanes[endpoint_id]
+        lane.end(duty)
+        if lane.overflowed and len(lane) <= DEPTH // 2:
+            lane.overflowed = False
+            self.on_room()
+        if len(lane) == 0:
+            del self._lanes[endpoint_id]
+        else:
+            self._take_turn(endpoint_id)
+
+    def waiting(self) -> list[Duty]:
+        """All that is held and not begun."""
+        return [duty for lane in self._lanes.values() for duty in lane.waiting()]
+
+    def _take_turn(self, endpoint_id: EndpointId) -> None:
+        lane = self._lanes[endpoint_id]
+        if not lane.queued_in_turn and lane.can_start():
+            lane.queued_in_turn = True
+            self._turns.append(endpoint_id)
+            self.startable.set()

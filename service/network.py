@@ -1,0 +1,253 @@
+"""The guarded way out: every URL that a person or a provider gave is dialled through here.
+
+A host is resolved once; every address it has is judged; one of the judged addresses is dialled, under the host's own
+name (Host, SNI). Redirects are not followed, proxy variables not read, cookies not kept.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# IANA special-purpose registries (RFC 6890 and its updates), read 2026-11. Not `is_global`, which calls several of
+# these global: multicast, 6to4, NAT64, site-local.
+REFUSED: Final[Sequence[tuple[Network, str]]] = tuple(
+    (ipaddress.ip_network(cidr), what)
+    for cidr, what in (
+        ("0.0.0.0/8", "this network"),
+        ("10.0.0.0/8", "private"),
+        ("100.64.0.0/10", "shared address space"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local, cloud metadata"),
+        ("172.16.0.0/12", "private"),
+        ("192.0.0.0/24", "protocol assignments"),
+        ("192.0.2.0/24", "documentation"),
+        ("192.31.196.0/24", "AS112"),
+        ("192.52.193.0/24", "AMT"),
+        ("192.88.99.0/24", "6to4 relay"),
+        ("192.168.0.0/16", "private"),
+        ("192.175.48.0/24", "AS112"),
+        ("198.18.0.0/15", "benchmarking"),
+        ("198.51.100.0/24", "documentation"),
+        ("203.0.113.0/24", "documentation"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved, broadcast"),
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("64:ff9b:1::/48", "local NAT64"),
+        ("100::/64", "discard"),
+        ("100:0:0:1::/64", "dummy"),
+        ("2001::/23", "protocol assignments, Teredo"),
+        ("2001:db8::/32", "documentation"),
+        ("2002::/16", "6to4"),
+        ("2620:4f:8000::/48", "AS112"),
+        ("3fff::/20", "documentation"),
+        ("5f00::/16", "segment routing"),
+        ("fc00::/7", "private"),
+        ("fe80::/10", "link-local"),
+        ("fec0::/10", "site-local"),
+        ("ff00::/8", "multicast"),
+    )
+)
+_EMBEDS_IPV4: Final = (
+    ipaddress.ip_network("::ffff:0:0/96"),  # mapped
+    ipaddress.ip_network("::ffff:0:0:0/96"),  # translated
+    ipaddress.ip_network("64:ff9b::/96"),  # NAT64
+    ipaddress.ip_network("::/96"),  # compatible
+)
+
+# DNS of a hostile zone may hang; it must not use up the threads that everything else resolves with.
+RESOLVER_THREADS: Final = 32
+LARGEST_HEAD_FIELD: Final = 8190
+
+
+class Refused(Exception):
+    """This URL is not dialled; the message says why, in words for its owner."""
+
+
+class Guard:
+    """Judges addresses.
+
+    Args:
+        allowed: networks that the operator opened although they are private.
+    """
+
+    def __init__(self, allowed: Sequence[Network] = ()) -> None:
+        self._allowed = allowed
+
+    def refusal(self, address: Address) -> str | None:
+        """Why it is not dialled, or None."""
+        if any(address in network for network in self._allowed):
+            return None
+        for network, what in REFUSED:
+            if address in network:
+                return what
+        if isinstance(address, ipaddress.IPv6Address):
+            for network in _EMBEDS_IPV4:
+                if address in network:
+                    return self.refusal(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        return None
+
+    def check(self, host: str, addresses: Sequence[Address]) -> None:
+        """
+        Raises:
+            Refused: any of them may not be dialled; a host with one bad address is a bad host.
+        """
+        for address in addresses:
+            if (what := self.refusal(address)) is not None:
+                raise Refused(
+                    f"{host} is at {address}, which is not a public address ({what}). "
+                    "The operator can open it with KLINGEL_ALLOW_NETWORKS."
+                )
+
+
+def check_url(url: str) -> URL:
+    """The URL, if it can be dialled at all; where its host leads is judged when it is dialled.
+
+    Raises:
+        Refused: not an absolute http(s) URL, or it carries a password.
+    """
+    if len(url) > 4096 or any(character.isspace() or ord(character) < 0x20 for character in url):
+        raise Refused("a URL has no spaces, and at most 4096 characters")
+    try:
+        parsed = URL(url)
+        port = parsed.port
+    except (ValueError, UnicodeError):
+        raise Refused("this is not a URL") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise Refused("it must be an absolute http:// or https:// URL")
+    if parsed.user is not None or parsed.password is not None:
+        raise Refused("a user name or password does not go into a URL; use Basic auth in the configuration")
+    if port is None or not 0 < port < 65536:
+        raise Refused("its port is not between 1 and 65535")
+    if "%" in parsed.host:
+        raise Refused("an address with a zone is not dialled")
+    return parsed
+
+
+class GuardedResolver(AbstractResolver):
+    """Gives aiohttp only addresses that were judged; what it dials is what we saw."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(
+                self._threads,
+                lambda: socket.getaddrinfo(
+                    host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+                ),
+            )
+        except UnicodeError:
+            raise OSError(None, f"{host} is not a host name") from None
+        entries = [(entry_family, str(target[0])) for entry_family, _, _, _, target in found]
+        self._guard.check(host, [ipaddress.ip_address(text.partition("%")[0]) for _, text in entries])
+        return [
+            ResolveResult(
+                hostname=host, host=text, port=port, family=entry_family, proto=0, flags=socket.AI_NUMERICHOST
+            )
+            for entry_family, text in entries
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the body is the first bytes of it, as sent, never unpacked."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+
+class Dialler:
+    """Sends requests to URLs that others chose. Use `open_dialler`."""
+
+    def __init__(self, session: aiohttp.ClientSession, guard: Guard) -> None:
+        self._session = session
+        self._guard = guard
+
+    def check(self, url: str) -> URL:
+        """What can be said of a URL without dialling it. aiohttp asks no resolver about a literal address: we do.
+
+        Raises:
+            Refused: not a URL to be dialled, or a literal address that may not be.
+        """
+        target = check_url(url)
+        try:
+            literal = ipaddress.ip_address(str(target.host))
+        except ValueError:
+            return target
+        self._guard.check(str(literal), [literal])
+        return target
+
+    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], read_limit: int) -> Answer:
+        """One exchange, without redirects. The caller sets its deadline.
+
+        Raises:
+            Refused: the URL or where it leads.
+            OSError, aiohttp.ClientError: it could not be done.
+        """
+        target = self.check(url)
+        try:
+            async with self._session.post(
+                target, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return Answer(
+                    response.status,
+                    {name.lower(): value for name, value in response.headers.items()},
+                    await _first(response, read_limit),
+                )
+        except aiohttp.ClientConnectorError as error:
+            cause = error.os_error if isinstance(error.os_error, Refused) else error.__cause__
+            if isinstance(cause, Refused):
+                raise cause from None
+            raise
+
+
+async def _first(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Up to `limit` bytes; the connection is dropped when there are more."""
+    parts: list[bytes] = []
+    size = 0
+    while size < limit and (part := await response.content.read(limit - size)):
+        parts.append(part)
+        size += len(part)
+    if not response.content.at_eof():
+        response.close()
+    return b"".join(parts)
+
+
+@asynccontextmanager
+async def open_dialler(guard: Guard) -> AsyncIterator[Dialler]:
+    connector = aiohttp.TCPConnector(
+        resolver=GuardedResolver(guard), use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # nothing is unpacked, so nothing can explode
+        trust_env=False,
+        max_line_size=LARGEST_HEAD_FIELD,
+        max_field_size=LARGEST_HEAD_FIELD,
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers={"User-Agent", "Accept-Encoding", "Accept"},
+    ) as session:
+        yield Dialler(session, guard)

@@ -1,0 +1,133 @@
+"""A change becomes rows: task, transition, event, and a delivery for each endpoint that wants it. All, or nothing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from service.domain.deliveries import Delivery, DeliveryStatus, Duty
+from service.domain.endpoints import Endpoint
+from service.domain.events import Event
+from service.domain.ids import new_delivery_id
+from service.domain.times import Clock
+from service.domain.transitions import Change
+from service.lanes import Lanes
+from service.streams import Streams
+from service.wakeups import Wakeups
+from storage import deliveries, endpoints, events, tasks
+from storage.database import Transaction
+from storage.deliveries import Leased
+
+# Longer than the last of a full lane can take to be attempted. A process that dies is given its share back by then.
+LEASE: Final = timedelta(minutes=10)
+
+
+class Publisher:
+    """Writes what has happened and, once that is on disk, tells those who wait for it."""
+
+    def __init__(self, *, lanes: Lanes, streams: Streams, wakeups: Wakeups, clock: Clock) -> None:
+        self._lanes = lanes
+        self._streams = streams
+        self._wakeups = wakeups
+        self._clock = clock
+
+    async def record(self, tx: Transaction, changes: Sequence[Change]) -> None:
+        """Each task changes at most once in one call."""
+        await tasks.save(tx, [(c.before, c.after) for c in changes if c.after is not c.before])
+        await tasks.insert_transitions(
+            tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
+        )
+        await self.publish(tx, [c.event for c in changes if c.event is not None])
+        freed = Counter((c.after.provider, c.after.type) for c in changes if c.frees_slot)
+        for (provider, type), number in freed.items():
+            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
+                tx.on_commit(self._wakeups.submission.notify)
+
+    async def publish(self, tx: Transaction, happened: Sequence[Event]) -> None:
+        """Events and their deliveries; after the commit the new duties go straight into their lanes."""
+        if not happened:
+            return
+        stored = await events.insert(tx, happened)
+        candidates = await endpoints.of(
+            tx,
+            (event.account_id for event in stored),
+            (event.task_id for event in stored if event.task_id is not None),
+        )
+        pairs = list(_wanted(stored, candidates))
+        await self.schedule(tx, pairs)
+        tx.on_commit(lambda: self._streams.publish(stored))
+
+    async def publish_to(self, tx: Transaction, event: Event, endpoint: Endpoint) -> Delivery:
+        """An event for one endpoint alone, whatever it has subscribed to: a test."""
+        stored = await events.insert(tx, [event])
+        [delivery] = await self.schedule(tx, [(stored[0], endpoint)])
+        tx.on_commit(lambda: self._streams.publish(stored))
+        return delivery
+
+    async def schedule(
+        self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, replays: Sequence[Delivery] = ()
+    ) -> list[Delivery]:
+        """One new delivery for each pair, or its replay where given; in their lanes after the commit.
+
+        Where a lane is full they wait in the database, and whoever empties the lane fetches them.
+        """
+        now = self._clock()
+        born: list[Leased] = []
+        duties: list[Duty] = []
+        fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
+        for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
+            in_hand = self._lanes.has_room(endpoint.id)
+            born.append(Leased(delivery, now + LEASE if in_hand else None))
+            if in_hand:
+                duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
+        await deliveries.insert(tx, born)
+        tx.on_commit(lambda: self._lanes.offer(duties))
+        return list(fresh)
+
+
+def new_delivery(event: Event, endpoint: Endpoint, now: datetime) -> Delivery:
+    return Delivery(
+        id=new_delivery_id(),
+        account_id=endpoint.account_id,
+        event_id=event.id,
+        event_type=event.type,
+        task_id=event.task_id,
+        endpoint_id=endpoint.id,
+        status=DeliveryStatus.PENDING,
+        attempts=0,
+        next_attempt_at=now,
+        created_at=now,
+    )
+
+
+def replayed(delivery: Delivery, now: datetime) -> Delivery:
+    """A new delivery of the same event to the same endpoint, asked for by a person."""
+    return replace(
+        delivery,
+        id=new_delivery_id(),
+        status=DeliveryStatus.PENDING,
+        attempts=0,
+        next_attempt_at=now,
+        replay_of=delivery.id,
+        reason=None,
+        created_at=now,
+        finished_at=None,
+    )
+
+
+def _wanted(stored: Sequence[Event], candidates: Sequence[Endpoint]) -> "list[tuple[Event, Endpoint]]":
+    """Each event with each endpoint that wants it."""
+    by_account: defaultdict[str, list[Endpoint]] = defaultdict(list)
+    by_task: defaultdict[str, list[Endpoint]] = defaultdict(list)
+    for endpoint in candidates:
+        if endpoint.task_id is None:
+            by_account[endpoint.account_id].append(endpoint)
+        else:
+            by_task[endpoint.task_id].append(endpoint)
+    pairs: list[tuple[Event, Endpoint]] = []
+    for event in stored:
+        here = [*by_account[event.account_id], *by_task[event.task_id or ""]]
+        content = event.content() if any(endpoint.filter for endpoint in here) else None
+        pairs += [(event, endpoint) for endpoint in here if endpoint.wants(event, content)]
+    return pairs

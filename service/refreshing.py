@@ -1,0 +1,40 @@
+"""A refresh: one read of a task at its provider, on a person's order. Polling does not exist here."""
+
+from collections.abc import Sequence
+
+from service.batching import Batcher
+from service.domain.errors import NotFound
+from service.domain.lifecycle import Verdict
+from service.domain.tasks import Report, Task
+from service.domain.times import Clock
+from service.domain.transitions import reported
+from service.publication import Publisher
+from service.submission import Provider
+from storage import tasks
+from storage.database import Transaction
+
+
+async def refresh(
+    task: Task, provider: Provider, *, batcher: Batcher, publisher: Publisher, clock: Clock
+) -> Verdict:
+    """What the provider says now, counted like a callback.
+
+    Raises:
+        ProviderUnavailable, ProviderRefused: the query failed.
+        NotFound: the provider does not know the task.
+    """
+    report = await provider.read(task)
+
+    async def apply(tx: Transaction, reports: Sequence[Report]) -> list[Verdict | NotFound]:
+        verdicts: list[Verdict | NotFound] = []
+        for one in reports:
+            stored = (await tasks.get_many(tx, [task.id])).get(task.id)
+            if stored is None:
+                verdicts.append(NotFound(f"There is no task {task.id}."))
+                continue
+            change = reported(stored, one, clock())
+            await publisher.record(tx, [change])
+            verdicts.append(change.verdict)
+        return verdicts
+
+    return await batcher.run(apply, report)

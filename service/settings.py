@@ -1,0 +1,263 @@
+"""What the operator chooses: environment and `.env`, read once at start. Nothing else looks there."""
+
+import ipaddress
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.domain.errors import ConfigurationError
+from service.domain.signatures import InvalidSecret, check_secret
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ProviderName(StrEnum):
+    COMETAPI = "cometapi"
+    KLING = "kling"
+    SANDBOX = "sandbox"
+
+
+class Role(StrEnum):
+    WEB = "web"
+    DISPATCH = "dispatch"
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+
+
+PROVIDER_URLS: Final = {
+    ProviderName.COMETAPI: "https://api.cometapi.com",
+    ProviderName.KLING: "https://api-singapore.klingai.com",
+}
+SECRET_FILE: Final = "klingel.secret"  # noqa: S105 - the name of a file
+
+
+def _seconds(default: float, *, most: float, text: str) -> Any:
+    return Field(default, ge=0, le=most, description=text)
+
+
+class Settings(BaseSettings):
+    """Every field has a line in the README's table; a test compares the two."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KLINGEL_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("KLINGEL_HOST", "HOST"),
+        description="address to listen on",
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("KLINGEL_PORT", "PORT"),
+        description="port to listen on; 0 takes a free one",
+    )
+    public_url: str | None = Field(None, description="where the provider reaches Klingel")
+    database_url: str | None = Field(None, description="where tasks and events are kept")
+    data_dir: Path = Field(Path(), description="database, input files, generated secret")
+    secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="encrypts secrets at rest and makes callback URLs; several, comma-separated, newest first",
+    )
+    api_key: SecretStr | None = Field(None, description="an admin key, at least 16 characters")
+    provider: ProviderName | None = Field(None, description="`cometapi`, `kling` or `sandbox`")
+    provider_url: str | None = Field(None, description="base URL of the provider")
+    provider_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("KLINGEL_PROVIDER_KEY", "COMETAPI_KEY"),
+        description="the provider's API key",
+    )
+    provider_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="verifies signatures on the provider's callbacks when set; several while rotating"
+    )
+    submit_wait: float = _seconds(30, most=600, text="seconds a submit waits for the provider's answer")
+    confirm_after: float = _seconds(
+        120, most=86_400, text="seconds before an unconfirmed create is sent again"
+    )
+    queue_max_age: float = _seconds(86_400, most=2_592_000, text="seconds a task may wait to be accepted")
+    deadline_image: float = _seconds(900, most=2_592_000, text="seconds until an image task is overdue")
+    deadline_video: float = _seconds(3600, most=2_592_000, text="seconds until a video task is overdue")
+    allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="private networks (CIDRs, comma-separated) whose receivers may be dialled"
+    )
+    roles: Annotated[frozenset[Role], NoDecode] = Field(
+        frozenset(Role), description="what this process does: `web`, `dispatch`"
+    )
+    log: LogFormat | None = Field(None, description="`console` or `json`")
+    sandbox_step: float = _seconds(1.0, most=3600, text="seconds between the states of a sandbox task")
+    sandbox_faults: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="faults that the embedded sandbox shows on every task"
+    )
+
+    @field_validator(
+        "secret", "provider_webhook_secret", "allow_networks", "roles", "sandbox_faults", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < 16 for secret in value):
+            raise ValueError("each secret needs at least 16 characters")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("an admin key needs at least 16 characters")
+        return value
+
+    @field_validator("provider_webhook_secret")
+    @classmethod
+    def _can_sign(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            try:
+                check_secret(secret.get_secret_value())
+            except InvalidSecret as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("public_url", "provider_url")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(
+                "must be an absolute http(s) URL without query, e.g. https://klingel.example.com"
+            )
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError("must be sqlite:///path/to/file.db")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.provider_name is not ProviderName.SANDBOX and self.provider_key is None:
+            raise ValueError(
+                f"KLINGEL_PROVIDER={self.provider_name} needs KLINGEL_PROVIDER_KEY (or COMETAPI_KEY)"
+            )
+        if not self.roles:
+            raise ValueError("KLINGEL_ROLES must name web, dispatch, or both")
+        return self
+
+    @property
+    def provider_name(self) -> ProviderName:
+        if self.provider is not None:
+            return self.provider
+        return ProviderName.SANDBOX if self.provider_key is None else ProviderName.COMETAPI
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+    @property
+    def local_url(self) -> str:
+        """How this machine reaches this process."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - a comparison
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return f"http://{host}:{self.port}"
+
+    @property
+    def reachable_url(self) -> str:
+        return self.public_url or self.local_url
+
+    @property
+    def provider_base_url(self) -> str:
+        if self.provider_url is not None:
+            return self.provider_url
+        if self.provider_name is ProviderName.SANDBOX:
+            return f"{self.local_url}/sandbox"
+        return PROVIDER_URLS[self.provider_name]
+
+    @property
+    def embeds_sandbox(self) -> bool:
+        return self.provider_name is ProviderName.SANDBOX and self.provider_url is None
+
+    @property
+    def database_path(self) -> Path:
+        if self.database_url is None:
+            return self.data_dir / "klingel.db"
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def inputs_path(self) -> Path:
+        """Where pictures that came as Base64 are kept, by their hash."""
+        return self.data_dir / "inputs"
+
+    def secrets(self) -> list[str]:
+        """What `KLINGEL_SECRET` lists, or the secret kept in the data directory, made when there is none.
+
+        Raises:
+            ConfigurationError: the secret file cannot be read or made.
+        """
+        if self.secret:
+            return [secret.get_secret_value() for secret in self.secret]
+        path = self.data_dir / SECRET_FILE
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                # Written whole under another name first: a crash leaves no half secret behind.
+                draft = path.with_suffix(".new")
+                draft.touch(mode=0o600)
+                draft.write_text(secrets.token_urlsafe(32) + "\n")
+                draft.rename(path)
+            secret = path.read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The secret file {path} cannot be used: {error.strerror}. "
+                "Set KLINGEL_SECRET, or point KLINGEL_DATA_DIR at a writable folder."
+            ) from None
+        if len(secret) < 16:
+            raise ConfigurationError(f"The secret file {path} is damaged: restore it, or set KLINGEL_SECRET.")
+        return [secret]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """
+    Raises:
+        ConfigurationError: names every faulty setting at once.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # values come as text and are parsed
+    except ValidationError as error:
+        lines = [
+            f"  {_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
+        raise ConfigurationError("Some settings are wrong:\n" + "\n".join(lines)) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    if not location:
+        return "settings"
+    name = str(location[0])
+    return name if name.isupper() else f"KLINGEL_{name.upper()}"

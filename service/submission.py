@@ -1,0 +1,466 @@
+"""Takes submits in, and sends queued tasks to their provider: never two creates that may both have been accepted."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+import structlog
+from anyio.to_thread import run_sync
+
+from service.batching import Batcher
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
+from service.domain.endpoints import Endpoint, EndpointDraft
+from service.domain.errors import ExternalTaskIdTaken, IdempotencyKeyReused, KlingelError
+from service.domain.ids import AccountId, TaskId, new_task_id
+from service.domain.inputs import ValidatedInput, with_files
+from service.domain.lifecycle import Signal, Status, Verdict
+from service.domain.secrets import CallbackTokens
+from service.domain.task_types import TaskType
+from service.domain.tasks import OutputKind, Report, Task, TaskError
+from service.domain.times import Clock
+from service.domain.transitions import Change, signalled
+from service.publication import Publisher
+from service.wakeups import Wakeups
+from storage import endpoints, tasks
+from storage.database import Database, Transaction
+from storage.files import Files
+from storage.tasks import IdempotencyKey
+
+CREATES_AT_A_TIME: Final = 16
+DRAIN: Final = timedelta(seconds=20)
+AFTER_TROUBLE: Final = timedelta(seconds=1)
+KEY_LIFE: Final = timedelta(hours=24)
+
+# Refused for now: 5 s, 10 s, 20 s … 5 min. Without a free slot: 1 min … 10 min, only as the safety net, for the next
+# terminal callback releases a slot.
+FIRST_DELAY: Final = timedelta(seconds=5)
+LONGEST_DELAY: Final = timedelta(minutes=5)
+FIRST_SLOT_DELAY: Final = timedelta(minutes=1)
+LONGEST_SLOT_DELAY: Final = timedelta(minutes=10)
+LONGEST_CONFIRM_DELAY: Final = timedelta(hours=1)
+
+log = structlog.get_logger()
+
+
+class Provider(Protocol):
+    """An outside system that runs generations."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def create(self, order: Order) -> CreateOutcome:
+        """Raises nothing for what the wire can do: each end is an outcome."""
+
+    async def read(self, task: Task) -> Report:
+        """One status query, on a person's order.
+
+        Raises:
+            ProviderUnavailable, ProviderRefused, NotFound.
+        """
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
+        """Whether a callback is by this provider, as far as it signs at all. Names in lower case."""
+
+    def parse(self, body: bytes) -> Report:
+        """
+        Raises:
+            Unreadable: not a callback of this provider.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What somebody asks for, checked: all that makes a task but its id and its moments."""
+
+    type: TaskType
+    input: ValidatedInput
+    external_task_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    deadline: timedelta | None = None  # else the type's
+    endpoints: Sequence[EndpointDraft] = ()  # to be bound to it
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Makes a repeated submit count once: the caller's key, and a hash of what it was sent with."""
+
+    key: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Submit:
+    task: Task
+    files: Sequence[str]  # hashes of the input files that it needs
+    endpoints: Sequence[Endpoint]
+    once: Once | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The task that a submit led to: its own, or the one that its idempotency key had led to before."""
+
+    task_id: TaskId
+    earlier: IdempotencyKey | None = None
+
+
+class Submitter:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        batcher: Batcher,
+        publisher: Publisher,
+        providers: Mapping[str, Provider],
+        default_provider: str,
+        deadlines: Mapping[OutputKind, timedelta],
+        files: Files,
+        tokens: CallbackTokens,
+        callback_base_url: str,
+        confirm_after: timedelta,
+        queue_max_age: timedelta,
+        wakeups: Wakeups,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._batcher = batcher
+        self._publisher = publisher
+        self._providers = providers
+        self._default_provider = default_provider
+        self._deadlines = deadlines
+        self._files = files
+        self._tokens = tokens
+        self._callback_base_url = callback_base_url
+        self._confirm_after = confirm_after
+        self._queue_max_age = queue_max_age
+        self._wakeups = wakeups
+        self._clock = clock
+        self._sends: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._loop is not None and not self._loop.done()
+
+    async def submit(self, account_id: AccountId, draft: Draft, *, once: Once | None = None) -> Stored:
+        """The task is on disk when this returns; its create goes out by itself.
+
+        Raises:
+            ExternalTaskIdTaken: another task of the account has it.
+            IdempotencyKeyReused: with another body, within 24 hours.
+        """
+        await run_sync(self._put_files, draft.input.files)
+        now = self._clock()
+        task_id = new_task_id()
+        task = Task(
+            id=task_id,
+            account_id=account_id,
+            type=draft.type.name,
+            provider=self._default_provider,
+            status=Status.QUEUED,
+            input=draft.input.fields,
+            external_task_id=draft.external_task_id or task_id,
+            metadata=draft.metadata,
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + (draft.deadline or self._deadlines[draft.type.makes]),
+            next_send_at=now,
+        )
+        bound = [endpoint.made(account_id, now, task_id=task_id) for endpoint in draft.endpoints]
+        submit = _Submit(task=task, files=sorted(draft.input.files), endpoints=bound, once=once)
+        return await self._batcher.run(self._store, submit)
+
+    def _put_files(self, files: Mapping[str, bytes]) -> None:
+        for sha256, content in files.items():
+            self._files.put(sha256, content)
+
+    async def remember_answer(self, key: IdempotencyKey) -> None:
+        """What the first caller under this key was told, so that the next one is told the same."""
+        await self._batcher.run(self._remember, key)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sends until the block ends; creates on their way may then end."""
+        await self._batcher.run(self._settle_interrupted, None)
+        self._loop = asyncio.create_task(self._send_loop(), name="submission")
+        try:
+            yield
+        finally:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+            if self._sends:
+                await asyncio.wait(self._sends, timeout=DRAIN.total_seconds())
+            for send in self._sends:
+                send.cancel()  # the next start finds `sending_since` and knows that it does not know
+            await asyncio.gather(*self._sends, return_exceptions=True)
+
+    # Taking in
+
+    async def _store(self, tx: Transaction, submits: Sequence[_Submit]) -> list[Stored | KlingelError]:
+        now = self._clock()
+        keys = await tasks.idempotency_keys(
+            tx,
+            [(s.task.account_id, s.once.key) for s in submits if s.once is not None],
+        )
+        taken = await tasks.external_ids_taken(
+            tx, [(s.task.account_id, s.task.external_task_id) for s in submits]
+        )
+        new: list[_Submit] = []
+        results: list[Stored | KlingelError] = []
+        for submit in submits:
+            task = submit.task
+            if submit.once is not None:
+                earlier = keys.get((task.account_id, submit.once.key))
+                if earlier is not None and now - earlier.created_at < KEY_LIFE:
+                    if earlier.body_hash == submit.once.body_hash:
+                        results.append(Stored(earlier.task_id, earlier))
+                    else:
+                        results.append(
+                            IdempotencyKeyReused(
+                                "This Idempotency-Key was used within the last 24 hours for another body. "
+                                "Send the same body again, or take a new key.",
+                                task_id=earlier.task_id,
+                            )
+                        )
+                    continue
+            external = (task.account_id, task.external_task_id)
+            if external in taken:
+                results.append(
+                    ExternalTaskIdTaken(
+                        f"A task with the external_task_id {task.external_task_id!r} exists already: "
+                        f"{taken[external]}.",
+                        task_id=taken[external],
+                    )
+                )
+                continue
+            taken[external] = task.id
+            if submit.once is not None:
+                keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
+            new.append(submit)
+            results.append(Stored(task.id))
+        await tasks.insert(tx, [submit.task for submit in new])
+        await tasks.insert_files(tx, [(s.task.id, sha256) for s in new for sha256 in s.files])
+        await endpoints.insert(tx, [endpoint for submit in new for endpoint in submit.endpoints])
+        await tasks.insert_idempotency_keys(
+            tx, [_key(s.task, s.once, now) for s in new if s.once is not None]
+        )
+        if new:
+            tx.on_commit(self._wakeups.submission.notify)
+            first_deadline = min(submit.task.deadline_at for submit in new)
+            tx.on_commit(lambda: self._wakeups.deadlines.due_at(first_deadline))
+        return results
+
+    @staticmethod
+    async def _remember(tx: Transaction, keys: Sequence[IdempotencyKey]) -> list[None]:
+        await tasks.remember_answers(tx, keys)
+        return [None] * len(keys)
+
+    # Sending
+
+    async def _send_loop(self) -> None:
+        while True:
+            due: datetime | None = None
+            try:
+                if len(self._sends) < CREATES_AT_A_TIME:
+                    for task in await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends)):
+                        self._start_sending(task)
+                if len(self._sends) < CREATES_AT_A_TIME:
+                    async with self._database.reading() as reader:
+                        due = await tasks.next_send_at(reader)
+            except KlingelError as error:
+                log.warning("submission.not_begun", reason=error.detail)
+                due = self._clock() + AFTER_TROUBLE
+            await self._wakeups.submission.wait(due)
+
+    def _start_sending(self, task: Task) -> None:
+        send = asyncio.create_task(self._send(task))
+        self._sends.add(send)
+        send.add_done_callback(self._on_sent)
+
+    def _on_sent(self, send: "asyncio.Task[None]") -> None:
+        self._sends.discard(send)
+        self._wakeups.submission.notify()  # there is room for another
+        if not send.cancelled() and (error := send.exception()) is not None:
+            log.error("submission.send_broke", exc_info=error)
+
+    async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[list[Task]]:
+        """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there.
+
+        While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent.
+        """
+        now = self._clock()
+        due = await tasks.due_to_send(tx, now=now, limit=sum(rooms))
+        first_in_line = await tasks.first_awaiting_slot(tx)
+        expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
+        await self._publisher.record(
+            tx,
+            [
+                signalled(
+                    _resting(task),
+                    Signal.EXPIRED,
+                    now,
+                    error=TaskError(
+                        "queue_expired",
+                        "The provider did not take the task before its time in the queue ended.",
+                    ),
+                )
+                for task in expired
+            ],
+        )
+        held = [
+            task
+            for task in due
+            if not task.awaits_slot and first_in_line.get((task.provider, task.type), task.id) < task.id
+        ]
+        await tasks.save(
+            tx,
+            [
+                (task, replace(task, awaits_slot=True, next_send_at=now + FIRST_SLOT_DELAY))
+                for task in held
+                if task not in expired
+            ],
+        )
+        begun = [
+            (task, replace(task, sends=task.sends + 1, sending_since=now, awaits_slot=False))
+            for task in due
+            if task not in expired and task not in held
+        ]
+        await tasks.save(tx, begun)
+        # One loop asks, so there is one answer; were there more, the first would have it all.
+        return [[after for _, after in begun], *([] for _ in rooms[1:])]
+
+    async def _send(self, task: Task) -> None:
+        provider = self._providers.get(task.provider)
+        if provider is None:
+            outcome: CreateOutcome = Deferred(
+                "provider_unknown", f"This Klingel has no provider {task.provider!r}; set KLINGEL_PROVIDER."
+            )
+        else:
+            outcome = await self._create(provider, task)
+        log.info(
+            "task.sent",
+            task_id=task.id,
+            provider=task.provider,
+            send=task.sends,
+            outcome=type(outcome).__name__.lower(),
+            code=getattr(outcome, "code", None),
+        )
+        while True:
+            try:
+                await self._batcher.run(self._settle, (task.id, outcome))
+            except KlingelError as error:
+                # The answer is worth more than our patience: it is kept until the disk takes it.
+                log.warning("submission.not_recorded", task_id=task.id, reason=error.detail)
+                await asyncio.sleep(AFTER_TROUBLE.total_seconds())
+            else:
+                return
+
+    async def _create(self, provider: Provider, task: Task) -> CreateOutcome:
+        try:
+            complete = await run_sync(lambda: with_files(task.input, self._files.get))
+        except KlingelError as error:
+            return Deferred("input_unreadable", error.detail)
+        token = self._tokens.mint(provider.name, task.id)
+        order = Order(
+            task_id=task.id,
+            type=task.type,
+            input=complete,
+            external_task_id=task.external_task_id,
+            callback_url=f"{self._callback_base_url}/callbacks/{provider.name}/{task.id}/{token}",
+        )
+        try:
+            return await provider.create(order)
+        except Exception as error:
+            log.exception("submission.provider_broke", task_id=task.id, provider=provider.name)
+            return Unknown(
+                "internal", f"Klingel could not read the provider's answer ({type(error).__name__})."
+            )
+
+    async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[TaskId, CreateOutcome]]) -> list[None]:
+        now = self._clock()
+        stored = await tasks.get_many(tx, (task_id for task_id, _ in outcomes))
+        await self._publisher.record(
+            tx, [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes]
+        )
+        tx.on_commit(self._wakeups.submission.notify)
+        return [None] * len(outcomes)
+
+    async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
+        """Creates that were on their way when the process died: whether the provider has them cannot be told."""
+        now = self._clock()
+        outcome = Unknown("interrupted", "Klingel stopped while the create was on its way.")
+        while page := await tasks.interrupted_sends(tx, limit=500):
+            await self._publisher.record(tx, [self._settled(task, outcome, now) for task in page])
+        return [None] * len(starts)
+
+    def _settled(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
+        """What a create's end does to its task, which a callback may have brought further meanwhile."""
+        change = self._decided(stored, outcome, now)
+        return replace(change, before=stored)
+
+    def _decided(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
+        task = _resting(stored)
+        waits = task.status in {Status.QUEUED, Status.UNCONFIRMED}
+        match outcome:
+            case Accepted(provider_task_id):
+                if task.provider_task_id is None:
+                    task = replace(task, provider_task_id=provider_task_id)
+                elif provider_task_id not in {None, task.provider_task_id}:
+                    log.warning("task.provider_id_differs", task_id=task.id)
+                return signalled(task, Signal.ACCEPTED, now)
+            case Refused(Refusal.EXISTS, code, message):
+                # Ours if we have sent it before; else somebody else's, and then ours will never run.
+                signal = Signal.EXISTS if task.sends > 1 else Signal.REFUSED
+                return signalled(task, signal, now, error=TaskError(code, message, Refusal.EXISTS))
+            case Refused(Refusal.PAYMENT | Refusal.ACCOUNT) if task.status is Status.UNCONFIRMED:
+                # Says nothing of the create before: that one may be running. Asked again later.
+                later = replace(task, next_send_at=now + self._confirm_delay(task.sends))
+                return signalled(later, Signal.UNKNOWN, now)
+            case Refused(kind, code, message):
+                return signalled(task, Signal.REFUSED, now, error=TaskError(code, message, kind))
+            case Unknown():
+                later = (
+                    task if not waits else replace(task, next_send_at=now + self._confirm_delay(task.sends))
+                )
+                return signalled(later, Signal.UNKNOWN, now)
+            case Deferred() if task.status is Status.UNCONFIRMED:
+                later = replace(task, next_send_at=now + self._confirm_delay(task.sends))
+                return signalled(later, Signal.UNKNOWN, now)
+            case Deferred(needs_slot=needs_slot) if task.status is Status.QUEUED:
+                later = replace(
+                    task, next_send_at=now + _queue_delay(outcome, task.sends), awaits_slot=needs_slot
+                )
+                return Change(verdict=Verdict.DUPLICATE, before=stored, after=later)
+            case Deferred():
+                return Change(verdict=Verdict.STALE, before=stored, after=task)
+
+    def _confirm_delay(self, sends: int) -> timedelta:
+        """Doubles with each resend: the callback is waited for first."""
+        doublings: int = 2 ** min(sends - 1, 10)
+        return min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
+
+
+def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
+    return IdempotencyKey(
+        account_id=task.account_id, key=once.key, body_hash=once.body_hash, task_id=task.id, created_at=now
+    )
+
+
+def _resting(task: Task) -> Task:
+    """No create on its way, none planned yet."""
+    return replace(task, sending_since=None, next_send_at=None, awaits_slot=False)
+
+
+def _queue_delay(outcome: Deferred, sends: int) -> timedelta:
+    first, longest = (
+        (FIRST_SLOT_DELAY, LONGEST_SLOT_DELAY) if outcome.needs_slot else (FIRST_DELAY, LONGEST_DELAY)
+    )
+    doublings: int = 2 ** min(sends - 1, 10)
+    delay = min(first * doublings, longest)
+    if outcome.retry_after is not None:
+        delay = min(max(outcome.retry_after, FIRST_DELAY), LONGEST_SLOT_DELAY)
+    return delay * random.uniform(1.0, 1.2)  # noqa: S311 - spreads load, guards nothing

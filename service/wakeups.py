@@ -1,0 +1,61 @@
+"""How work wakes: by a signal, or at the next moment at which something falls due. Nothing here looks at storage."""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+from service.domain.times import Clock
+
+# A longer wait is cut in pieces and the clock read again, so that setting the system's clock forward is noticed.
+LONGEST_WAIT_S: Final = 60.0
+
+
+class Wakeup:
+    """The alarm clock of one loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: datetime | None = None
+        self._signal = asyncio.Event()
+
+    def notify(self) -> None:
+        """Something is to be done now."""
+        self._signal.set()
+
+    def due_at(self, moment: datetime | None) -> None:
+        """Something will be to be done then. An earlier moment known already stays."""
+        if moment is not None and (self._due is None or moment < self._due):
+            self._due = moment
+            self.notify()
+
+    async def wait(self, due: datetime | None) -> None:
+        """Until `notify`, or the moment `due`, or one given to `due_at` meanwhile."""
+        self._due = due
+        while not self._signal.is_set():
+            seconds = None
+            if self._due is not None:
+                seconds = (self._due - self._clock()).total_seconds()
+                if seconds <= 0:
+                    break
+                seconds = min(seconds, LONGEST_WAIT_S)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._signal.wait()
+            except TimeoutError:
+                continue
+        self._signal.clear()
+        self._due = None
+
+
+class Wakeups:
+    """One alarm for each loop, named so that who wakes whom can be read at the call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.submission = Wakeup(clock)
+        self.delivery = Wakeup(clock)
+        self.deadlines = Wakeup(clock)
+
+    def notify_all(self) -> None:
+        """The clock was moved by hand."""
+        for wakeup in (self.submission, self.delivery, self.deadlines):
+            wakeup.notify()

@@ -1,0 +1,56 @@
+"""The port to a database: named statements run on it; nothing else in Klingel knows which one it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from storage.columns import Row
+
+
+class Reader(Protocol):
+    """Reads by the names in `queries/`."""
+
+    async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]: ...
+
+    async def one(self, statement: str, /, **parameters: Any) -> Row | None:
+        """The first row, or None."""
+
+    async def value(self, statement: str, /, **parameters: Any) -> Any:
+        """The first column of the first row, or None."""
+
+
+class Transaction(Reader, Protocol):
+    """All of it, or nothing. Holds the right to write from its start: what it reads stays true until its end."""
+
+    async def run(self, statement: str, /, **parameters: Any) -> int:
+        """The number of rows that it touched."""
+
+    async def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        """One statement for many rows, in one step. No rows is no step."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """What happens inside is undone alone if it raises."""
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Called, in order, once everything is on disk; never if it is not. Must not raise.
+
+        Inside a savepoint that is undone, the callbacks given there are forgotten with it.
+        """
+
+
+class Database(Protocol):
+    """
+    Every method raises:
+        StorageUnavailable: the disk is full, the file cannot be written or read, the server is gone.
+    """
+
+    @property
+    def sole_process(self) -> bool:
+        """Whether no other process can be using it."""
+
+    def reading(self) -> AbstractAsyncContextManager[Reader]: ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+    async def check(self) -> None:
+        """Proves that it can write, by writing."""

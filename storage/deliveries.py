@@ -1,0 +1,218 @@
+"""Deliveries and their attempts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId
+from storage.columns import Row, json_text, milliseconds, moment
+from storage.database import Reader, Transaction
+
+
+def _delivery(row: Row) -> Delivery:
+    return Delivery(
+        id=row["id"],
+        account_id=row["account_id"],
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        task_id=row["task_id"],
+        endpoint_id=row["endpoint_id"],
+        status=DeliveryStatus(row["status"]),
+        attempts=row["attempts"],
+        next_attempt_at=moment(row["next_attempt_at"]),
+        replay_of=row["replay_of"],
+        reason=row["reason"],
+        created_at=moment(row["created_at"]),
+        finished_at=moment(row["finished_at"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A delivery at its birth, with the end of the lease under which its maker has it in hand, if it has."""
+
+    delivery: Delivery
+    lease_until: datetime | None
+
+
+async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
+    await tx.run_many(
+        "insert_delivery",
+        [
+            {
+                "id": born.delivery.id,
+                "account_id": born.delivery.account_id,
+                "event_id": born.delivery.event_id,
+                "event_type": born.delivery.event_type,
+                "task_id": born.delivery.task_id,
+                "endpoint_id": born.delivery.endpoint_id,
+                "next_attempt_at": milliseconds(born.delivery.next_attempt_at),
+                "lease_until": milliseconds(born.lease_until),
+                "replay_of": born.delivery.replay_of,
+                "created_at": milliseconds(born.delivery.created_at),
+            }
+            for born in deliveries
+        ],
+    )
+
+
+async def claim_due(
+    tx: Transaction, *, now: datetime, lease_until: datetime, busy: Iterable[EndpointId], limit: int
+) -> list[Delivery]:
+    """Takes the next due ones, but for endpoints in `busy`, and holds them until `lease_until`."""
+    rows = await tx.all(
+        "due_deliveries", now=milliseconds(now), busy_endpoints=json_text(sorted(busy)), limit=limit
+    )
+    await tx.run_many(
+        "lease_delivery", [{"id": row["id"], "lease_until": milliseconds(lease_until)} for row in rows]
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def next_moment(reader: Reader, *, busy: Iterable[EndpointId]) -> datetime | None:
+    """When something falls due next: an attempt, or the end of a lease."""
+    attempt = await reader.value("next_attempt_at", busy_endpoints=json_text(sorted(busy)))
+    lease = await reader.value("next_lease_end")
+    return moment(min((at for at in (attempt, lease) if at is not None), default=None))
+
+
+async def rescue(tx: Transaction, *, now: datetime) -> int:
+    """Gives back those whose lease has ended."""
+    return await tx.run("rescue_deliveries", now=milliseconds(now))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt leaves its delivery."""
+
+    attempt: Attempt
+    status: DeliveryStatus
+    next_attempt_at: datetime | None
+
+
+async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime) -> None:
+    """The attempts as evidence, and each delivery as its attempt leaves it; one that ended meanwhile stays so."""
+    await tx.run_many(
+        "insert_attempt",
+        [
+            {
+                "delivery_id": outcome.attempt.delivery_id,
+                "number": outcome.attempt.number,
+                "started_at": milliseconds(outcome.attempt.started_at),
+                "duration_ms": outcome.attempt.duration_ms,
+                "status_code": outcome.attempt.status_code,
+                "outcome": outcome.attempt.outcome,
+                "reason": outcome.attempt.reason,
+                "excerpt": outcome.attempt.excerpt,
+            }
+            for outcome in outcomes
+        ],
+    )
+    await tx.run_many(
+        "record_outcome",
+        [
+            {
+                "id": outcome.attempt.delivery_id,
+                "status": outcome.status,
+                "attempts": outcome.attempt.number,
+                "next_attempt_at": milliseconds(outcome.next_attempt_at),
+                "reason": outcome.attempt.reason,
+                "finished_at": None if outcome.status is DeliveryStatus.PENDING else milliseconds(now),
+            }
+            for outcome in outcomes
+        ],
+    )
+
+
+async def give_back(tx: Transaction, ids: Iterable[DeliveryId]) -> None:
+    """Unattempted: they are due as they were."""
+    await tx.run_many("give_back", [{"id": id} for id in ids])
+
+
+async def bury(
+    tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime, but: EventId | None = None
+) -> int:
+    """All that still waits for an endpoint that takes no more becomes dead letters, except event `but`'s."""
+    return await tx.run(
+        "bury_deliveries", endpoint_id=endpoint_id, reason=reason, now=milliseconds(now), but_event_id=but
+    )
+
+
+async def get(reader: Reader, delivery_id: str, *, account_id: AccountId) -> Delivery | None:
+    row = await reader.one("get_delivery", id=delivery_id, account_id=account_id)
+    return None if row is None else _delivery(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """What None leaves open."""
+
+    endpoint_id: str | None = None
+    status: str | None = None
+    event_id: str | None = None
+    task_id: str | None = None
+
+
+async def page(
+    reader: Reader, account_id: AccountId, wanted: DeliveryFilter, *, before_id: str | None, limit: int
+) -> list[Delivery]:
+    """Newest first."""
+    rows = await reader.all(
+        "list_deliveries",
+        account_id=account_id,
+        before_id=before_id,
+        endpoint_id=wanted.endpoint_id,
+        status=wanted.status,
+        event_id=wanted.event_id,
+        task_id=wanted.task_id,
+        limit=limit,
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def attempts(reader: Reader, delivery_id: DeliveryId) -> list[Attempt]:
+    rows = await reader.all("list_attempts", delivery_id=delivery_id)
+    return [
+        Attempt(
+            delivery_id=row["delivery_id"],
+            number=row["number"],
+            started_at=moment(row["started_at"]),
+            duration_ms=row["duration_ms"],
+            status_code=row["status_code"],
+            outcome=AttemptOutcome(row["outcome"]),
+            reason=row["reason"],
+            excerpt=row["excerpt"],
+        )
+        for row in rows
+    ]
+
+
+async def oldest_due(reader: Reader, *, now: datetime) -> datetime | None:
+    at: int | None = await reader.value("oldest_due", now=milliseconds(now))
+    return moment(at)
+
+
+async def count_dead(reader: Reader) -> int:
+    number: int = await reader.value("count_dead")
+    return number
+
+
+async def failed_since(
+    reader: Reader, endpoint_id: EndpointId, *, since: datetime, after_id: str, limit: int
+) -> list[Delivery]:
+    """Dead letters that nobody has replayed yet, oldest first."""
+    rows = await reader.all(
+        "failed_since", endpoint_id=endpoint_id, since=milliseconds(since), after_id=after_id, limit=limit
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def of_events(
+    reader: Reader, endpoint_id: EndpointId, event_ids: Iterable[EventId]
+) -> dict[EventId, Delivery]:
+    """By event: the delivery that it made to this endpoint when it happened."""
+    rows = await reader.all(
+        "deliveries_of_events", endpoint_id=endpoint_id, event_ids=json_text(sorted(event_ids))
+    )
+    return {row["event_id"]: _delivery(row) for row in rows}

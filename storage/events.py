@@ -1,0 +1,104 @@
+"""The durable log of events."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.events import Event, EventType
+from service.domain.ids import AccountId, EventId, TaskId
+from storage.columns import Row, json_text, milliseconds, moment
+from storage.database import Reader, Transaction
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        id=row["id"],
+        type=EventType(row["type"]),
+        account_id=row["account_id"],
+        task_id=row["task_id"],
+        sequence=row["sequence"],
+        at=moment(row["at"]),
+        body=row["body"],
+        position=row["position"],
+    )
+
+
+async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
+    """The events with their positions: the order of the log is the order of commits, for there is one writer."""
+    start = await last_position(tx) + 1
+    stored = [replace(event, position=start + offset) for offset, event in enumerate(events)]
+    await tx.run_many(
+        "insert_event",
+        [
+            {
+                "position": event.position,
+                "id": event.id,
+                "account_id": event.account_id,
+                "task_id": event.task_id,
+                "type": event.type,
+                "sequence": event.sequence,
+                "at": milliseconds(event.at),
+                "body": event.body,
+            }
+            for event in stored
+        ],
+    )
+    return stored
+
+
+async def by_id(reader: Reader, ids: Iterable[EventId]) -> dict[EventId, Event]:
+    rows = await reader.all("events_by_id", ids=json_text(sorted(set(ids))))
+    return {row["id"]: _event(row) for row in rows}
+
+
+async def of_account(
+    reader: Reader,
+    account_id: AccountId,
+    *,
+    after_position: int,
+    limit: int,
+    type: str | None = None,
+) -> list[Event]:
+    """In the order of the log."""
+    rows = await reader.all(
+        "list_events", account_id=account_id, after_position=after_position, type=type, limit=limit
+    )
+    return [_event(row) for row in rows]
+
+
+async def latest(
+    reader: Reader,
+    account_id: AccountId,
+    *,
+    before_position: int | None,
+    limit: int,
+    type: str | None = None,
+) -> list[Event]:
+    """Newest first."""
+    rows = await reader.all(
+        "list_events_latest", account_id=account_id, before_position=before_position, type=type, limit=limit
+    )
+    return [_event(row) for row in rows]
+
+
+async def of_task(reader: Reader, task_id: TaskId, *, after_position: int, limit: int) -> list[Event]:
+    """In the order of the log."""
+    rows = await reader.all("list_task_events", task_id=task_id, after_position=after_position, limit=limit)
+    return [_event(row) for row in rows]
+
+
+async def position(reader: Reader, event_id: str, *, account_id: AccountId) -> int | None:
+    """Where in the log it stands; None for one that is not this account's, or no longer kept."""
+    found: int | None = await reader.value("event_position", id=event_id, account_id=account_id)
+    return found
+
+
+async def last_position(reader: Reader) -> int:
+    """0 for an empty log."""
+    return await reader.value("last_position") or 0
+
+
+async def position_before(reader: Reader, at: datetime) -> int:
+    """Of the last event before a moment; 0 if there is none."""
+    found: int = await reader.value("position_before", moment=milliseconds(at))
+    return found

@@ -1,0 +1,90 @@
+-- Statements about deliveries. Pending and without a lease: waits for its moment. With one: somebody has it in hand.
+
+-- name: insert_delivery*!
+insert into deliveries (
+    id, account_id, event_id, event_type, task_id, endpoint_id, status, next_attempt_at, lease_until, replay_of,
+    created_at
+) values (
+    :id, :account_id, :event_id, :event_type, :task_id, :endpoint_id, 'pending', :next_attempt_at, :lease_until,
+    :replay_of, :created_at
+);
+
+-- name: due_deliveries
+-- The next that may be attempted, but for endpoints whose hands are full.
+select * from deliveries
+where status = 'pending' and lease_until is null and next_attempt_at <= :now
+  and endpoint_id not in (select value from json_each(:busy_endpoints))
+order by next_attempt_at
+limit :limit;
+
+-- name: lease_delivery*!
+update deliveries set lease_until = :lease_until where id = :id;
+
+-- name: next_attempt_at$
+select min(next_attempt_at) from deliveries
+where status = 'pending' and lease_until is null
+  and endpoint_id not in (select value from json_each(:busy_endpoints));
+
+-- name: next_lease_end$
+select min(lease_until) from deliveries where lease_until is not null;
+
+-- name: rescue_deliveries!
+-- Gives back what was in the hand of a process that is no more.
+update deliveries set lease_until = null where lease_until is not null and lease_until <= :now;
+
+-- name: record_outcome*!
+update deliveries set
+    status = :status, attempts = :attempts, next_attempt_at = :next_attempt_at, lease_until = null,
+    reason = :reason, finished_at = :finished_at
+where id = :id and status = 'pending';
+
+-- name: give_back*!
+update deliveries set lease_until = null where id = :id and status = 'pending';
+
+-- name: bury_deliveries!
+-- What still waits for an endpoint that takes no more becomes dead letters, which a person can replay.
+update deliveries set status = 'dead', next_attempt_at = null, lease_until = null, reason = :reason,
+    finished_at = :now
+where endpoint_id = :endpoint_id and status = 'pending' and event_id <> coalesce(:but_event_id, '');
+
+-- name: insert_attempt*!
+insert into attempts (delivery_id, number, started_at, duration_ms, status_code, outcome, reason, excerpt)
+values (:delivery_id, :number, :started_at, :duration_ms, :status_code, :outcome, :reason, :excerpt)
+on conflict (delivery_id, number) do nothing;
+
+-- name: get_delivery^
+select * from deliveries where id = :id and account_id = :account_id;
+
+-- name: list_deliveries
+select * from deliveries
+where account_id = :account_id
+  and (cast(:before_id as text) is null or id < :before_id)
+  and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:event_id as text) is null or event_id = :event_id)
+  and (cast(:task_id as text) is null or task_id = :task_id)
+order by id desc
+limit :limit;
+
+-- name: list_attempts
+select * from attempts where delivery_id = :delivery_id order by number;
+
+-- name: oldest_due$
+select min(next_attempt_at) from deliveries where status = 'pending' and next_attempt_at <= :now;
+
+-- name: count_dead$
+select count(*) from deliveries where status = 'dead';
+
+-- name: failed_since
+-- The dead letters of an endpoint, for a replay; one that was replayed since is left out.
+select deliveries.* from deliveries
+where endpoint_id = :endpoint_id and status = 'dead' and created_at >= :since
+  and id > :after_id
+  and not exists (select 1 from deliveries as again where again.replay_of = deliveries.id)
+order by id
+limit :limit;
+
+-- name: deliveries_of_events
+-- The first duty of each of these events to this endpoint.
+select * from deliveries
+where endpoint_id = :endpoint_id and replay_of is null and event_id in (select value from json_each(:event_ids));

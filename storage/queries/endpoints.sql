@@ -1,0 +1,49 @@
+-- Statements about endpoints. A deleted one stays as a row, for the deliveries that went to it.
+
+-- name: insert_endpoint*!
+insert into endpoints (
+    id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
+    secrets, created_at, updated_at
+) values (
+    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
+    :disabled_reason, :secrets, :created_at, :updated_at
+);
+
+-- name: get_endpoint^
+select * from endpoints where id = :id and account_id = :account_id and deleted_at is null;
+
+-- name: list_endpoints
+select * from endpoints
+where account_id = :account_id and task_id is null and deleted_at is null
+  and (cast(:before_id as text) is null or id < :before_id)
+order by id desc
+limit :limit;
+
+-- name: endpoints_of
+-- Those that events of these accounts and tasks may go to.
+select * from endpoints
+where account_id in (select value from json_each(:accounts)) and task_id is null and deleted_at is null
+union all
+select * from endpoints
+where task_id in (select value from json_each(:tasks)) and deleted_at is null;
+
+-- name: endpoints_by_id
+select * from endpoints where id in (select value from json_each(:ids)) and deleted_at is null;
+
+-- name: save_endpoint!
+update endpoints set
+    config = :config, credentials = :credentials, types = :types, filter = :filter, description = :description,
+    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets, failures = :failures,
+    failing_since = :failing_since, updated_at = :updated_at
+where id = :id and deleted_at is null;
+
+-- name: save_endpoint_health*!
+-- Only what attempts change: a person's edit in between stays.
+update endpoints set failures = :failures, failing_since = :failing_since,
+    enabled = case when :disabled_reason is null then enabled else 0 end,
+    disabled_reason = coalesce(:disabled_reason, disabled_reason), updated_at = :updated_at
+where id = :id;
+
+-- name: delete_endpoint!
+update endpoints set deleted_at = :now, enabled = 0, disabled_reason = 'deleted', updated_at = :now
+where id = :id and deleted_at is null;

@@ -1,0 +1,39 @@
+-- Statements about events.
+
+-- name: insert_event*!
+insert into events (position, id, account_id, task_id, type, sequence, at, body)
+values (:position, :id, :account_id, :task_id, :type, :sequence, :at, :body);
+
+-- name: events_by_id
+select * from events where id in (select value from json_each(:ids));
+
+-- name: list_events
+-- In the order of the log. A filter that is null filters nothing.
+select * from events
+where account_id = :account_id
+  and position > :after_position
+  and (cast(:type as text) is null or type = :type)
+order by position
+limit :limit;
+
+-- name: list_events_latest
+-- Newest first, for people who look at a log.
+select * from events
+where account_id = :account_id
+  and (cast(:before_position as integer) is null or position < :before_position)
+  and (cast(:type as text) is null or type = :type)
+order by position desc
+limit :limit;
+
+-- name: list_task_events
+select * from events where task_id = :task_id and position > :after_position order by position limit :limit;
+
+-- name: event_position$
+select position from events where id = :id and account_id = :account_id;
+
+-- name: last_position$
+select max(position) from events;
+
+-- name: position_before$
+-- The last one before a moment; moments of the log grow with its positions, but for a clock set back.
+select coalesce(max(position), 0) from events where at < :moment;

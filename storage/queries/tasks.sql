@@ -1,0 +1,132 @@
+-- Statements about tasks. Lists of ids come as JSON arrays.
+
+-- name: insert_task*!
+insert into tasks (
+    id, account_id, type, provider, status, input, external_task_id, metadata, parent_id,
+    created_at, updated_at, deadline_at, next_send_at
+) values (
+    :id, :account_id, :type, :provider, :status, :input, :external_task_id, :metadata, :parent_id,
+    :created_at, :updated_at, :deadline_at, :next_send_at
+);
+
+-- name: insert_task_file*!
+insert into task_files (sha256, task_id) values (:sha256, :task_id);
+
+-- name: get_task^
+select * from tasks where id = :id and account_id = :account_id;
+
+-- name: get_tasks
+-- Many at once, for the batch that is about to change them.
+select * from tasks where id in (select value from json_each(:ids));
+
+-- name: find_external_task_ids
+-- Which of these (account, external id) pairs are taken: {"account": …, "external": …} each.
+select tasks.account_id, tasks.external_task_id, tasks.id
+from json_each(:pairs) as pair
+join tasks on tasks.account_id = pair.value ->> 'account' and tasks.external_task_id = pair.value ->> 'external';
+
+-- name: save_task*!
+-- Compare-and-set: the row must be as it was read.
+update tasks set
+    status = :status, provider_task_id = :provider_task_id, outputs = :outputs, error_code = :error_code,
+    error_message = :error_message, error_refusal = :error_refusal, sequence = :sequence, updated_at = :updated_at, submitted_at = :submitted_at,
+    finished_at = :finished_at, overdue_at = :overdue_at, sends = :sends, sending_since = :sending_since,
+    next_send_at = :next_send_at, awaits_slot = :awaits_slot
+where id = :id and status = :status_before and sequence = :sequence_before;
+
+-- name: insert_transition*!
+insert into transitions (task_id, sequence, before_status, after_status, at)
+values (:task_id, :sequence, :before_status, :after_status, :at);
+
+-- name: list_transitions
+select * from transitions where task_id = :task_id order by sequence;
+
+-- name: list_tasks
+-- Newest first. A filter that is null filters nothing; :metadata is a JSON object of wanted values, as text.
+select * from tasks
+where account_id = :account_id
+  and (cast(:before_id as text) is null or id < :before_id)
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:type as text) is null or type = :type)
+  and (cast(:external_task_id as text) is null or external_task_id = :external_task_id)
+  and (cast(:created_after as integer) is null or created_at >= :created_after)
+  and (cast(:created_before as integer) is null or created_at < :created_before)
+  and not exists (
+      select 1 from json_each(:metadata) as wanted
+      where not exists (
+          select 1 from json_each(tasks.metadata) as has
+          where has.key = wanted.key and cast(has.value as text) = wanted.value
+      )
+  )
+order by id desc
+limit :limit;
+
+-- name: count_tasks_by_status
+select status, count(*) as number from tasks group by status;
+
+-- name: due_to_send
+-- Tasks whose create may go out now; those on their way have `sending_since`.
+select * from tasks
+where next_send_at <= :now and sending_since is null
+order by next_send_at, id
+limit :limit;
+
+-- name: next_send_at$
+select min(next_send_at) from tasks where next_send_at is not null and sending_since is null;
+
+-- name: interrupted_sends
+-- After a start: creates that were on their way when the process died.
+select * from tasks where sending_since is not null limit :limit;
+
+-- name: first_awaiting_slot
+-- Who has waited longest for a place, at each provider for each kind.
+select provider, type, min(id) as id from tasks where awaits_slot = 1 group by provider, type;
+
+-- name: release_slots!
+-- Places are free: the tasks that have waited longest for one go next, those of the kind that freed it before others
+-- (providers count places by kind, but which kinds share them is theirs to know).
+update tasks set next_send_at = :now, awaits_slot = 0
+where id in (
+    select id from tasks
+    where awaits_slot = 1 and provider = :provider and sending_since is null
+    order by type <> :type, id limit :number
+);
+
+-- name: due_deadlines
+select * from tasks
+where deadline_at <= :now and overdue_at is null
+  and status in ('queued', 'submitted', 'processing', 'unconfirmed')
+order by deadline_at
+limit :limit;
+
+-- name: next_deadline_at$
+select min(deadline_at) from tasks
+where overdue_at is null and status in ('queued', 'submitted', 'processing', 'unconfirmed');
+
+-- name: insert_callback*!
+insert into callbacks (id, task_id, provider, received_at, verdict, reason, body)
+values (:id, :task_id, :provider, :received_at, :verdict, :reason, :body);
+
+-- name: list_callbacks
+select * from callbacks
+where task_id = :task_id and (cast(:after_id as text) is null or id > :after_id)
+order by id
+limit :limit;
+
+-- name: find_idempotency_keys
+-- Those of these (account, key) pairs that are remembered: {"account": …, "key": …} each.
+select idempotency_keys.*
+from json_each(:pairs) as pair
+join idempotency_keys
+  on idempotency_keys.account_id = pair.value ->> 'account' and idempotency_keys.key = pair.value ->> 'key';
+
+-- name: insert_idempotency_key*!
+insert into idempotency_keys (account_id, key, body_hash, task_id, created_at)
+values (:account_id, :key, :body_hash, :task_id, :created_at)
+on conflict (account_id, key) do update set
+    body_hash = excluded.body_hash, task_id = excluded.task_id, created_at = excluded.created_at,
+    answer_status = null, answer_body = null;
+
+-- name: remember_answer*!
+update idempotency_keys set answer_status = :answer_status, answer_body = :answer_body
+where account_id = :account_id and key = :key and task_id = :task_id and answer_status is null;

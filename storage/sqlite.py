@@ -1,0 +1,242 @@
+"""SQLite: one writer connection, several readers, write-ahead log, every commit on disk before it is answered."""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import aiosql
+import aiosqlite
+
+from service.domain.errors import ConfigurationError, StorageUnavailable
+from service.domain.times import utc_now
+from storage.columns import Row, milliseconds
+
+READERS: Final = 4
+BUSY_TIMEOUT_MS: Final = 5000
+
+_PRAGMAS: Final = (
+    "pragma journal_mode = wal",
+    "pragma synchronous = full",  # a 2xx goes out after the commit is on disk
+    "pragma foreign_keys = on",
+    f"pragma busy_timeout = {BUSY_TIMEOUT_MS}",
+    "pragma temp_store = memory",
+)
+
+
+def _load_statements() -> Mapping[str, str]:
+    queries = aiosql.from_path(
+        Path(str(files("storage") / "queries")), "aiosqlite", mandatory_parameters=False
+    )
+    return {
+        name: getattr(queries, name).sql for name in queries.available_queries if not name.endswith("_cursor")
+    }
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """A constraint that fails is a fault of ours; all else that SQLite raises is its disk's."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"The database cannot be used right now ({error}).") from error
+
+
+class SqliteReader:
+    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
+        with _storage_errors():
+            rows = await self._connection.execute_fetchall(self._statements[statement], parameters)
+        return list(rows)  # type: ignore[arg-type]  # sqlite3.Row maps names to values, without saying so
+
+    async def one(self, statement: str, /, **parameters: Any) -> Row | None:
+        rows = await self.all(statement, **parameters)
+        return rows[0] if rows else None
+
+    async def value(self, statement: str, /, **parameters: Any) -> Any:
+        row = await self.one(statement, **parameters)
+        return None if row is None else row[0]  # type: ignore[index]  # sqlite3.Row takes positions too
+
+
+class SqliteTransaction(SqliteReader):
+    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
+        super().__init__(connection, statements)
+        self.callbacks: list[Callable[[], None]] = []
+
+    async def run(self, statement: str, /, **parameters: Any) -> int:
+        with _storage_errors():
+            async with self._connection.execute(self._statements[statement], parameters) as cursor:
+                return cursor.rowcount
+
+    async def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        if rows:
+            with _storage_errors():
+                await self._connection.executemany(self._statements[statement], rows)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        remembered = len(self.callbacks)
+        with _storage_errors():
+            await self._connection.execute("savepoint item")
+        try:
+            yield
+        except BaseException:
+            del self.callbacks[remembered:]
+            with _storage_errors():
+                # SQLite undoes the whole transaction by itself on a full disk: then there is no savepoint left.
+                if self._connection.in_transaction:
+                    await self._connection.execute("rollback to item")
+                    await self._connection.execute("release item")
+            raise
+        with _storage_errors():
+            await self._connection.execute("release item")
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+
+class SqliteDatabase:
+    """Use `open_sqlite`."""
+
+    sole_process = True
+
+    def __init__(
+        self,
+        writer: aiosqlite.Connection,
+        readers: Sequence[aiosqlite.Connection],
+        statements: Mapping[str, str],
+    ) -> None:
+        self._writer = writer
+        self._writing = asyncio.Lock()
+        self._statements = statements
+        self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        for reader in readers:
+            self._readers.put_nowait(reader)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[SqliteReader]:
+        connection = await self._readers.get()
+        try:
+            yield SqliteReader(connection, self._statements)
+        finally:
+            self._readers.put_nowait(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        async with self._writing:
+            tx = SqliteTransaction(self._writer, self._statements)
+            try:
+                with _storage_errors():
+                    await self._writer.execute("begin immediate")
+                yield tx
+                with _storage_errors():
+                    await self._writer.execute("commit")
+            except BaseException:
+                # Also after a failed commit: SQLite may have left the transaction open.
+                if self._writer.in_transaction:
+                    with _storage_errors():
+                        await self._writer.execute("rollback")
+                raise
+        for callback in tx.callbacks:
+            callback()
+
+    async def check(self) -> None:
+        async with self.transaction() as tx:
+            await tx.run("touch", now=milliseconds(utc_now()))
+
+
+@asynccontextmanager
+async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
+    """The database at `path`, made and migrated as needed, with no other process on it.
+
+    Raises:
+        ConfigurationError: in use, damaged, unreadable, or written by a newer Klingel.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_sole_process(path))
+            writer = await stack.enter_async_context(_connect(path))
+            await _migrate(writer, path)
+            readers = [await stack.enter_async_context(_connect(path, writes=False)) for _ in range(READERS)]
+        except OSError as error:
+            raise ConfigurationError(
+                f"The database {path} cannot be opened: {error.strerror}. "
+                "Make its folder writable, or choose another with KLINGEL_DATA_DIR or KLINGEL_DATABASE_URL."
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(
+                f"The database {path} cannot be used: {error}. "
+                "If it is damaged, restore a backup or move the file away to start with an empty one."
+            ) from None
+        yield SqliteDatabase(writer, readers, _load_statements())
+
+
+@contextmanager
+def _sole_process(path: Path) -> Iterator[None]:
+    """The kernel drops the lock with the process, however it dies: a leftover file means nothing."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"The database {path} is in use by another Klingel process. "
+                "Stop that one first: a SQLite file serves one process at a time."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlite.Connection]:
+    async with aiosqlite.connect(path, isolation_level=None) as connection:
+        connection.row_factory = sqlite3.Row
+        for pragma in _PRAGMAS:
+            await connection.execute(pragma)
+        if not writes:
+            await connection.execute("pragma query_only = on")
+        yield connection
+
+
+def _migrations() -> Sequence[tuple[int, str]]:
+    folder = files("storage") / "migrations"
+    named = sorted((file.name, file.read_text()) for file in folder.iterdir() if file.name.endswith(".sql"))
+    return [(int(name.split("_")[0]), text) for name, text in named]
+
+
+async def _migrate(connection: aiosqlite.Connection, path: Path, *, up_to: int | None = None) -> None:
+    """Each migration is one transaction: a crash leaves it wholly done or not begun."""
+    await connection.execute(
+        "create table if not exists migrations (version integer primary key, applied_at integer not null) strict"
+    )
+    row = next(iter(await connection.execute_fetchall("select max(version) from migrations")))
+    version = row[0] or 0
+    migrations = _migrations()
+    newest = migrations[-1][0]
+    if version > newest:
+        raise ConfigurationError(
+            f"The database {path} was written by a newer Klingel (its version is {version}, this one knows {newest}). "
+            "Update Klingel, or choose another database."
+        )
+    for number, text in migrations:
+        if version < number <= (up_to or newest):
+            # Both are numbers of our own; a script takes no parameters.
+            applied = f"insert into migrations values ({number}, {milliseconds(utc_now())});"  # noqa: S608
+            try:
+                await connection.executescript(f"begin immediate;\n{text}\n{applied}\ncommit;")
+            except BaseException:
+                if connection.in_transaction:
+                    await connection.rollback()
+                raise

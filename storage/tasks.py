@@ -1,0 +1,361 @@
+"""Tasks, their transitions, the callbacks received for them, and idempotency keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from service.domain.creates import Refusal
+from service.domain.ids import AccountId, CallbackId, TaskId
+from service.domain.lifecycle import Status, Verdict
+from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.times import rfc3339
+from storage.columns import Row, from_json_text, json_text, milliseconds, moment
+from storage.database import Reader, Transaction
+
+
+def _task(row: Row) -> Task:
+    error = None
+    if row["error_code"] is not None:
+        refusal = None if row["error_refusal"] is None else Refusal(row["error_refusal"])
+        error = TaskError(row["error_code"], row["error_message"] or "", refusal)
+    return Task(
+        id=row["id"],
+        account_id=row["account_id"],
+        type=row["type"],
+        provider=row["provider"],
+        status=Status(row["status"]),
+        input=from_json_text(row["input"]),
+        external_task_id=row["external_task_id"],
+        provider_task_id=row["provider_task_id"],
+        metadata=from_json_text(row["metadata"]),
+        parent_id=row["parent_id"],
+        outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
+        error=error,
+        sequence=row["sequence"],
+        created_at=moment(row["created_at"]),
+        updated_at=moment(row["updated_at"]),
+        submitted_at=moment(row["submitted_at"]),
+        finished_at=moment(row["finished_at"]),
+        deadline_at=moment(row["deadline_at"]),
+        overdue_at=moment(row["overdue_at"]),
+        sends=row["sends"],
+        sending_since=moment(row["sending_since"]),
+        next_send_at=moment(row["next_send_at"]),
+        awaits_slot=bool(row["awaits_slot"]),
+    )
+
+
+def _output(item: Mapping[str, Any]) -> Output:
+    expires_at = item.get("expires_at")
+    return Output(
+        kind=OutputKind(item["kind"]),
+        index=item["index"],
+        url=item["url"],
+        id=item.get("id"),
+        duration_s=item.get("duration_s"),
+        watermark_url=item.get("watermark_url"),
+        expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+        stored_url=item.get("stored_url"),
+    )
+
+
+async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
+    await tx.run_many(
+        "insert_task",
+        [
+            {
+                "id": task.id,
+                "account_id": task.account_id,
+                "type": task.type,
+                "provider": task.provider,
+                "status": task.status,
+                "input": json_text(task.input),
+                "external_task_id": task.external_task_id,
+                "metadata": json_text(task.metadata),
+                "parent_id": task.parent_id,
+                "created_at": milliseconds(task.created_at),
+                "updated_at": milliseconds(task.updated_at),
+                "deadline_at": milliseconds(task.deadline_at),
+                "next_send_at": milliseconds(task.next_send_at),
+            }
+            for task in tasks
+        ],
+    )
+
+
+async def insert_files(tx: Transaction, files: Iterable[tuple[TaskId, str]]) -> None:
+    """Which task needs which input file, by its hash."""
+    await tx.run_many(
+        "insert_task_file", [{"task_id": task_id, "sha256": sha256} for task_id, sha256 in files]
+    )
+
+
+async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | None:
+    row = await reader.one("get_task", id=task_id, account_id=account_id)
+    return None if row is None else _task(row)
+
+
+async def get_many(reader: Reader, ids: Iterable[TaskId]) -> dict[TaskId, Task]:
+    rows = await reader.all("get_tasks", ids=json_text(sorted(set(ids))))
+    return {row["id"]: _task(row) for row in rows}
+
+
+async def external_ids_taken(
+    reader: Reader, pairs: Iterable[tuple[AccountId, str]]
+) -> dict[tuple[AccountId, str], TaskId]:
+    listed = [{"account": account_id, "external": external_id} for account_id, external_id in pairs]
+    rows = await reader.all("find_external_task_ids", pairs=json_text(listed))
+    return {(row["account_id"], row["external_task_id"]): row["id"] for row in rows}
+
+
+async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
+    """Each change as (before, after). One row changes once in a batch."""
+    await tx.run_many(
+        "save_task",
+        [
+            {
+                "id": after.id,
+                "status": after.status,
+                "provider_task_id": after.provider_task_id,
+                "outputs": json_text([output.view() for output in after.outputs]),
+                "error_code": None if after.error is None else after.error.code,
+                "error_message": None if after.error is None else after.error.message,
+                "error_refusal": None if after.error is None else after.error.refusal,
+                "sequence": after.sequence,
+                "updated_at": milliseconds(after.updated_at),
+                "submitted_at": milliseconds(after.submitted_at),
+                "finished_at": milliseconds(after.finished_at),
+                "overdue_at": milliseconds(after.overdue_at),
+                "sends": after.sends,
+                "sending_since": milliseconds(after.sending_since),
+                "next_send_at": milliseconds(after.next_send_at),
+                "awaits_slot": int(after.awaits_slot),
+                "status_before": before.status,
+                "sequence_before": before.sequence,
+            }
+            for before, after in changes
+        ],
+    )
+
+
+async def insert_transitions(tx: Transaction, transitions: Sequence[tuple[TaskId, Transition]]) -> None:
+    await tx.run_many(
+        "insert_transition",
+        [
+            {
+                "task_id": task_id,
+                "sequence": transition.sequence,
+                "before_status": transition.before,
+                "after_status": transition.after,
+                "at": milliseconds(transition.at),
+            }
+            for task_id, transition in transitions
+        ],
+    )
+
+
+async def transitions(reader: Reader, task_id: TaskId) -> list[Transition]:
+    rows = await reader.all("list_transitions", task_id=task_id)
+    return [
+        Transition(
+            before=Status(row["before_status"]),
+            after=Status(row["after_status"]),
+            at=moment(row["at"]),
+            sequence=row["sequence"],
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """What None leaves open. `metadata` values are compared as text."""
+
+    status: str | None = None
+    type: str | None = None
+    external_task_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+async def page(
+    reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
+) -> list[Task]:
+    """Newest first."""
+    rows = await reader.all(
+        "list_tasks",
+        account_id=account_id,
+        before_id=before_id,
+        status=wanted.status,
+        type=wanted.type,
+        external_task_id=wanted.external_task_id,
+        created_after=milliseconds(wanted.created_after),
+        created_before=milliseconds(wanted.created_before),
+        metadata=json_text(wanted.metadata or {}),
+        limit=limit,
+    )
+    return [_task(row) for row in rows]
+
+
+async def count_by_status(reader: Reader) -> dict[Status, int]:
+    counted = {row["status"]: row["number"] for row in await reader.all("count_tasks_by_status")}
+    return {status: counted.get(status, 0) for status in Status}
+
+
+async def due_to_send(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
+    rows = await reader.all("due_to_send", now=milliseconds(now), limit=limit)
+    return [_task(row) for row in rows]
+
+
+async def next_send_at(reader: Reader) -> datetime | None:
+    at: int | None = await reader.value("next_send_at")
+    return moment(at)
+
+
+async def interrupted_sends(reader: Reader, *, limit: int) -> list[Task]:
+    rows = await reader.all("interrupted_sends", limit=limit)
+    return [_task(row) for row in rows]
+
+
+async def first_awaiting_slot(reader: Reader) -> dict[tuple[str, str], TaskId]:
+    """By provider and type: the task that has waited longest for a place."""
+    rows = await reader.all("first_awaiting_slot")
+    return {(row["provider"], row["type"]): row["id"] for row in rows}
+
+
+async def release_slots(tx: Transaction, *, provider: str, type: str, number: int, now: datetime) -> int:
+    """Places of this type are free at this provider. Gives how many waiting tasks may now go."""
+    return await tx.run("release_slots", provider=provider, type=type, number=number, now=milliseconds(now))
+
+
+async def due_deadlines(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
+    rows = await reader.all("due_deadlines", now=milliseconds(now), limit=limit)
+    return [_task(row) for row in rows]
+
+
+async def next_deadline_at(reader: Reader) -> datetime | None:
+    at: int | None = await reader.value("next_deadline_at")
+    return moment(at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCallback:
+    """Evidence: a callback as it came, and what became of it."""
+
+    id: CallbackId
+    task_id: TaskId
+    provider: str
+    received_at: datetime
+    verdict: Verdict
+    reason: str | None
+    body: bytes
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "received_at": rfc3339(self.received_at),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "body": self.body.decode(errors="replace"),
+        }
+
+
+async def insert_callbacks(tx: Transaction, callbacks: Sequence[StoredCallback]) -> None:
+    await tx.run_many(
+        "insert_callback",
+        [
+            {
+                "id": callback.id,
+                "task_id": callback.task_id,
+                "provider": callback.provider,
+                "received_at": milliseconds(callback.received_at),
+                "verdict": callback.verdict,
+                "reason": callback.reason,
+                "body": callback.body,
+            }
+            for callback in callbacks
+        ],
+    )
+
+
+async def callbacks(
+    reader: Reader, task_id: TaskId, *, after_id: str | None, limit: int
+) -> list[StoredCallback]:
+    """In the order in which they came."""
+    rows = await reader.all("list_callbacks", task_id=task_id, after_id=after_id, limit=limit)
+    return [
+        StoredCallback(
+            id=row["id"],
+            task_id=row["task_id"],
+            provider=row["provider"],
+            received_at=moment(row["received_at"]),
+            verdict=Verdict(row["verdict"]),
+            reason=row["reason"],
+            body=row["body"],
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    account_id: AccountId
+    key: str
+    body_hash: str
+    task_id: TaskId
+    created_at: datetime
+    answer_status: int | None = None  # once the first caller was answered
+    answer_body: str | None = None
+
+
+async def idempotency_keys(
+    reader: Reader, pairs: Iterable[tuple[AccountId, str]]
+) -> dict[tuple[AccountId, str], IdempotencyKey]:
+    listed = [{"account": account_id, "key": key} for account_id, key in pairs]
+    rows = await reader.all("find_idempotency_keys", pairs=json_text(listed))
+    return {
+        (row["account_id"], row["key"]): IdempotencyKey(
+            account_id=row["account_id"],
+            key=row["key"],
+            body_hash=row["body_hash"],
+            task_id=row["task_id"],
+            created_at=moment(row["created_at"]),
+            answer_status=row["answer_status"],
+            answer_body=row["answer_body"],
+        )
+        for row in rows
+    }
+
+
+async def insert_idempotency_keys(tx: Transaction, keys: Sequence[IdempotencyKey]) -> None:
+    await tx.run_many(
+        "insert_idempotency_key",
+        [
+            {
+                "account_id": key.account_id,
+                "key": key.key,
+                "body_hash": key.body_hash,
+                "task_id": key.task_id,
+                "created_at": milliseconds(key.created_at),
+            }
+            for key in keys
+        ],
+    )
+
+
+async def remember_answers(tx: Transaction, answered: Sequence[IdempotencyKey]) -> None:
+    await tx.run_many(
+        "remember_answer",
+        [
+            {
+                "account_id": key.account_id,
+                "key": key.key,
+                "task_id": key.task_id,
+                "answer_status": key.answer_status,
+                "answer_body": key.answer_body,
+            }
+            for key in answered
+        ],
+    )

@@ -1,0 +1,91 @@
+"""The sandbox behind a real server: what only a real connection can show."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Literal
+
+import anyio
+import httpx
+import pytest
+import uvicorn
+
+from handlers.providers.sandbox import SandboxSettings, create_sandbox
+
+IMAGES = "/kling/v1/images/multi-image2image"
+Protocol = Literal["h11", "httptools"]
+
+
+class Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def kling(
+    settings: SandboxSettings, *, protocol: Protocol = "httptools"
+) -> AsyncIterator[httpx.AsyncClient]:
+    config = uvicorn.Config(
+        create_sandbox(settings), http=protocol, ws="none", lifespan="on", log_level="critical"
+    )
+    server = Server(config)
+    headers = {"authorization": "Bearer sk-1"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with anyio.create_task_group() as group:
+            group.start_soon(server.serve, [listener])
+            await server.listening.wait()
+            async with httpx.AsyncClient(base_url=base_url, headers=headers, trust_env=False) as client:
+                yield client
+            server.should_exit = True
+
+
+def order(prompt: str, **fields: object) -> dict[str, object]:
+    sources = [{"subject_image": "https://cdn.example.com/a.png"}] * 2
+    return {"subject_image_list": sources, "prompt": prompt, **fields}
+
+
+@pytest.mark.parametrize("protocol", ["httptools", "h11"])
+async def test_cut_after_accepts_and_closes_without_a_byte(protocol: Protocol) -> None:
+    async with kling(SandboxSettings(step=timedelta(0)), protocol=protocol) as client:
+        body = order("sandbox:cut-after", external_task_id="job-1")
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+            await client.post(IMAGES, json=body)
+        assert (await client.get(f"{IMAGES}/job-1")).json()["code"] == 0
+        assert (await client.post(IMAGES, json=body)).json()["code"] == 1201
+        log = (await client.get("/log")).json()
+        assert len(log["created"]) == 1
+        assert log["calls"][0]["status"] is None
+
+
+async def test_hang_accepts_and_keeps_the_client_waiting() -> None:
+    async with kling(SandboxSettings(step=timedelta(0))) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(
+                IMAGES,
+                json=order("sandbox:hang", external_task_id="job-1"),
+                timeout=httpx.Timeout(5, read=0.2),
+            )
+        assert (await client.get(f"{IMAGES}/job-1")).json()["code"] == 0
+
+
+async def test_hang_answers_in_the_end() -> None:
+    async with kling(SandboxSettings(hang=timedelta(milliseconds=50))) as client:
+        assert (await client.post(IMAGES, json=order("sandbox:hang"))).json()["code"] == 0
+
+
+async def test_callbacks_go_out_over_a_real_connection() -> None:
+    async with kling(SandboxSettings(step=timedelta(0))) as client:
+        url = f"{client.base_url}/callbacks/1"
+        await client.post(IMAGES, json=order("sandbox:early", callback_url=url))
+        attempts = (await client.get("/log")).json()["callbacks"]
+        assert [attempt["http_status"] for attempt in attempts] == [404, 404, 404]
+        assert {attempt["url"] for attempt in attempts} == {str(client.base_url)}

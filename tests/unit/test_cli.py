@@ -1,0 +1,850 @@
+"""The `klingel` command, against a server that is played at the HTTP transport."""
+
+import base64
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from service.cli import main
+from service.cli.session import Session
+
+TASK: dict[str, Any] = {
+    "id": "task_1",
+    "type": "kling.multi-image-to-video",
+    "status": "queued",
+    "provider": "sandbox",
+    "provider_task_id": None,
+    "external_task_id": "task_1",
+    "metadata": {},
+    "parent_id": None,
+    "outputs": [],
+    "error": None,
+    "created_at": "2020-11-22T05:30:00.000Z",
+    "updated_at": "2020-11-22T05:30:00.000Z",
+    "submitted_at": None,
+    "finished_at": None,
+    "deadline_at": "2020-11-22T06:30:00.000Z",
+    "overdue_at": None,
+}
+SUBMITTED = TASK | {"status": "submitted"}
+SUCCEEDED = TASK | {
+    "status": "succeeded",
+    "finished_at": "2020-11-22T05:32:04.000Z",
+    "outputs": [
+        {"kind": "video", "index": 0, "url": "https://cdn.test/a.mp4?sig=1&x=[b]", "duration_s": 5.0},
+        {
+            "kind": "video",
+            "index": 1,
+            "url": "https://cdn.test/b.mp4",
+            "stored_url": "http://k.test/v1/files/b.mp4",
+        },
+    ],
+}
+FAILED = TASK | {"status": "failed", "error": {"code": "1301", "message": "\x1b[2Jrisk [bold]control"}}
+ENDPOINT = {
+    "id": "end_1",
+    "kind": "webhook",
+    "config": {"url": "https://hooks.test/a"},
+    "types": ["task.*"],
+    "filter": None,
+    "description": None,
+    "enabled": True,
+}
+NOT_FOUND = {"type": "/problems/not-found", "title": "Not found", "status": 404, "detail": "No such thing."}
+EMPTY: dict[str, Any] = {"items": [], "next_cursor": None}
+
+
+def event(number: int, task: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
+    return {
+        "id": f"evt_{number}",
+        "type": kind or f"task.{task['status']}",
+        "timestamp": f"2020-11-22T05:30:0{number}.000Z",
+        "sequence": number,
+        "data": {
+            "task": task,
+            "transition": {"from": "queued", "to": task["status"], "at": "2020-11-22T05:30:00Z"},
+        },
+    }
+
+
+def stream(*events: dict[str, Any]) -> httpx.Response:
+    frames = (f"id: {one['id']}\nevent: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events)
+    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text="".join(frames))
+
+
+@dataclass
+class Run:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.out.splitlines()]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Klingel:
+    """The server as the command meets it: answers queue up per call, and every request is kept."""
+
+    answers: dict[str, list[httpx.Response | BaseException]] = field(default_factory=dict)
+    requests: list[httpx.Request] = field(default_factory=list)
+    environ: dict[str, str] = field(
+        default_factory=lambda: {"KLINGEL_API_KEY": "kl_1", "KLINGEL_URL": "http://k.test"}
+    )
+
+    def on(self, call: str, *answers: object, status: int = 200) -> None:
+        """`call` is e.g. `GET /v1/tasks`; what is neither answer nor exception is sent as JSON."""
+        ready = (httpx.Response, BaseException)
+        self.answers.setdefault(call, []).extend(
+            one if isinstance(one, ready) else httpx.Response(status, json=one) for one in answers
+        )
+
+    def run(self, *tokens: str, terminal: bool = False) -> Run:
+        out, err = io.StringIO(), io.StringIO()
+        code = main(
+            tokens,
+            session=Session(
+                environ=self.environ,
+                out=Console(file=out, force_terminal=terminal, width=60, highlight=False),
+                err=Console(file=err, force_terminal=terminal, width=60, highlight=False),
+                transport=httpx.MockTransport(self._answer),
+                sleep=lambda _: None,
+            ),
+        )
+        return Run(code, out.getvalue(), err.getvalue())
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers[f"{request.method} {request.url.path}"].pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    @property
+    def asked(self) -> list[str]:
+        return [f"{one.method} {one.url.raw_path.decode()}" for one in self.requests]
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.requests[0].content)
+
+
+@pytest.fixture
+def klingel() -> Iterator[Klingel]:
+    server = Klingel()
+    yield server
+    assert not any(server.answers.values()), "an answer was not asked for"
+
+
+@pytest.fixture(autouse=True)
+def in_berlin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+# The command as a whole
+
+
+def test_help_tells_the_exit_codes_and_where_the_server_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Exit codes", "130", "KLINGEL_URL", "KLINGEL_API_KEY", "submit", "serve", "--version"):
+        assert word in shown
+
+
+@pytest.mark.parametrize("command", ["submit", "watch", "tasks", "events", "endpoints", "deliveries", "keys"])
+def test_each_client_command_s_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"klingel {command} " in capsys.readouterr().out.partition("Examples")[2]
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("0.")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["no-such"],
+        ["tasks", "no-such"],
+        ["tasks", "show"],
+        ["tasks", "--status", "done"],
+        ["submit", "--image", "a.png"],
+        ["submit", "--type", "video", "--n", "two"],
+        ["endpoints", "replay", "end_1"],
+        ["keys", "create", "--name", "x", "--role", "owner"],
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_says_why(
+    tokens: list[str], klingel: Klingel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert klingel.run(*tokens).code == 2
+    assert "Error" in capsys.readouterr().err
+    assert klingel.requests == []
+
+
+def test_without_a_key_nothing_is_asked(klingel: Klingel) -> None:
+    klingel.environ.clear()
+    run = klingel.run("tasks")
+    assert (run.code, run.out) == (2, "")
+    assert "KLINGEL_API_KEY" in run.err
+
+
+def test_a_server_that_cannot_be_reached_ends_with_4(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks", httpx.ConnectError("Connection refused"))
+    run = klingel.run("tasks", "--json")
+    assert (run.code, run.out) == (4, "")
+    assert run.err == "Cannot reach http://k.test: Connection refused\n"
+
+
+def test_a_problem_is_shown_with_every_fault_and_ends_with_3(klingel: Klingel) -> None:
+    problem = {
+        "type": "/problems/invalid-body",
+        "title": "Unprocessable",
+        "status": 422,
+        "detail": "The body has 2 faults.\x1b[2J",
+        "request_id": "req_1",
+        "errors": [
+            {"detail": "needs 2 to 4 images", "pointer": "#/input/image_list"},
+            {"detail": "is no [such] model", "pointer": "#/input/model_name"},
+        ],
+    }
+    klingel.on("POST /v1/tasks", problem, status=422)
+    run = klingel.run("submit", "--type", "video")
+    assert (run.code, run.out) == (3, "")
+    assert run.err.splitlines() == [
+        "Unprocessable (422 invalid-body)",
+        "The body has 2 faults.\ufffd[2J",
+        "  #/input/image_list  needs 2 to 4 images",
+        "  #/input/model_name  is no [such] model",
+        "  request_id: req_1",
+    ]
+
+
+def test_an_answer_of_somebody_else_s_is_called_that(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks", httpx.Response(502, html="<h1>Bad gateway</h1>"))
+    run = klingel.run("tasks")
+    assert (run.code, run.out) == (3, "")
+    assert run.err.startswith("Bad Gateway (502)\nThis is not an answer of Klingel's")
+
+
+def test_ctrl_c_ends_with_130(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks", KeyboardInterrupt())
+    assert klingel.run("tasks").code == 130
+
+
+def test_completion_knows_the_commands_and_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # it adds a line to the shell's start file
+    assert main(["--install-completion", "--shell", "bash", "--output", "done.bash"]) == 0
+    script = Path("done.bash").read_text()
+    assert "unconfirmed" in script
+    assert "rotate-secret" in script
+    assert "done.bash" in (tmp_path / ".bashrc").read_text()
+
+
+# submit
+
+
+def test_a_video_is_submitted_with_files_urls_and_flags(klingel: Klingel) -> None:
+    Path("a.png").write_bytes(b"\x89PNG a")
+    Path("mask.png").write_bytes(b"\x89PNG mask")
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    run = klingel.run(
+        "submit", "--type", "video", "--image", "a.png", "--image", "HTTPS://example.com/b.png",
+        "--prompt", "They meet", "--negative-prompt", "rain", "--model", "kling-v1-6", "--mode", "pro",
+        "--duration", "10", "--aspect-ratio", "1:1", "--cfg-scale", "0", "--static-mask", "mask.png",
+        "--external-task-id", "mine-1", "--metadata", "order=12=3", "--metadata", "shop=", "--deadline", "90",
+        "--callback-url", "https://hooks.test/x", "--idempotency-key", "k1",
+    )  # fmt: skip
+    assert (run.code, run.out) == (0, "task_1\n")
+    assert run.err == "submitted; follow it with: klingel watch task_1\n"
+    assert klingel.body == {
+        "type": "kling.multi-image-to-video",
+        "input": {
+            "image_list": [
+                {"image": base64.b64encode(b"\x89PNG a").decode()},
+                {"image": "HTTPS://example.com/b.png"},
+            ],
+            "prompt": "They meet",
+            "negative_prompt": "rain",
+            "model_name": "kling-v1-6",
+            "mode": "pro",
+            "duration": "10",
+            "aspect_ratio": "1:1",
+            "cfg_scale": 0.0,
+            "static_mask": base64.b64encode(b"\x89PNG mask").decode(),
+        },
+        "external_task_id": "mine-1",
+        "metadata": {"order": "12=3", "shop": ""},
+        "callback_url": "https://hooks.test/x",
+        "deadline_s": 90.0,
+    }
+    (request,) = klingel.requests
+    assert request.headers["Idempotency-Key"] == "k1"
+    assert request.headers["Authorization"] == "Bearer kl_1"
+    assert "Prefer" not in request.headers
+    assert request.extensions["timeout"]["read"] > 600  # the longest KLINGEL_SUBMIT_WAIT
+
+
+def test_an_image_task_has_its_own_field_names(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    one, two, three = (f"http://cdn.test/{name}.png" for name in "abc")
+    klingel.run(
+        "submit", "--type", "kling.multi-image-to-image", "--image", one, two, "--n", "2",
+        "--scene-image", two, "--style-image", three,
+    )  # fmt: skip
+    assert klingel.body == {
+        "type": "kling.multi-image-to-image",
+        "input": {
+            "subject_image_list": [{"subject_image": one}, {"subject_image": two}],
+            "n": 2,
+            "scene_image": two,
+            "style_image": three,
+        },
+    }
+
+
+def test_a_raw_input_lies_under_the_flags(klingel: Klingel, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {"prompt": "from the file", "dynamic_masks": [{"mask": "m"}]}
+    Path("input.json").write_text(json.dumps(raw))
+    klingel.on("POST /v1/tasks", SUBMITTED, SUBMITTED, status=201)
+    klingel.run("submit", "--type", "video", "--input", "input.json", "--prompt", "from the flag")
+    assert klingel.body["input"] == raw | {"prompt": "from the flag"}
+    klingel.requests.clear()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(raw).encode())))
+    klingel.run("submit", "--type", "video", "--input", "-")
+    assert klingel.body["input"] == raw
+
+
+def test_files_that_cannot_be_used_are_named_all_at_once(klingel: Klingel) -> None:
+    Path("empty.png").touch()
+    Path("list.json").write_text("[]")
+    run = klingel.run(
+        "submit", "--type", "video", "--image", "no.png", "empty.png", ".", "http://cdn.test/a.png",
+        "--static-mask", "gone.png", "--input", "list.json",
+    )  # fmt: skip
+    assert run.code == 2
+    assert run.err.splitlines() == [
+        "list.json: not a JSON object",
+        "no.png: No such file or directory",
+        "empty.png: the file is empty",
+        ".: Is a directory",
+        "gone.png: No such file or directory",
+    ]
+    assert klingel.requests == []
+
+
+@pytest.mark.parametrize("value", ["novalue", "=x"])
+def test_metadata_is_key_value(klingel: Klingel, value: str) -> None:
+    run = klingel.run("submit", "--type", "video", "--metadata", "a=b", value)
+    assert (run.code, run.err) == (2, f"--metadata takes KEY=VALUE, not {value}\n")
+
+
+def test_async_asks_not_to_wait(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks", TASK, status=202)
+    run = klingel.run("submit", "--type", "image", "--async", "--json")
+    assert (run.code, run.json, run.err) == (0, TASK, "")
+    assert klingel.requests[0].headers["Prefer"] == "respond-async"
+
+
+def test_each_submit_has_its_own_idempotency_key_and_a_lost_answer_names_it(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks", httpx.ReadTimeout("timed out"), httpx.ReadTimeout("timed out"))
+    runs = [klingel.run("submit", "--type", "video") for _ in range(2)]
+    keys = [request.headers["Idempotency-Key"] for request in klingel.requests]
+    assert len({*keys}) == 2
+    for run, key in zip(runs, keys, strict=True):
+        assert run.code == 4
+        assert f"--idempotency-key {key}" in run.err
+
+
+@pytest.mark.parametrize("code", ["provider-refused", "provider-payment-required", "provider-misconfigured"])
+def test_a_task_that_the_provider_refuses_was_rejected_and_ends_with_1(klingel: Klingel, code: str) -> None:
+    klingel.on("POST /v1/tasks", NOT_FOUND | {"type": f"/problems/{code}", "provider_code": 1201}, status=422)
+    run = klingel.run("submit", "--type", "video")
+    assert run.code == 1
+    assert "  provider_code: 1201" in run.err.splitlines()
+
+
+def test_a_repeated_submit_of_a_failed_task_ends_with_1(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks", FAILED, SUCCEEDED)
+    assert klingel.run("submit", "--type", "video", "--idempotency-key", "k").code == 1
+    assert klingel.run("submit", "--type", "video", "--idempotency-key", "k").code == 0
+
+
+# watch
+
+
+def test_watch_prints_progress_beside_and_the_urls_as_the_result(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks", TASK, status=202)
+    events = [event(1, SUBMITTED), event(2, SUBMITTED, "task.overdue"), event(3, SUCCEEDED)]
+    klingel.on("GET /v1/tasks/task_1/events", stream(*events))
+    run = klingel.run("submit", "--type", "video", "--watch")
+    assert run.code == 0
+    assert run.lines == ["https://cdn.test/a.mp4?sig=1&x=[b]", "https://cdn.test/b.mp4"]
+    assert run.err.splitlines() == [
+        "task_1 queued",
+        "2020-11-22 06:30  submitted",
+        "2020-11-22 06:30  overdue",
+        "2020-11-22 06:30  succeeded",
+    ]
+    assert klingel.requests[0].headers["Prefer"] == "respond-async"
+
+
+def test_watch_takes_up_a_cut_stream_where_it_was(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_1", TASK)
+    klingel.on(
+        "GET /v1/tasks/task_1/events",
+        stream(event(1, SUBMITTED)),
+        httpx.ConnectError("refused"),
+        stream(event(2, SUCCEEDED)),
+    )
+    run = klingel.run("watch", "task_1", "--json")
+    assert (run.code, run.json) == (0, SUCCEEDED)
+    assert [one.headers.get("Last-Event-ID") for one in klingel.requests] == [None, None, "evt_1", "evt_1"]
+    assert klingel.requests[1].headers["Accept"] == "text/event-stream"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_watching_a_task_fail_ends_with_1(klingel: Klingel, flags: tuple[str, ...]) -> None:
+    klingel.on("GET /v1/tasks/task_1", TASK)
+    klingel.on("GET /v1/tasks/task_1/events", stream(event(1, FAILED)))
+    run = klingel.run("watch", "task_1", *flags)
+    assert run.code == 1
+    if flags:
+        assert run.json == FAILED
+    else:
+        assert run.out == ""
+        assert run.err.splitlines()[-1] == "task_1 failed: \ufffd[2Jrisk [bold]control (1301)"
+
+
+def test_a_task_that_has_ended_needs_no_stream(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_1", SUCCEEDED)
+    assert klingel.run("watch", "task_1").lines[1] == "https://cdn.test/b.mp4"
+    assert klingel.asked == ["GET /v1/tasks/task_1"]
+
+
+def test_watch_of_an_unknown_task_ends_with_3(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_9", NOT_FOUND, status=404)
+    run = klingel.run("watch", "task_9")
+    assert (run.code, run.out) == (3, "")
+    assert run.err == "Not found (404 not-found)\nNo such thing.\n"
+
+
+def test_leaving_a_watch_says_that_the_task_goes_on(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_1", TASK)
+    klingel.on("GET /v1/tasks/task_1/events", KeyboardInterrupt())
+    run = klingel.run("watch", "task_1")
+    assert run.code == 130
+    assert "klingel watch task_1" in run.err
+
+
+def test_a_terminal_gets_a_live_line_and_colours(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_1", TASK)
+    klingel.on("GET /v1/tasks/task_1/events", stream(event(1, SUBMITTED), event(2, SUCCEEDED)))
+    run = klingel.run("watch", "task_1", terminal=True)
+    assert run.out.splitlines()[0] == "https://cdn.test/a.mp4?sig=1&x=[b]"
+    assert "task_1 queued" in run.err
+    assert "\x1b[32msucceeded" in run.err
+    assert "\x1b[?25h" in run.err  # the cursor is shown again
+
+
+# tasks
+
+
+def test_tasks_are_listed_with_filters(klingel: Klingel) -> None:
+    overdue = TASK | {"id": "task_2", "external_task_id": "mine-2", "overdue_at": "2020-11-22T06:30:00.000Z"}
+    klingel.on("GET /v1/tasks", {"items": [SUCCEEDED, overdue], "next_cursor": "c2"})
+    run = klingel.run(
+        "tasks", "--status", "queued", "--type", "t", "--external-task-id", "mine", "--metadata", "order=1", "a.b=c d",
+        "--limit", "2", "--cursor", "c1",
+    )  # fmt: skip
+    assert run.code == 0
+    assert [line.split() for line in run.lines] == [
+        ["ID", "TYPE", "STATUS", "CREATED", "TOOK", "EXTERNAL", "ID"],
+        ["task_1", "kling.multi-image-to-video", "succeeded", "2020-11-22", "06:30", "2", "m", "04", "s"],
+        ["task_2", "kling.multi-image-to-video", "queued", "overdue", "2020-11-22", "06:30", "mine-2"],
+    ]
+    assert run.err == "More: --cursor c2, or --all\n"
+    assert dict(klingel.requests[0].url.params) == {
+        "status": "queued",
+        "type": "t",
+        "external_task_id": "mine",
+        "metadata.order": "1",
+        "metadata.a.b": "c d",
+        "limit": "2",
+        "cursor": "c1",
+    }
+
+
+def test_all_fetches_every_page_as_one_list(klingel: Klingel) -> None:
+    klingel.on(
+        "GET /v1/tasks", {"items": [TASK], "next_cursor": "c1"}, {"items": [SUCCEEDED], "next_cursor": None}
+    )
+    run = klingel.run("tasks", "list", "--all", "--json")
+    assert run.json == {"items": [TASK, SUCCEEDED], "next_cursor": None}
+    assert klingel.asked == ["GET /v1/tasks", "GET /v1/tasks?cursor=c1"]
+
+
+@pytest.mark.parametrize("resource", ["tasks", "events", "endpoints", "deliveries", "keys"])
+def test_lists_can_be_empty_and_always_speak_json(klingel: Klingel, resource: str) -> None:
+    klingel.on(f"GET /v1/{resource}", EMPTY, EMPTY)
+    run = klingel.run(resource)
+    assert (run.code, run.out, run.err) == (0, "", "There are none.\n")
+    run = klingel.run(resource, "list", "--json")
+    assert (run.json, run.err) == (EMPTY, "")
+
+
+def test_output_for_a_pipe_is_wide_and_plain(klingel: Klingel) -> None:
+    long = "https://hooks.test/" + "a" * 500
+    klingel.on("GET /v1/endpoints", {"items": [ENDPOINT | {"config": {"url": long}}], "next_cursor": None})
+    run = klingel.run("endpoints")
+    assert long in run.lines[1]
+    assert "\x1b" not in run.out
+
+
+def test_one_task_is_shown_with_outputs_and_transitions(klingel: Klingel) -> None:
+    transitions = [
+        {"from": "queued", "to": "submitted", "at": "2020-11-22T05:30:01.000Z"},
+        {"from": "submitted", "to": "succeeded", "at": "2020-11-22T05:32:05.000Z"},
+    ]
+    klingel.on("GET /v1/tasks/task_1", SUCCEEDED | {"input": {"prompt": "Hi"}, "transitions": transitions})
+    run = klingel.run("tasks", "show", "task_1")
+    assert run.code == 0
+    assert 'input             {"prompt": "Hi"}' in run.lines
+    assert "created_at        2020-11-22 06:30" in run.lines
+    assert "0  video  5 s       https://cdn.test/a.mp4?sig=1&x=[b]" in run.lines
+    assert any(line.endswith("http://k.test/v1/files/b.mp4") for line in run.lines)
+    assert "submitted  succeeded  2020-11-22 06:32  2 m 04 s" in run.lines
+    assert "error" not in run.out
+
+
+def test_a_refresh_is_one_post(klingel: Klingel) -> None:
+    klingel.on("POST /v1/tasks/task_1/refresh", FAILED, FAILED)
+    run = klingel.run("tasks", "refresh", "task_1")
+    assert any(line.split() == ["error", "\ufffd[2Jrisk", "[bold]control", "(1301)"] for line in run.lines)
+    assert klingel.run("tasks", "refresh", "task_1", "--json").json == FAILED
+    assert klingel.asked == ["POST /v1/tasks/task_1/refresh"] * 2
+
+
+def test_callbacks_are_the_evidence(klingel: Klingel) -> None:
+    items = [
+        {
+            "id": "cbk_1",
+            "received_at": "2020-11-22T05:30:01Z",
+            "verdict": "advanced",
+            "reason": None,
+            "body": {"a": 1},
+        },
+        {
+            "id": "cbk_2",
+            "received_at": "2020-11-22T05:30:02Z",
+            "verdict": "unreadable",
+            "reason": "no JSON",
+            "body": "<",
+        },
+    ]
+    klingel.on(
+        "GET /v1/tasks/task_1/callbacks",
+        *({"items": [one], "next_cursor": cursor} for one, cursor in zip(items, ["c1", None], strict=True)),
+    )
+    klingel.on("GET /v1/tasks/task_1/callbacks", {"items": items, "next_cursor": None})
+    assert klingel.run("tasks", "callbacks", "task_1").lines == [
+        "2020-11-22 06:30  advanced",
+        '  {"a": 1}',
+        "2020-11-22 06:30  unreadable: no JSON",
+        "  <",
+    ]
+    assert klingel.run("tasks", "callbacks", "task_1", "--json").json == {"items": items, "next_cursor": None}
+
+
+# events
+
+
+def test_events_are_listed(klingel: Klingel) -> None:
+    disabled = {"id": "evt_2", "type": "endpoint.disabled", "timestamp": "2020-11-22T05:30:00Z", "data": {}}
+    klingel.on("GET /v1/events", {"items": [event(1, SUBMITTED), disabled], "next_cursor": None})
+    run = klingel.run("events", "--type", "task.submitted")
+    assert run.lines[1:] == [
+        "evt_1  2020-11-22 06:30  task.submitted     1         task_1",
+        "evt_2  2020-11-22 06:30  endpoint.disabled",
+    ]
+    assert klingel.asked == ["GET /v1/events?type=task.submitted"]
+
+
+def test_following_prints_each_event_until_the_server_is_gone_for_good(klingel: Klingel) -> None:
+    events = stream(event(1, SUBMITTED), event(2, SUCCEEDED))
+    klingel.on("GET /v1/events", events, *(httpx.ConnectError("refused") for _ in range(8)))
+    run = klingel.run("events", "--follow")
+    assert run.code == 4
+    assert run.lines == [
+        "2020-11-22 06:30  task.submitted  task_1  evt_1",
+        "2020-11-22 06:30  task.succeeded  task_1  evt_2",
+    ]
+
+
+def test_following_as_json_is_one_object_a_line_from_where_it_is_told(klingel: Klingel) -> None:
+    events = [event(6, FAILED), event(7, SUCCEEDED)]
+    klingel.on("GET /v1/events", stream(*events), KeyboardInterrupt())
+    run = klingel.run("events", "--follow", "--json", "--since", "evt_5", "--type", "task.succeeded")
+    assert run.code == 130
+    assert [json.loads(line) for line in run.lines] == events[1:]
+    assert klingel.requests[0].headers["Last-Event-ID"] == "evt_5"
+
+
+@pytest.mark.parametrize("flags", [("--since", "evt_1"), ("--follow", "--limit", "3"), ("--follow", "--all")])
+def test_flags_that_do_not_go_together_are_refused(klingel: Klingel, flags: tuple[str, ...]) -> None:
+    assert klingel.run("events", *flags).code == 2
+    assert klingel.requests == []
+
+
+# endpoints
+
+
+def test_an_endpoint_is_made_and_its_secret_shown_once(klingel: Klingel) -> None:
+    klingel.on("POST /v1/endpoints", ENDPOINT | {"secret": "whsec_x"}, status=201)
+    run = klingel.run(
+        "endpoints", "create", "--url", "https://hooks.test/a", "--types", "task.*", "output.stored",
+        "--filter", "data.task.type == 'x'", "--description", "mine", "--header", "X-A=1=2", "--header", "X-B=",
+        "--config", "format=cloudevents",
+    )  # fmt: skip
+    assert run.code == 0
+    assert "secret   whsec_x" in run.lines
+    assert "not shown again" in run.err
+    assert klingel.body == {
+        "kind": "webhook",
+        "config": {
+            "format": "cloudevents",
+            "url": "https://hooks.test/a",
+            "headers": {"X-A": "1=2", "X-B": ""},
+        },
+        "types": ["task.*", "output.stored"],
+        "filter": "data.task.type == 'x'",
+        "description": "mine",
+    }
+
+
+def test_an_update_sends_only_what_changes(klingel: Klingel) -> None:
+    klingel.on("PATCH /v1/endpoints/end_1", ENDPOINT, ENDPOINT, ENDPOINT)
+    for flags in (
+        ("--disable",),
+        ("--enable", "--filter", ""),
+        ("--url", "https://b.test", "--types", "task.failed"),
+    ):
+        assert klingel.run("endpoints", "update", "end_1", *flags).code == 0
+    assert [json.loads(one.content) for one in klingel.requests] == [
+        {"enabled": False},
+        {"enabled": True, "filter": None},
+        {"config": {"url": "https://b.test"}, "types": ["task.failed"]},
+    ]
+    assert klingel.run("endpoints", "update", "end_1").code == 2
+
+
+def test_an_endpoint_is_listed_shown_and_deleted(klingel: Klingel) -> None:
+    broken = ENDPOINT | {"id": "end_2", "enabled": False, "disabled_reason": "410"}
+    klingel.on("GET /v1/endpoints", {"items": [ENDPOINT, broken], "next_cursor": None})
+    klingel.on("GET /v1/endpoints/end_1", ENDPOINT)
+    klingel.on("DELETE /v1/endpoints/end_1", httpx.Response(204))
+    assert klingel.run("endpoints", "list").lines == [
+        "ID     KIND     ENABLED  TYPES   URL",
+        "end_1  webhook  yes      task.*  https://hooks.test/a",
+        "end_2  webhook  no: 410  task.*  https://hooks.test/a",
+    ]
+    assert "enabled  true" in klingel.run("endpoints", "show", "end_1").lines
+    run = klingel.run("endpoints", "delete", "end_1")
+    assert (run.code, run.out, run.err) == (0, "", "Deleted end_1\n")
+
+
+def test_an_endpoint_is_tested_rotated_and_replayed(klingel: Klingel) -> None:
+    klingel.on("POST /v1/endpoints/end_1/test", {"event_id": "evt_1", "delivery_id": "dlv_1"}, status=202)
+    klingel.on("POST /v1/endpoints/end_1/rotate-secret", ENDPOINT | {"secret": "whsec_y"})
+    klingel.on("POST /v1/endpoints/end_1/replay", {"deliveries": 3}, {"deliveries": 4}, status=202)
+    assert klingel.run("endpoints", "test", "end_1").lines == ["event_id     evt_1", "delivery_id  dlv_1"]
+    run = klingel.run("endpoints", "rotate-secret", "end_1")
+    assert "secret   whsec_y" in run.lines
+    assert "not shown again" in run.err
+    assert klingel.run("endpoints", "replay", "end_1", "--since", "2026-11-22T00:00:00Z").lines == [
+        "deliveries  3"
+    ]
+    run = klingel.run(
+        "endpoints", "replay", "end_1", "--since", "2026-11-22T00:00:00Z", "--only", "all", "--json"
+    )
+    assert run.json == {"deliveries": 4}
+    assert [json.loads(one.content) for one in klingel.requests[2:]] == [
+        {"since": "2026-11-22T00:00:00Z", "only": "failed"},
+        {"since": "2026-11-22T00:00:00Z", "only": "all"},
+    ]
+
+
+# deliveries
+
+DELIVERY = {
+    "id": "dlv_1",
+    "event_id": "evt_1",
+    "event_type": "task.succeeded",
+    "task_id": "task_1",
+    "endpoint_id": "end_1",
+    "status": "dead",
+    "attempts": 2,
+    "next_attempt_at": None,
+    "created_at": "2020-11-22T05:30:00.000Z",
+}
+
+
+def test_deliveries_are_listed_with_filters(klingel: Klingel) -> None:
+    klingel.on("GET /v1/deliveries", {"items": [DELIVERY | {"reason": "timed out"}], "next_cursor": None})
+    run = klingel.run(
+        "deliveries",
+        "list",
+        "--endpoint",
+        "end_1",
+        "--status",
+        "dead",
+        "--event",
+        "evt_1",
+        "--task",
+        "task_1",
+    )
+    assert run.lines == [
+        "ID     EVENT           STATUS  ATTEMPTS  CREATED           ENDPOINT  TASK    REASON",
+        "dlv_1  task.succeeded  dead    2         2020-11-22 06:30  end_1     task_1  timed out",
+    ]
+    assert dict(klingel.requests[0].url.params) == {
+        "endpoint_id": "end_1",
+        "status": "dead",
+        "event_id": "evt_1",
+        "task_id": "task_1",
+    }
+
+
+def test_a_delivery_is_shown_with_its_attempts(klingel: Klingel) -> None:
+    attempts = [
+        {
+            "number": 1,
+            "started_at": "2020-11-22T05:30:00.000Z",
+            "duration_ms": 412,
+            "status_code": 503,
+            "outcome": "retry",
+            "reason": "503 Service Unavailable",
+            "response_excerpt": "busy\x1b[2J",
+        },
+        {
+            "number": 2,
+            "started_at": "2020-11-22T05:30:05.000Z",
+            "duration_ms": 15000,
+            "status_code": None,
+            "outcome": "dead",
+            "reason": "timed out",
+            "response_excerpt": None,
+        },
+    ]
+    klingel.on("GET /v1/deliveries/dlv_1", DELIVERY | {"attempts": attempts})
+    run = klingel.run("deliveries", "show", "dlv_1")
+    assert "status       dead" in run.lines
+    assert run.lines[-3:] == [
+        "#  STARTED           TOOK    HTTP  OUTCOME  REASON                   RESPONSE",
+        "1  2020-11-22 06:30  412 ms  503   retry    503 Service Unavailable  busy\ufffd[2J",
+        "2  2020-11-22 06:30  15.0 s        dead     timed out",
+    ]
+
+
+def test_a_replay_is_a_new_delivery(klingel: Klingel) -> None:
+    again = DELIVERY | {"id": "dlv_2", "status": "due", "attempts": 0}
+    klingel.on("POST /v1/deliveries/dlv_1/replay", again, again, status=201)
+    assert klingel.run("deliveries", "replay", "dlv_1").lines[0].split() == ["id", "dlv_2"]
+    assert klingel.run("deliveries", "replay", "dlv_1", "--json").json == again
+
+
+# keys
+
+
+def test_a_key_is_printed_alone_so_that_a_script_can_take_it(klingel: Klingel) -> None:
+    made = {
+        "id": "key_1",
+        "key": "kl_new",
+        "name": "ci",
+        "account": "shop",
+        "role": "member",
+        "created_at": "2020-11-22T05:30:00.000Z",
+    }
+    klingel.on("POST /v1/keys", made, made, status=201)
+    run = klingel.run("keys", "create", "--name", "ci", "--account", "shop")
+    assert (run.code, run.out) == (0, "kl_new\n")
+    assert "key_1 ci: member of account shop" in run.err
+    assert klingel.run("keys", "create", "--name", "ci", "--role", "admin", "--json").json == made
+    assert [json.loads(one.content) for one in klingel.requests] == [
+        {"name": "ci", "role": "member", "account": "shop"},
+        {"name": "ci", "role": "admin"},
+    ]
+
+
+def test_keys_are_listed_and_revoked(klingel: Klingel) -> None:
+    key = {
+        "id": "key_1",
+        "name": "ci",
+        "account": "shop",
+        "role": "member",
+        "created_at": "2020-11-22T05:30:00.000Z",
+    }
+    klingel.on("GET /v1/keys", {"items": [key], "next_cursor": None})
+    klingel.on("DELETE /v1/keys/key_1", httpx.Response(204), httpx.Response(204))
+    assert klingel.run("keys").lines[1] == "key_1  ci    shop     member  2020-11-22 06:30"
+    assert klingel.run("keys", "revoke", "key_1").err == "Revoked key_1\n"
+    run = klingel.run("keys", "revoke", "key_1", "--json")
+    assert (run.code, run.out, run.err) == (0, "", "")
+
+
+# The server's own commands
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_wrong_settings_end_with_2_all_named(
+    command: str, klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLINGEL_PORT", "many")
+    monkeypatch.setenv("KLINGEL_SUBMIT_WAIT", "-1")
+    run = klingel.run(command)
+    assert (run.code, run.out) == (2, "")
+    assert "KLINGEL_PORT" in run.err
+    assert "KLINGEL_SUBMIT_WAIT" in run.err
+
+
+def test_the_sandbox_refuses_what_it_does_not_know_before_it_starts(klingel: Klingel) -> None:
+    run = klingel.run("sandbox", "--fault", "slow", "sloow", "--webhook-secret", "short")
+    assert run.code == 2
+    assert run.err.startswith("There is no fault sloow: choose from slow, fail,")
+    assert "--webhook-secret" in run.err
+
+
+def test_client_commands_do_not_load_the_server() -> None:
+    """They would take as long to start as the whole service does."""
+    import subprocess  # noqa: PLC0415
+
+    script = "import sys, service.cli; print([m for m in ('starlette', 'uvicorn', 'pydantic', 'PIL', 'av') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "[]\n"
