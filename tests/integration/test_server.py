@@ -1,0 +1,195 @@
+"""Slow, huge and endless requests on raw sockets: each is cut within its deadline, and nobody else notices."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from statistics import median
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from service.bodies import read_body
+from service.server import Limits, make_server
+
+LIMITS = Limits(head_s=0.5, body_s=0.5, body_s_per_mib=0, stalled_s=0.5, connections=40, head_bytes=16 * 1024)
+PATIENCE_S = 20
+DRIP_S = 0.05  # an attacker's pace, well within the deadlines
+
+Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def echo(request: Request) -> Response:
+    return PlainTextResponse(await read_body(request, limit=1024 * 1024))
+
+
+async def flood(request: Request) -> Response:
+    return PlainTextResponse(b"x" * 64 * 1024 * 1024)
+
+
+@pytest.fixture
+async def port(anyio_backend: str) -> AsyncIterator[int]:
+    app = Starlette(
+        routes=[Route("/echo", echo, methods=["POST", "GET"]), Route("/flood", flood, methods=["GET"])]
+    )
+    listening = asyncio.Event()
+    server = make_server(app, host="127.0.0.1", port=0, on_listening=listening.set, limits=LIMITS)
+    running = asyncio.create_task(server._serve())
+    await listening.wait()
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await running
+
+
+@asynccontextmanager
+async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def drip(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """A little at a time, for as long as somebody listens."""
+    try:
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(DRIP_S)
+    except ConnectionError:
+        pass
+
+
+async def answer_to(port: int, start: bytes, dripped: bytes | None = None) -> bytes:
+    """All that the server says until it closes the connection."""
+    async with asyncio.timeout(PATIENCE_S), connection(port) as (reader, writer):
+        writer.write(start)
+        dripping = None if dripped is None else asyncio.create_task(drip(writer, dripped))
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            if dripping is not None:
+                dripping.cancel()
+
+
+async def test_a_silent_connection_is_closed(port: int) -> None:
+    assert await answer_to(port, b"") == b""
+
+
+async def test_a_head_that_never_ends_is_cut_however_steadily_it_drips(port: int) -> None:
+    assert b" 408 " in await answer_to(port, b"POST /echo HTTP/1.1\r\nhost: x\r\n", b"a: b\r\n")
+
+
+async def test_empty_lines_before_a_request_do_not_keep_a_connection(port: int) -> None:
+    answer = await answer_to(port, b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n")
+    assert b" 200 " in answer
+    assert b" 408 " in answer
+
+
+async def test_a_body_that_never_ends_is_cut_however_steadily_it_drips(port: int) -> None:
+    start = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+    assert b" 408 " in await answer_to(port, start, b"x")
+
+
+async def test_tiny_chunks_do_not_prolong_a_body(port: int) -> None:
+    start = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert b" 408 " in await answer_to(port, start, b"1\r\nx\r\n")
+
+
+async def test_ten_thousand_tiny_chunks_at_once_are_one_body(port: int) -> None:
+    start = b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = await answer_to(port, start + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
+    assert answer.endswith(b"x" * 10_000)
+
+
+@pytest.mark.parametrize(
+    "line", [b"a: " + b"b" * 1000 + b"\r\n", b"a" * 1000], ids=["many fields", "one field"]
+)
+async def test_a_head_of_sixteen_megabytes_is_refused_before_it_is_read(port: int, line: bytes) -> None:
+    async with asyncio.timeout(PATIENCE_S), connection(port) as (reader, writer):
+        writer.write(b"GET /echo HTTP/1.1\r\nhost: x\r\n")
+        sent = 0
+        try:
+            while sent < 16 * 1024 * 1024:
+                writer.write(line)
+                await writer.drain()
+                sent += len(line)
+        except ConnectionError:
+            pass
+        assert sent < 8 * 1024 * 1024  # what the sockets' own buffers may hold, and no more
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            answer = b""
+        assert b" 431 " in answer or answer == b""
+
+
+async def test_a_large_head_in_one_piece_is_refused(port: int) -> None:
+    head = b"GET /echo HTTP/1.1\r\nhost: x\r\na: " + b"b" * 20_000 + b"\r\n\r\n"
+    assert b" 431 " in await answer_to(port, head)
+
+
+async def test_who_does_not_read_the_answer_is_cut_off(port: int) -> None:
+    async with asyncio.timeout(PATIENCE_S), connection(port) as (reader, writer):
+        writer.write(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        # The server's side ends while ours reads nothing: seen when writing to it fails.
+        with pytest.raises(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(DRIP_S)
+
+
+async def test_connections_beyond_the_cap_are_told_so(port: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMITS.connections)]
+        assert b" 503 " in await answer_to(port, b"")
+        for _, writer in held:
+            writer.close()
+
+
+async def test_a_well_behaved_client_keeps_its_latency_beside_all_of_them(port: int) -> None:
+    """A ratio, not a time: the same client alone and among thirty attackers."""
+
+    async def latency() -> float:
+        times = []
+        async with connection(port) as (reader, writer):
+            for _ in range(200):
+                started = time.perf_counter()
+                writer.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b" 200 " in head
+                await reader.readexactly(2)
+                times.append(time.perf_counter() - started)
+        return median(times)
+
+    async def attack(start: bytes, dripped: bytes) -> None:
+        while True:
+            await answer_to(port, start, dripped)
+
+    alone = await latency()
+    attacks = [
+        asyncio.create_task(attack(start, dripped))
+        for start, dripped in [
+            (b"", b""),
+            (b"POST /echo HTTP/1.1\r\n", b"a: b\r\n"),
+            (b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"x"),
+        ]
+        for _ in range(10)
+    ]
+    try:
+        among = await latency()
+    finally:
+        for task in attacks:
+            task.cancel()
+    assert (
+        among / alone < 10
+    )  # attackers and server share this one event loop; without the guard it would hang
