@@ -1,5 +1,6 @@
 """A provider's callback becomes transition, event and deliveries."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from service.domain.secrets import CallbackTokens
 from service.domain.tasks import Report, Task, Unreadable
 from service.domain.times import Clock
 from service.domain.transitions import Change, reported
+from service.guesses import TOKENS, Guesses
 from service.metrics import Metrics
 from service.publication import Publisher
 from service.submission import Provider
@@ -64,6 +66,7 @@ class CallbackReceiver:
         self._publisher = publisher
         self._metrics = metrics
         self._clock = clock
+        self._guesses = Guesses(burst=TOKENS)
 
     async def receive(self, request: Request[Any]) -> Response:
         path = request.path_params
@@ -71,7 +74,7 @@ class CallbackReceiver:
         # The token is checked also for a provider that is none, so that both take the same time.
         genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
         if provider is None or not genuine:
-            return not_here()
+            return self._turned_away(request)
         structlog.contextvars.bind_contextvars(task_id=path["task_id"])
         try:
             body = await read_body(request, limit=LARGEST_CALLBACK)
@@ -92,6 +95,16 @@ class CallbackReceiver:
                 return not_here()
             case _:
                 return PlainTextResponse("ok\n")
+
+    def _turned_away(self, request: Request[Any]) -> Response:
+        """Only who guesses waits: a genuine URL works from any address at any time."""
+        self._metrics.callback_received("not_found")
+        if wait := math.ceil(self._guesses.wait(request)):
+            return PlainTextResponse(
+                "Too many wrong callback URLs\n", status_code=429, headers={"retry-after": str(wait)}
+            )
+        self._guesses.failed(request)
+        return not_here()
 
     def _read(self, provider: Provider, task_id: str, request: Request[Any], body: bytes) -> Received:
         now = self._clock()

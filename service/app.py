@@ -36,6 +36,7 @@ from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
+from service.guesses import KeyGuesses
 from service.lanes import Lanes
 from service.logs import configure_logs
 from service.metrics import Metrics
@@ -208,6 +209,7 @@ def create_app(
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
                 metrics=metrics,
+                key_guesses=KeyGuesses(),
                 callbacks=callbacks,
             )
 

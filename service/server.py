@@ -122,9 +122,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         log.warning(event, client=self.client and self.client[0])
-        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        answering = (
+            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        )
         if (self._heard or status is HTTPStatus.SERVICE_UNAVAILABLE) and not answering:
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
             self.transport.write(head.encode())
         self.transport.close()
         # Who does not read the answer does not keep the connection either.

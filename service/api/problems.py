@@ -24,6 +24,7 @@ STATUS: Final[Mapping[type[KlingelError], int]] = {
     errors.TooLarge: 413,
     errors.Unprocessable: 422,
     errors.ProviderRefused: 422,
+    errors.TooManyFailures: 429,
     errors.ProviderMisconfigured: 502,
     errors.Unavailable: 503,
 }
@@ -59,6 +60,8 @@ def problem_of(error: KlingelError) -> JSONResponse:
         headers["www-authenticate"] = 'Bearer realm="klingel"'
     if status == 503:
         headers["retry-after"] = "2"
+    if status == 429:
+        headers["retry-after"] = str(error.members["retry_after_s"])
     faults = error.faults if isinstance(error, Unprocessable) else ()
     return problem(
         status, error.detail, type=f"/problems/{error.code}", faults=faults, headers=headers, **error.members

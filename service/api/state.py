@@ -8,6 +8,7 @@ from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.secrets import Vault
 from service.domain.times import Clock
+from service.guesses import KeyGuesses
 from service.metrics import Metrics
 from service.publication import Publisher
 from service.settings import Settings
@@ -32,3 +33,4 @@ class State(TypedDict):
     deliverer: Deliverer | None
     deadlines: Deadlines | None
     metrics: Metrics
+    key_guesses: KeyGuesses

@@ -12,6 +12,7 @@ KlingelError
 ├── TooLarge                  a body over its limit
 ├── Unprocessable             readable, but with faults; lists them all
 │   └── IdempotencyKeyReused
+├── TooManyFailures           this address guesses; wait
 ├── ProviderRefused           the provider refused the create for good
 │   ├── PaymentRequired
 │   └── ProviderMisconfigured
@@ -93,6 +94,12 @@ class Unprocessable(KlingelError):
 
 class IdempotencyKeyReused(Unprocessable):
     code = "idempotency-key-reused"
+
+
+class TooManyFailures(KlingelError):
+    """Carries `retry_after_s`."""
+
+    code = "too-many-failures"
 
 
 class ProviderRefused(KlingelError):
