@@ -25,6 +25,7 @@ from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.webhook import WebhookSink
 from service.api import deliveries, endpoints, events, health, keys, tasks
 from service.api.problems import EXCEPTION_HANDLERS
+from service.api.pruning import prune
 from service.api.requests import RequestLog
 from service.api.state import State
 from service.batching import Batcher
@@ -42,6 +43,7 @@ from service.logs import configure_logs
 from service.metrics import Metrics
 from service.network import Guard, open_dialler
 from service.publication import Publisher
+from service.retention import Retention
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings
 from service.streams import Streams
@@ -93,6 +95,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/keys", keys.create, methods=["POST"]),
     Route("/v1/keys", keys.index, methods=["GET"]),
     Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
+    Route("/v1/prune", prune, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
     Route("/healthz", health.healthz, methods=["GET"]),
@@ -131,6 +134,7 @@ def create_app(
             metrics = Metrics()
             wakeups = Wakeups(clock)
             streams = Streams()
+            files = Files(settings.inputs_path)
             vault, tokens = Vault(secrets), CallbackTokens(secrets)
             dispatches = Role.DISPATCH in settings.roles
             lanes = Lanes(open=dispatches)
@@ -170,7 +174,7 @@ def create_app(
                     OutputKind.IMAGE: timedelta(seconds=settings.deadline_image),
                     OutputKind.VIDEO: timedelta(seconds=settings.deadline_video),
                 },
-                files=Files(settings.inputs_path),
+                files=files,
                 tokens=tokens,
                 callback_base_url=settings.reachable_url,
                 confirm_after=timedelta(seconds=settings.confirm_after),
@@ -186,10 +190,18 @@ def create_app(
                 metrics=metrics,
                 clock=clock,
             )
+            retention = Retention(
+                batcher=batcher,
+                files=files,
+                keep=timedelta(days=settings.retention_days),
+                keep_tasks=timedelta(days=settings.task_retention_days),
+                wakeups=wakeups,
+                clock=clock,
+            )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
             if dispatches:
-                for part in (deliverer, deadlines, submitter):
+                for part in (deliverer, deadlines, submitter, retention):
                     await stack.enter_async_context(part.running())
             told.stop_streams = streams.close
             told.wakeups = wakeups
@@ -208,6 +220,7 @@ def create_app(
                 submitter=submitter,
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
+                retention=retention if dispatches else None,
                 metrics=metrics,
                 key_guesses=KeyGuesses(),
                 callbacks=callbacks,

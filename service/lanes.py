@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from service.domain.deliveries import Duty
-from service.domain.ids import EndpointId, TaskId
+from service.domain.ids import DeliveryId, EndpointId, TaskId
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
 RETRIES_AT_A_TIME: Final = 4  # of these, so that retries never starve first attempts
@@ -85,6 +85,7 @@ class Lanes:
         self._open = open
         self._lanes: defaultdict[EndpointId, Lane] = defaultdict(Lane)
         self._turns: deque[EndpointId] = deque()
+        self._in_hand: set[DeliveryId] = set()
         self.startable = asyncio.Event()
         self.on_room: Callable[[], None] = lambda: None  # a lane that had overflowed has room again
 
@@ -106,7 +107,11 @@ class Lanes:
         return [endpoint_id for endpoint_id, lane in self._lanes.items() if len(lane) >= DEPTH]
 
     def offer(self, duties: Iterable[Duty]) -> None:
+        """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited."""
         for duty in duties:
+            if duty.id in self._in_hand:
+                continue
+            self._in_hand.add(duty.id)
             endpoint_id = duty.endpoint.id
             self._lanes[endpoint_id].add(duty)
             self._take_turn(endpoint_id)
@@ -126,6 +131,7 @@ class Lanes:
 
     def end(self, duty: Duty) -> None:
         """Its attempt is over."""
+        self._in_hand.discard(duty.id)
         endpoint_id = duty.endpoint.id
         lane = self._lanes[endpoint_id]
         lane.end(duty)

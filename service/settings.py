@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="private networks (CIDRs, comma-separated) whose receivers may be dialled"
     )
+    retention_days: int = Field(
+        30, ge=1, le=36_500, description="days that events, deliveries, callbacks are kept"
+    )
+    task_retention_days: int = Field(
+        365, ge=1, le=36_500, description="days that ended tasks and their input files are kept"
+    )
     roles: Annotated[frozenset[Role], NoDecode] = Field(
         frozenset(Role), description="what this process does: `web`, `dispatch`"
     )

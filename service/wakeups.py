@@ -1,6 +1,7 @@
 """How work wakes: by a signal, or at the next moment at which something falls due. Nothing here looks at storage."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -16,34 +17,35 @@ class Wakeup:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due: datetime | None = None
-        self._signal = asyncio.Event()
+        self._notified = False
+        self._changed = asyncio.Event()
 
     def notify(self) -> None:
         """Something is to be done now."""
-        self._signal.set()
+        self._notified = True
+        self._changed.set()
 
     def due_at(self, moment: datetime | None) -> None:
         """Something will be to be done then. An earlier moment known already stays."""
         if moment is not None and (self._due is None or moment < self._due):
             self._due = moment
-            self.notify()
+            self._changed.set()
 
     async def wait(self, due: datetime | None) -> None:
-        """Until `notify`, or the moment `due`, or one given to `due_at` meanwhile."""
-        self._due = due
-        while not self._signal.is_set():
+        """Until `notify`, or the moment `due`, or one given to `due_at` since the last wait."""
+        self.due_at(due)
+        while not self._notified:
+            self._changed.clear()
             seconds = None
             if self._due is not None:
                 seconds = (self._due - self._clock()).total_seconds()
                 if seconds <= 0:
                     break
                 seconds = min(seconds, LONGEST_WAIT_S)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._signal.wait()
-            except TimeoutError:
-                continue
-        self._signal.clear()
+                    await self._changed.wait()
+        self._notified = False
         self._due = None
 
 
@@ -54,8 +56,9 @@ class Wakeups:
         self.submission = Wakeup(clock)
         self.delivery = Wakeup(clock)
         self.deadlines = Wakeup(clock)
+        self.retention = Wakeup(clock)
 
     def notify_all(self) -> None:
         """The clock was moved by hand."""
-        for wakeup in (self.submission, self.delivery, self.deadlines):
+        for wakeup in (self.submission, self.delivery, self.deadlines, self.retention):
             wakeup.notify()

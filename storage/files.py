@@ -2,9 +2,15 @@
 
 import os
 import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from service.domain.errors import StorageUnavailable
+
+DROP_AFTER_S: Final = 24 * 3600
 
 
 class Files:
@@ -20,9 +26,10 @@ class Files:
             StorageUnavailable: the disk is full or cannot be written.
         """
         path = self._path(sha256)
-        if path.exists():
-            return
         try:
+            if path.exists():
+                os.utime(path)  # young again: `drop` leaves it to the task that is about to refer to it
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
             try:
@@ -53,6 +60,14 @@ class Files:
             return self._path(sha256).read_bytes()
         except OSError as error:
             raise StorageUnavailable(f"A stored input picture cannot be read ({error.strerror}).") from error
+
+    def drop(self, hashes: Iterable[str]) -> None:
+        """Those not put within the last day: a younger one may be a submit's that is not stored yet."""
+        for sha256 in hashes:
+            path = self._path(sha256)
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > DROP_AFTER_S:
+                    path.unlink()
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

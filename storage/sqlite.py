@@ -142,10 +142,10 @@ class SqliteDatabase:
                 with _storage_errors():
                     await self._writer.execute("commit")
             except BaseException:
-                # Also after a failed commit: SQLite may have left the transaction open.
-                if self._writer.in_transaction:
-                    with _storage_errors():
-                        await self._writer.execute("rollback")
+                # Also after a failed commit: SQLite may have left the transaction open. Whether it has is found out
+                # in the connection's thread, where the `begin` of a cancelled caller may still wait for its turn.
+                with _storage_errors():
+                    await self._writer.rollback()
                 raise
         for callback in tx.callbacks:
             callback()

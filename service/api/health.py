@@ -19,6 +19,7 @@ async def readyz(request: Request[State]) -> Response:
         "deliverer": state["deliverer"],
         "submitter": state["submitter"],
         "deadlines": state["deadlines"],
+        "retention": state["retention"],
     }
     checks = {name: "ok" if part.alive else "stopped" for name, part in parts.items() if part is not None}
     checks["batcher"] = "ok" if state["batcher"].alive else "stopped"

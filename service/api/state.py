@@ -11,6 +11,7 @@ from service.domain.times import Clock
 from service.guesses import KeyGuesses
 from service.metrics import Metrics
 from service.publication import Publisher
+from service.retention import Retention
 from service.settings import Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
@@ -32,5 +33,6 @@ class State(TypedDict):
     submitter: Submitter | None  # None where this process does not dispatch
     deliverer: Deliverer | None
     deadlines: Deadlines | None
+    retention: Retention | None
     metrics: Metrics
     key_guesses: KeyGuesses

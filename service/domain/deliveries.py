@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -164,5 +164,4 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     except (ValueError, IndexError, OverflowError):
         return None
     if moment.tzinfo is None:
-        return None
-    return max(moment - now, timedelta(0))
+        moment = moment.replace(tzinfo=UTC)  # as every HTTP date is, also the old form that does not say so

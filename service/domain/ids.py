@@ -1,5 +1,6 @@
 """Ids that sort by the time they were made: a prefix that names the kind, then a UUIDv7 in hex."""
 
+from datetime import datetime
 from typing import NewType
 
 import uuid_utils
@@ -43,3 +44,9 @@ def new_callback_id() -> CallbackId:
 
 def new_key_id() -> KeyId:
     return KeyId(_new("key"))
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """Sorts before every id with this prefix that is made at or after a moment, and after all made before it."""
+    milliseconds = max(int(moment.timestamp() * 1000), 0)
+    return f"{prefix}_{milliseconds:012x}{'0' * 20}"

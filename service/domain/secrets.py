@@ -42,7 +42,7 @@ class Vault:
         """
         try:
             return self._fernet.decrypt(sealed).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError):  # the latter: not even Base64
             raise ConfigurationError(
                 "A stored secret was sealed under another KLINGEL_SECRET. "
                 "List the former secret after the present one: KLINGEL_SECRET=new,old"
@@ -65,7 +65,7 @@ class CallbackTokens:
 
     def verify(self, token: str, provider: str, task_id: str) -> bool:
         """In time that depends on neither the token nor on which key it matches."""
-        given = token.encode()
+        given = token.encode(errors="replace")  # what has no UTF-8 is no token either
         matches = [
             hmac.compare_digest(given, self._token(key, provider, task_id).encode()) for key in self._keys
         ]
@@ -73,7 +73,7 @@ class CallbackTokens:
 
     @staticmethod
     def _token(key: bytes, provider: str, task_id: str) -> str:
-        mac = hmac.digest(key, f"{provider}\n{task_id}".encode(), "sha256")
+        mac = hmac.digest(key, f"{provider}\n{task_id}".encode(errors="surrogatepass"), "sha256")
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 

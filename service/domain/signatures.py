@@ -59,5 +59,7 @@ def verifies(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str],
     if abs(now - sent_at) > TOLERANCE:
         return False
     return any(
-        hmac.compare_digest(ours.encode(), theirs.encode()) for ours in expected for theirs in signatures
+        hmac.compare_digest(ours.encode(), theirs.encode(errors="replace"))
+        for ours in expected
+        for theirs in signatures
     )

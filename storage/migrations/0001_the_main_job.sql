@@ -69,6 +69,7 @@ create table task_files (
     task_id text not null references tasks (id),
     primary key (sha256, task_id)
 ) strict, without rowid;
+create index task_files_by_task on task_files (task_id);
 
 create table transitions (
     task_id text not null references tasks (id),
@@ -91,6 +92,7 @@ create table idempotency_keys (
     primary key (account_id, key)
 ) strict, without rowid;
 create index idempotency_keys_by_age on idempotency_keys (created_at);
+create index idempotency_keys_by_task on idempotency_keys (task_id);
 
 create table callbacks (
     id text primary key,
@@ -162,7 +164,7 @@ create table deliveries (
     check (lease_until is null or status = 'pending')
 ) strict;
 -- one duty per event and endpoint; only a person's replay makes another
-create unique index deliveries_by_event on deliveries (event_id, endpoint_id) where replay_of is null;
+create unique index deliveries_by_event on deliveries (event_id, endpoint_id, coalesce(replay_of || id, ''));
 create index deliveries_by_account on deliveries (account_id, id);
 create index deliveries_by_endpoint on deliveries (endpoint_id, id);
 create index deliveries_by_task on deliveries (task_id, id) where task_id is not null;

@@ -1,0 +1,17 @@
+"""`/v1/prune`: forgetting, on an admin's order."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.auth import authenticate_admin
+from service.api.state import State
+from service.domain.errors import Unavailable
+
+
+async def prune(request: Request[State]) -> Response:
+    """How many rows of each kind were forgotten."""
+    await authenticate_admin(request)
+    retention = request.state["retention"]
+    if retention is None:
+        raise Unavailable("This process forgets nothing: its KLINGEL_ROLES lacks dispatch.")
+    return JSONResponse(await retention.prune())

@@ -1,0 +1,114 @@
+"""Forgets, once a day, what is older than it need be: in small commits, so that no callback waits behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from anyio.to_thread import run_sync
+
+from service.batching import Batcher
+from service.domain.errors import KlingelError
+from service.domain.times import Clock
+from service.submission import KEY_LIFE
+from service.wakeups import Wakeups
+from storage import retention
+from storage.database import Transaction
+from storage.files import Files
+
+PAGE: Final = 200  # rows of one kind in one commit
+EVERY: Final = timedelta(days=1)
+
+log = structlog.get_logger()
+
+
+class Retention:
+    """
+    Args:
+        keep: of events, deliveries, callbacks.
+        keep_tasks: of tasks that have ended, and of their input files.
+    """
+
+    def __init__(
+        self,
+        *,
+        batcher: Batcher,
+        files: Files,
+        keep: timedelta,
+        keep_tasks: timedelta,
+        wakeups: Wakeups,
+        clock: Clock,
+    ) -> None:
+        self._batcher = batcher
+        self._files = files
+        self._keep = keep
+        self._keep_tasks = max(keep_tasks, keep)
+        self._wakeup = wakeups.retention
+        self._clock = clock
+        self._pruning = asyncio.Lock()
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._loop is not None and not self._loop.done()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self._loop = asyncio.create_task(self._daily(), name="retention")
+        try:
+            yield
+        finally:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def _daily(self) -> None:
+        due = self._clock()
+        while True:
+            if self._clock() >= due:
+                due = self._clock() + EVERY
+                try:
+                    forgotten = await self.prune()
+                except KlingelError as error:
+                    log.warning("retention.not_pruned", reason=error.detail)
+                else:
+                    log.info("retention.pruned", **forgotten)
+            await self._wakeup.wait(due)
+
+    async def prune(self) -> dict[str, int]:
+        """How many rows of each kind were forgotten. What refers to others goes before them."""
+        now = self._clock()
+        kinds: dict[str, tuple[Callable[..., Awaitable[int]], datetime]] = {
+            "deliveries": (retention.deliveries, now - self._keep),
+            "callbacks": (retention.callbacks, now - self._keep),
+            "events": (retention.events, now - self._keep),
+            "endpoints": (retention.endpoints, now - self._keep),
+            "idempotency_keys": (retention.idempotency_keys, now - KEY_LIFE),
+            "tasks": (self._tasks, now - self._keep_tasks),
+        }
+        async with self._pruning:
+            return {name: await self._all(forget, before) for name, (forget, before) in kinds.items()}
+
+    async def _all(self, forget: Callable[..., Awaitable[int]], before: datetime) -> int:
+        async def page(tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+            return [await forget(tx, before=moment, limit=PAGE) for moment in moments]
+
+        forgotten = 0
+        while number := await self._batcher.run(page, before):
+            forgotten += number
+        return forgotten
+
+    async def _tasks(self, tx: Transaction, *, before: datetime, limit: int) -> int:
+        number, unused = await retention.tasks(tx, before=before, limit=limit)
+        if unused:
+            tx.on_commit(lambda: self._drop(unused))
+        return number
+
+    def _drop(self, hashes: Sequence[str]) -> None:
+        dropping = asyncio.ensure_future(run_sync(self._files.drop, hashes))
+        dropping.add_done_callback(
+            lambda done: (
+                done.exception() and log.warning("retention.files_not_dropped", reason=str(done.exception()))
+            )
+        )

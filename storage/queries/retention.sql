@@ -1,0 +1,68 @@
+-- Statements that forget, each a bounded number of rows. Ids begin with the moment at which they were made (UUIDv7),
+-- so an id that no row has yet, made for a moment, bounds what is older: no index on times is needed.
+
+-- name: old_deliveries
+select id from deliveries where id < :bound and status <> 'pending' order by id limit :limit;
+
+-- name: delete_attempts*!
+delete from attempts where delivery_id = :id;
+
+-- name: delete_delivery*!
+delete from deliveries where id = :id;
+
+-- name: forget_callbacks!
+delete from callbacks where id in (select id from callbacks where id < :bound order by id limit :limit);
+
+-- name: forget_events!
+-- Not the newest: positions in the log go on from it. Not those that are still to be delivered, or whose task goes on.
+delete from events where id in (
+    select events.id from events left join tasks on tasks.id = events.task_id
+    where events.id < :bound
+      and (events.task_id is null or tasks.status in ('succeeded', 'failed', 'rejected'))
+      and not exists (select 1 from deliveries where deliveries.event_id = events.id)
+      and events.position < (select max(position) from events)
+    order by events.id limit :limit
+);
+
+-- name: forget_endpoints!
+-- Deleted ones, and those bound to tasks that have ended, once no delivery speaks of them.
+delete from endpoints where id in (
+    select endpoints.id from endpoints left join tasks on tasks.id = endpoints.task_id
+    where endpoints.id < :bound
+      and (endpoints.deleted_at is not null or tasks.status in ('succeeded', 'failed', 'rejected'))
+      and not exists (select 1 from deliveries where deliveries.endpoint_id = endpoints.id)
+    order by endpoints.id limit :limit
+);
+
+-- name: forget_idempotency_keys!
+delete from idempotency_keys where (account_id, key) in (
+    select account_id, key from idempotency_keys where created_at < :before order by created_at limit :limit
+);
+
+-- name: old_tasks
+-- Those of which nothing else is left.
+select tasks.id from tasks
+where tasks.id < :bound and status in ('succeeded', 'failed', 'rejected')
+  and not exists (select 1 from callbacks where callbacks.task_id = tasks.id)
+  and not exists (select 1 from events where events.task_id = tasks.id)
+  and not exists (select 1 from endpoints where endpoints.task_id = tasks.id)
+  and not exists (select 1 from deliveries where deliveries.task_id = tasks.id)
+order by tasks.id limit :limit;
+
+-- name: files_of_tasks
+select distinct sha256 from task_files where task_id in (select value from json_each(:ids));
+
+-- name: delete_task_files*!
+delete from task_files where task_id = :id;
+
+-- name: delete_transitions*!
+delete from transitions where task_id = :id;
+
+-- name: delete_task_idempotency*!
+delete from idempotency_keys where task_id = :id;
+
+-- name: delete_task*!
+delete from tasks where id = :id;
+
+-- name: files_in_use
+select distinct sha256 from task_files where sha256 in (select value from json_each(:hashes));

@@ -1,0 +1,45 @@
+"""Forgetting what is older than it need be, a bounded number of rows at a time."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.ids import first_id
+from storage.columns import json_text, milliseconds
+from storage.database import Transaction
+
+
+async def deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
+    """Ended ones, with their attempts. Gives how many; so do the others."""
+    rows = await tx.all("old_deliveries", bound=first_id("dlv", before), limit=limit)
+    ids = [{"id": row["id"]} for row in rows]
+    await tx.run_many("delete_attempts", ids)
+    await tx.run_many("delete_delivery", ids)
+    return len(ids)
+
+
+async def callbacks(tx: Transaction, *, before: datetime, limit: int) -> int:
+    return await tx.run("forget_callbacks", bound=first_id("cbk", before), limit=limit)
+
+
+async def events(tx: Transaction, *, before: datetime, limit: int) -> int:
+    return await tx.run("forget_events", bound=first_id("evt", before), limit=limit)
+
+
+async def endpoints(tx: Transaction, *, before: datetime, limit: int) -> int:
+    return await tx.run("forget_endpoints", bound=first_id("end", before), limit=limit)
+
+
+async def idempotency_keys(tx: Transaction, *, before: datetime, limit: int) -> int:
+    return await tx.run("forget_idempotency_keys", before=milliseconds(before), limit=limit)
+
+
+async def tasks(tx: Transaction, *, before: datetime, limit: int) -> tuple[int, list[str]]:
+    """How many ended tasks, and the hashes of the input files that no task needs any longer."""
+    rows = await tx.all("old_tasks", bound=first_id("task", before), limit=limit)
+    ids: Sequence[str] = [row["id"] for row in rows]
+    needed = [row["sha256"] for row in await tx.all("files_of_tasks", ids=json_text(ids))]
+    named = [{"id": task_id} for task_id in ids]
+    for statement in ("delete_task_files", "delete_transitions", "delete_task_idempotency", "delete_task"):
+        await tx.run_many(statement, named)
+    used = {row["sha256"] for row in await tx.all("files_in_use", hashes=json_text(needed))}
+    return len(ids), [sha256 for sha256 in needed if sha256 not in used]

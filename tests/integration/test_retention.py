@@ -1,0 +1,117 @@
+"""Forgetting what is old: in order, in bounded steps, and nothing that is still needed."""
+
+import base64
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from service.domain.ids import first_id, new_task_id
+from service.domain.times import utc_now
+from tests.integration.klingel import Klingel, running_klingel, succeed
+
+
+async def counts(klingel: Klingel) -> dict[str, int]:
+    answer = await klingel.http.post("/v1/prune")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, int] = answer.json()
+    return found
+
+
+def test_an_id_made_now_sorts_after_the_first_id_of_now() -> None:
+    before = first_id("task", utc_now())
+    assert before < new_task_id()
+
+
+async def test_nothing_young_is_forgotten(klingel: Klingel) -> None:
+    await klingel.endpoint()
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    await klingel.until_deliveries("delivered", "delivered")
+    klingel.clock.advance(days=29)
+    assert set((await counts(klingel)).values()) == {0}
+
+
+async def test_events_deliveries_and_callbacks_go_after_their_days_and_tasks_after_theirs(
+    klingel: Klingel,
+) -> None:
+    await klingel.endpoint()
+    first = await klingel.submit(callback_url=klingel.receiver.url)
+    await klingel.call_back(succeed(first))
+    second = await klingel.submit()
+    await klingel.call_back(succeed(second))
+    await klingel.until_deliveries(*["delivered"] * 6)
+    klingel.clock.now += timedelta(days=31)  # nobody is woken: what is counted is this order's work alone
+    forgotten = await counts(klingel)
+    # The newest event stays: the log's positions go on from it.
+    assert forgotten == {
+        "deliveries": 6, "callbacks": 2, "events": 3, "endpoints": 1, "idempotency_keys": 0, "tasks": 0,
+    }  # fmt: skip
+    assert (await klingel.task(first["id"]))["status"] == "succeeded"
+    klingel.clock.now += timedelta(days=365)
+    assert (await counts(klingel))["tasks"] == 1
+    assert (await klingel.http.get(f"/v1/tasks/{first['id']}")).status_code == 404
+
+
+async def test_what_still_waits_is_kept_however_old_it_is(klingel: Klingel) -> None:
+    await klingel.endpoint()
+    klingel.receiver.always = 500
+    task = await klingel.submit()
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    klingel.clock.now = klingel.clock.now.replace(
+        year=2030
+    )  # the moment of the retry is not told: nobody is woken
+    await counts(klingel)
+    assert [event["type"] for event in await klingel.events(task["id"])] == ["task.submitted"]
+    assert [one["id"] for one in await klingel.deliveries()] == [delivery["id"]]
+
+
+async def test_the_log_goes_on_where_it_was_after_everything_was_forgotten(klingel: Klingel) -> None:
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    klingel.clock.advance(days=1000)
+    await counts(klingel)
+    last = (await klingel.http.get("/v1/events")).json()["items"][0]
+    await klingel.submit()
+    page = (await klingel.http.get("/v1/events", params={"order": "asc"})).json()["items"]
+    assert [event["type"] for event in page] == ["task.succeeded", "task.submitted"]
+    assert page[0]["id"] == last["id"]
+
+
+async def test_it_happens_by_itself_once_a_day(klingel: Klingel) -> None:
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    klingel.clock.advance(days=31)
+
+    async def forgotten() -> bool:
+        answer = await klingel.http.get(f"/v1/tasks/{task['id']}/callbacks")
+        return answer.json()["items"] == []
+
+    assert await klingel.until(forgotten)
+
+
+async def test_an_input_file_goes_with_the_last_task_that_needs_it(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (400, 400), "red").save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    given = {
+        "subject_image_list": [{"subject_image": picture}, {"subject_image": "https://example.com/a.png"}]
+    }
+
+    def kept() -> list[Path]:
+        return [path for path in (tmp_path / "inputs").rglob("*") if path.is_file()]
+
+    async with running_klingel(tmp_path) as klingel:
+        for _ in range(2):
+            answer = await klingel.http.post(
+                "/v1/tasks", json={"type": "kling.multi-image-to-image", "input": given}
+            )
+            assert answer.status_code == 201
+            await klingel.call_back(succeed(answer.json()))
+        assert len(kept()) == 1
+        klingel.clock.advance(days=400)
+        assert (await counts(klingel))["tasks"] >= 0
+        # A young file stays: a submit may be about to refer to it.
+        assert len(kept()) == 1
