@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from secrets import token_urlsafe
 from typing import Final
 
 import httpx
@@ -22,8 +21,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from handlers.callbacks import CallbackReceiver
 from handlers.providers.kling import KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
-from handlers.sinks.webhook import WebhookSink
-from service.api import deliveries, endpoints, events, health, keys, tasks
+from handlers.sinks.webhook import WebhookConfig, WebhookSink
+from service.api import deliveries, endpoints, events, health, keys, openapi, tasks
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import RequestLog
@@ -33,7 +32,7 @@ from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
 from service.domain.ids import new_key_id
-from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_key
+from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_key, sandbox_key
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
@@ -55,8 +54,6 @@ from storage.files import Files
 from storage.keys import ApiKey, KeyRole
 from storage.sqlite import open_sqlite
 
-# Made anew at each start: where others than this machine can reach the embedded sandbox, only we may use it.
-SANDBOX_KEY: Final = token_urlsafe(24)
 FIRST_ACCOUNT: Final = "default"
 OPEN_FILES: Final = 65_536
 
@@ -101,6 +98,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", health.metrics, methods=["GET"]),
+    Route("/openapi.json", openapi.described_with({"webhook": WebhookConfig}), methods=["GET"]),
 )
 
 
@@ -242,7 +240,10 @@ def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncC
 
 
 def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metrics: Metrics) -> KlingProvider:
-    key = SANDBOX_KEY if settings.provider_key is None else settings.provider_key.get_secret_value()
+    if settings.provider_key is None:
+        key = sandbox_key(settings.secrets())
+    else:
+        key = settings.provider_key.get_secret_value()
     official = settings.provider_name is ProviderName.KLING
     return KlingProvider(
         name=settings.provider_name,
@@ -268,7 +269,7 @@ def _sandbox(settings: Settings) -> Sandbox:
     return Sandbox(
         SandboxSettings(
             step=timedelta(seconds=settings.sandbox_step),
-            keys=None if settings.is_local else frozenset({SANDBOX_KEY}),
+            keys=None if settings.is_local else frozenset({sandbox_key(settings.secrets())}),
             faults=frozenset(Fault(word) for word in settings.sandbox_faults),
         )
     )

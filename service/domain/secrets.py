@@ -77,6 +77,14 @@ class CallbackTokens:
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
+def sandbox_key(secrets: Sequence[str]) -> str:
+    """The key shown to a sandbox when none is set: unguessable, and the same after each start.
+
+    A provider counts external task ids by account: under another key a create sent again would be a second task.
+    """
+    return base64.urlsafe_b64encode(_derive(secrets[0], "sandbox")).rstrip(b"=").decode()
+
+
 def new_api_key() -> str:
     return "kl_" + secrets.token_urlsafe(32)
 
