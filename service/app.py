@@ -253,6 +253,7 @@ def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metri
         authorization=authorization_for(key, clock),
         webhook_secrets=[secret.get_secret_value() for secret in settings.provider_webhook_secret],
         on_call=metrics.provider_called,
+        timeout=timedelta(seconds=settings.provider_timeout),
     )
 
 

@@ -191,12 +191,14 @@ class Deliverer:
 
     async def _attempt(self, duty: Duty) -> None:
         started_at, started = self._clock(), time.monotonic()
+        delivered = False
         try:
             reply = await self._send(duty, started_at)
+            ended_at = self._clock()
+            verdict = result(reply, attempt=duty.attempt, now=ended_at)
+            delivered = verdict.outcome is AttemptOutcome.DELIVERED
         finally:
-            self._lanes.end(duty)
-        ended_at = self._clock()
-        verdict = result(reply, attempt=duty.attempt, now=ended_at)
+            self._lanes.end(duty, delivered=delivered)
         attempt = Attempt(
             delivery_id=duty.id,
             number=duty.attempt,
@@ -209,7 +211,7 @@ class Deliverer:
         )
         kind = duty.endpoint.kind
         self._metrics.attempt_ended(kind, verdict.outcome)
-        if verdict.outcome is AttemptOutcome.DELIVERED:
+        if delivered:
             self._metrics.delivered(kind, max((ended_at - duty.created_at).total_seconds(), 0))
         log.info(
             "delivery.attempted",

@@ -10,6 +10,7 @@ from service.domain.ids import DeliveryId, EndpointId, TaskId
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
 RETRIES_AT_A_TIME: Final = 4  # of these, so that retries never starve first attempts
+BREAKS_AFTER: Final = 10  # failures in a row: from then on one attempt at a time, until one is delivered
 DEPTH: Final = 128  # duties of one endpoint held in memory; the rest waits in the database
 
 
@@ -29,11 +30,14 @@ class Lane:
         self._retries: deque[Duty] = deque()
         self._behind: dict[TaskId, deque[Duty]] = {}  # wait for an attempt of the same task to end
         self._held = 0
+        self._failures = 0
 
     def __len__(self) -> int:
         return self._held
 
     def add(self, duty: Duty) -> None:
+        if not self._held:
+            self._failures = duty.endpoint.failures  # what earlier lanes of this endpoint have seen
         self._held += 1
         task_id = duty.event.task_id
         if duty.attempt > 1:
@@ -46,7 +50,7 @@ class Lane:
             self._first.append(duty)
 
     def can_start(self) -> bool:
-        if self.active >= CONCURRENCY:
+        if self.active >= (1 if self._failures >= BREAKS_AFTER else CONCURRENCY):
             return False
         return bool(self._first) or (bool(self._retries) and self._active_retries < RETRIES_AT_A_TIME)
 
@@ -57,7 +61,8 @@ class Lane:
         self._active_retries += 1
         return self._retries.popleft()
 
-    def end(self, duty: Duty) -> None:
+    def end(self, duty: Duty, *, delivered: bool) -> None:
+        self._failures = 0 if delivered else self._failures + 1
         self.active -= 1
         self._held -= 1
         task_id = duty.event.task_id
@@ -129,12 +134,12 @@ class Lanes:
         self.startable.clear()
         return None
 
-    def end(self, duty: Duty) -> None:
+    def end(self, duty: Duty, *, delivered: bool) -> None:
         """Its attempt is over."""
         self._in_hand.discard(duty.id)
         endpoint_id = duty.endpoint.id
         lane = self._lanes[endpoint_id]
-        lane.end(duty)
+        lane.end(duty, delivered=delivered)
         if lane.overflowed and len(lane) <= DEPTH // 2:
             lane.overflowed = False
             self.on_room()

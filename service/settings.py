@@ -83,6 +83,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("KLINGEL_PROVIDER_KEY", "COMETAPI_KEY"),
         description="the provider's API key",
     )
+    provider_timeout: float = Field(60, gt=0, le=600, description="seconds for one request to the provider")
     provider_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="verifies signatures on the provider's callbacks when set; several while rotating"
     )

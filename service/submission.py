@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -178,9 +179,9 @@ class Submitter:
         for sha256, content in files.items():
             self._files.put(sha256, content)
 
-    async def remember_answer(self, key: IdempotencyKey) -> None:
-        """What the first caller under this key was told, so that the next one is told the same."""
-        await self._batcher.run(self._remember, key)
+    async def remember_answer(self, key: IdempotencyKey) -> IdempotencyKey:
+        """What everybody under this key is told from now on: this answer, or one that was remembered before it."""
+        return await self._batcher.run(self._remember, key)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -255,9 +256,15 @@ class Submitter:
         return results
 
     @staticmethod
-    async def _remember(tx: Transaction, keys: Sequence[IdempotencyKey]) -> list[None]:
+    async def _remember(tx: Transaction, keys: Sequence[IdempotencyKey]) -> list[IdempotencyKey]:
         await tasks.remember_answers(tx, keys)
-        return [None] * len(keys)
+        remembered = await tasks.idempotency_keys(tx, [(key.account_id, key.key) for key in keys])
+        found = [remembered.get((key.account_id, key.key), key) for key in keys]
+        # A key that has meanwhile come to its end may be another task's by now.
+        return [
+            one if one.task_id == key.task_id and one.answer_body is not None else key
+            for one, key in zip(found, keys, strict=True)
+        ]
 
     # Sending
 
@@ -290,13 +297,13 @@ class Submitter:
     async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[list[Task]]:
         """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there.
 
-        While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent.
+        While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent, also when
+        their own moment has come: only the first in line asks for a place.
         """
         now = self._clock()
         due = await tasks.due_to_send(tx, now=now, limit=sum(rooms))
-        first_in_line = await tasks.first_awaiting_slot(tx)
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
-        await self._publisher.record(
+        await self._end(
             tx,
             [
                 signalled(
@@ -311,10 +318,12 @@ class Submitter:
                 for task in expired
             ],
         )
+        first_in_line = await tasks.first_awaiting_slot(tx)
         held = [
             task
             for task in due
-            if not task.awaits_slot and first_in_line.get((task.provider, task.type), task.id) < task.id
+            if task.status is Status.QUEUED
+            and first_in_line.get((task.provider, task.type), task.id) < task.id
         ]
         await tasks.save(
             tx,
@@ -383,11 +392,21 @@ class Submitter:
     async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[TaskId, CreateOutcome]]) -> list[None]:
         now = self._clock()
         stored = await tasks.get_many(tx, (task_id for task_id, _ in outcomes))
-        await self._publisher.record(
-            tx, [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes]
-        )
+        await self._end(tx, [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes])
         tx.on_commit(self._wakeups.submission.notify)
         return [None] * len(outcomes)
+
+    async def _end(self, tx: Transaction, changes: Sequence[Change]) -> None:
+        """Records them. Who leaves the line without taking a place passes it on to the next."""
+        await self._publisher.record(tx, changes)
+        left = Counter(
+            (change.after.provider, change.after.type)
+            for change in changes
+            if change.transition is not None and change.after.status is Status.REJECTED
+        )
+        for (provider, type), number in left.items():
+            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
+                tx.on_commit(self._wakeups.submission.notify)
 
     async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
         """Creates that were on their way when the process died: whether the provider has them cannot be told."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -18,6 +19,7 @@ from service.streams import TooSlow
 from storage import events, tasks
 
 HEARTBEAT_S = 15
+ORDERS: Final = ("asc", "desc")
 
 
 async def of_account(request: Request[State]) -> Response:
@@ -32,7 +34,7 @@ async def of_account(request: Request[State]) -> Response:
     query = Query(request, known=("type", "order"))
     page = query.page(numeric_cursor=True)
     type = query.choice("type", list(EventType))
-    order = query.choice("order", ("asc", "desc"))
+    order = query.choice("order", ORDERS)
     query.check()
     at = None if page.cursor is None else int(page.cursor)
     async with request.state["database"].reading() as reader:

@@ -10,10 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.domain.errors import Fault, Unprocessable
+from service.domain.faults import pointer_token
 
 DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 200
-_WORD: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+LONGEST_TEXT: Final = 256
+WORD: Final = r"[A-Za-z0-9_.:-]{1,128}"
+ID_CURSOR: Final = r"[a-z]{3,4}_[0-9a-f]{32}"
+NUMERIC_CURSOR: Final = r"[0-9]{1,18}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +57,27 @@ class Query:
         limit = DEFAULT_LIMIT
         text = self._parameters.get("limit")
         if text is not None:
-            if text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= LARGEST_LIMIT:
+            if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= LARGEST_LIMIT:
                 limit = int(text)
             else:
                 self._fault("limit", f"It must be a whole number from 1 to {LARGEST_LIMIT}.")
         cursor = self._parameters.get("cursor")
-        shape = r"\d{1,18}" if numeric_cursor else r"[a-z]{3,4}_[0-9a-f]{32}"
-        if cursor is not None and not re.fullmatch(shape, cursor, re.ASCII):
+        shape = NUMERIC_CURSOR if numeric_cursor else ID_CURSOR
+        if cursor is not None and not re.fullmatch(shape, cursor):
             self._fault("cursor", "It must be the next_cursor of an earlier page.")
         return Page(limit, cursor)
 
     def word(self, name: str) -> str | None:
         """An id or a type."""
         value = self._parameters.get(name)
-        if value is not None and not _WORD.fullmatch(value):
+        if value is not None and not re.fullmatch(WORD, value):
             self._fault(name, "It has characters that none of these has.")
             return None
         return value
 
     def text(self, name: str) -> str | None:
         value = self._parameters.get(name)
-        if value is not None and (len(value) > 256 or "\0" in value):
+        if value is not None and (len(value) > LONGEST_TEXT or "\0" in value):
             self._fault(name, "It is longer than any of these can be.")
             return None
         return value
@@ -110,7 +114,7 @@ class Query:
             raise Unprocessable("The query parameters have faults.", faults=self._faults)
 
     def _fault(self, name: str, detail: str) -> None:
-        self._faults.append(Fault(f"{name}: {detail}", f"#/query/{name}"))
+        self._faults.append(Fault(f"{name}: {detail}", f"#/query/{pointer_token(name)}"))
 
 
 def read_moment(text: str) -> datetime | None:

@@ -8,6 +8,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from service.domain import errors
 from service.domain.errors import Fault, KlingelError, Unprocessable
@@ -76,12 +77,26 @@ async def on_klingel_error(request: Request[Any], error: Exception) -> Response:
 
 async def on_http_exception(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail
-    if error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}."
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible at {request.url.path}."
-    return problem(error.status_code, detail, headers=error.headers)
+    # Not `request.url`, which cannot be made of every request.
+    path = request.scope["path"]
+    match error.status_code:
+        case 404:
+            return problem(404, f"There is nothing at {path}.")
+        case 405:
+            allowed = {"allow": ", ".join(_allowed(request))}
+            return problem(405, f"{request.method} is not possible at {path}.", headers=allowed)
+        case status:
+            return problem(status, error.detail, headers=error.headers)
+
+
+def _allowed(request: Request[Any]) -> Sequence[str]:
+    """The methods of all routes to this path; Starlette itself names those of the first one only."""
+    here = (
+        route.methods or ()
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    )
+    return sorted({method for methods in here for method in methods})
 
 
 async def on_unexpected(request: Request[Any], error: Exception) -> Response:

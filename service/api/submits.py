@@ -1,7 +1,8 @@
 """The body of `POST /v1/tasks`: read whole, every fault of it told at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from math import isfinite
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ from service.domain.task_types import TASK_TYPES
 from service.submission import Draft
 
 LARGEST_METADATA: Final = 16 * 1024
+DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and parsers end at 200
 LONGEST_DEADLINE_S: Final = 30 * 24 * 3600
 
 
@@ -60,8 +62,7 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault) -> Draf
             faults += error.faults
     elif task_type is None and isinstance(name, str):
         faults.append(Fault(f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}.", "#/type"))
-    if isinstance(fields.get("metadata"), dict) and len(to_json(fields["metadata"])) > LARGEST_METADATA:
-        faults.append(Fault(f"metadata has at most {LARGEST_METADATA} bytes as JSON.", "#/metadata"))
+    faults += _metadata_faults(fields.get("metadata"))
     drafts, endpoint_faults = _read_endpoints(fields, sinks, vault)
     faults += endpoint_faults
     if faults or body is None or task_type is None or accepted is None:
@@ -74,6 +75,34 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault) -> Draf
         deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
         endpoints=drafts,
     )
+
+
+def _metadata_faults(metadata: object) -> list[Fault]:
+    """What would keep it from being told again in every answer and event."""
+    if not isinstance(metadata, dict):
+        return []
+    faults: list[str] = []
+    if len(to_json(metadata)) > LARGEST_METADATA:
+        faults.append(f"metadata has at most {LARGEST_METADATA} bytes as JSON.")
+    level: list[Any] = [metadata]
+    for _ in range(DEEPEST_METADATA):
+        level = [member for container in level for member in _members(container)]
+        if any(isinstance(member, float) and not isfinite(member) for member in level):
+            faults.append("metadata holds a number that is too large for JSON.")
+            break
+    if any(isinstance(member, (dict, list)) for member in level):
+        faults.append(f"metadata has at most {DEEPEST_METADATA} levels.")
+    return [Fault(detail, "#/metadata") for detail in faults]
+
+
+def _members(value: object) -> Iterable[Any]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def _read_endpoints(

@@ -29,6 +29,7 @@ from storage.database import Database, Reader
 from storage.tasks import IdempotencyKey, TaskFilter
 
 LARGEST_SUBMIT: Final = 64 * 1024 * 1024
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 WAITING: Final = frozenset({Status.QUEUED, Status.UNCONFIRMED})
 
 _PROBLEMS: Final = {
@@ -55,20 +56,23 @@ async def submit(request: Request[State]) -> Response:
     task = await _decided(state["database"], state["streams"], stored.task_id, patience)
     async with state["database"].reading() as reader:
         response = await _answer(request, reader, task)
-    if once is not None and stored.earlier is None:
-        await state["submitter"].remember_answer(
-            IdempotencyKey(
-                account_id=key.account_id,
-                key=once.key,
-                body_hash=once.body_hash,
-                task_id=task.id,
-                created_at=task.created_at,
-                answer_status=response.status_code,
-                # Sealed, for it may show a secret.
-                answer_body=state["vault"].seal(bytes(response.body).decode()),
-            )
-        )
-    elif stored.earlier is not None:
+    if once is None:
+        return response
+    answer = IdempotencyKey(
+        account_id=key.account_id,
+        key=once.key,
+        body_hash=once.body_hash,
+        task_id=task.id,
+        created_at=task.created_at,
+        answer_status=response.status_code,
+        # Sealed, for it may show a secret.
+        answer_body=state["vault"].seal(bytes(response.body).decode()),
+    )
+    remembered = await state["submitter"].remember_answer(answer)
+    if remembered.answer_body != answer.answer_body:
+        # Another caller under this key was answered in the meantime.
+        return _remembered(request, remembered)
+    if stored.earlier is not None:
         response.headers["idempotent-replayed"] = "true"
     return response
 
@@ -77,7 +81,7 @@ def _once(request: Request[State], body: bytes) -> Once | None:
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+    if not IDEMPOTENCY_KEY.fullmatch(key):
         raise Unprocessable(
             "The Idempotency-Key has faults.",
             faults=[Fault("1 to 255 visible ASCII characters, no spaces.", "#/headers/Idempotency-Key")],

@@ -165,3 +165,4 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)  # as every HTTP date is, also the old form that does not say so
+    return max(moment - now, timedelta(0))

@@ -1,0 +1,304 @@
+"""What answers show: the domain's views, as types from which their JSON Schemas are made.
+
+A test holds them against real answers, field by field.
+"""
+
+from typing import Annotated, Any, Final, Literal, NotRequired
+
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypeAliasType, TypedDict
+
+from service.domain.deliveries import AttemptOutcome, DeliveryStatus
+from service.domain.events import ON_ARRIVAL, EventType
+from service.domain.lifecycle import Status, Verdict
+from service.domain.task_types import TASK_TYPES
+from service.domain.tasks import OutputKind
+from service.settings import ProviderName
+from storage.keys import KeyRole
+
+
+def id_schema(prefix: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{prefix}_[0-9a-f]{{32}}$"}
+
+
+MOMENT: Final = {"type": "string", "format": "date-time", "description": "UTC, to the millisecond"}
+TASK_EVENTS: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE)
+ENDPOINT_EVENTS: Final = (EventType.ENDPOINT_DISABLED, EventType.ENDPOINT_TEST)
+
+Moment = Annotated[str, WithJsonSchema(MOMENT)]
+TaskId = Annotated[str, WithJsonSchema(id_schema("task"))]
+EventId = Annotated[str, WithJsonSchema(id_schema("evt"))]
+EndpointId = Annotated[str, WithJsonSchema(id_schema("end"))]
+DeliveryId = Annotated[str, WithJsonSchema(id_schema("dlv"))]
+CallbackId = Annotated[str, WithJsonSchema(id_schema("cbk"))]
+KeyId = Annotated[str, WithJsonSchema(id_schema("key"))]
+TaskTypeName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASK_TYPES)})]
+EventSequence = Annotated[int, Field(ge=1, description="counts a task's events from 1 without gaps")]
+Secret = Annotated[str, Field(pattern="^whsec_", description="shown this once; signs deliveries")]
+
+
+class Output(TypedDict):
+    """One thing that a task made, where the provider keeps it. What is not known is left out."""
+
+    kind: OutputKind
+    index: int
+    url: str
+    id: NotRequired[Annotated[str, Field(description="the provider's own")]]
+    duration_s: NotRequired[float]
+    watermark_url: NotRequired[str]
+    expires_at: NotRequired[Moment]
+    stored_url: NotRequired[str]
+
+
+class TaskError(TypedDict):
+    """The code is the provider's where it gave one, else Klingel's own word."""
+
+    code: str
+    message: str
+
+
+Transition = TypedDict("Transition", {"from": Status, "to": Status, "at": Moment})
+
+
+class Task(TypedDict):
+    """The same in lists and in events."""
+
+    id: TaskId
+    type: TaskTypeName
+    status: Status
+    provider: ProviderName
+    provider_task_id: str | None
+    external_task_id: Annotated[str, Field(description="the caller's, or else the task's own id")]
+    metadata: dict[str, Any]
+    parent_id: TaskId | None
+    outputs: list[Output]
+    error: TaskError | None
+    created_at: Moment
+    updated_at: Moment
+    submitted_at: Moment | None
+    finished_at: Moment | None
+    deadline_at: Moment
+    overdue_at: Moment | None
+
+
+class TaskDetail(Task):
+    """One task: also its input, Base64 pictures as references to their bytes, and its transitions."""
+
+    input: dict[str, Any]
+    transitions: list[Transition]
+
+
+class BoundEndpoint(TypedDict):
+    """An endpoint that gets the events of one task."""
+
+    id: EndpointId
+    kind: str
+    secret: Secret
+
+
+class SubmittedTask(TaskDetail):
+    """`endpoints` only where the submit bound some."""
+
+    endpoints: NotRequired[list[BoundEndpoint]]
+
+
+class RefreshedTask(TaskDetail):
+    """`refresh` says what became of the provider's answer."""
+
+    refresh: Verdict
+
+
+class Callback(TypedDict):
+    """What a provider sent, and what became of it."""
+
+    id: CallbackId
+    received_at: Moment
+    verdict: Verdict
+    reason: str | None
+    body: Annotated[str, Field(description="as it came; bytes that are no UTF-8 are replaced")]
+
+
+class Endpoint(TypedDict):
+    """Where events go, and which."""
+
+    id: EndpointId
+    task_id: Annotated[TaskId | None, Field(description="the only task whose events it gets")]
+    kind: str
+    config: Annotated[
+        dict[str, Any], Field(description="as given, but for its secret parts, which are masked")
+    ]
+    types: list[str]
+    filter: str | None
+    description: str | None
+    enabled: bool
+    disabled_reason: str | None
+    failures: Annotated[int, Field(ge=0, description="attempts that failed in a row")]
+    failing_since: Moment | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class CreatedEndpoint(Endpoint):
+    secret: Secret
+
+
+class RotatedSecret(TypedDict):
+    id: EndpointId
+    secret: Secret
+    former_secrets_end_at: Annotated[Moment, Field(description="until then both sign")]
+
+
+class _Delivery(TypedDict):
+    id: DeliveryId
+    event_id: EventId
+    event_type: EventType
+    task_id: TaskId | None
+    endpoint_id: EndpointId
+    status: DeliveryStatus
+    next_attempt_at: Moment | None
+    replay_of: DeliveryId | None
+    reason: Annotated[str | None, Field(description="how the last attempt ended")]
+    created_at: Moment
+    finished_at: Moment | None
+
+
+class Delivery(_Delivery):
+    """The duty to get one event to one endpoint."""
+
+    attempts: Annotated[int, Field(ge=0)]
+
+
+class Attempt(TypedDict):
+    number: Annotated[int, Field(ge=1)]
+    started_at: Moment
+    duration_ms: Annotated[int, Field(ge=0)]
+    status_code: Annotated[int | None, Field(description="null when there was no answer")]
+    outcome: AttemptOutcome
+    reason: str
+    response_excerpt: str
+
+
+class DeliveryDetail(_Delivery):
+    attempt_count: Annotated[int, Field(ge=0)]
+    attempts: list[Attempt]
+
+
+class SentTest(TypedDict):
+    event_id: EventId
+    delivery: Delivery
+
+
+class Replayed(TypedDict):
+    replayed: Annotated[int, Field(ge=0, description="how many deliveries were made")]
+
+
+class TaskEventData(TypedDict):
+    task: Task
+    transition: Annotated[Transition | None, Field(description="null for `task.overdue`")]
+
+
+class TaskEvent(TypedDict):
+    id: EventId
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASK_EVENTS)})]
+    timestamp: Moment
+    sequence: EventSequence
+    data: TaskEventData
+
+
+class EndpointEventData(TypedDict):
+    endpoint: Endpoint
+    message: NotRequired[str]
+
+
+class EndpointEvent(TypedDict):
+    id: EventId
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": list(ENDPOINT_EVENTS)})]
+    timestamp: Moment
+    sequence: None
+    data: EndpointEventData
+
+
+Event = TypeAliasType("Event", TaskEvent | EndpointEvent)
+
+
+class ApiKey(TypedDict):
+    id: KeyId
+    name: str
+    account: str
+    role: KeyRole
+    hint: Annotated[str, Field(description="its last four characters")]
+    created_at: Moment
+    revoked_at: Moment | None
+
+
+class CreatedApiKey(ApiKey):
+    key: Annotated[str, Field(description="shown this once")]
+
+
+class Fault(TypedDict):
+    detail: str
+    pointer: Annotated[
+        str,
+        WithJsonSchema({"type": "string", "format": "uri-reference", "pattern": "^#(/.*)?$"}),
+        Field(description="RFC 6901, in URI fragment form"),
+    ]
+
+
+class Problem(TypedDict):
+    """RFC 9457."""
+
+    type: Annotated[str, Field(description="`/problems/…`, or `about:blank` where the status says it all")]
+    title: str
+    status: int
+    detail: str
+    errors: NotRequired[Annotated[list[Fault], Field(description="every fault of the request")]]
+    task_id: NotRequired[Annotated[TaskId, Field(description="the task that is there already")]]
+    task: NotRequired[Annotated[Task, Field(description="what is kept of a refused submit")]]
+    provider_code: NotRequired[Annotated[str, Field(description="the provider's own code of its refusal")]]
+    limit_bytes: NotRequired[int]
+    retry_after_s: NotRequired[int]
+
+
+class _Page(TypedDict):
+    next_cursor: Annotated[
+        str | None, Field(description="the `cursor` of the next page; null on the last one")
+    ]
+
+
+class TaskPage(_Page):
+    items: list[Task]
+
+
+class TaskEventPage(_Page):
+    items: list[TaskEvent]
+
+
+class EventPage(_Page):
+    items: list[Event]
+
+
+class CallbackPage(_Page):
+    items: list[Callback]
+
+
+class EndpointPage(_Page):
+    items: list[Endpoint]
+
+
+class DeliveryPage(_Page):
+    items: list[Delivery]
+
+
+class ApiKeyPage(_Page):
+    items: list[ApiKey]
+
+
+class Liveness(TypedDict):
+    status: Literal["alive"]
+
+
+class Readiness(TypedDict):
+    status: Literal["ready", "not ready"]
+    checks: Annotated[
+        dict[str, str], Field(description="`ok`, or what is wrong, for each part of this process")
+    ]

@@ -1,0 +1,156 @@
+"""One example of each answer, made by the same code that makes the answers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from service.api.problems import problem_of
+from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
+from service.domain.endpoints import Endpoint
+from service.domain.errors import Fault, Unprocessable
+from service.domain.events import EventType, endpoint_event, task_event
+from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
+from service.domain.lifecycle import Status, Verdict
+from service.domain.tasks import Output, OutputKind, Task, Transition
+from service.settings import ProviderName
+from storage.keys import ApiKey, KeyRole
+from storage.tasks import StoredCallback
+
+_AT: Final = datetime(2026, 11, 22, 5, 30, tzinfo=UTC)
+_DONE: Final = _AT + timedelta(seconds=72, milliseconds=340)
+_ACCOUNT: Final = AccountId("acc_019aa93ebcc07e1186a2f0c1d2e3f401")
+_TASK: Final = TaskId("task_019aa93ebcc07e1186a2f0c1d2e3f402")
+_EVENT: Final = EventId("evt_019aa93fd7547e1186a2f0c1d2e3f403")
+_ENDPOINT: Final = EndpointId("end_019aa93ebcc07e1186a2f0c1d2e3f404")
+_DELIVERY: Final = DeliveryId("dlv_019aa93fd7547e1186a2f0c1d2e3f405")
+_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # noqa: S105 - an example
+
+_task: Final = Task(
+    id=_TASK,
+    account_id=_ACCOUNT,
+    type="kling.multi-image-to-video",
+    provider=ProviderName.COMETAPI,
+    status=Status.SUCCEEDED,
+    input={
+        "image_list": [{"image": "https://example.com/cat.png"}, {"image": "https://example.com/hat.png"}],
+        "model_name": "kling-v1-6",
+        "prompt": "The cat puts on the hat and bows",
+        "mode": "std",
+        "duration": "5",
+        "aspect_ratio": "16:9",
+    },
+    external_task_id="order-1042",
+    provider_task_id="881203390284693504",
+    metadata={"customer": "7"},
+    outputs=(
+        Output(
+            kind=OutputKind.VIDEO,
+            index=0,
+            url="https://example.com/out.mp4",
+            id="5c1d",
+            duration_s=5.1,
+            expires_at=_DONE + timedelta(days=30),
+        ),
+    ),
+    sequence=3,
+    created_at=_AT,
+    updated_at=_DONE,
+    submitted_at=_AT + timedelta(milliseconds=610),
+    finished_at=_DONE,
+    deadline_at=_AT + timedelta(hours=1),
+)
+_transition: Final = Transition(before=Status.PROCESSING, after=Status.SUCCEEDED, at=_DONE, sequence=3)
+_endpoint: Final = Endpoint(
+    id=_ENDPOINT,
+    account_id=_ACCOUNT,
+    task_id=None,
+    kind="webhook",
+    config={"url": "https://example.com/hooks/klingel", "format": "standard"},
+    description="the shop's backend",
+    created_at=_AT,
+    updated_at=_AT,
+)
+_delivery: Final = Delivery(
+    id=_DELIVERY,
+    account_id=_ACCOUNT,
+    event_id=_EVENT,
+    event_type=EventType.TASK_SUCCEEDED,
+    task_id=_TASK,
+    endpoint_id=_ENDPOINT,
+    status=DeliveryStatus.DELIVERED,
+    attempts=1,
+    next_attempt_at=None,
+    reason="answered",
+    created_at=_DONE,
+    finished_at=_DONE + timedelta(milliseconds=48),
+)
+_attempt: Final = Attempt(
+    delivery_id=_DELIVERY,
+    number=1,
+    started_at=_DONE,
+    duration_ms=46,
+    status_code=204,
+    outcome=AttemptOutcome.DELIVERED,
+    reason="answered",
+    excerpt="",
+)
+_callback: Final = StoredCallback(
+    id=CallbackId("cbk_019aa93fd7547e1186a2f0c1d2e3f406"),
+    task_id=_TASK,
+    provider=ProviderName.COMETAPI,
+    received_at=_DONE,
+    verdict=Verdict.ADVANCED,
+    reason=None,
+    body=b'{"task_id":"881203390284693504","task_status":"succeed"}',
+)
+_key: Final = ApiKey(
+    id=KeyId("key_019aa93ebcc07e1186a2f0c1d2e3f407"),
+    account_id=_ACCOUNT,
+    account_name="shop",
+    name="the shop's backend",
+    role=KeyRole.MEMBER,
+    hint="Zk3A",
+    created_at=_AT,
+)
+
+_detail: Final = _task.view() | {"input": dict(_task.input), "transitions": [_transition.view()]}
+_shown_delivery: Final = _delivery.view()
+
+# By the names of the components.
+EXAMPLES: Final[Mapping[str, Any]] = {
+    "Task": _task.view(),
+    "TaskDetail": _detail,
+    "SubmittedTask": _detail | {"endpoints": [{"id": _ENDPOINT, "kind": "webhook", "secret": _SECRET}]},
+    "RefreshedTask": _detail | {"refresh": Verdict.DUPLICATE},
+    "Callback": _callback.view(),
+    "Endpoint": _endpoint.view(),
+    "CreatedEndpoint": _endpoint.view() | {"secret": _SECRET},
+    "RotatedSecret": {
+        "id": _ENDPOINT,
+        "secret": _SECRET,
+        "former_secrets_end_at": "2026-11-23T05:30:00.000Z",
+    },
+    "Delivery": _shown_delivery,
+    "DeliveryDetail": _shown_delivery | {"attempt_count": 1, "attempts": [_attempt.view()]},
+    "SentTest": {"event_id": _EVENT, "delivery": _shown_delivery},
+    "Replayed": {"replayed": 3},
+    "TaskEvent": task_event(EventType.TASK_SUCCEEDED, _task, _transition, _DONE).content() | {"id": _EVENT},
+    "EndpointEvent": endpoint_event(
+        EventType.ENDPOINT_TEST, _ACCOUNT, {"endpoint": _endpoint.view()}, _DONE
+    ).content()
+    | {"id": _EVENT},
+    "ApiKey": _key.view(),
+    "CreatedApiKey": _key.view() | {"key": "kl_7f0v3d0nQbQ2m1pXq5h8sJtLrWyZk3A"},
+    "Problem": from_json(
+        bytes(
+            problem_of(
+                Unprocessable(
+                    "The task has faults; nothing was sent.",
+                    faults=[Fault('"prompt" is required.', "#/input/prompt")],
+                )
+            ).body
+        )
+    ),
+}

@@ -1,0 +1,466 @@
+"""What each route takes and answers, as data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from inspect import getdoc
+from typing import Any, Final
+
+from service.api import deliveries, endpoints, events, health, keys, pruning, tasks
+from service.api.description import answers
+from service.api.description.answers import id_schema
+from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
+from service.api.tasks import IDEMPOTENCY_KEY
+from service.domain import errors
+from service.domain.deliveries import DeliveryStatus
+from service.domain.errors import KlingelError
+from service.domain.events import EventType
+from service.domain.lifecycle import Status
+from service.settings import ProviderName
+
+JSON: Final = "application/json"
+STREAM: Final = "text/event-stream"
+TEXT: Final = "text/plain"
+
+
+class Tag(StrEnum):
+    TASKS = "tasks"
+    EVENTS = "events"
+    ENDPOINTS = "endpoints"
+    DELIVERIES = "deliveries"
+    KEYS = "keys"
+    PROVIDERS = "providers"
+    UPKEEP = "upkeep"
+
+
+class Access(StrEnum):
+    """Who may ask."""
+
+    ANYONE = "anyone"
+    MEMBER = "member"
+    ADMIN = "admin"
+
+
+REFUSES: Final[Mapping[Access, Sequence[type[KlingelError]]]] = {
+    Access.ANYONE: (),
+    Access.MEMBER: (errors.Unauthenticated, errors.TooManyFailures),
+    Access.ADMIN: (errors.Unauthenticated, errors.TooManyFailures, errors.Forbidden),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    Args:
+        content: by media type: a type from `answers`, a JSON Schema, or None for what has neither.
+    """
+
+    what: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def shows(shown: object, what: str = "What was asked for.", **headers: str) -> Answer:
+    return Answer(what, {JSON: shown}, {name.replace("_", "-"): text for name, text in headers.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    id: str
+    summary: str
+    description: str = ""
+    tag: Tag
+    access: Access = Access.MEMBER
+    path: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parameters: Sequence[Mapping[str, Any]] = ()
+    body: str | None = None  # a component of `schemas.body_schemas`
+    body_required: bool = True
+    answers: Mapping[int, Answer]
+    problems: Sequence[type[KlingelError]] = ()
+
+
+def _told(handler: Callable[..., Any]) -> str:
+    return getdoc(handler) or ""
+
+
+def _query(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _header(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "schema": schema, "description": description}
+
+
+def _matching(pattern: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern}$", **more}
+
+
+def _one_of(choices: type[StrEnum]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(choices)}
+
+
+def _paged(cursor: str) -> tuple[dict[str, Any], ...]:
+    limit = {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": DEFAULT_LIMIT}
+    return (
+        _query("limit", limit, "Items on a page."),
+        _query("cursor", _matching(cursor), "`next_cursor` of the page before."),
+    )
+
+
+PAGED: Final = _paged(ID_CURSOR)
+EVENTS_PAGED: Final = _paged(NUMERIC_CURSOR)
+RESUMED: Final = (
+    _header("Last-Event-ID", {"type": "string"}, "For a stream: the event after which it goes on."),
+)
+METADATA: Final = {
+    "name": "metadata",
+    "in": "query",
+    "style": "form",
+    "explode": True,
+    "schema": {
+        "type": "object",
+        "patternProperties": {"^metadata\\.": {"type": "string"}},
+        "additionalProperties": False,
+    },
+    "description": "Any number of `metadata.<name>=<value>`: tasks with these values, compared as text.",
+}
+
+TASK: Final = {"id": id_schema("task")}
+ENDPOINT: Final = {"id": id_schema("end")}
+DELIVERY: Final = {"id": id_schema("dlv")}
+KEY: Final = {"id": id_schema("key")}
+CALLBACK: Final = {
+    "provider": _one_of(ProviderName),
+    "task_id": id_schema("task"),
+    "token": {"type": "string", "description": "made from the other two and KLINGEL_SECRET"},
+}
+
+STREAMED: Final = {
+    "type": "string",
+    "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON.",
+}
+BODY_PROBLEMS: Final = (errors.InvalidRequest, errors.TooLarge, errors.Unprocessable)
+LOCATION: Final = "where it is shown"
+
+_SUBMITTED_HEADERS: Final = {
+    "Location": LOCATION,
+    "Idempotent-Replayed": "`true` where an earlier submit with this Idempotency-Key is answered again",
+    "Preference-Applied": "`respond-async` where that was asked for",
+}
+_SUBMITTED: Final = {JSON: answers.SubmittedTask}
+
+_CALLBACK: Final = Operation(
+    id="receiveCallback",
+    summary="Take a provider's callback",
+    description="For the provider alone, under the URL that a create gave it. It is kept as evidence, whatever "
+    "becomes of it.",
+    tag=Tag.PROVIDERS,
+    access=Access.ANYONE,
+    path=CALLBACK,
+    body="ProviderCallback",
+    answers={
+        200: Answer("It is on disk.", {TEXT: {"const": "ok\n"}}),
+        400: Answer("It is on disk, but says nothing of a task.", {TEXT: {"type": "string"}}),
+        404: Answer("The same for all that is unknown or forged.", {TEXT: {"const": "Not found\n"}}),
+        413: Answer("Larger than 1 MiB.", {TEXT: {"type": "string"}}),
+        429: Answer(
+            "Too many unknown URLs from this address.",
+            {TEXT: {"type": "string"}},
+            {"Retry-After": "seconds"},
+        ),
+    },
+    problems=(errors.Unavailable, errors.StorageUnavailable),
+)
+
+# By method and path, as the routes are.
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "POST /v1/tasks": Operation(
+        id="submitTask",
+        summary="Submit a task",
+        description=_told(tasks.submit),
+        tag=Tag.TASKS,
+        parameters=(
+            _header(
+                "Idempotency-Key",
+                _matching(IDEMPOTENCY_KEY.pattern),
+                "For 24 hours the same key and body get the same answer.",
+            ),
+            _header(
+                "Prefer",
+                {"type": "string", "examples": ["respond-async"]},
+                "`respond-async` waits for nothing.",
+            ),
+        ),
+        body="SubmitBody",
+        answers={
+            201: Answer("The provider has it.", _SUBMITTED, _SUBMITTED_HEADERS),
+            202: Answer("Stored; whether the provider has it is still open.", _SUBMITTED, _SUBMITTED_HEADERS),
+        },
+        problems=(
+            *BODY_PROBLEMS,
+            errors.ExternalTaskIdTaken,
+            errors.IdempotencyKeyReused,
+            errors.ProviderRefused,
+            errors.PaymentRequired,
+            errors.ProviderMisconfigured,
+            errors.Unavailable,
+        ),
+    ),
+    "GET /v1/tasks": Operation(
+        id="listTasks",
+        summary="List tasks, newest first",
+        tag=Tag.TASKS,
+        parameters=(
+            _query("status", _one_of(Status), "Only these."),
+            _query("type", _matching(WORD), "Only these."),
+            _query("external_task_id", {"type": "string", "maxLength": LONGEST_TEXT}, "Only this one."),
+            _query("created_after", answers.MOMENT, "Made then or later; RFC 3339."),
+            _query("created_before", answers.MOMENT, "Made earlier; RFC 3339."),
+            METADATA,
+            *PAGED,
+        ),
+        answers={200: shows(answers.TaskPage)},
+        problems=(errors.Unprocessable,),
+    ),
+    "GET /v1/tasks/{id}": Operation(
+        id="showTask",
+        summary="Show a task, with its input and its transitions",
+        tag=Tag.TASKS,
+        path=TASK,
+        answers={200: shows(answers.TaskDetail)},
+        problems=(errors.NotFound,),
+    ),
+    "GET /v1/tasks/{id}/events": Operation(
+        id="listTaskEvents",
+        summary="List a task's events, or follow them",
+        description=_told(events.of_task),
+        tag=Tag.TASKS,
+        path=TASK,
+        parameters=(*EVENTS_PAGED, *RESUMED),
+        answers={200: Answer("Its events.", {JSON: answers.TaskEventPage, STREAM: STREAMED})},
+        problems=(errors.NotFound, errors.Unprocessable),
+    ),
+    "GET /v1/tasks/{id}/callbacks": Operation(
+        id="listTaskCallbacks",
+        summary="List the callbacks received for a task",
+        description=_told(tasks.callbacks),
+        tag=Tag.TASKS,
+        path=TASK,
+        parameters=PAGED,
+        answers={200: shows(answers.CallbackPage)},
+        problems=(errors.NotFound, errors.Unprocessable),
+    ),
+    "POST /v1/tasks/{id}/refresh": Operation(
+        id="refreshTask",
+        summary="Ask the provider for a task's status, once",
+        description=_told(tasks.refresh),
+        tag=Tag.TASKS,
+        path=TASK,
+        answers={200: shows(answers.RefreshedTask)},
+        problems=(
+            errors.NotFound,
+            errors.TaskNotRefreshable,
+            errors.ProviderRefused,
+            errors.PaymentRequired,
+            errors.ProviderMisconfigured,
+            errors.ProviderUnavailable,
+            errors.Unavailable,
+        ),
+    ),
+    "GET /v1/events": Operation(
+        id="listEvents",
+        summary="List the account's events, or follow them",
+        description=_told(events.of_account),
+        tag=Tag.EVENTS,
+        parameters=(
+            _query("type", _one_of(EventType), "Only these."),
+            _query(
+                "order",
+                {"type": "string", "enum": list(events.ORDERS), "default": events.ORDERS[-1]},
+                "By time.",
+            ),
+            *EVENTS_PAGED,
+            *RESUMED,
+        ),
+        answers={200: Answer("The log.", {JSON: answers.EventPage, STREAM: STREAMED})},
+        problems=(errors.NotFound, errors.Unprocessable),
+    ),
+    "POST /v1/endpoints": Operation(
+        id="createEndpoint",
+        summary="Say where events go",
+        description=_told(endpoints.create),
+        tag=Tag.ENDPOINTS,
+        body="EndpointBody",
+        answers={201: shows(answers.CreatedEndpoint, "Events go there from now on.", Location=LOCATION)},
+        problems=(*BODY_PROBLEMS, errors.Unavailable),
+    ),
+    "GET /v1/endpoints": Operation(
+        id="listEndpoints",
+        summary="List endpoints, newest first",
+        description="Those bound to a task are not among them.",
+        tag=Tag.ENDPOINTS,
+        parameters=PAGED,
+        answers={200: shows(answers.EndpointPage)},
+        problems=(errors.Unprocessable,),
+    ),
+    "GET /v1/endpoints/{id}": Operation(
+        id="showEndpoint",
+        summary="Show an endpoint",
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        answers={200: shows(answers.Endpoint)},
+        problems=(errors.NotFound,),
+    ),
+    "PATCH /v1/endpoints/{id}": Operation(
+        id="updateEndpoint",
+        summary="Change an endpoint",
+        description=_told(endpoints.update),
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        body="EndpointPatch",
+        answers={200: shows(answers.Endpoint, "As it is now.")},
+        problems=(*BODY_PROBLEMS, errors.NotFound, errors.Unavailable),
+    ),
+    "DELETE /v1/endpoints/{id}": Operation(
+        id="deleteEndpoint",
+        summary="Delete an endpoint",
+        description=_told(endpoints.delete),
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        answers={204: Answer("It is gone.")},
+        problems=(errors.NotFound, errors.Unavailable),
+    ),
+    "POST /v1/endpoints/{id}/test": Operation(
+        id="testEndpoint",
+        summary="Send a test event to an endpoint",
+        description=_told(endpoints.test),
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        answers={202: shows(answers.SentTest, "It is on its way.")},
+        problems=(errors.NotFound, errors.Unavailable),
+    ),
+    "POST /v1/endpoints/{id}/rotate-secret": Operation(
+        id="rotateSecret",
+        summary="Give an endpoint a new signing secret",
+        description=_told(endpoints.rotate_secret),
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        answers={200: shows(answers.RotatedSecret, "The new secret.")},
+        problems=(errors.NotFound, errors.Unavailable),
+    ),
+    "POST /v1/endpoints/{id}/replay": Operation(
+        id="replayEndpoint",
+        summary="Deliver past events to an endpoint again",
+        description=_told(endpoints.replay),
+        tag=Tag.ENDPOINTS,
+        path=ENDPOINT,
+        body="ReplayBody",
+        answers={202: shows(answers.Replayed, "They are on their way.")},
+        problems=(*BODY_PROBLEMS, errors.NotFound, errors.Conflict, errors.Unavailable),
+    ),
+    "GET /v1/deliveries": Operation(
+        id="listDeliveries",
+        summary="List deliveries, newest first",
+        tag=Tag.DELIVERIES,
+        parameters=(
+            _query("endpoint_id", _matching(WORD), "Only those to it."),
+            _query("status", _one_of(DeliveryStatus), "Only these."),
+            _query("event_id", _matching(WORD), "Only those of it."),
+            _query("task_id", _matching(WORD), "Only those of its events."),
+            *PAGED,
+        ),
+        answers={200: shows(answers.DeliveryPage)},
+        problems=(errors.Unprocessable,),
+    ),
+    "GET /v1/deliveries/{id}": Operation(
+        id="showDelivery",
+        summary="Show a delivery, with its attempts",
+        description=_told(deliveries.show),
+        tag=Tag.DELIVERIES,
+        path=DELIVERY,
+        answers={200: shows(answers.DeliveryDetail)},
+        problems=(errors.NotFound,),
+    ),
+    "POST /v1/deliveries/{id}/replay": Operation(
+        id="replayDelivery",
+        summary="Deliver one event again",
+        description=_told(deliveries.replay),
+        tag=Tag.DELIVERIES,
+        path=DELIVERY,
+        answers={202: shows(answers.Delivery, "The new delivery.", Location=LOCATION)},
+        problems=(errors.NotFound, errors.EndpointDisabled, errors.Unavailable),
+    ),
+    "POST /v1/keys": Operation(
+        id="createKey",
+        summary="Make an API key",
+        description=_told(keys.create),
+        tag=Tag.KEYS,
+        access=Access.ADMIN,
+        body="KeyBody",
+        answers={201: shows(answers.CreatedApiKey, "The key.")},
+        problems=(*BODY_PROBLEMS, errors.Unavailable),
+    ),
+    "GET /v1/keys": Operation(
+        id="listKeys",
+        summary="List the API keys of all accounts, newest first",
+        tag=Tag.KEYS,
+        access=Access.ADMIN,
+        parameters=PAGED,
+        answers={200: shows(answers.ApiKeyPage)},
+        problems=(errors.Unprocessable,),
+    ),
+    "DELETE /v1/keys/{id}": Operation(
+        id="revokeKey",
+        summary="Revoke an API key",
+        description=_told(keys.revoke),
+        tag=Tag.KEYS,
+        access=Access.ADMIN,
+        path=KEY,
+        answers={204: Answer("It works no more.")},
+        problems=(errors.NotFound, errors.Conflict, errors.Unavailable),
+    ),
+    "POST /v1/prune": Operation(
+        id="prune",
+        summary="Forget what is older than the settings say",
+        description=_told(pruning.prune),
+        tag=Tag.UPKEEP,
+        access=Access.ADMIN,
+        answers={200: shows(dict[str, int], "How many rows of each kind.")},
+        problems=(errors.Unavailable,),
+    ),
+    "POST /callbacks/{provider}/{task_id}/{token}": _CALLBACK,
+    "POST /callbacks/{provider}/{task_id}/{token}/": replace(_CALLBACK, id="receiveCallbackAtSlash"),
+    "GET /healthz": Operation(
+        id="healthz",
+        summary="Whether this process lives",
+        tag=Tag.UPKEEP,
+        access=Access.ANYONE,
+        answers={200: shows(answers.Liveness, "It does.")},
+    ),
+    "GET /readyz": Operation(
+        id="readyz",
+        summary="Whether this process can do its work",
+        description=_told(health.readyz),
+        tag=Tag.UPKEEP,
+        access=Access.ANYONE,
+        answers={
+            200: shows(answers.Readiness, "It can."),
+            503: shows(answers.Readiness, "It cannot; `checks` says why."),
+        },
+    ),
+    "GET /metrics": Operation(
+        id="metrics",
+        summary="Prometheus metrics",
+        tag=Tag.UPKEEP,
+        access=Access.ANYONE,
+        answers={200: Answer("In the text format.", {TEXT: {"type": "string"}})},
+        problems=(errors.StorageUnavailable,),
+    ),
+    "GET /openapi.json": Operation(
+        id="describe",
+        summary="This description",
+        tag=Tag.UPKEEP,
+        access=Access.ANYONE,
+        answers={200: shows({"type": "object"}, "OpenAPI 3.1.")},
+    ),
+}

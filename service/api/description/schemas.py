@@ -1,0 +1,147 @@
+"""JSON Schemas from types and models: nothing that the code knows is written down a second time."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from service.api.description import answers
+from service.api.description.examples import EXAMPLES
+from service.api.endpoints import EndpointBody, EndpointPatch, ReplayBody
+from service.api.keys import KeyBody
+from service.api.submits import SubmitBody
+from service.domain.endpoints import is_pattern
+from service.domain.events import EventType
+from service.domain.task_types import TASK_TYPES
+
+COMPONENT: Final = "#/components/schemas/{model}"
+DEFAULT_KIND: Final[str] = EndpointBody.model_fields["kind"].default
+EVENT_PATTERNS: Final = [
+    pattern
+    for pattern in ("*", *dict.fromkeys(type.split(".")[0] + ".*" for type in EventType), *EventType)
+    if is_pattern(pattern)
+]
+
+
+class _Generator(GenerateJsonSchema):
+    """Without titles that repeat the name, and with `null` as one more type where that is all there is to say."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the base class's signature
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        if isinstance(inner.get("type"), str) and "enum" not in inner:
+            return inner | {"type": [inner["type"], "null"]}
+        return {"anyOf": [inner, {"type": "null"}]}
+
+
+def reference(name: str) -> dict[str, Any]:
+    return {"$ref": COMPONENT.format(model=name)}
+
+
+def schemas_of(shown: Iterable[Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """How each of these types is referred to, and the components that they need."""
+    referred, definitions = TypeAdapter.json_schemas(
+        [(each, "serialization", TypeAdapter(each)) for each in dict.fromkeys(shown)],
+        schema_generator=_Generator,
+        ref_template=COMPONENT,
+    )
+    components = {name: _untitled(schema) for name, schema in definitions.get("$defs", {}).items()}
+    for name, example in EXAMPLES.items():
+        components[name]["examples"] = [example]
+    return {each: schema for (each, _), schema in referred.items()}, components
+
+
+def body_schemas(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The components of what callers send.
+
+    Args:
+        configs: how each kind of endpoint is configured.
+    """
+    components: dict[str, Any] = {}
+    for config in configs.values():
+        components |= _components(config)
+    for body in (KeyBody, ReplayBody, EndpointPatch):
+        components |= _components(body)
+    components["ReplayBody"]["properties"]["since"] = answers.MOMENT | {"description": "RFC 3339"}
+    components |= _endpoint_bodies(configs)
+    components |= _submit_bodies()
+    return components
+
+
+def _endpoint_bodies(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """One schema for each kind; a change names only what changes."""
+    made: dict[str, Any] = {}
+    changes: list[dict[str, Any]] = []
+    for kind, config in configs.items():
+        body = _schema(EndpointBody)
+        body["properties"] |= {
+            "kind": {"const": kind} | ({"default": kind} if kind == DEFAULT_KIND else {}),
+            "config": reference(config.__name__),
+        }
+        _subscribes(body)
+        body["required"] = [*body.get("required", []), "config", *([] if kind == DEFAULT_KIND else ["kind"])]
+        made[f"EndpointBody.{kind}"] = body
+        change = _without_defaults(_schema(config))
+        change.pop("required", None)
+        made[f"{config.__name__}Patch"] = change | {"description": "What is not named stays as it is."}
+        changes.append(reference(f"{config.__name__}Patch"))
+    patch = _without_defaults(_schema(EndpointPatch))
+    patch["properties"]["config"] = {"anyOf": changes}
+    _subscribes(patch)
+    return made | {
+        "EndpointBody": {"oneOf": [reference(f"EndpointBody.{kind}") for kind in configs]},
+        "EndpointPatch": patch,
+    }
+
+
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    properties = {
+        name: {key: value for key, value in each.items() if key != "default"}
+        for name, each in schema["properties"].items()
+    }
+    return schema | {"properties": properties}
+
+
+def _subscribes(body: dict[str, Any]) -> None:
+    body["properties"]["types"]["items"] = {"enum": EVENT_PATTERNS}
+
+
+def _submit_bodies() -> dict[str, Any]:
+    """One schema for each type of task, told apart by `type`."""
+    made: dict[str, Any] = {}
+    for name, row in TASK_TYPES.items():
+        body = _schema(SubmitBody)
+        model = row.input_model
+        body["properties"] |= {"type": {"const": name}, "input": reference(model.__name__)}
+        body["properties"]["endpoints"]["items"] = reference("EndpointBody")
+        body["examples"] = [
+            {"type": name, "input": example} for example in _schema(model).get("examples", [])
+        ]
+        made[f"SubmitBody.{name}"] = body
+        made |= _components(model)
+    mapping = {name: COMPONENT.format(model=f"SubmitBody.{name}") for name in TASK_TYPES}
+    made["SubmitBody"] = {
+        "oneOf": [reference(f"SubmitBody.{name}") for name in TASK_TYPES],
+        "discriminator": {"propertyName": "type", "mapping": mapping},
+    }
+    return made
+
+
+def _components(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's own schema, and those that it needs, by their names."""
+    schema = model.model_json_schema(schema_generator=_Generator, ref_template=COMPONENT)
+    needed: dict[str, Any] = schema.pop("$defs", {})
+    return {name: _untitled(each) for name, each in {**needed, model.__name__: schema}.items()}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    schema: dict[str, Any] = _components(model)[model.__name__]
+    return schema
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "title"}

@@ -1,0 +1,28 @@
+"""`/openapi.json`: what this API is, for programs that read such things."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.description.document import describe
+from service.api.state import State
+
+
+def described_with(configs: Mapping[str, type[BaseModel]]) -> Callable[[Request[State]], Awaitable[Response]]:
+    """
+    Args:
+        configs: how each kind of endpoint is configured; the kinds are the composition root's to know.
+    """
+
+    @cache
+    def document() -> bytes:
+        return to_json(describe(configs))
+
+    async def openapi(request: Request[State]) -> Response:
+        return Response(document(), media_type="application/json")
+
+    return openapi
