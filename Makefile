@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test check lint format lock clean
+.PHONY: help run test lint format chaos bench-fairness lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    start Klingel on http://127.0.0.1:8000 (SQLite, sandbox provider)"
 	@echo "make test   lint, types, layers and the whole test suite"
+	@echo "make chaos  kill a running Klingel many times, and compare (minutes)"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Klingel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
@@ -31,6 +32,16 @@ run: $(VENV)/.run
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Kills a real Klingel again and again and writes what was found to docs/reliability.md.
+KILLS ?= 56
+SEED ?= 1
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --write
+
+# Measures, as ratios to a baseline of the same minutes.
+bench-fairness: $(VENV)/.test
+	$(BIN)/python -m benchmarks.fairness --write
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

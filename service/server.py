@@ -1,8 +1,10 @@
 """The guarded way in: the HTTP server with the deadlines and caps that uvicorn lacks, and how it stops."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
@@ -144,6 +146,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._on_stopping = on_stopping
         self._on_listening = on_listening
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stopping when told to is success: SIGTERM, once obeyed, is not raised again, and the exit code is 0."""
+        with super().capture_signals():
+            yield
+            self._captured_signals = [number for number in self._captured_signals if number != signal.SIGTERM]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -166,6 +166,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_sole_process(path))
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else reads prompts and results
             writer = await stack.enter_async_context(_connect(path))
             await _migrate(writer, path)
             readers = [await stack.enter_async_context(_connect(path, writes=False)) for _ in range(READERS)]
