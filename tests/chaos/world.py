@@ -158,7 +158,7 @@ class World:
 
     # Klingel's life and death
 
-    async def start(self) -> None:
+    async def start(self, **settings: str) -> None:
         if not self.port:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 self.port = probe.getsockname()[1]
@@ -173,6 +173,7 @@ class World:
             "KLINGEL_CONFIRM_AFTER": "1",
             "KLINGEL_SUBMIT_WAIT": "5",
             "KLINGEL_LOG": "json",
+            **settings,
         }
         log = (self.folder / "klingel.log").open("ab")
         self.process = subprocess.Popen(  # noqa: ASYNC220 - its end is waited for elsewhere
