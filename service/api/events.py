@@ -116,7 +116,7 @@ def _stream(
                         return
             except TooSlow:
                 yield ServerSentEvent(
-                    data="You read too slowly. Connect again with Last-Event-ID; nothing is lost.",
+                    data='{"detail": "You read too slowly. Connect again with Last-Event-ID; nothing is lost."}',
                     event="stream.dropped",
                 )
 

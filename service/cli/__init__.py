@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from service.cli import deliveries, endpoints, events, keys, server, tasks
 from service.cli.client import Refused, Unreachable
+from service.cli.listen import listen
 from service.cli.prune import prune
 from service.cli.session import Exit, Session, UsageError
 from service.cli.submit import submit
@@ -75,6 +76,19 @@ klingel watch task_0198c5… | xargs -n 1 curl -O
 for resource in (tasks, events, endpoints, deliveries, keys):
     resource.app.group = (CLIENT,)
     app.command(resource.app)
+app.command(
+    listen,
+    group=CLIENT,
+    help_epilogue="""
+**Examples**
+
+```
+klingel listen --forward-to http://localhost:3000/hook
+klingel listen --forward-to http://localhost:3000/hook --type task.succeeded --secret whsec_…
+```
+"""
+    + EXIT_CODES,
+)
 app.command(prune, group=CLIENT)
 for command in (server.serve, server.migrate, server.sandbox):
     app.command(command, group=SERVER)

@@ -154,6 +154,8 @@ class Api:
                     failures, connected = 0, True
                     for event in source.iter_sse():
                         since = event.id or since
+                        if event.event == "stream.dropped":
+                            break  # we read too slowly: what was left out comes after the reconnect
                         if event.data:  # a ping after an event comes as one with no data
                             yield json.loads(event.data)
             except httpx.TransportError as error:

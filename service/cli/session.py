@@ -52,6 +52,7 @@ class Session:
     out: Console = field(default_factory=lambda: Console(highlight=False))
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     transport: httpx.BaseTransport | None = None
+    receiver_transport: httpx.BaseTransport | None = None  # of `listen`
     sleep: Callable[[float], None] = time.sleep
 
     @cached_property
