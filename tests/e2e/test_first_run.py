@@ -36,3 +36,24 @@ def test_make_run_starts_it() -> None:
 
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.splitlines()[-1] == ".venv/bin/klingel serve"
+
+
+def test_the_readme_s_story_runs_as_it_is_written(tmp_path: Path) -> None:
+    """With free ports in place of 8000 and 9000, and the key that was printed in place of the dots."""
+    story = (ROOT / "README.md").read_text().split("## From submit to webhook", 1)[1]
+    script = story.split("```sh\n", 1)[1].split("```", 1)[0]
+    klingel_port, receiver_port = free_port(), free_port()
+    with running_klingel(
+        tmp_path, PORT=str(klingel_port), KLINGEL_ALLOW_NETWORKS="127.0.0.0/8", KLINGEL_SANDBOX_STEP="0.2"
+    ) as klingel:
+        script = (
+            script.replace("kl_...", klingel.key)
+            .replace("8000", str(klingel_port))
+            .replace("9000", str(receiver_port))
+        )
+        (tmp_path / "story.sh").write_text(f"{script}\nsleep 3\nkill %1\n")
+        told = run("bash", "story.sh", folder=tmp_path)
+    assert told.returncode == 0, told.stderr
+    rung = [json.loads(line.split(" ", 1)[1]) for line in told.stdout.splitlines() if line.startswith("evt_")]
+    assert [event["type"] for event in rung] == ["task.submitted", "task.processing", "task.succeeded"]
+    assert rung[-1]["data"]["task"]["outputs"][0]["kind"] == "video"
