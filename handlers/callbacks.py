@@ -74,7 +74,7 @@ class CallbackReceiver:
         # The token is checked also for a provider that is none, so that both take the same time.
         genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
         if provider is None or not genuine:
-            return self._turned_away(request)
+            return self.turn_away(request)
         structlog.contextvars.bind_contextvars(task_id=path["task_id"])
         try:
             body = await read_body(request, limit=LARGEST_CALLBACK)
@@ -96,8 +96,8 @@ class CallbackReceiver:
             case _:
                 return PlainTextResponse("ok\n")
 
-    def _turned_away(self, request: Request[Any]) -> Response:
-        """Only who guesses waits: a genuine URL works from any address at any time."""
+    def turn_away(self, request: Request[Any]) -> Response:
+        """For a URL that is not ours. Only who guesses waits: a genuine one works from any address at any time."""
         self._metrics.callback_received("not_found")
         if wait := math.ceil(self._guesses.wait(request)):
             return PlainTextResponse(

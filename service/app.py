@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -70,6 +71,24 @@ async def receive_callback(request: Request[AppState]) -> Response:
     return await request.state["callbacks"].receive(request)
 
 
+async def turn_callback_away(request: Request[AppState]) -> Response:
+    return request.state["callbacks"].turn_away(request)
+
+
+class Anything(Convertor[str]):
+    """As Starlette's `path`, and line breaks too."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", Anything())
+
 ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/tasks", tasks.submit, methods=["POST"]),
     Route("/v1/tasks", tasks.index, methods=["GET"]),
@@ -95,6 +114,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/prune", prune, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
+    Route("/callbacks/{rest:anything}", turn_callback_away, methods=["POST"]),
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", health.metrics, methods=["GET"]),

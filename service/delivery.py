@@ -197,6 +197,9 @@ class Deliverer:
             ended_at = self._clock()
             verdict = result(reply, attempt=duty.attempt, now=ended_at)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
+            if verdict.outcome is AttemptOutcome.GONE:
+                # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
+                self._lanes.drop(duty.endpoint.id)
         finally:
             self._lanes.end(duty, delivered=delivered)
         attempt = Attempt(
@@ -292,7 +295,9 @@ class Deliverer:
                 disabled.append((endpoint, health.disabled_reason))
         await endpoints.save_health(tx, changed, now=now)
         for endpoint, reason in disabled:
-            await deliveries.bury(tx, endpoint.id, reason=f"the endpoint was disabled: {reason}", now=now)
+            await self._publisher.bury(
+                tx, endpoint.id, reason=f"the endpoint was disabled: {reason}", now=now
+            )
             log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=reason)
         await self._publisher.publish(
             tx,

@@ -74,6 +74,19 @@ class Lane:
             else:
                 del self._behind[task_id]
 
+    def drop(self) -> list[Duty]:
+        """Forgets what is not begun, and gives it."""
+        dropped = self.waiting()
+        for duty in self._first:
+            if duty.event.task_id is not None:
+                del self._behind[duty.event.task_id]
+        self._first.clear()
+        self._retries.clear()
+        for behind in self._behind.values():  # of tasks with an attempt on its way
+            behind.clear()
+        self._held = self.active
+        return dropped
+
     def waiting(self) -> list[Duty]:
         """Not begun."""
         return [*self._first, *self._retries, *(duty for behind in self._behind.values() for duty in behind)]
@@ -125,7 +138,9 @@ class Lanes:
         """The next one to start, from the lane whose turn it is."""
         while self._turns:
             endpoint_id = self._turns.popleft()
-            lane = self._lanes[endpoint_id]
+            lane = self._lanes.get(endpoint_id)
+            if lane is None:
+                continue
             lane.queued_in_turn = False
             if lane.can_start():
                 duty = lane.start()
@@ -147,6 +162,17 @@ class Lanes:
             del self._lanes[endpoint_id]
         else:
             self._take_turn(endpoint_id)
+
+    def drop(self, endpoint_id: EndpointId) -> None:
+        """It wants no more: what is not begun is forgotten here, and is the database's business alone."""
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            return
+        self._in_hand.difference_update(duty.id for duty in lane.drop())
+        if len(lane) == 0:
+            if lane.queued_in_turn:  # else its next lane would have two turns to everybody's one
+                self._turns.remove(endpoint_id)
+            del self._lanes[endpoint_id]
 
     def waiting(self) -> list[Duty]:
         """All that is held and not begun."""

@@ -3,10 +3,12 @@
 import logging
 import sys
 from contextlib import suppress
+from datetime import datetime
 from typing import TextIO, cast
 
 import structlog
 
+from service.domain.times import rfc3339
 from service.settings import LogFormat
 
 
@@ -22,12 +24,20 @@ class _StandardError:
             sys.stderr.flush()
 
 
+def _moments_as_text(
+    _logger: object, _method: str, line: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in line.items()}
+
+
 def configure_logs(format: LogFormat | None) -> None:
     """Writes to standard error; None chooses by whether that is a terminal."""
     chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
     renderer: structlog.types.Processor
     if chosen is LogFormat.JSON:
-        processors: list[structlog.types.Processor] = [structlog.processors.dict_tracebacks]
+        # Without local variables, which hold bodies, tokens and keys.
+        transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors: list[structlog.types.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
         renderer = structlog.processors.JSONRenderer()
     else:
         processors = []
@@ -38,6 +48,7 @@ def configure_logs(format: LogFormat | None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _moments_as_text,
             *processors,
             renderer,
         ],

@@ -122,16 +122,16 @@ def check_url(url: str) -> URL:
         raise Refused("a URL has no spaces, and at most 4096 characters")
     try:
         parsed = URL(url)
-        port = parsed.port
-    except (ValueError, UnicodeError):
+        host, port = parsed.host, parsed.port
+    except ValueError:  # also of host names that no IDNA makes
         raise Refused("this is not a URL") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if parsed.scheme not in {"http", "https"} or not host:
         raise Refused("it must be an absolute http:// or https:// URL")
     if parsed.user is not None or parsed.password is not None:
         raise Refused("a user name or password does not go into a URL; use Basic auth in the configuration")
     if port is None or not 0 < port < 65536:
         raise Refused("its port is not between 1 and 65535")
-    if "%" in parsed.host:
+    if "%" in host:
         raise Refused("an address with a zone is not dialled")
     return parsed
 

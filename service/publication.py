@@ -9,7 +9,7 @@ from typing import Final
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event
-from service.domain.ids import new_delivery_id
+from service.domain.ids import EndpointId, new_delivery_id
 from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.lanes import Lanes
@@ -64,6 +64,11 @@ class Publisher:
         [delivery] = await self.schedule(tx, [(stored[0], endpoint)])
         tx.on_commit(lambda: self._streams.publish(stored))
         return delivery
+
+    async def bury(self, tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime) -> None:
+        """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane."""
+        await deliveries.bury(tx, endpoint_id, reason=reason, now=now)
+        tx.on_commit(lambda: self._lanes.drop(endpoint_id))
 
     async def schedule(
         self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, replays: Sequence[Delivery] = ()

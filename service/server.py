@@ -41,7 +41,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
-    _head_ended = False  # within the bytes that came last
+    _not_all_head = False  # of the bytes that came last, some ended a head or were a body
     _heard = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,9 +58,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._deadline is None and self._in_head:
             # Also for bytes that begin no request, such as empty lines: they end the idle time.
             self._arm(self.limits.head_s, "connection.head_too_slow")
-        self._head_ended = False
+        self._not_all_head = not self._in_head
         super().data_received(data)
-        if self._in_head and not self._head_ended and not self.transport.is_closing():
+        if self._in_head and not self._not_all_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.head_bytes:
                 self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
@@ -71,7 +71,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False
-        self._head_ended = True
+        self._not_all_head = True
         self._head_bytes = 0
         announced = next((value for name, value in self.headers if name == b"content-length"), b"")
         mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0

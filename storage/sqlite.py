@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ _PRAGMAS: Final = (
 )
 
 
+@cache
 def _load_statements() -> Mapping[str, str]:
     queries = aiosql.from_path(
         Path(str(files("storage") / "queries")), "aiosqlite", mandatory_parameters=False
@@ -232,7 +234,7 @@ async def _migrate(connection: aiosqlite.Connection, path: Path, *, up_to: int |
             "Update Klingel, or choose another database."
         )
     for number, text in migrations:
-        if version < number <= (up_to or newest):
+        if version < number <= (newest if up_to is None else up_to):
             # Both are numbers of our own; a script takes no parameters.
             applied = f"insert into migrations values ({number}, {milliseconds(utc_now())});"  # noqa: S608
             try:

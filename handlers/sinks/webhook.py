@@ -26,6 +26,7 @@ RESERVED_HEADERS: Final = frozenset(
     }
 )  # fmt: skip
 MASK: Final = "••••"
+MASKED: Final = "This stands in for a stored value, and there is none here. Give the value itself."
 READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048
 USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
@@ -61,8 +62,9 @@ class WebhookSink:
     ) -> tuple[Mapping[str, Any], str | None]:
         faults: list[Fault] = []
         if before is not None and isinstance(raw, dict):
+            kept = self._secrets(before)
             raw = (
-                {"url": before.config["url"], "format": before.config["format"]} | self._secrets(before) | raw
+                {"url": before.config["url"], "format": before.config["format"]} | kept | _unmasked(raw, kept)
             )
         config: WebhookConfig | None = None
         try:
@@ -77,6 +79,7 @@ class WebhookSink:
                 faults.append(Fault(f"The URL cannot be used: {error}.", f"{pointer}/url"))
         headers = fields.get("headers")
         faults += _header_faults(headers if isinstance(headers, dict) else {}, pointer)
+        faults += _basic_auth_faults(fields, pointer)
         if faults or config is None:
             raise InvalidFields(faults)
         public: dict[str, Any] = {"url": config.url, "format": config.format}
@@ -141,9 +144,39 @@ def _header_faults(headers: Mapping[object, object], pointer: str) -> list[Fault
             faults.append(Fault("This is no name of a header.", where))
         elif lower in RESERVED_HEADERS or lower.startswith("webhook-"):
             faults.append(Fault(f"{name} is set by Klingel itself.", where))
+        elif value == MASK:
+            faults.append(Fault(MASKED, where))
         elif isinstance(value, str) and not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
             faults.append(Fault("A header's value is one line of visible characters.", where))
     return faults
+
+
+def _basic_auth_faults(fields: Mapping[str, Any], pointer: str) -> list[Fault]:
+    headers, basic = fields.get("headers"), fields.get("basic_auth")
+    if not isinstance(basic, dict):
+        return []
+    faults: list[Fault] = []
+    if basic.get("password") == MASK:
+        faults.append(Fault(MASKED, f"{pointer}/basic_auth/password"))
+    if isinstance(headers, dict) and any(str(name).lower() == "authorization" for name in headers):
+        faults.append(
+            Fault("There is an Authorization header already: give one of them.", f"{pointer}/basic_auth")
+        )
+    return faults
+
+
+def _unmasked(raw: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it was read, sent back: what is masked in it stays as it is stored."""
+    unmasked = dict(raw)
+    headers, stored = raw.get("headers"), kept.get("headers", {})
+    if isinstance(headers, dict):
+        unmasked["headers"] = {
+            name: stored.get(name, value) if value == MASK else value for name, value in headers.items()
+        }
+    basic, kept_basic = raw.get("basic_auth"), kept.get("basic_auth")
+    if isinstance(basic, dict) and kept_basic is not None and basic == kept_basic | {"password": MASK}:
+        unmasked["basic_auth"] = kept_basic
+    return unmasked
 
 
 def _why(error: Exception) -> str:
@@ -157,6 +190,8 @@ def _why(error: Exception) -> str:
             return "the TLS handshake failed"
         case aiohttp.ClientConnectorError():
             return f"could not connect: {error.strerror or type(error.os_error).__name__}"
+        case aiohttp.InvalidURL():
+            return "its URL cannot be dialled"
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection without an answer"
         case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError():

@@ -17,7 +17,7 @@ async def readyz(request: Request[State]) -> Response:
     state = request.state
     parts = {
         "deliverer": state["deliverer"],
-        "submitter": state["submitter"],
+        "submitter": None if state["deliverer"] is None else state["submitter"],
         "deadlines": state["deadlines"],
         "retention": state["retention"],
     }

@@ -120,7 +120,7 @@ class Query:
 def read_moment(text: str) -> datetime | None:
     """RFC 3339, with an offset."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         return None
     if moment.tzinfo is None or "T" not in text.upper():

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
@@ -77,8 +77,7 @@ async def on_klingel_error(request: Request[Any], error: Exception) -> Response:
 
 async def on_http_exception(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    # Not `request.url`, which cannot be made of every request.
-    path = request.scope["path"]
+    path = request.url.path
     match error.status_code:
         case 404:
             return problem(404, f"There is nothing at {path}.")
@@ -102,11 +101,19 @@ def _allowed(request: Request[Any]) -> Sequence[str]:
 async def on_unexpected(request: Request[Any], error: Exception) -> Response:
     """Tells the client nothing of it: the traceback is in the log, under the request's id."""
     log.error("request.broke", exc_info=error)
-    return problem(500, "Klingel made a mistake. It is logged; nothing was stored half.")
+    # Answered outside of all middleware, so the id must be put on here.
+    headers = {"x-request-id": structlog.contextvars.get_contextvars().get("request_id", "")}
+    return problem(500, "Klingel made a mistake. It is logged; nothing was stored half.", headers=headers)
+
+
+async def on_hung_up(request: Request[Any], error: Exception) -> Response:
+    """The client left in the middle of its own request: nobody reads this but our log (nginx's number for it)."""
+    return Response(status_code=499)
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, Any]] = {
     KlingelError: on_klingel_error,
     HTTPException: on_http_exception,
+    ClientDisconnect: on_hung_up,
     Exception: on_unexpected,
 }

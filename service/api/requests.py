@@ -9,7 +9,8 @@ import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_TOKEN: Final = re.compile(r"^(/callbacks/[^/]+/[^/]+/).*")
+# Wherever in the path: a proxy may have put something before it.
+_TOKEN: Final = re.compile(r"(/callbacks/[^/]+/[^/]+/).*", re.DOTALL)
 
 log = structlog.get_logger()
 

@@ -30,8 +30,8 @@ class State(TypedDict):
     vault: Vault
     sinks: Mapping[str, Sink]
     providers: Mapping[str, Provider]
-    submitter: Submitter | None  # None where this process does not dispatch
-    deliverer: Deliverer | None
+    submitter: Submitter  # takes in everywhere, sends where this process dispatches
+    deliverer: Deliverer | None  # None where it does not
     deadlines: Deadlines | None
     retention: Retention | None
     metrics: Metrics

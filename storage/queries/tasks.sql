@@ -55,7 +55,10 @@ where account_id = :account_id
       select 1 from json_each(:metadata) as wanted
       where not exists (
           select 1 from json_each(tasks.metadata) as has
-          where has.key = wanted.key and cast(has.value as text) = wanted.value
+          where has.key = wanted.key
+            -- true, false and null are 1, 0 and nothing as values
+            and case when has.type in ('true', 'false', 'null') then has.type else cast(has.value as text) end
+                = wanted.value
       )
   )
 order by id desc

@@ -1,18 +1,26 @@
 """The real app over ASGI, with a far side that the test plays: a provider, and receivers on real sockets."""
 
 import asyncio
+import base64
+import io
 import json
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 from aiohttp import web
+from PIL import Image
+from starlette.types import ASGIApp
 
 from service.app import Hooks, create_app
+from service.server import make_server
 from service.settings import Settings, load_settings
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -43,7 +51,8 @@ class FakeKling:
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
         self.next_answers: list[Answer] = []
-        self.arrived = asyncio.Event()
+        self.otherwise: Answer | None = None  # once those are used up; None accepts
+        self._changed = asyncio.Condition()
 
     @property
     def creates(self) -> list[dict[str, Any]]:
@@ -57,15 +66,42 @@ class FakeKling:
         self.next_answers += answers
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self.arrived.set()
-        answer = self.next_answers.pop(0) if self.next_answers else accepted(f"88{len(self.requests):016d}")
+        async with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        answer = self.next_answers.pop(0) if self.next_answers else self.otherwise
+        if answer is None:
+            answer = accepted(f"88{len(self.requests):016d}")
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, httpx.Response):
             return answer
         made = answer(request)
         return made if isinstance(made, httpx.Response) else await made
+
+    async def until(self, number: int) -> list[dict[str, Any]]:
+        """The creates, once there are at least so many."""
+        async with asyncio.timeout(PATIENCE_S), self._changed:
+            await self._changed.wait_for(lambda: len(self.creates) >= number)
+        return self.creates
+
+
+class OpenCreate:
+    """An answer that the provider is still thinking about: the create is on the wire until `end`."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._ended = asyncio.Event()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await self._ended.wait()
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        assert isinstance(self._answer, httpx.Response)
+        return self._answer
+
+    def end(self) -> None:
+        self._ended.set()
 
 
 def accepted(provider_task_id: str) -> httpx.Response:
@@ -148,6 +184,18 @@ def picture(name: str = "a") -> str:
     return f"https://example.com/{name}.png"
 
 
+@cache
+def png(shade: int = 128, *, side: int = 300) -> bytes:
+    """A real picture, of the least size that a provider takes."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), shade).save(file, "png")
+    return file.getvalue()
+
+
+def base64_png(shade: int = 128, *, side: int = 300) -> str:
+    return base64.b64encode(png(shade, side=side)).decode()
+
+
 IMAGE_INPUT: Mapping[str, Any] = {
     "prompt": "a cat in a hat",
     "subject_image_list": [{"subject_image": picture("a")}, {"subject_image": picture("b")}],
@@ -185,6 +233,9 @@ class Klingel:
     kling: FakeKling
     receiver: Receiver
     hooks: Hooks
+    folder: Path
+    app: ASGIApp  # with its state
+    state: Mapping[str, Any]
     _committed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def submit(self, type: str = "kling.multi-image-to-image", **body: Any) -> dict[str, Any]:
@@ -197,6 +248,10 @@ class Klingel:
         assert response.status_code in {201, 202}, response.text
         task: dict[str, Any] = response.json()
         return task
+
+    async def submit_async(self, type: str = "kling.multi-image-to-image", **body: Any) -> dict[str, Any]:
+        """A task as it is stored, before its create goes out."""
+        return await self.submit(type, headers={"prefer": "respond-async"}, **body)
 
     def callback_path(self, number: int = -1) -> str:
         """The path of the callback URL that the provider was given."""
@@ -215,9 +270,42 @@ class Klingel:
         task: dict[str, Any] = response.json()
         return task
 
-    async def verdicts(self, task_id: str) -> list[str]:
+    async def tamper(self, statement: str) -> list[Any]:
+        """Runs on the connection that writes, between the app's own commits: for a test that spoils the disk."""
+        database = self.state["database"]
+        async with database._writing:
+            return list(await database._writer.execute_fetchall(statement))
+
+    def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """What is on disk, read past the app."""
+        with closing(sqlite3.connect(self.folder / "klingel.db")) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(statement, parameters)]
+
+    def row(self, task_id: str) -> dict[str, Any]:
+        """All that is stored of a task, also what nobody is shown."""
+        [row] = self.rows("select * from tasks where id = ?", task_id)
+        return row
+
+    def snapshot(self, folder: Path) -> Path:
+        """A folder as a power cut would leave it now: every commit so far, and nothing that came after."""
+        folder.mkdir()
+        with (
+            closing(sqlite3.connect(self.folder / "klingel.db")) as source,
+            closing(sqlite3.connect(folder / "klingel.db")) as target,
+        ):
+            source.backup(target)
+        if (self.folder / "inputs").exists():
+            shutil.copytree(self.folder / "inputs", folder / "inputs")
+        return folder
+
+    async def callbacks(self, task_id: str) -> list[dict[str, Any]]:
         response = await self.http.get(f"/v1/tasks/{task_id}/callbacks")
-        return [item["verdict"] for item in response.json()["items"]]
+        items: list[dict[str, Any]] = response.json()["items"]
+        return items
+
+    async def verdicts(self, task_id: str) -> list[str]:
+        return [item["verdict"] for item in await self.callbacks(task_id)]
 
     async def events(self, task_id: str) -> list[dict[str, Any]]:
         response = await self.http.get(f"/v1/tasks/{task_id}/events")
@@ -254,6 +342,16 @@ class Klingel:
                     return value
                 await self._committed.wait()
 
+    async def until_row(self, task_id: str, **columns: Any) -> dict[str, Any]:
+        """The task's row, once it has these values."""
+
+        async def reached() -> dict[str, Any] | None:
+            row = self.row(task_id)
+            return row if row | columns == row else None
+
+        row: dict[str, Any] = await self.until(reached)
+        return row
+
     async def until_status(self, task_id: str, status: str) -> dict[str, Any]:
         async def reached() -> dict[str, Any] | None:
             task = await self.task(task_id)
@@ -284,36 +382,86 @@ class Klingel:
     async def another_account(self, name: str = "other") -> AsyncIterator[httpx.AsyncClient]:
         """A client whose key belongs to another account."""
         response = await self.http.post("/v1/keys", json={"name": name, "account": name})
-        key = response.json()["key"]
-        async with httpx.AsyncClient(
-            transport=self.http._transport,
-            base_url="http://klingel.test",
-            headers={"authorization": f"Bearer {key}"},
-        ) as client:
+        async with self.client(response.json()["key"]) as client:
             yield client
+
+    def client(self, key: str | None) -> httpx.AsyncClient:
+        """Another client of this Klingel, with this key or none."""
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
+            base_url="http://klingel.test",
+            headers={} if key is None else {"authorization": f"Bearer {key}"},
+            timeout=PATIENCE_S,
+        )
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The same app behind a real server, for what never ends: over ASGI an answer is read whole."""
+        listening = asyncio.Event()
+        server = make_server(
+            self.app,
+            host="127.0.0.1",
+            port=0,
+            on_listening=listening.set,
+            on_stopping=self.hooks.stop_streams,
+        )
+        server.config.lifespan = "off"  # it is open already
+        running = asyncio.create_task(server._serve())
+        try:
+            await listening.wait()
+            port = server.servers[0].sockets[0].getsockname()[1]
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}",
+                headers={"authorization": f"Bearer {ADMIN_KEY}"},
+                timeout=PATIENCE_S,
+                trust_env=False,
+            ) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await running
+
+
+USUAL: Mapping[str, Any] = {
+    "api_key": ADMIN_KEY,
+    "secret": "a-secret-for-tests-0123456789",
+    "provider": "cometapi",
+    "KLINGEL_PROVIDER_KEY": "provider-key",
+    "public_url": "https://klingel.example.com",
+    "allow_networks": "127.0.0.0/8",
+    "submit_wait": 5,
+    "_env_file": None,
+}
+
+
+@cache
+def _usual_settings() -> Settings:
+    """Read once: most tests have no others, and reading costs more than most tests do."""
+    return load_settings(**USUAL)
 
 
 def settings_for(folder: Path, **more: Any) -> Settings:
-    values: dict[str, Any] = {
-        "data_dir": folder,
-        "api_key": ADMIN_KEY,
-        "secret": "a-secret-for-tests-0123456789",
-        "provider": "cometapi",
-        "KLINGEL_PROVIDER_KEY": "provider-key",
-        "public_url": "https://klingel.example.com",
-        "allow_networks": "127.0.0.0/8",
-        "submit_wait": 5,
-        "_env_file": None,
-    }
-    return load_settings(**(values | more))
+    if not more:
+        return _usual_settings().model_copy(update={"data_dir": folder})
+    return load_settings(**{**USUAL, "data_dir": folder, **more})
 
 
 @asynccontextmanager
 async def running_klingel(
-    folder: Path, *, clock: ManualClock | None = None, kling: FakeKling | None = None, **settings: Any
+    folder: Path,
+    *,
+    clock: ManualClock | None = None,
+    kling: FakeKling | None = None,
+    receiver: Receiver | None = None,
+    hooks: Hooks | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Klingel]:
-    """A Klingel on this folder; run it again on the same one to see it come back."""
-    clock, kling, receiver, hooks = clock or ManualClock(), kling or FakeKling(), Receiver(), Hooks()
+    """A Klingel on this folder; run it again on the same one to see it come back.
+
+    Args:
+        receiver: one that runs already and outlives this Klingel.
+    """
+    clock, kling, hooks = clock or ManualClock(), kling or FakeKling(), hooks or Hooks()
     app = create_app(
         settings_for(folder, **settings),
         provider_transport=httpx.MockTransport(kling),
@@ -321,7 +469,7 @@ async def running_klingel(
         hooks=hooks,
     )
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(receiver.running())
+        receiver = receiver or await stack.enter_async_context(Receiver().running())
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         assert hooks.wakeups is not None
         clock.on_move = hooks.wakeups.notify_all
@@ -337,7 +485,7 @@ async def running_klingel(
                 timeout=PATIENCE_S,
             )
         )
-        klingel = Klingel(http, clock, kling, receiver, hooks)
+        klingel = Klingel(http, clock, kling, receiver, hooks, folder, with_state, state)
         hooks.on_commit = klingel._committed.set
         yield klingel
 

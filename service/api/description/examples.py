@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from service.api.endpoints import ROTATION_OVERLAP
 from service.api.problems import problem_of
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
@@ -14,6 +15,7 @@ from service.domain.events import EventType, endpoint_event, task_event
 from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Task, Transition
+from service.domain.times import rfc3339
 from service.settings import ProviderName
 from storage.keys import ApiKey, KeyRole
 from storage.tasks import StoredCallback
@@ -118,7 +120,18 @@ _key: Final = ApiKey(
 _detail: Final = _task.view() | {"input": dict(_task.input), "transitions": [_transition.view()]}
 _shown_delivery: Final = _delivery.view()
 
-# By the names of the components.
+# By the names of the components; those of submits stand with the input models.
+BODY_EXAMPLES: Final[Mapping[str, Any]] = {
+    "WebhookConfig": dict(_endpoint.config),
+    "EndpointBody.webhook": {
+        "config": dict(_endpoint.config),
+        "types": [EventType.TASK_SUCCEEDED, EventType.TASK_FAILED],
+        "filter": "data.task.metadata.customer == '7'",
+    },
+    "EndpointPatch": {"enabled": False},
+    "ReplayBody": {"since": rfc3339(_AT)},
+    "KeyBody": {"name": _key.name, "account": _key.account_name},
+}
 EXAMPLES: Final[Mapping[str, Any]] = {
     "Task": _task.view(),
     "TaskDetail": _detail,
@@ -130,7 +143,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "RotatedSecret": {
         "id": _ENDPOINT,
         "secret": _SECRET,
-        "former_secrets_end_at": "2026-11-23T05:30:00.000Z",
+        "former_secrets_end_at": rfc3339(_AT + ROTATION_OVERLAP),
     },
     "Delivery": _shown_delivery,
     "DeliveryDetail": _shown_delivery | {"attempt_count": 1, "attempts": [_attempt.view()]},

@@ -8,10 +8,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from service.api.description import answers
-from service.api.description.examples import EXAMPLES
+from service.api.description.examples import BODY_EXAMPLES, EXAMPLES
 from service.api.endpoints import EndpointBody, EndpointPatch, ReplayBody
 from service.api.keys import KeyBody
-from service.api.submits import SubmitBody
+from service.api.submits import DEEPEST_METADATA, LARGEST_METADATA, SubmitBody
 from service.domain.endpoints import is_pattern
 from service.domain.events import EventType
 from service.domain.task_types import TASK_TYPES
@@ -69,6 +69,8 @@ def body_schemas(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     components["ReplayBody"]["properties"]["since"] = answers.MOMENT | {"description": "RFC 3339"}
     components |= _endpoint_bodies(configs)
     components |= _submit_bodies()
+    for name, example in BODY_EXAMPLES.items():
+        components[name]["examples"] = [example]
     return components
 
 
@@ -83,6 +85,7 @@ def _endpoint_bodies(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
             "config": reference(config.__name__),
         }
         _subscribes(body)
+        body["description"] = "Where events go, and which."
         body["required"] = [*body.get("required", []), "config", *([] if kind == DEFAULT_KIND else ["kind"])]
         made[f"EndpointBody.{kind}"] = body
         change = _without_defaults(_schema(config))
@@ -117,6 +120,10 @@ def _submit_bodies() -> dict[str, Any]:
         body = _schema(SubmitBody)
         model = row.input_model
         body["properties"] |= {"type": {"const": name}, "input": reference(model.__name__)}
+        body["properties"]["metadata"]["description"] = (
+            f"at most {LARGEST_METADATA} bytes as JSON, {DEEPEST_METADATA} levels"
+        )
+        body["description"] = "What is not given is left to Klingel or to the provider."
         body["properties"]["endpoints"]["items"] = reference("EndpointBody")
         body["examples"] = [
             {"type": name, "input": example} for example in _schema(model).get("examples", [])

@@ -1,0 +1,795 @@
+"""What is stored comes back as it was, and each question about rows finds those it asks for."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.domain.creates import Refusal
+from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
+from service.domain.endpoints import Endpoint, SealedSecret
+from service.domain.errors import StorageUnavailable
+from service.domain.events import Event, EventType, endpoint_event
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, KeyId, TaskId, new_callback_id
+from service.domain.lifecycle import Status, Verdict
+from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from storage import deliveries, endpoints, events, keys, tasks
+from storage.columns import milliseconds, moment
+from storage.deliveries import DeliveryFilter, Leased, Outcome
+from storage.endpoints import Health
+from storage.files import Files
+from storage.keys import ApiKey, KeyRole
+from storage.sqlite import SqliteDatabase, open_sqlite
+from storage.tasks import IdempotencyKey, StoredCallback, TaskFilter
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+ACCOUNT, OTHER = AccountId("acc_1"), AccountId("acc_2")
+IMAGE, VIDEO = "kling.multi-image-to-image", "kling.multi-image-to-video"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    async with open_sqlite(tmp_path / "klingel.db") as database:
+        async with database.transaction() as tx:
+            for id in (ACCOUNT, OTHER):
+                await tx.run("insert_account", id=id, name=id, created_at=0)
+        yield database
+
+
+def task(id: str = "task_1", **more: Any) -> Task:
+    """As a submit stores it."""
+    given: dict[str, Any] = {
+        "id": TaskId(id),
+        "account_id": ACCOUNT,
+        "type": IMAGE,
+        "provider": "cometapi",
+        "status": Status.QUEUED,
+        "input": {"prompt": "a cat", "n": 2, "cfg_scale": 0.5, "nested": [{"ä": None}]},
+        "external_task_id": f"external-{id}",
+        "metadata": {},
+        "created_at": NOW,
+        "updated_at": NOW,
+        "deadline_at": NOW + HOUR,
+        "next_send_at": NOW,
+    }
+    return Task(**(given | more))
+
+
+async def store(database: SqliteDatabase, *born: Task) -> None:
+    async with database.transaction() as tx:
+        await tasks.insert(tx, born)
+
+
+async def change(database: SqliteDatabase, before: Task, **changed: Any) -> Task:
+    after = replace(before, **changed)
+    async with database.transaction() as tx:
+        await tasks.save(tx, [(before, after)])
+    return after
+
+
+async def read(database: SqliteDatabase, id: str = "task_1") -> Task:
+    async with database.reading() as reader:
+        return (await tasks.get_many(reader, [TaskId(id)]))[TaskId(id)]
+
+
+def ids(found: Sequence[Any]) -> list[str]:
+    return [one.id for one in found]
+
+
+# Columns
+
+
+@pytest.mark.parametrize("microseconds", [0, 999, 1000, 999_999])
+def test_a_moment_is_kept_to_the_millisecond_rounded_down(microseconds: int) -> None:
+    at = datetime(2026, 11, 22, 12, 0, 0, microseconds, tzinfo=UTC)
+    assert moment(milliseconds(at)) == at.replace(microsecond=microseconds // 1000 * 1000)
+
+
+# Tasks
+
+
+async def test_a_task_comes_back_as_it_was_stored(database: SqliteDatabase) -> None:
+    born = task(metadata={"customer": "Zoë", "n": 1, "deep": {"list": [True, None, 1.5]}})
+    await store(database, born)
+    assert await read(database) == born
+
+
+async def test_a_task_comes_back_as_it_was_changed(database: SqliteDatabase) -> None:
+    born = task()
+    await store(database, born)
+    output = Output(
+        kind=OutputKind.VIDEO,
+        index=0,
+        url="https://cdn.example.com/a.mp4",
+        id="v-1",
+        duration_s=5.041,
+        watermark_url="https://cdn.example.com/w.mp4",
+        expires_at=NOW + 30 * 24 * HOUR,
+    )
+    after = await change(
+        database,
+        born,
+        status=Status.SUCCEEDED,
+        provider_task_id="theirs",
+        outputs=(output, Output(kind=OutputKind.IMAGE, index=1, url="https://cdn.example.com/b.png")),
+        sequence=3,
+        updated_at=NOW + SECOND,
+        submitted_at=NOW,
+        finished_at=NOW + SECOND,
+        overdue_at=NOW,
+        sends=2,
+        next_send_at=None,
+    )
+    assert await read(database) == after
+
+
+async def test_a_refusal_comes_back_with_whose_business_it_is(database: SqliteDatabase) -> None:
+    born = task()
+    await store(database, born)
+    error = TaskError("1102", "no pack left", Refusal.PAYMENT)
+    await change(database, born, status=Status.REJECTED, error=error, finished_at=NOW, next_send_at=None)
+    assert (await read(database)).error == error
+
+
+async def test_a_change_from_what_is_no_longer_there_changes_nothing(database: SqliteDatabase) -> None:
+    """Compare-and-set: who read an older row must not win."""
+    born = task()
+    await store(database, born)
+    ahead = await change(database, born, status=Status.SUBMITTED, sequence=1, next_send_at=None)
+    await change(database, born, status=Status.UNCONFIRMED, sequence=1)
+    await change(database, replace(born, status=Status.SUBMITTED), sends=9)
+    assert await read(database) == ahead
+
+
+async def test_a_task_is_somebody_elses_to_another_account(database: SqliteDatabase) -> None:
+    await store(database, task())
+    async with database.reading() as reader:
+        assert await tasks.get(reader, "task_1", account_id=OTHER) is None
+        assert await tasks.page(reader, OTHER, TaskFilter(), before_id=None, limit=9) == []
+
+
+async def test_two_tasks_of_one_account_cannot_share_an_external_id(database: SqliteDatabase) -> None:
+    await store(database, task("task_1", external_task_id="same"))
+    await store(database, task("task_2", external_task_id="same", account_id=OTHER))
+    with pytest.raises(sqlite3.IntegrityError):
+        await store(database, task("task_3", external_task_id="same"))
+    async with database.reading() as reader:
+        taken = await tasks.external_ids_taken(reader, [(ACCOUNT, "same"), (OTHER, "same"), (OTHER, "free")])
+    assert taken == {(ACCOUNT, "same"): "task_1", (OTHER, "same"): "task_2"}
+
+
+async def test_transitions_are_listed_in_their_order(database: SqliteDatabase) -> None:
+    await store(database, task())
+    steps = [
+        Transition(before=Status.QUEUED, after=Status.SUBMITTED, at=NOW, sequence=1),
+        Transition(before=Status.SUBMITTED, after=Status.FAILED, at=NOW, sequence=3),
+    ]
+    async with database.transaction() as tx:
+        await tasks.insert_transitions(tx, [(TaskId("task_1"), step) for step in reversed(steps)])
+    async with database.reading() as reader:
+        assert await tasks.transitions(reader, TaskId("task_1")) == steps
+
+
+async def test_a_list_is_newest_first_and_goes_on_where_it_ended(database: SqliteDatabase) -> None:
+    await store(database, *(task(f"task_{number}") for number in range(5)))
+    async with database.reading() as reader:
+        first = await tasks.page(reader, ACCOUNT, TaskFilter(), before_id=None, limit=3)
+        rest = await tasks.page(reader, ACCOUNT, TaskFilter(), before_id=first[-1].id, limit=3)
+    assert ids(first) == ["task_4", "task_3", "task_2"]
+    assert ids(rest) == ["task_1", "task_0"]
+
+
+TASK_FILTERS: Sequence[tuple[TaskFilter, list[str]]] = [
+    (TaskFilter(), ["task_2", "task_1"]),
+    (TaskFilter(status="queued"), ["task_1"]),
+    (TaskFilter(type=VIDEO), ["task_2"]),
+    (TaskFilter(external_task_id="external-task_1"), ["task_1"]),
+    (TaskFilter(created_after=NOW + SECOND), ["task_2"]),
+    (TaskFilter(created_before=NOW + SECOND), ["task_1"]),
+    (TaskFilter(metadata={"customer": "c-1"}), ["task_1"]),
+    (TaskFilter(metadata={"customer": "c-1", "n": "7"}), ["task_1"]),
+    (TaskFilter(metadata={"customer": "c-1", "n": "8"}), []),
+    (TaskFilter(metadata={"share": "0.5"}), ["task_1"]),
+    (TaskFilter(metadata={"draft": "true"}), ["task_1"]),
+    (TaskFilter(metadata={"draft": "false"}), ["task_2"]),
+    (TaskFilter(metadata={"draft": "1"}), []),
+    (TaskFilter(metadata={"nobody": "null"}), ["task_1"]),
+    (TaskFilter(metadata={"unknown": "null"}), []),
+    (TaskFilter(metadata={"with 'quotes'.and.dots": "%"}), ["task_1"]),
+    (TaskFilter(metadata={"with 'quotes'.and.dots": "x"}), []),
+    (TaskFilter(status="queued", type=VIDEO), []),
+]
+
+
+async def test_a_filter_finds_what_it_names(database: SqliteDatabase) -> None:
+    tags = {
+        "customer": "c-1",
+        "n": 7,
+        "share": 0.5,
+        "draft": True,
+        "nobody": None,
+        "with 'quotes'.and.dots": "%",
+    }
+    second = task("task_2", type=VIDEO, created_at=NOW + SECOND, metadata={"draft": False})
+    await store(database, task("task_1", metadata=tags), second)
+    await change(database, second, status=Status.SUBMITTED, next_send_at=None)
+    async with database.reading() as reader:
+        for wanted, found in TASK_FILTERS:
+            assert ids(await tasks.page(reader, ACCOUNT, wanted, before_id=None, limit=9)) == found, wanted
+
+
+async def test_tasks_are_counted_by_every_status(database: SqliteDatabase) -> None:
+    await store(database, task("task_1"), task("task_2"))
+    async with database.reading() as reader:
+        counted = await tasks.count_by_status(reader)
+    assert counted == {status: 2 if status is Status.QUEUED else 0 for status in Status}
+
+
+async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: SqliteDatabase) -> None:
+    later, sent = task("task_1", next_send_at=NOW + SECOND), task("task_3")
+    await store(database, later, task("task_2"), sent, task("task_4", next_send_at=None))
+    await change(database, sent, sending_since=NOW, sends=1)
+    async with database.reading() as reader:
+        assert ids(await tasks.due_to_send(reader, now=NOW, limit=9)) == ["task_2"]
+        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=9)) == ["task_2", "task_1"]
+        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=1)) == ["task_2"]
+        assert await tasks.next_send_at(reader) == NOW
+        assert ids(await tasks.interrupted_sends(reader, limit=9)) == ["task_3"]
+
+
+async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_others(
+    database: SqliteDatabase,
+) -> None:
+    born = [
+        task("task_1", type=VIDEO),
+        task("task_2"),
+        task("task_3"),
+        task("task_4", provider="kling"),
+        task("task_5"),
+    ]
+    await store(database, *born)
+    for one in born[:4]:
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    async with database.reading() as reader:
+        assert await tasks.first_awaiting_slot(reader) == {
+            ("cometapi", VIDEO): "task_1",
+            ("cometapi", IMAGE): "task_2",
+            ("kling", IMAGE): "task_4",
+        }
+    freed = []
+    for _ in range(4):
+        async with database.transaction() as tx:
+            count = await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, now=NOW + SECOND)
+        async with database.reading() as reader:
+            due = {one.id for one in await tasks.due_to_send(reader, now=NOW + SECOND, limit=9)}
+        freed.append((count, due - {"task_5"}))
+    assert freed == [
+        (1, {"task_2"}),
+        (1, {"task_2", "task_3"}),
+        (1, {"task_2", "task_3", "task_1"}),
+        (0, {"task_2", "task_3", "task_1"}),
+    ]
+
+
+async def test_a_deadline_is_due_at_its_moment_for_what_has_not_ended_and_once(
+    database: SqliteDatabase,
+) -> None:
+    ended, said, open = task("task_1"), task("task_2"), task("task_3")
+    await store(database, ended, said, open, task("task_4", deadline_at=NOW + 2 * HOUR))
+    await change(database, ended, status=Status.SUCCEEDED, finished_at=NOW, next_send_at=None)
+    await change(database, said, overdue_at=NOW, sequence=1)
+    async with database.reading() as reader:
+        assert await tasks.due_deadlines(reader, now=NOW, limit=9) == []
+        assert ids(await tasks.due_deadlines(reader, now=NOW + HOUR, limit=9)) == ["task_3"]
+        assert await tasks.next_deadline_at(reader) == NOW + HOUR
+
+
+async def test_callbacks_are_kept_byte_for_byte_in_the_order_in_which_they_came(
+    database: SqliteDatabase,
+) -> None:
+    await store(database, task())
+    came = [
+        StoredCallback(
+            id=new_callback_id(),
+            task_id=TaskId("task_1"),
+            provider="cometapi",
+            received_at=NOW,
+            verdict=verdict,
+            reason=None,
+            body=b"\xff\x00" + str(verdict).encode(),
+        )
+        for verdict in Verdict
+    ]
+    async with database.transaction() as tx:
+        await tasks.insert_callbacks(tx, came)
+    async with database.reading() as reader:
+        first = await tasks.callbacks(reader, TaskId("task_1"), after_id=None, limit=3)
+        rest = await tasks.callbacks(reader, TaskId("task_1"), after_id=first[-1].id, limit=99)
+    assert first + rest == came
+    assert came[0].view()["body"] == "\ufffd\x00advanced"
+
+
+async def test_an_idempotency_key_keeps_its_first_answer_until_it_is_taken_anew(
+    database: SqliteDatabase,
+) -> None:
+    await store(database, task("task_1"), task("task_2"))
+    key = IdempotencyKey(account_id=ACCOUNT, key="k", body_hash="h", task_id=TaskId("task_1"), created_at=NOW)
+    answered = replace(key, answer_status=201, answer_body="{}")
+
+    async def found() -> IdempotencyKey | None:
+        async with database.reading() as reader:
+            return (await tasks.idempotency_keys(reader, [(ACCOUNT, "k"), (OTHER, "k")])).get((ACCOUNT, "k"))
+
+    async with database.transaction() as tx:
+        await tasks.insert_idempotency_keys(tx, [key])
+    assert await found() == key
+    async with database.transaction() as tx:
+        await tasks.remember_answers(tx, [answered, replace(answered, answer_status=500)])
+    assert await found() == answered
+    anew = replace(key, body_hash="other", task_id=TaskId("task_2"), created_at=NOW + 25 * HOUR)
+    async with database.transaction() as tx:
+        await tasks.insert_idempotency_keys(tx, [anew])
+        await tasks.remember_answers(tx, [answered])  # the former holder's, come late
+    assert await found() == anew
+
+
+# Events
+
+
+def event(id: str, **more: Any) -> Event:
+    made = endpoint_event(EventType.ENDPOINT_TEST, ACCOUNT, {"n": 1}, NOW)
+    return replace(made, id=EventId(id), **more)
+
+
+async def test_positions_in_the_log_go_on_without_gaps_from_one_commit_to_the_next(
+    database: SqliteDatabase,
+) -> None:
+    async with database.transaction() as tx:
+        first = await events.insert(tx, [event("evt_b"), event("evt_a")])
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as tx:
+            await events.insert(tx, [event("evt_undone")])
+            raise ZeroDivisionError
+    async with database.transaction() as tx:
+        second = await events.insert(tx, [event("evt_c")])
+    assert [(one.id, one.position) for one in [*first, *second]] == [("evt_b", 1), ("evt_a", 2), ("evt_c", 3)]
+    async with database.reading() as reader:
+        assert await events.of_account(reader, ACCOUNT, after_position=0, limit=9) == [*first, *second]
+        assert await events.of_account(reader, ACCOUNT, after_position=1, limit=1) == [first[1]]
+        assert await events.latest(reader, ACCOUNT, before_position=3, limit=9) == [first[1], first[0]]
+        assert await events.by_id(reader, {first[0].id}) == {first[0].id: first[0]}
+        assert await events.last_position(reader) == 3
+
+
+async def test_an_empty_log_begins_at_nought(database: SqliteDatabase) -> None:
+    async with database.reading() as reader:
+        assert await events.last_position(reader) == 0
+        assert await events.position_before(reader, NOW) == 0
+
+
+async def test_a_log_is_read_from_an_event_of_ones_own_or_a_moment(database: SqliteDatabase) -> None:
+    async with database.transaction() as tx:
+        await events.insert(tx, [event("evt_a"), event("evt_b", at=NOW + SECOND)])
+    async with database.reading() as reader:
+        assert await events.position(reader, "evt_b", account_id=ACCOUNT) == 2
+        assert await events.position(reader, "evt_b", account_id=OTHER) is None
+        assert await events.position(reader, "evt_unknown", account_id=ACCOUNT) is None
+        assert await events.position_before(reader, NOW) == 0
+        assert await events.position_before(reader, NOW + SECOND) == 1
+        assert await events.position_before(reader, NOW + HOUR) == 2
+
+
+async def test_events_are_found_by_type_and_by_task(database: SqliteDatabase) -> None:
+    await store(database, task())
+    of_task = event("evt_t", type=EventType.TASK_SUBMITTED, task_id=TaskId("task_1"), sequence=1)
+    async with database.transaction() as tx:
+        [stored, _] = await events.insert(tx, [of_task, event("evt_e")])
+    async with database.reading() as reader:
+        assert await events.of_task(reader, TaskId("task_1"), after_position=0, limit=9) == [stored]
+        found = await events.of_account(reader, ACCOUNT, after_position=0, limit=9, type="task.submitted")
+        assert found == [stored]
+        assert await events.of_account(reader, OTHER, after_position=0, limit=9) == []
+
+
+# Endpoints
+
+
+def endpoint(id: str = "end_1", **more: Any) -> Endpoint:
+    given: dict[str, Any] = {
+        "id": EndpointId(id),
+        "account_id": ACCOUNT,
+        "task_id": None,
+        "kind": "webhook",
+        "config": {"url": "https://example.com/ü", "headers": {"X-A": "1"}},
+        "secrets": (SealedSecret("sealed", None),),
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return Endpoint(**(given | more))
+
+
+async def put(database: SqliteDatabase, *made: Endpoint) -> None:
+    async with database.transaction() as tx:
+        await endpoints.insert(tx, made)
+
+
+async def get(database: SqliteDatabase, id: str = "end_1") -> Endpoint | None:
+    async with database.reading() as reader:
+        return await endpoints.get(reader, id, account_id=ACCOUNT)
+
+
+async def test_an_endpoint_comes_back_as_it_was_made_and_changed(database: SqliteDatabase) -> None:
+    made = endpoint(credentials="sealed", filter="type", description="d", types=("task.failed", "output.*"))
+    await put(database, made)
+    assert await get(database) == made
+    changed = replace(
+        made,
+        config={},
+        credentials=None,
+        types=("*",),
+        filter=None,
+        description=None,
+        enabled=False,
+        disabled_reason="switched off",
+        secrets=(SealedSecret("new", None), SealedSecret("old", NOW + HOUR)),
+        failures=3,
+        failing_since=NOW,
+        updated_at=NOW + SECOND,
+    )
+    async with database.transaction() as tx:
+        await endpoints.save(tx, changed)
+    assert await get(database) == changed
+
+
+async def test_events_may_go_to_the_accounts_endpoints_and_to_the_tasks_own(database: SqliteDatabase) -> None:
+    await store(database, task())
+    bound = endpoint("end_2", task_id=TaskId("task_1"))
+    await put(database, endpoint("end_1"), bound, endpoint("end_3", account_id=OTHER), endpoint("end_4"))
+    async with database.transaction() as tx:
+        await endpoints.delete(tx, EndpointId("end_4"), now=NOW)
+    async with database.reading() as reader:
+        assert ids(await endpoints.of(reader, [ACCOUNT, ACCOUNT], [])) == ["end_1"]
+        assert ids(await endpoints.of(reader, [ACCOUNT], [TaskId("task_1")])) == ["end_1", "end_2"]
+        assert ids(await endpoints.of(reader, [], [TaskId("task_1")])) == ["end_2"]
+        assert await endpoints.by_id(reader, [EndpointId("end_2"), EndpointId("end_4")]) == {"end_2": bound}
+        assert ids(await endpoints.page(reader, ACCOUNT, before_id=None, limit=9)) == ["end_1"]
+        assert await endpoints.get(reader, "end_3", account_id=ACCOUNT) is None
+
+
+async def test_what_attempts_show_of_an_endpoint_leaves_a_persons_edit_alone(
+    database: SqliteDatabase,
+) -> None:
+    edited = endpoint(enabled=False, disabled_reason="switched off", description="mine")
+    await put(database, edited)
+    async with database.transaction() as tx:
+        await endpoints.save_health(
+            tx, [Health(id=edited.id, failures=2, failing_since=NOW)], now=NOW + SECOND
+        )
+    expected = replace(edited, failures=2, failing_since=NOW, updated_at=NOW + SECOND)
+    assert await get(database) == expected
+
+
+async def test_a_reason_that_attempts_give_disables(database: SqliteDatabase) -> None:
+    await put(database, endpoint())
+    gone = Health(id=EndpointId("end_1"), failures=1, failing_since=NOW, disabled_reason="gone")
+    async with database.transaction() as tx:
+        await endpoints.save_health(tx, [gone], now=NOW)
+    stored = await get(database)
+    assert stored is not None
+    assert (stored.enabled, stored.disabled_reason, stored.failures) == (False, "gone", 1)
+
+
+# Deliveries
+
+
+def delivery(id: str, event_id: str = "evt_1", **more: Any) -> Delivery:
+    given: dict[str, Any] = {
+        "id": DeliveryId(id),
+        "account_id": ACCOUNT,
+        "event_id": EventId(event_id),
+        "event_type": "endpoint.test",
+        "task_id": None,
+        "endpoint_id": EndpointId("end_1"),
+        "status": DeliveryStatus.PENDING,
+        "attempts": 0,
+        "next_attempt_at": NOW,
+        "created_at": NOW,
+    }
+    return Delivery(**(given | more))
+
+
+@pytest.fixture
+async def ready(database: SqliteDatabase) -> SqliteDatabase:
+    """With endpoints and events to speak of."""
+    await put(database, endpoint("end_1"), endpoint("end_2"))
+    async with database.transaction() as tx:
+        await events.insert(tx, [event(f"evt_{number}") for number in range(1, 6)])
+    return database
+
+
+async def deliver(database: SqliteDatabase, *born: Delivery, lease_until: datetime | None = None) -> None:
+    async with database.transaction() as tx:
+        await deliveries.insert(tx, [Leased(one, lease_until) for one in born])
+
+
+async def claim(database: SqliteDatabase, now: datetime = NOW, *, busy: Sequence[str] = ()) -> list[str]:
+    async with database.transaction() as tx:
+        claimed = await deliveries.claim_due(
+            tx, now=now, lease_until=now + HOUR, busy=[EndpointId(id) for id in busy], limit=9
+        )
+    return ids(claimed)
+
+
+async def fetch(database: SqliteDatabase, id: str) -> Delivery:
+    async with database.reading() as reader:
+        found = await deliveries.get(reader, id, account_id=ACCOUNT)
+    assert found is not None
+    return found
+
+
+def attempted(id: str, outcome: AttemptOutcome, number: int = 1) -> Attempt:
+    return Attempt(
+        delivery_id=DeliveryId(id),
+        number=number,
+        started_at=NOW,
+        duration_ms=12,
+        status_code=None if outcome is AttemptOutcome.RETRY else 200,
+        outcome=outcome,
+        reason="answered",
+        excerpt="ok \x00 ü",
+    )
+
+
+async def test_a_delivery_comes_back_as_it_was_made(ready: SqliteDatabase) -> None:
+    born, replay = delivery("dlv_1"), delivery("dlv_2", replay_of=DeliveryId("dlv_1"))
+    await deliver(ready, born, replay)
+    assert await fetch(ready, "dlv_1") == born
+    assert await fetch(ready, "dlv_2") == replay
+    async with ready.reading() as reader:
+        assert await deliveries.get(reader, "dlv_1", account_id=OTHER) is None
+
+
+async def test_one_event_is_owed_to_one_endpoint_once_but_replayed_at_will(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await deliver(ready, delivery("dlv_2"))
+    await deliver(
+        ready,
+        delivery("dlv_3", replay_of=DeliveryId("dlv_1")),
+        delivery("dlv_4", replay_of=DeliveryId("dlv_1")),
+        delivery("dlv_5", endpoint_id=EndpointId("end_2")),
+    )
+
+
+async def test_what_is_due_is_claimed_once_the_longest_due_first(ready: SqliteDatabase) -> None:
+    await deliver(
+        ready,
+        delivery("dlv_1", "evt_1", next_attempt_at=NOW + SECOND),
+        delivery("dlv_2", "evt_2"),
+        delivery("dlv_3", "evt_3", next_attempt_at=NOW + HOUR),
+        delivery("dlv_4", "evt_4", endpoint_id=EndpointId("end_2")),
+    )
+    assert await claim(ready, NOW + SECOND, busy=["end_2"]) == ["dlv_2", "dlv_1"]
+    assert await claim(ready, NOW + SECOND) == ["dlv_4"]
+    assert await claim(ready, NOW + SECOND) == []
+
+
+async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they_came(
+    ready: SqliteDatabase,
+) -> None:
+    """Within one millisecond too: a task's events go out in their order."""
+    await deliver(ready, *(delivery(f"dlv_{number}", f"evt_{number}") for number in range(1, 6)))
+    assert await claim(ready) == [f"dlv_{number}" for number in range(1, 6)]
+
+
+async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: SqliteDatabase) -> None:
+    async def next_moment(*busy: str) -> datetime | None:
+        async with ready.reading() as reader:
+            return await deliveries.next_moment(reader, busy=[EndpointId(id) for id in busy])
+
+    assert await next_moment() is None
+    await deliver(ready, delivery("dlv_1", "evt_1"), lease_until=NOW + HOUR)
+    assert await next_moment() == NOW + HOUR
+    await deliver(ready, delivery("dlv_2", "evt_2", next_attempt_at=NOW + SECOND))
+    assert await next_moment() == NOW + SECOND
+    assert await next_moment("end_1") == NOW + HOUR
+
+
+async def test_a_lease_that_ended_gives_its_delivery_back(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"), lease_until=NOW + HOUR)
+    assert await claim(ready, NOW + HOUR) == []
+    async with ready.transaction() as tx:
+        assert await deliveries.rescue(tx, now=NOW + HOUR - SECOND) == 0
+        assert await deliveries.rescue(tx, now=NOW + HOUR) == 1
+    assert await claim(ready, NOW + HOUR) == ["dlv_1"]
+
+
+async def test_every_lease_can_be_taken_from_a_process_that_is_no_more(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"), lease_until=NOW + 1000 * HOUR)
+    async with ready.transaction() as tx:
+        assert await deliveries.rescue(tx, now=datetime.max.replace(tzinfo=UTC)) == 1
+
+
+async def test_what_is_given_back_is_due_as_it_was(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"), lease_until=NOW + HOUR)
+    async with ready.transaction() as tx:
+        await deliveries.give_back(tx, [DeliveryId("dlv_1")])
+    assert await fetch(ready, "dlv_1") == delivery("dlv_1")
+    assert await claim(ready) == ["dlv_1"]
+
+
+async def test_an_attempt_leaves_its_delivery_as_it_ended_and_is_kept(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", "evt_2"), lease_until=NOW + HOUR)
+    failed, done = attempted("dlv_1", AttemptOutcome.RETRY), attempted("dlv_2", AttemptOutcome.DELIVERED)
+    async with ready.transaction() as tx:
+        await deliveries.record(
+            tx,
+            [
+                Outcome(attempt=failed, status=DeliveryStatus.PENDING, next_attempt_at=NOW + SECOND),
+                Outcome(attempt=done, status=DeliveryStatus.DELIVERED, next_attempt_at=None),
+            ],
+            now=NOW,
+        )
+    waits, ended = await fetch(ready, "dlv_1"), await fetch(ready, "dlv_2")
+    assert (waits.status, waits.attempts, waits.next_attempt_at, waits.finished_at, waits.reason) == (
+        DeliveryStatus.PENDING,
+        1,
+        NOW + SECOND,
+        None,
+        "answered",
+    )
+    assert (ended.status, ended.attempts, ended.next_attempt_at, ended.finished_at) == (
+        DeliveryStatus.DELIVERED,
+        1,
+        None,
+        NOW,
+    )
+    async with ready.reading() as reader:
+        assert await deliveries.attempts(reader, DeliveryId("dlv_1")) == [failed]
+    assert await claim(ready, NOW + SECOND) == ["dlv_1"]
+
+
+async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"), lease_until=NOW + HOUR)
+    late = Outcome(
+        attempt=attempted("dlv_1", AttemptOutcome.RETRY),
+        status=DeliveryStatus.PENDING,
+        next_attempt_at=NOW + SECOND,
+    )
+    async with ready.transaction() as tx:
+        assert await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW) == 1
+        await deliveries.record(tx, [late, late], now=NOW)
+    dead = await fetch(ready, "dlv_1")
+    assert (dead.status, dead.reason, dead.attempts) == (DeliveryStatus.DEAD, "disabled", 0)
+    async with ready.reading() as reader:
+        assert len(await deliveries.attempts(reader, dead.id)) == 1
+
+
+async def test_all_that_waits_for_an_endpoint_can_be_buried_but_one_event(ready: SqliteDatabase) -> None:
+    await deliver(
+        ready,
+        delivery("dlv_1", "evt_1"),
+        delivery("dlv_2", "evt_2"),
+        delivery("dlv_3", "evt_3", endpoint_id=EndpointId("end_2")),
+    )
+    async with ready.transaction() as tx:
+        assert await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW, but=EventId("evt_2")) == 1
+    async with ready.reading() as reader:
+        assert await deliveries.count_dead(reader) == 1
+        assert await deliveries.oldest_due(reader, now=NOW) == NOW
+        assert await deliveries.oldest_due(reader, now=NOW - SECOND) is None
+    assert (await fetch(ready, "dlv_1")).finished_at == NOW
+
+
+async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready: SqliteDatabase) -> None:
+    await deliver(
+        ready,
+        delivery("dlv_1", "evt_1", created_at=NOW - HOUR),
+        delivery("dlv_2", "evt_2"),
+        delivery("dlv_3", "evt_3"),
+    )
+    async with ready.transaction() as tx:
+        await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW)
+
+    async def failed(since: datetime, after: str = "") -> list[str]:
+        async with ready.reading() as reader:
+            return ids(
+                await deliveries.failed_since(
+                    reader, EndpointId("end_1"), since=since, after_id=after, limit=9
+                )
+            )
+
+    assert await failed(NOW - HOUR) == ["dlv_1", "dlv_2", "dlv_3"]
+    assert await failed(NOW) == ["dlv_2", "dlv_3"]
+    assert await failed(NOW, after="dlv_2") == ["dlv_3"]
+    await deliver(ready, delivery("dlv_4", "evt_2", replay_of=DeliveryId("dlv_2")))
+    assert await failed(NOW) == ["dlv_3"]
+    async with ready.reading() as reader:
+        first = await deliveries.of_events(reader, EndpointId("end_1"), [EventId("evt_2"), EventId("evt_5")])
+    assert {event_id: one.id for event_id, one in first.items()} == {"evt_2": "dlv_2"}
+
+
+DELIVERY_FILTERS: Sequence[tuple[DeliveryFilter, list[str]]] = [
+    (DeliveryFilter(), ["dlv_2", "dlv_1"]),
+    (DeliveryFilter(endpoint_id="end_2"), ["dlv_2"]),
+    (DeliveryFilter(event_id="evt_1"), ["dlv_1"]),
+    (DeliveryFilter(status="dead"), ["dlv_1"]),
+    (DeliveryFilter(task_id="task_1"), []),
+]
+
+
+async def test_deliveries_are_listed_newest_first_and_filtered(ready: SqliteDatabase) -> None:
+    await deliver(ready, delivery("dlv_1"), delivery("dlv_2", "evt_2", endpoint_id=EndpointId("end_2")))
+    async with ready.transaction() as tx:
+        await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW)
+    async with ready.reading() as reader:
+        for wanted, found in DELIVERY_FILTERS:
+            assert ids(await deliveries.page(reader, ACCOUNT, wanted, before_id=None, limit=9)) == found, (
+                wanted
+            )
+            assert await deliveries.page(reader, OTHER, wanted, before_id=None, limit=9) == []
+
+
+# Keys
+
+
+async def test_a_key_is_found_by_its_hash_until_forever_and_tells_when_it_was_revoked(
+    database: SqliteDatabase,
+) -> None:
+    async with database.transaction() as tx:
+        account_id = await keys.account(tx, "new", now=NOW)
+        assert await keys.account(tx, "new", now=NOW) == account_id
+        assert not await keys.any_admin(tx)
+        key = ApiKey(
+            id=KeyId("key_1"),
+            account_id=account_id,
+            account_name="new",
+            name="ci",
+            role=KeyRole.ADMIN,
+            hint="abcd",
+            created_at=NOW,
+        )
+        await keys.insert(tx, key, hash="h")
+        assert await keys.any_admin(tx)
+        assert await keys.by_hash(tx, "h") == await keys.get(tx, "key_1") == key
+        assert await keys.by_hash(tx, "other") is None
+        await keys.revoke(tx, "key_1", now=NOW + SECOND)
+        await keys.revoke(tx, "key_1", now=NOW + HOUR)
+        assert await keys.page(tx, before_id=None, limit=9) == [replace(key, revoked_at=NOW + SECOND)]
+        assert not await keys.any_admin(tx)
+        await keys.restore(tx, hash="h")
+        assert await keys.by_hash(tx, "h") == key
+
+
+# Files
+
+
+def test_a_file_comes_back_by_its_hash_and_the_same_content_is_one_file(tmp_path: Path) -> None:
+    files = Files(tmp_path / "inputs")
+    files.put("abcd", b"\x00content")
+    files.put("abcd", b"\x00content")
+    assert files.get("abcd") == b"\x00content"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["abcd"]
+
+
+def test_a_file_that_is_not_there_or_cannot_be_written_is_trouble_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="No such file"):
+        Files(tmp_path).get("abcd")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageUnavailable):
+        Files(tmp_path / "file").put("abcd", b"content")
+
+
+def test_callers_that_put_the_same_file_at_once_all_succeed(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: files.put("abcd", b"content"), range(8)))
+    assert files.get("abcd") == b"content"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["abcd"]

@@ -1,0 +1,681 @@
+"""`/v1/endpoints`: where events go, what is told of them, and when they are switched off."""
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.integration.klingel import (
+    IMAGE_INPUT,
+    Klingel,
+    Received,
+    Receiver,
+    callback,
+    pointers,
+    refused,
+    running_klingel,
+    succeed,
+)
+
+MASK = "••••"
+
+
+def signed_by(klingel: Klingel, received: Received, secret: str) -> bool:
+    """The library insists on the present time, and ours stands still: only the signature is compared."""
+    sent_at = klingel.clock().fromtimestamp(
+        int(received.headers["webhook-timestamp"]), klingel.clock().tzinfo
+    )
+    expected = Webhook(secret).sign(received.headers["webhook-id"], sent_at, received.body.decode())
+    return expected in received.headers["webhook-signature"].split()
+
+
+async def show(klingel: Klingel, endpoint_id: str) -> dict[str, Any]:
+    response = await klingel.http.get(f"/v1/endpoints/{endpoint_id}")
+    assert response.status_code == 200, response.text
+    endpoint: dict[str, Any] = response.json()
+    return endpoint
+
+
+async def patch(klingel: Klingel, endpoint_id: str, **changes: Any) -> dict[str, Any]:
+    response = await klingel.http.patch(f"/v1/endpoints/{endpoint_id}", json=changes)
+    assert response.status_code == 200, response.text
+    endpoint: dict[str, Any] = response.json()
+    return endpoint
+
+
+async def send_test(klingel: Klingel, endpoint_id: str) -> dict[str, Any]:
+    response = await klingel.http.post(f"/v1/endpoints/{endpoint_id}/test")
+    assert response.status_code == 202, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+# Create, list, show, change, delete
+
+
+async def test_a_new_endpoint_shows_its_secret_once(klingel: Klingel) -> None:
+    """design.md 5: `whsec_` and 32 random bytes, in the answer to the create and nowhere after."""
+    response = await klingel.http.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
+    assert response.status_code == 201
+    endpoint = response.json()
+    assert response.headers["location"] == f"/v1/endpoints/{endpoint['id']}"
+    secret = endpoint.pop("secret")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    assert endpoint == {
+        "id": endpoint["id"],
+        "task_id": None,
+        "kind": "webhook",
+        "config": {"url": klingel.receiver.url, "format": "standard"},
+        "types": ["task.*"],
+        "filter": None,
+        "description": None,
+        "enabled": True,
+        "disabled_reason": None,
+        "failures": 0,
+        "failing_since": None,
+        "created_at": "2026-11-22T12:00:00.000Z",
+        "updated_at": "2026-11-22T12:00:00.000Z",
+    }
+    assert await show(klingel, endpoint["id"]) == endpoint
+    listed = await klingel.http.get("/v1/endpoints")
+    assert listed.json() == {"items": [endpoint], "next_cursor": None}
+    assert secret not in listed.text
+
+
+async def test_endpoints_are_listed_page_by_page_newest_first(klingel: Klingel) -> None:
+    """design.md 3: `limit` and `cursor`, `items` and `next_cursor`."""
+    made = [(await klingel.endpoint(description=str(n)))["id"] for n in range(5)]
+    listed: list[str] = []
+    query: dict[str, Any] = {"limit": 2}
+    while True:
+        page = (await klingel.http.get("/v1/endpoints", params=query)).json()
+        listed += [endpoint["id"] for endpoint in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert listed == made[::-1]
+
+
+async def test_a_change_names_only_what_it_changes(klingel: Klingel) -> None:
+    """RFC 5789; `filter` and `description` may be taken away with null."""
+    endpoint = await klingel.endpoint(types=["*"], filter="data.task", description="mine")
+    del endpoint["secret"]
+    klingel.clock.advance(seconds=1)
+    changed = await patch(klingel, endpoint["id"], description=None)
+    assert changed == endpoint | {"description": None, "updated_at": "2026-11-22T12:00:01.000Z"}
+    changed = await patch(
+        klingel,
+        endpoint["id"],
+        filter=None,
+        types=["task.failed"],
+        config={"url": klingel.receiver.url + "/b"},
+    )
+    assert (changed["filter"], changed["types"]) == (None, ["task.failed"])
+    assert changed["config"] == {"url": klingel.receiver.url + "/b", "format": "standard"}
+    assert await show(klingel, endpoint["id"]) == changed
+
+
+async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(klingel: Klingel) -> None:
+    """What still waits for it becomes dead letters: nothing vanishes silently (promise 5)."""
+    endpoint = await klingel.endpoint()
+    klingel.receiver.always = 500
+    await klingel.submit()
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    path = f"/v1/endpoints/{endpoint['id']}"
+    assert (await klingel.http.delete(path)).status_code == 204
+    for again in (klingel.http.get(path), klingel.http.delete(path), klingel.http.patch(path, json={})):
+        assert (await again).status_code == 404
+    [delivery] = await klingel.deliveries()
+    assert (delivery["status"], delivery["reason"]) == ("dead", "the endpoint was deleted")
+    replay = await klingel.http.post(f"/v1/deliveries/{delivery['id']}/replay")
+    assert (replay.status_code, replay.json()["type"]) == (409, "/problems/endpoint-disabled")
+    klingel.clock.advance(days=1)
+    await klingel.submit()
+    assert len(await klingel.deliveries()) == 1
+    assert len(klingel.receiver.received) == 1
+
+
+# Faults
+
+
+async def test_all_faults_of_an_endpoint_are_told_at_once(klingel: Klingel) -> None:
+    """design.md 3, problems: the body's own, and those of its kind's configuration."""
+    body = {
+        "kind": "webhook",
+        "config": {
+            "url": "http://user:password@example.com/",
+            "headers": {
+                "Host": "example.com",
+                "Webhook-Signature": "v1,mine",
+                "x y": "1",
+                "x-line": "a\r\nb",
+                "x-number": 7,
+            },
+            "basic_auth": {"username": "a:b"},
+            "format": "yaml",
+            "colour": "red",
+        },
+        "types": ["task.*", "task.cancelled", 7],
+        "filter": "data.task[?",
+        "description": "x" * 501,
+        "enabled": "yes",
+        "secret": "hunter2",
+        "priority": 1,
+    }
+    response = await klingel.http.post("/v1/endpoints", json=body)
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == sorted(
+        [
+            "#/config/url",
+            "#/config/headers/Host",
+            "#/config/headers/Webhook-Signature",
+            "#/config/headers/x%20y",
+            "#/config/headers/x-line",
+            "#/config/headers/x-number",
+            "#/config/basic_auth/username",
+            "#/config/basic_auth/password",
+            "#/config/format",
+            "#/config/colour",
+            "#/types/1",
+            "#/types/2",
+            "#/filter",
+            "#/description",
+            "#/enabled",
+            "#/secret",
+            "#/priority",
+        ]
+    )
+    assert klingel.rows("select * from endpoints") == []
+    endpoint = await klingel.endpoint()
+    del body["kind"], body["secret"]
+    response = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json=body)
+    assert response.status_code == 422
+    assert {"#/config/url", "#/types/1", "#/filter", "#/enabled", "#/priority"} <= set(pointers(response))
+
+
+PRIVATE = [
+    "http://127.0.0.1:8080/hook",
+    "http://10.1.2.3/hook",
+    "https://192.168.1.1/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::1]/hook",
+    "http://[::ffff:10.0.0.1]/hook",
+    "http://[fd00::1]/hook",
+    "http://0.0.0.0/hook",
+]
+
+
+async def test_a_literal_private_address_is_refused_where_it_is_not_allowed(tmp_path: Path) -> None:
+    """Promise 6, guarded outgoing connections: said at once where it can be, and the way to open it with it."""
+    async with running_klingel(tmp_path, allow_networks="") as klingel:
+        for url in PRIVATE:
+            response = await klingel.http.post("/v1/endpoints", json={"config": {"url": url}})
+            assert (response.status_code, pointers(response)) == (422, ["#/config/url"]), url
+            assert "KLINGEL_ALLOW_NETWORKS" in response.json()["errors"][0]["detail"]
+            submit = await klingel.http.post(
+                "/v1/tasks",
+                json={"type": "kling.multi-image-to-image", "input": IMAGE_INPUT, "callback_url": url},
+            )
+            assert (submit.status_code, pointers(submit)) == (422, ["#/callback_url"]), url
+
+
+async def test_a_name_that_leads_to_a_private_address_is_never_dialled(tmp_path: Path) -> None:
+    """A name is judged when it is dialled, by where it leads then."""
+    async with running_klingel(tmp_path, allow_networks="") as klingel:
+        for host in ("localhost", "2130706433", "0x7f000001"):
+            endpoint = await klingel.endpoint(config={"url": klingel.receiver.url.replace("127.0.0.1", host)})
+            test = await send_test(klingel, endpoint["id"])
+            [attempt] = await klingel.until_attempts(test["delivery"]["id"], 1)
+            assert attempt["status_code"] is None, host
+            assert "not a public address" in attempt["reason"] or "cannot be dialled" in attempt["reason"]
+        assert klingel.receiver.received == []
+
+
+# Who gets what
+
+
+async def test_types_choose_by_name_and_by_family(klingel: Klingel) -> None:
+    """design.md 5, `types`."""
+    story = ["task.submitted", "task.processing", "task.succeeded"]
+    wanted = {
+        ("task.*",): story,
+        ("*",): story,
+        ("task.succeeded",): ["task.succeeded"],
+        ("task.failed", "task.processing"): ["task.processing"],
+        ("output.*", "endpoint.*"): [],
+    }
+    endpoints = {types: await klingel.endpoint(types=list(types)) for types in wanted}
+    task = await klingel.submit()
+    for body in (callback(task, "processing"), succeed(task)):
+        await klingel.call_back(body)
+    for types, endpoint in endpoints.items():
+        deliveries = await klingel.deliveries(endpoint_id=endpoint["id"])
+        assert [delivery["event_type"] for delivery in deliveries] == wanted[types]
+
+
+async def test_a_filter_chooses_by_what_the_event_says(klingel: Klingel) -> None:
+    """design.md 5: JMESPath over the whole event; one that breaks over an event lets it pass, rather than lose it."""
+    by_metadata = await klingel.endpoint(filter="data.task.metadata.customer == 'acme'")
+    by_outputs = await klingel.endpoint(filter="length(data.task.outputs) > `0`")
+    breaking = await klingel.endpoint(filter="sort_by(data.task.metadata.list, &name)")
+    for customer in ("acme", "other"):
+        task = await klingel.submit(metadata={"customer": customer, "list": [{"name": 1}, {"name": "x"}]})
+        await klingel.call_back(succeed(task))
+
+    async def got(endpoint: dict[str, Any]) -> list[str]:
+        return [one["event_type"] for one in await klingel.deliveries(endpoint_id=endpoint["id"])]
+
+    assert await got(by_metadata) == ["task.submitted", "task.succeeded"]
+    assert await got(by_outputs) == ["task.succeeded"] * 2
+    assert await got(breaking) == ["task.submitted", "task.succeeded"] * 2
+
+
+async def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(klingel: Klingel) -> None:
+    """It is asked for when an event happens, not when it is delivered."""
+    endpoint = await klingel.endpoint(enabled=False)
+    assert endpoint["disabled_reason"] == "switched off"
+    await klingel.submit()
+    assert await klingel.deliveries() == []
+    enabled = await patch(klingel, endpoint["id"], enabled=True)
+    assert (enabled["enabled"], enabled["disabled_reason"]) == (True, None)
+    await klingel.submit()
+    assert len(await klingel.deliveries()) == 1
+
+
+async def test_switching_off_turns_what_waits_into_dead_letters(klingel: Klingel) -> None:
+    """Promise 5: seen, and replayed once it is on again."""
+    endpoint = await klingel.endpoint()
+    klingel.receiver.answers(500)
+    await klingel.submit()
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    await patch(klingel, endpoint["id"], enabled=False)
+    [delivery] = await klingel.deliveries(status="dead")
+    assert delivery["reason"] == "the endpoint was switched off"
+    replay = {"since": "2026-11-22T00:00:00Z"}
+    response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=replay)
+    assert response.status_code == 409
+    await patch(klingel, endpoint["id"], enabled=True)
+    response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=replay)
+    assert (response.status_code, response.json()) == (202, {"replayed": 1})
+    await klingel.until_deliveries("dead", "delivered")
+
+
+@pytest.mark.parametrize("how", ["switched off", "deleted", "gone"])
+async def test_what_is_already_in_line_for_it_is_not_sent_either(klingel: Klingel, how: str) -> None:
+    """An endpoint that says 410, or whose owner switches it off, means all that was not begun, also what is held in
+    memory: dead letters without an attempt."""
+    gate = klingel.receiver.gate = asyncio.Event()
+    endpoint = await klingel.endpoint()
+    if how == "gone":
+        klingel.receiver.always = 410
+    for _ in range(12):
+        await klingel.submit()
+    await klingel.receiver.until(8)
+    if how == "switched off":
+        await patch(klingel, endpoint["id"], enabled=False)
+    elif how == "deleted":
+        assert (await klingel.http.delete(f"/v1/endpoints/{endpoint['id']}")).status_code == 204
+    gate.set()
+    begun, in_line = (await klingel.deliveries())[:8], (await klingel.deliveries())[8:]
+    for delivery in begun:
+        await klingel.until_attempts(delivery["id"], 1)
+    async with Receiver().running() as second:
+        other = await klingel.endpoint(config={"url": second.url})
+        await send_test(klingel, other["id"])
+        await second.until(1)  # and so would have been the four
+    assert len(klingel.receiver.received) == 8
+    for delivery in in_line:
+        shown = (await klingel.http.get(f"/v1/deliveries/{delivery['id']}")).json()
+        assert (shown["status"], shown["attempts"]) == ("dead", [])
+
+
+# The test event
+
+
+async def test_a_test_goes_the_real_way_to_this_endpoint_alone(klingel: Klingel) -> None:
+    """design.md 3: signed, logged, retried and shown like any other; whatever the endpoint has subscribed to."""
+    endpoint = await klingel.endpoint(types=["task.failed"], filter="data.task")
+    await klingel.endpoint(types=["*"])
+    klingel.receiver.answers(500, 200)
+    test = await send_test(klingel, endpoint["id"])
+    delivery_id = test["delivery"]["id"]
+    await klingel.until_attempts(delivery_id, 1)
+    klingel.clock.advance(seconds=6)
+    first, second = await klingel.receiver.until(2)
+    assert first.body == second.body
+    assert first.event["type"] == "endpoint.test"
+    assert first.event["sequence"] is None
+    assert first.event["data"]["endpoint"]["id"] == endpoint["id"]
+    assert "secret" not in first.event["data"]["endpoint"]
+    assert signed_by(klingel, first, endpoint["secret"])
+    await klingel.until_deliveries("delivered")
+    [event] = (await klingel.http.get("/v1/events")).json()["items"]
+    assert event["id"] == test["event_id"]
+
+
+# Secrets
+
+
+async def test_during_a_rotation_both_secrets_sign_for_24_hours(klingel: Klingel) -> None:
+    """design.md 5; Standard Webhooks, "Secret rotation": the receiver changes over when it likes to."""
+    endpoint = await klingel.endpoint()
+    rotated = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")
+    assert rotated.status_code == 200
+    assert rotated.json()["former_secrets_end_at"] == "2026-11-23T12:00:00.000Z"
+    new, old = rotated.json()["secret"], endpoint["secret"]
+    assert new != old
+    for number, advance in enumerate(({}, {"hours": 24, "seconds": -1}), 1):
+        klingel.clock.advance(**advance)
+        await send_test(klingel, endpoint["id"])
+        received = (await klingel.receiver.until(number))[-1]
+        assert signed_by(klingel, received, new)
+        assert signed_by(klingel, received, old)
+        assert len(received.headers["webhook-signature"].split()) == 2
+    klingel.clock.advance(seconds=1)
+    await send_test(klingel, endpoint["id"])
+    received = (await klingel.receiver.until(3))[-1]
+    assert signed_by(klingel, received, new)
+    assert not signed_by(klingel, received, old)
+
+
+async def test_two_rotations_at_once_give_two_secrets_that_both_sign(klingel: Klingel) -> None:
+    """Each caller was shown a secret, and will verify with it."""
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}/rotate-secret"
+    answers = await asyncio.gather(*(klingel.http.post(path) for _ in range(3)))
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    for secret in (endpoint["secret"], *(answer.json()["secret"] for answer in answers)):
+        assert signed_by(klingel, received, secret)
+
+
+async def test_a_secret_of_ones_own_signs(klingel: Klingel) -> None:
+    """For a receiver that has one already."""
+    secret = "whsec_" + base64.b64encode(b"x" * 24).decode()
+    endpoint = await klingel.endpoint(secret=secret)
+    assert endpoint["secret"] == secret
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    assert signed_by(klingel, received, secret)
+
+
+async def test_headers_and_basic_auth_are_sent_but_never_shown_nor_stored_readably(klingel: Klingel) -> None:
+    """Promise 6: encrypted at rest; readers see that they are there."""
+    config = {
+        "url": klingel.receiver.url,
+        "headers": {"X-Token": "t0p-s3cret", "x-other": "0th3r-s3cret"},
+        "basic_auth": {"username": "klingel", "password": "p4ssw0rd-s3cret"},
+    }
+    endpoint = await klingel.endpoint(config=config)
+    masked = {
+        "url": klingel.receiver.url,
+        "format": "standard",
+        "headers": {"X-Token": MASK, "x-other": MASK},
+        "basic_auth": {"username": "klingel", "password": MASK},
+    }
+    assert endpoint["config"] == (await show(klingel, endpoint["id"]))["config"] == masked
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    basic = base64.b64encode(b"klingel:p4ssw0rd-s3cret").decode()
+    assert received.headers["x-token"] == "t0p-s3cret"
+    assert received.headers["x-other"] == "0th3r-s3cret"
+    assert received.headers["authorization"] == f"Basic {basic}"
+    assert b"s3cret" not in received.body
+    bound = {"config": config, "secret": "whsec_" + base64.b64encode(b"s3cret-of-a-bound-endpoint").decode()}
+    await klingel.submit(endpoints=[bound], headers={"idempotency-key": "k"})
+    await klingel.until_deliveries("delivered", "delivered", "delivered")
+    stored = b"".join(path.read_bytes() for path in klingel.folder.glob("klingel.db*"))
+    for secret in (endpoint["secret"], bound["secret"]):
+        assert secret.removeprefix("whsec_").encode() not in stored
+    for secret in (b"s3cret", b"provider-key", b"an-admin-key-for-tests"):
+        assert secret not in stored
+
+
+async def test_a_configuration_that_was_read_can_be_sent_back(klingel: Klingel) -> None:
+    """A client that shows it in a form and saves it must not turn a password into dots."""
+    config = {
+        "url": klingel.receiver.url,
+        "headers": {"X-Token": "t0p-s3cret"},
+        "basic_auth": {"username": "klingel", "password": "p4ssw0rd"},
+    }
+    endpoint = await klingel.endpoint(config=config)
+    shown = (await show(klingel, endpoint["id"]))["config"]
+    changed = await patch(
+        klingel, endpoint["id"], config=shown | {"headers": {**shown["headers"], "x-new": "n3w"}}
+    )
+    assert changed["config"] == shown | {"headers": {"X-Token": MASK, "x-new": MASK}}
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    assert (received.headers["x-token"], received.headers["x-new"]) == ("t0p-s3cret", "n3w")
+    assert received.headers["authorization"] == "Basic " + base64.b64encode(b"klingel:p4ssw0rd").decode()
+    for config in ({"headers": {"x-unknown": MASK}}, {"basic_auth": {"username": "else", "password": MASK}}):
+        response = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"config": config})
+        assert response.status_code == 422
+    response = await klingel.http.post(
+        "/v1/endpoints", json={"config": {"url": klingel.receiver.url, "headers": {"x-token": MASK}}}
+    )
+    assert (response.status_code, pointers(response)) == (422, ["#/config/headers/x-token"])
+
+
+async def test_an_authorization_header_and_basic_auth_exclude_each_other(klingel: Klingel) -> None:
+    """Both would be sent, and which one counts is anybody's guess."""
+    config = {
+        "url": klingel.receiver.url,
+        "headers": {"Authorization": "Bearer x"},
+        "basic_auth": {"username": "klingel", "password": "p4ss"},
+    }
+    response = await klingel.http.post("/v1/endpoints", json={"config": config})
+    assert (response.status_code, pointers(response)) == (422, ["#/config/basic_auth"])
+
+
+async def test_credentials_can_be_changed_and_taken_away(klingel: Klingel) -> None:
+    """What a change does not name stays as it is."""
+    config = {"headers": {"x-token": "t0p"}, "basic_auth": {"username": "klingel", "password": "p4ss"}}
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url} | config)
+    changed = await patch(klingel, endpoint["id"], config={"basic_auth": None})
+    assert changed["config"] == {
+        "url": klingel.receiver.url,
+        "format": "standard",
+        "headers": {"x-token": MASK},
+    }
+    await send_test(klingel, endpoint["id"])
+    await patch(klingel, endpoint["id"], config={"headers": {}})
+    await send_test(klingel, endpoint["id"])
+    first, second = await klingel.receiver.until(2)
+    assert ("authorization" in first.headers, first.headers["x-token"]) == (False, "t0p")
+    assert "x-token" not in second.headers
+    [row] = klingel.rows("select credentials from endpoints")
+    assert row["credentials"] is None
+
+
+# Bound to one task
+
+
+async def test_endpoints_of_a_submit_get_that_tasks_events_alone(klingel: Klingel) -> None:
+    """design.md 5: from `callback_url` and `endpoints`; their secrets are in the 201, and they are not listed."""
+    async with Receiver().running() as second:
+        task = await klingel.submit(
+            callback_url=klingel.receiver.url,
+            endpoints=[
+                {"config": {"url": second.url}, "types": ["task.succeeded"], "description": "when it is done"}
+            ],
+        )
+        shown = {endpoint["id"]: endpoint for endpoint in task["endpoints"]}
+        assert len(shown) == 2
+        assert "endpoints" not in await klingel.task(task["id"])
+        assert (await klingel.http.get("/v1/endpoints")).json()["items"] == []
+        other = await klingel.submit()
+        await klingel.call_back(succeed(other))
+        await klingel.call_back(succeed(task), number=0)
+        first = await klingel.receiver.until(2)
+        assert [one.event["type"] for one in first] == ["task.submitted", "task.succeeded"]
+        [only] = await second.until(1)
+        assert only.event["data"]["task"]["id"] == task["id"]
+        for received in (*first, only):
+            [secret] = {
+                one["secret"] for one in shown.values() if signed_by(klingel, received, one["secret"])
+            }
+            assert secret
+        for endpoint_id in shown:
+            assert (await show(klingel, endpoint_id))["task_id"] == task["id"]
+        deliveries = await klingel.until_deliveries(*["delivered"] * 3)
+        assert {delivery["task_id"] for delivery in deliveries} == {task["id"]}
+
+
+async def test_a_replay_of_everything_to_a_bound_endpoint_stays_with_its_task(klingel: Klingel) -> None:
+    """design.md 5: one bound to a task gets only that task's events, also when they are replayed."""
+    task = await klingel.submit(callback_url=klingel.receiver.url)
+    await klingel.submit()
+    [endpoint] = task["endpoints"]
+    response = await klingel.http.post(
+        f"/v1/endpoints/{endpoint['id']}/replay", json={"since": "2026-11-22T00:00:00Z", "only": "all"}
+    )
+    assert response.json() == {"replayed": 1}
+    await klingel.until_deliveries("delivered", "delivered")
+    assert {one.event["data"]["task"]["id"] for one in klingel.receiver.received} == {task["id"]}
+
+
+async def test_a_refused_task_still_tells_its_endpoints(klingel: Klingel) -> None:
+    """They are there before the create goes out, so that no event is too early for them."""
+    klingel.kling.answers(refused(400, 1301))
+    response = await klingel.http.post(
+        "/v1/tasks",
+        json={
+            "type": "kling.multi-image-to-image",
+            "input": IMAGE_INPUT,
+            "callback_url": klingel.receiver.url,
+        },
+    )
+    assert response.status_code == 422
+    [received] = await klingel.receiver.until(1)
+    assert received.event["type"] == "task.rejected"
+
+
+# Replays
+
+
+async def test_a_replay_of_failures_sends_each_dead_letter_once_more(klingel: Klingel) -> None:
+    """design.md 3: `only: failed`, since a moment; one that was replayed is not replayed again."""
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}/replay"
+    klingel.receiver.answers(410)
+    await klingel.submit()
+    await klingel.until_deliveries("dead")
+    await patch(klingel, endpoint["id"], enabled=True)
+    klingel.clock.advance(hours=1)
+    klingel.receiver.answers(410)
+    await klingel.submit()
+    [late, early] = (await klingel.until_deliveries("dead", "dead"))[::-1]
+    await patch(klingel, endpoint["id"], enabled=True)
+    response = await klingel.http.post(path, json={"since": "2026-11-22T12:30:00Z"})
+    assert (response.status_code, response.json()) == (202, {"replayed": 1})
+    [*_, again] = await klingel.until_deliveries("dead", "dead", "delivered")
+    assert (again["replay_of"], again["event_id"]) == (late["id"], late["event_id"])
+    response = await klingel.http.post(path, json={"since": "2026-11-22T13:00:00+01:00", "only": "failed"})
+    assert response.json() == {"replayed": 1}
+    [*_, again] = await klingel.until_deliveries("dead", "dead", "delivered", "delivered")
+    assert again["replay_of"] == early["id"]
+    ids = [one.headers["webhook-id"] for one in klingel.receiver.received]
+    assert ids == [early["event_id"], late["event_id"], late["event_id"], early["event_id"]]
+
+
+async def test_a_replay_of_all_sends_the_log_also_of_before_the_endpoint_was_there(klingel: Klingel) -> None:
+    """design.md 3: `only: all`; what the endpoint has not subscribed to, and others' tests, stay out."""
+    tasks = [await klingel.submit() for _ in range(3)]
+    for number, task in enumerate(tasks):
+        await klingel.call_back(succeed(task), number=number)
+    elsewhere = await klingel.endpoint(types=["endpoint.*"])
+    await send_test(klingel, elsewhere["id"])
+    await klingel.receiver.until(1)
+    endpoint = await klingel.endpoint(types=["task.succeeded", "endpoint.*"])
+    path = f"/v1/endpoints/{endpoint['id']}/replay"
+    for times in (1, 2):
+        response = await klingel.http.post(path, json={"since": "2026-11-22T00:00:00Z", "only": "all"})
+        assert response.json() == {"replayed": 3}
+        await klingel.until_deliveries(*["delivered"] * 3 * times, endpoint_id=endpoint["id"])
+    sent = [one.headers["webhook-id"] for one in klingel.receiver.received[1:]]
+    events = [event["id"] for task in tasks for event in (await klingel.events(task["id"]))[1:]]
+    assert sorted(sent) == sorted(events * 2)
+    response = await klingel.http.post(path, json={"since": "2026-11-22T12:00:00.001Z", "only": "all"})
+    assert response.json() == {"replayed": 0}
+
+
+async def test_a_replay_of_more_than_a_page_is_whole(klingel: Klingel) -> None:
+    """Each page is a commit of its own."""
+    await asyncio.gather(*(klingel.submit() for _ in range(205)))
+    endpoint = await klingel.endpoint()
+    response = await klingel.http.post(
+        f"/v1/endpoints/{endpoint['id']}/replay", json={"since": "2026-11-22T00:00:00Z", "only": "all"}
+    )
+    assert response.json() == {"replayed": 205}
+    received = await klingel.receiver.until(205)
+    assert len({one.headers["webhook-id"] for one in received}) == 205
+
+
+async def test_a_replay_with_faults_is_refused(klingel: Klingel) -> None:
+    """RFC 3339 with an offset, and nothing that is not known."""
+    endpoint = await klingel.endpoint()
+    for body, pointer in (
+        ({}, "#/since"),
+        ({"since": "yesterday"}, "#/since"),
+        ({"since": "2026-11-22T00:00:00"}, "#/since"),
+        ({"since": 7, "only": "some"}, "#/only"),
+        ({"since": "2026-11-22T00:00:00Z", "until": "2026-11-23T00:00:00Z"}, "#/until"),
+    ):
+        response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=body)
+        assert response.status_code == 422, body
+        assert pointer in pointers(response), body
+
+
+# Disabled by what attempts have shown
+
+
+async def test_100_failures_in_a_row_over_a_day_disable_it_and_the_others_are_told(klingel: Klingel) -> None:
+    """design.md 5; both at once: a hundred in a minute are an outage, and two over a day are quiet nights."""
+    async with Receiver().running() as other:
+        watching = await klingel.endpoint(config={"url": other.url}, types=["endpoint.disabled"])
+        failing = await klingel.endpoint(types=["*"])
+        klingel.receiver.always = 500
+        tests = [await send_test(klingel, failing["id"]) for _ in range(99)]
+        for test in tests:
+            await klingel.until_attempts(test["delivery"]["id"], 1)
+        shown = await show(klingel, failing["id"])
+        assert (shown["failures"], shown["failing_since"]) == (99, "2026-11-22T12:00:00.000Z")
+        klingel.clock.advance(hours=23)
+        await send_test(klingel, failing["id"])
+
+        async def failures() -> bool:
+            return bool((await show(klingel, failing["id"]))["failures"] >= 199)
+
+        await klingel.until(failures)
+        assert (await show(klingel, failing["id"]))["enabled"]
+        klingel.clock.advance(hours=1)
+        [told] = await other.until(1)
+        assert told.event["type"] == "endpoint.disabled"
+        assert told.event["data"]["endpoint"]["id"] == failing["id"]
+        assert told.event["data"]["endpoint"]["enabled"] is False
+        shown = await show(klingel, failing["id"])
+        assert not shown["enabled"]
+        assert "attempts in a row failed" in shown["disabled_reason"]
+        dead = await klingel.until_deliveries(*["dead"] * 100, endpoint_id=failing["id"], limit="200")
+        assert {delivery["event_type"] for delivery in dead} == {"endpoint.test"}
+        [only] = await klingel.until_deliveries("delivered", endpoint_id=watching["id"])
+        assert only["event_id"] == told.event["id"]
+        enabled = await patch(klingel, failing["id"], enabled=True)
+        assert (enabled["failures"], enabled["failing_since"], enabled["disabled_reason"]) == (0, None, None)
+
+
+async def test_one_success_wipes_the_record_of_failures(klingel: Klingel) -> None:
+    """In a row means in a row."""
+    endpoint = await klingel.endpoint()
+    klingel.receiver.answers(500, 500, 200)
+    for number in range(1, 4):
+        test = await send_test(klingel, endpoint["id"])
+        await klingel.until_attempts(test["delivery"]["id"], 1)
+        shown = await show(klingel, endpoint["id"])
+        assert shown["failures"] == number % 3

@@ -1,0 +1,262 @@
+"""`/v1/events` and a task's own: the log, and the log as it grows."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
+
+from tests.integration.klingel import (
+    PATIENCE_S,
+    Klingel,
+    OpenCreate,
+    accepted,
+    callback,
+    pointers,
+    refused,
+    succeed,
+)
+
+STREAM = {"accept": "text/event-stream"}
+
+
+async def story(klingel: Klingel) -> dict[str, Any]:
+    """A task and its three events."""
+    task = await klingel.submit()
+    for body in (callback(task, "processing"), succeed(task)):
+        await klingel.call_back(body)
+    return task
+
+
+def ids(events: list[Any]) -> list[str]:
+    return [event["id"] for event in events]
+
+
+# The log
+
+
+async def test_the_log_of_the_account_is_read_newest_first_or_in_its_order(klingel: Klingel) -> None:
+    """For people who look at it, and for programs that follow it."""
+    tasks = [await story(klingel) for _ in range(3)]
+    order = [event["id"] for task in tasks for event in await klingel.events(task["id"])]
+    assert len(order) == 9
+    newest = (await klingel.http.get("/v1/events")).json()
+    assert (ids(newest["items"]), newest["next_cursor"]) == (order[::-1], None)
+    for direction, expected in (("asc", order), ("desc", order[::-1])):
+        found: list[str] = []
+        query: dict[str, Any] = {"order": direction, "limit": 4}
+        while True:
+            page = (await klingel.http.get("/v1/events", params=query)).json()
+            found += ids(page["items"])
+            if page["next_cursor"] is None:
+                break
+            assert len(page["items"]) == 4
+            query["cursor"] = page["next_cursor"]
+        assert found == expected
+
+
+async def test_the_log_can_be_read_by_type(klingel: Klingel) -> None:
+    """design.md 3."""
+    tasks = [await story(klingel) for _ in range(2)]
+    for order, expected in (("asc", tasks), ("desc", tasks[::-1])):
+        query = {"type": "task.succeeded", "order": order}
+        found = (await klingel.http.get("/v1/events", params=query)).json()["items"]
+        assert [event["data"]["task"]["id"] for event in found] == [task["id"] for task in expected]
+        assert {event["type"] for event in found} == {"task.succeeded"}
+
+
+async def test_the_log_of_a_task_is_read_in_its_order_page_by_page(klingel: Klingel) -> None:
+    """Its sequence counts from 1 without gaps, and each event says what has changed."""
+    await story(klingel)
+    task = await story(klingel)
+    whole = await klingel.events(task["id"])
+    assert [event["sequence"] for event in whole] == [1, 2, 3]
+    transitions = (await klingel.task(task["id"]))["transitions"]
+    assert [event["data"]["transition"] for event in whole] == transitions
+    first = (await klingel.http.get(f"/v1/tasks/{task['id']}/events", params={"limit": 2})).json()
+    query = {"limit": 2, "cursor": first["next_cursor"]}
+    rest = (await klingel.http.get(f"/v1/tasks/{task['id']}/events", params=query)).json()
+    assert first["items"] + rest["items"] == whole
+    assert rest["next_cursor"] is None
+
+
+async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
+    """design.md 3, problems."""
+    query = {"limit": "201", "cursor": "evt_1", "type": "task.lost", "order": "up", "since": "now"}
+    response = await klingel.http.get("/v1/events", params=query)
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == [
+        f"#/query/{name}" for name in ("cursor", "limit", "order", "since", "type")
+    ]
+
+
+# A stream that ends
+
+
+async def stream(klingel: Klingel, task_id: str, **headers: str) -> list[ServerSentEvent]:
+    """All of a stream that ends by itself."""
+    response = await klingel.http.get(f"/v1/tasks/{task_id}/events", headers=STREAM | headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    return [event async for event in EventSource(response).aiter_sse()]
+
+
+async def test_a_tasks_stream_tells_its_story_and_ends(klingel: Klingel) -> None:
+    """design.md 3: ends after the terminal event; each carries its id, its type, and the event as it is delivered."""
+    await story(klingel)
+    task = await story(klingel)
+    told = await stream(klingel, task["id"])
+    log = await klingel.events(task["id"])
+    assert [json.loads(one.data) for one in told] == log
+    assert [one.id for one in told] == ids(log)
+    assert [one.event for one in told] == ["task.submitted", "task.processing", "task.succeeded"]
+
+
+async def test_a_rejected_tasks_stream_ends_too(klingel: Klingel) -> None:
+    """Whichever way it ended."""
+    klingel.kling.answers(refused(400, 1301))
+    task = await klingel.submit_async()
+    assert [one.event for one in await stream(klingel, task["id"])] == ["task.rejected"]
+
+
+async def test_a_tasks_stream_resumes_after_the_last_event_that_came(klingel: Klingel) -> None:
+    """HTML, "Server-sent events": `Last-Event-ID`; for those who cannot set headers also in the query."""
+    task = await story(klingel)
+    first, second, third = ids(await klingel.events(task["id"]))
+    assert [one.id for one in await stream(klingel, task["id"], **{"last-event-id": first})] == [
+        second,
+        third,
+    ]
+    path = f"/v1/tasks/{task['id']}/events"
+    response = await klingel.http.get(path, params={"last_event_id": second}, headers=STREAM)
+    assert [event.id async for event in EventSource(response).aiter_sse()] == [third]
+    assert await stream(klingel, task["id"], **{"last-event-id": third}) == []
+
+
+async def test_an_event_to_resume_from_that_is_unknown_is_said_so(klingel: Klingel) -> None:
+    """Rather than to begin anew or to leave something out: what came after it may be lost to the reader."""
+    task = await story(klingel)
+    for path in ("/v1/events", f"/v1/tasks/{task['id']}/events"):
+        response = await klingel.http.get(path, headers=STREAM | {"last-event-id": "evt_0"})
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+# Streams on a real connection
+
+
+@asynccontextmanager
+async def following(
+    client: httpx.AsyncClient, path: str, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        aconnect_sse(client, "GET", path, headers=dict(headers or {})) as source,
+    ):
+        source.response.raise_for_status()
+        yield source.aiter_sse()
+
+
+async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[ServerSentEvent]:
+    return [await anext(events) for _ in range(number)]
+
+
+async def test_a_live_stream_of_a_task_tells_each_event_as_it_happens(klingel: Klingel) -> None:
+    """design.md 8: progress is shown live, not by asking."""
+    thinking = OpenCreate(accepted("880000000000000001"))
+    klingel.kling.answers(thinking)
+    task = await klingel.submit_async()
+    async with klingel.served() as client, following(client, f"/v1/tasks/{task['id']}/events") as events:
+        thinking.end()
+        [first] = await heard(events, 1)
+        assert first.event == "task.submitted"
+        task = json.loads(first.data)["data"]["task"]
+        for word, type in (("processing", "task.processing"), ("failed", "task.failed")):
+            await klingel.call_back(callback(task, word))
+            [one] = await heard(events, 1)
+            assert one.event == type
+        assert [one async for one in events] == []
+
+
+async def test_a_live_stream_of_the_account_begins_now_and_tells_of_this_account_alone(
+    klingel: Klingel,
+) -> None:
+    """design.md 3: what happens from now on."""
+    await story(klingel)
+    async with klingel.served() as client, following(client, "/v1/events") as events:
+        async with klingel.another_account() as other:
+            body = {"type": "kling.multi-image-to-image", "input": (await story(klingel))["input"]}
+            assert (await other.post("/v1/tasks", json=body)).status_code == 201
+        last = await klingel.submit()
+        told = await heard(events, 4)
+    log = (await klingel.http.get("/v1/events")).json()["items"]
+    assert [one.id for one in told] == ids(log[:4][::-1])
+    assert json.loads(told[-1].data)["data"]["task"]["id"] == last["id"]
+
+
+async def test_a_resumed_stream_has_no_gap_and_no_repetition_however_busy_it_is(klingel: Klingel) -> None:
+    """design.md 3: it is resumed from the durable log, while more and more is committed."""
+    for _ in range(3):
+        await story(klingel)
+    log = (await klingel.http.get("/v1/events", params={"order": "asc"})).json()["items"]
+    start = log[2]["id"]
+    async with klingel.served() as client:
+        submits = [asyncio.create_task(klingel.submit()) for _ in range(60)]
+        readers = []
+        for _ in range(5):
+            await klingel.submit()
+            headers = {"last-event-id": start}
+            readers.append(asyncio.create_task(_first(client, headers, len(log) - 3 + 65)))
+        told = await asyncio.gather(*readers)
+        await asyncio.gather(*submits)
+    rows = klingel.rows("select id from events order by position")
+    expected = [row["id"] for row in rows][3:]
+    for one in told:
+        assert one == expected
+
+
+async def _first(client: httpx.AsyncClient, headers: Mapping[str, str], number: int) -> list[str]:
+    async with following(client, "/v1/events", headers) as events:
+        return [event.id for event in await heard(events, number)]
+
+
+async def test_a_reader_that_was_cut_off_goes_on_where_it_was(klingel: Klingel) -> None:
+    """Each connection tells what the one before did not."""
+    told: list[str] = []
+    async with klingel.served() as client:
+        async with following(client, "/v1/events") as events:
+            await klingel.submit()
+            told += [one.id for one in await heard(events, 1)]
+        await story(klingel)
+        async with following(client, "/v1/events", {"last-event-id": told[-1]}) as events:
+            told += [one.id for one in await heard(events, 2)]
+        async with following(client, "/v1/events", {"last-event-id": told[-1]}) as events:
+            await klingel.submit()
+            told += [one.id for one in await heard(events, 2)]
+    assert told == [row["id"] for row in klingel.rows("select id from events order by position")]
+
+
+async def test_a_stop_ends_every_stream_at_once(klingel: Klingel) -> None:
+    """A stream never ends by itself, and nobody who stops Klingel wants to wait for its readers."""
+    async with klingel.served() as client, following(client, "/v1/events") as events:
+        ended = asyncio.create_task(_all(events))
+        await klingel.submit()
+        klingel.hooks.stop_streams()
+        assert [one.event for one in await ended] == ["task.submitted"]
+
+
+async def _all(events: AsyncIterator[ServerSentEvent]) -> list[ServerSentEvent]:
+    return [event async for event in events]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "text/event-stream, */*;q=0.1"])
+async def test_a_stream_is_what_who_accepts_one_gets(klingel: Klingel, accept: str) -> None:
+    """Browsers' EventSource sends the first; libraries send more."""
+    task = await story(klingel)
+    response = await klingel.http.get(f"/v1/tasks/{task['id']}/events", headers={"accept": accept})
+    assert response.headers["content-type"].startswith("text/event-stream")

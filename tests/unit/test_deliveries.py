@@ -1,0 +1,204 @@
+"""`service.domain.deliveries`: what an attempt's end means, and when the next one is."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.deliveries import (
+    LONGEST_RETRY_AFTER,
+    SCHEDULE,
+    AttemptOutcome,
+    Reply,
+    Result,
+    parse_retry_after,
+    result,
+)
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+LAST = len(SCHEDULE) + 1
+ATTEMPTS = range(1, LAST + 1)
+HOUR = timedelta(hours=1)
+
+
+def reply(status_code: int | None, retry_after: timedelta | None = None) -> Reply:
+    return Reply(status_code=status_code, reason="answered", retry_after=retry_after)
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_ends_the_delivery_at_any_attempt(status: int, attempt: int) -> None:
+    assert result(reply(status), attempt=attempt, now=NOW) == Result(AttemptOutcome.DELIVERED)
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_410_ends_the_delivery_at_any_attempt_with_retries_left(attempt: int) -> None:
+    assert result(reply(410), attempt=attempt, now=NOW) == Result(AttemptOutcome.GONE)
+
+
+FAILURES = [
+    None,
+    100,
+    199,
+    300,
+    301,
+    302,
+    307,
+    308,
+    400,
+    401,
+    403,
+    404,
+    409,
+    418,
+    429,
+    499,
+    500,
+    502,
+    503,
+    599,
+    999,
+]
+
+
+@pytest.mark.parametrize("status", FAILURES)
+def test_all_else_is_tried_again_by_the_schedule_and_dead_after_the_last(status: int | None) -> None:
+    """The delays of design.md, section 5; a redirect is a failure like any other."""
+    given = [result(reply(status), attempt=attempt, now=NOW, jitter=0) for attempt in ATTEMPTS]
+    assert [one.outcome for one in given] == [AttemptOutcome.RETRY] * 8 + [AttemptOutcome.DEAD]
+    assert [one.next_attempt_at - NOW for one in given if one.next_attempt_at is not None] == [
+        timedelta(seconds=5),
+        timedelta(seconds=30),
+        timedelta(minutes=5),
+        timedelta(minutes=30),
+        timedelta(hours=2),
+        timedelta(hours=5),
+        timedelta(hours=10),
+        timedelta(hours=10),
+    ]
+    assert given[-1].next_attempt_at is None
+
+
+@pytest.mark.parametrize(("jitter", "factor"), [(-1, 0.8), (0, 1), (1, 1.2)])
+@pytest.mark.parametrize("attempt", range(1, LAST))
+def test_jitter_moves_a_retry_by_a_fifth_at_most(attempt: int, jitter: float, factor: float) -> None:
+    given = result(reply(500), attempt=attempt, now=NOW, jitter=jitter)
+    assert given.next_attempt_at == NOW + SCHEDULE[attempt - 1] * factor
+
+
+def test_the_jitter_is_random_and_within_its_bounds() -> None:
+    moments = {result(reply(500), attempt=1, now=NOW).next_attempt_at for _ in range(200)}
+    assert len(moments) > 100
+    assert all(at is not None and 4 <= (at - NOW).total_seconds() <= 6 for at in moments)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked", "obeyed"),
+    [
+        (timedelta(0), timedelta(0)),
+        (timedelta(seconds=7), timedelta(seconds=7)),
+        (timedelta(minutes=59), timedelta(minutes=59)),
+        (HOUR, HOUR),
+        (timedelta(days=365), HOUR),
+    ],
+)
+@pytest.mark.parametrize("attempt", [1, len(SCHEDULE)])
+def test_retry_after_is_obeyed_up_to_an_hour_instead_of_the_schedule(
+    status: int, asked: timedelta, obeyed: timedelta, attempt: int
+) -> None:
+    given = result(reply(status, asked), attempt=attempt, now=NOW, jitter=0)
+    assert given == Result(AttemptOutcome.RETRY, NOW + obeyed)
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=365)), st.floats(-1, 1))
+def test_nobody_is_asked_earlier_than_they_said_nor_much_later(asked: timedelta, jitter: float) -> None:
+    at = result(reply(503, asked), attempt=1, now=NOW, jitter=jitter).next_attempt_at
+    assert at is not None
+    wanted = min(asked, LONGEST_RETRY_AFTER)
+    assert wanted <= at - NOW <= wanted * 1.05
+
+
+@pytest.mark.parametrize("status", [None, 302, 400, 500, 502])
+def test_retry_after_counts_with_429_and_503_only(status: int | None) -> None:
+    given = result(reply(status, HOUR), attempt=1, now=NOW, jitter=0)
+    assert given.next_attempt_at == NOW + SCHEDULE[0]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_gives_no_attempt_beyond_the_last(status: int) -> None:
+    assert result(reply(status, HOUR), attempt=LAST, now=NOW) == Result(AttemptOutcome.DEAD)
+
+
+@given(
+    st.one_of(st.none(), st.integers(100, 999)),
+    st.integers(1, 100),
+    st.one_of(st.none(), st.timedeltas(timedelta(0), timedelta(days=400))),
+)
+def test_every_end_of_an_attempt_means_something(
+    status: int | None, attempt: int, retry_after: timedelta | None
+) -> None:
+    given = result(reply(status, retry_after), attempt=attempt, now=NOW)
+    assert (given.next_attempt_at is not None) == (given.outcome is AttemptOutcome.RETRY)
+    if given.next_attempt_at is not None:
+        assert NOW <= given.next_attempt_at <= NOW + timedelta(hours=12)
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("value", "span"),
+    [
+        ("0", timedelta(0)),
+        ("120", timedelta(minutes=2)),
+        ("  5  ", timedelta(seconds=5)),
+        ("9" * 5000, timedelta(days=365)),
+        (format_datetime(NOW + HOUR, usegmt=True), HOUR),
+        ("Sun, 22 Nov 2026 13:00:00 GMT", HOUR),
+        ("Sunday, 22-Nov-26 13:00:00 GMT", HOUR),
+        ("Sun Nov 22 13:00:00 2026", HOUR),
+        ("Sun, 22 Nov 2026 13:00:00 -0000", HOUR),
+        ("Sun, 22 Nov 2026 11:00:00 GMT", timedelta(0)),
+    ],
+)
+def test_retry_after_is_seconds_or_any_of_the_three_http_dates(value: str, span: timedelta) -> None:
+    """RFC 9110, 10.2.3 and 5.6.7: a recipient reads also the two obsolete forms, and all of them are UTC."""
+    assert parse_retry_after(value, NOW) == span
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        " ",
+        "soon",
+        "-1",
+        "1.5",
+        "1e3",
+        "٣",
+        "²",
+        "0x10",
+        ",",
+        "0 0 0 0 0",
+        "Mon, 1 Jan 99999 00:00:00 GMT",
+    ],
+)
+def test_what_is_neither_is_nothing(value: str | None) -> None:
+    assert parse_retry_after(value, NOW) is None
+
+
+PIECES = (
+    "Mon Sun, 1 31 Feb Nov 22 2026 99 99999999999 25:61:61 13:00:00 13:00 GMT UTC EST Z "
+    '+9999 -2359 -0000 +99999999 ( ) " \\ . : , - \x00'
+)
+pieces = st.sampled_from(PIECES.split(" "))
+
+
+@given(st.one_of(st.text(), st.lists(pieces).map(" ".join)))
+def test_no_retry_after_breaks_an_attempt_or_lies_in_the_past(value: str) -> None:
+    span = parse_retry_after(value, NOW)
+    assert span is None or span >= timedelta(0)

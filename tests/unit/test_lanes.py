@@ -1,0 +1,409 @@
+"""`service.lanes`: who is attempted next, and that a slow endpoint holds up nobody but itself."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import count
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.domain.deliveries import Duty
+from service.domain.endpoints import Endpoint
+from service.domain.events import Event, EventType
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
+from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, RETRIES_AT_A_TIME, Lanes
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+ids = count(1)
+
+
+def duty(
+    *, to: str = "a", task: str | None = None, attempt: int = 1, id: str | None = None, failures: int = 0
+) -> Duty:
+    number = next(ids)
+    return Duty(
+        id=DeliveryId(id or f"dlv_{number}"),
+        event=Event(
+            id=EventId(f"evt_{number}"),
+            type=EventType.TASK_PROCESSING,
+            account_id=AccountId("acc_1"),
+            task_id=None if task is None else TaskId(task),
+            sequence=None if task is None else number,
+            at=NOW,
+            body=b"{}",
+        ),
+        endpoint=Endpoint(
+            id=EndpointId(to),
+            account_id=AccountId("acc_1"),
+            task_id=None,
+            kind="webhook",
+            config={},
+            failures=failures,
+            created_at=NOW,
+            updated_at=NOW,
+        ),
+        attempt=attempt,
+        created_at=NOW,
+    )
+
+
+def started(lanes: Lanes) -> list[Duty]:
+    """All that can start now."""
+    found = []
+    while (one := lanes.next()) is not None:
+        found.append(one)
+    return found
+
+
+def test_nothing_offered_is_nothing_to_start() -> None:
+    lanes = Lanes()
+    assert lanes.next() is None
+    assert not lanes.startable.is_set()
+
+
+def test_what_is_offered_can_start_at_once() -> None:
+    lanes, one = Lanes(), duty()
+    lanes.offer([one])
+    assert lanes.startable.is_set()
+    assert started(lanes) == [one]
+    assert not lanes.startable.is_set()
+
+
+def test_first_attempts_of_one_task_go_out_one_after_another_in_their_order() -> None:
+    lanes = Lanes()
+    first, second, third = duty(task="t"), duty(task="t"), duty(task="t")
+    lanes.offer([first, second, third])
+    for expected in (first, second, third):
+        assert started(lanes) == [expected]
+        lanes.end(expected, delivered=True)
+    assert started(lanes) == []
+
+
+def test_tasks_and_events_without_one_do_not_wait_for_each_other() -> None:
+    lanes = Lanes()
+    mine, behind, other, none = duty(task="t"), duty(task="t"), duty(task="u"), duty()
+    lanes.offer([mine, behind, other, none])
+    assert started(lanes) == [mine, other, none]
+
+
+def test_a_failing_earlier_event_does_not_hold_back_a_later_one() -> None:
+    """Its retry comes as another duty, and stands in nobody's way."""
+    lanes = Lanes()
+    first, second = duty(task="t"), duty(task="t")
+    lanes.offer([first, second])
+    started(lanes)
+    lanes.end(first, delivered=False)
+    lanes.offer([duty(task="t", attempt=2)])
+    assert second in started(lanes)
+
+
+def test_the_same_task_at_two_endpoints_goes_its_way_at_each() -> None:
+    lanes = Lanes()
+    here, there = duty(to="a", task="t"), duty(to="b", task="t")
+    lanes.offer([here, there])
+    assert started(lanes) == [here, there]
+
+
+def test_one_endpoint_gets_eight_attempts_at_a_time() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(20)])
+    begun = started(lanes)
+    assert len(begun) == CONCURRENCY == 8
+    lanes.end(begun[0], delivered=True)
+    assert lanes.startable.is_set()
+    assert len(started(lanes)) == 1
+
+
+def test_a_slow_endpoint_takes_no_turn_from_another() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(to="slow") for _ in range(100)])
+    started(lanes)
+    quick = duty(to="quick")
+    lanes.offer([quick])
+    assert started(lanes) == [quick]
+
+
+def test_endpoints_are_served_in_turn_however_much_one_has() -> None:
+    lanes = Lanes()
+    lanes.offer([*(duty(to="a") for _ in range(5)), duty(to="b"), duty(to="c"), duty(to="c")])
+    assert [one.endpoint.id for one in started(lanes)] == ["a", "b", "c", "a", "c", "a", "a", "a"]
+
+
+def test_four_retries_run_at_a_time_and_leave_room_for_first_attempts() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(attempt=2) for _ in range(20)])
+    retries = started(lanes)
+    assert len(retries) == RETRIES_AT_A_TIME == 4
+    firsts = [duty() for _ in range(10)]
+    lanes.offer(firsts)
+    assert started(lanes) == firsts[:4]
+
+
+def test_retries_wait_while_first_attempts_do() -> None:
+    lanes = Lanes()
+    retry, firsts = duty(attempt=5), [duty() for _ in range(10)]
+    lanes.offer([retry, *firsts])
+    assert started(lanes) == firsts[:8]
+    for ended in firsts[:3]:
+        lanes.end(ended, delivered=True)
+    assert started(lanes) == [*firsts[8:], retry]
+
+
+def test_a_retry_that_ends_makes_room_for_the_next() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(attempt=2) for _ in range(6)])
+    begun = started(lanes)
+    lanes.end(begun[0], delivered=True)
+    assert len(started(lanes)) == 1
+
+
+def test_a_duty_that_is_in_hand_already_is_not_taken_twice() -> None:
+    """The lease of one that waited long ends, and the table offers it again."""
+    lanes = Lanes()
+    one = duty(id="dlv_same")
+    lanes.offer([one])
+    lanes.offer([duty(id="dlv_same")])
+    assert started(lanes) == [one]
+    lanes.offer([duty(id="dlv_same")])
+    assert started(lanes) == []
+    lanes.end(one, delivered=True)
+    retry = duty(id="dlv_same", attempt=2)
+    lanes.offer([retry])
+    assert started(lanes) == [retry]
+
+
+# An endpoint that fails and fails
+
+
+def test_an_endpoint_that_keeps_failing_gets_one_attempt_at_a_time_until_one_is_delivered() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(60)])
+    begun = started(lanes)
+    for _ in range(BREAKS_AFTER):
+        lanes.end(begun.pop(0), delivered=False)
+        begun += started(lanes)
+    while len(begun) > 1:
+        lanes.end(begun.pop(0), delivered=False)
+        assert started(lanes) == []
+    lanes.end(begun.pop(), delivered=False)
+    [alone] = started(lanes)
+    lanes.end(alone, delivered=True)
+    assert len(started(lanes)) == CONCURRENCY
+
+
+def test_what_an_endpoint_failed_before_its_lane_was_made_counts() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(failures=BREAKS_AFTER) for _ in range(5)])
+    [alone] = started(lanes)
+    lanes.end(alone, delivered=True)
+    assert len(started(lanes)) == 4
+
+
+def test_a_single_failure_among_deliveries_slows_nobody() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(30)])
+    begun = started(lanes)
+    lanes.end(begun[0], delivered=True)
+    lanes.end(begun[1], delivered=False)
+    assert len(started(lanes)) == 2
+
+
+# An endpoint that wants no more
+
+
+def test_what_waits_for_an_endpoint_that_wants_no_more_is_forgotten_and_the_rest_goes_on() -> None:
+    lanes = Lanes()
+    running = [duty(task="t"), *(duty() for _ in range(7))]
+    lanes.offer([*running, duty(task="t"), duty(task="u"), duty(attempt=2), duty(to="b")])
+    [*begun, other] = sorted(started(lanes), key=lambda one: one.endpoint.id)
+    assert (begun, other.endpoint.id) == (running, "b")
+    lanes.drop(EndpointId("a"))
+    assert lanes.waiting() == []
+    for one in begun:
+        lanes.end(one, delivered=False)
+        assert started(lanes) == []
+
+
+def test_what_was_forgotten_may_come_again() -> None:
+    lanes, one = Lanes(), duty()
+    lanes.offer([one])
+    lanes.drop(EndpointId("a"))
+    assert started(lanes) == []
+    lanes.offer([one])
+    assert started(lanes) == [one]
+
+
+def test_an_endpoint_that_is_wanted_again_has_one_turn_like_the_others() -> None:
+    lanes = Lanes()
+    lanes.offer([duty(to="a")])
+    lanes.drop(EndpointId("a"))
+    lanes.offer([*(duty(to="a") for _ in range(3)), *(duty(to="b") for _ in range(3))])
+    assert [one.endpoint.id for one in started(lanes)] == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_an_endpoint_for_which_nothing_is_held_can_want_no_more() -> None:
+    Lanes().drop(EndpointId("a"))
+
+
+# More than memory should hold
+
+
+def test_a_full_lane_sends_the_rest_to_the_database_and_says_when_it_has_room_again() -> None:
+    lanes = Lanes()
+    calls: list[int] = []
+    lanes.on_room = lambda: calls.append(len(lanes.waiting()))
+    assert lanes.has_room(EndpointId("a"))
+    lanes.offer([duty() for _ in range(DEPTH)])
+    assert lanes.full() == ["a"]
+    assert not lanes.has_room(EndpointId("a"))
+    assert lanes.has_room(EndpointId("b"))
+    ended = 0
+    while ended < DEPTH:
+        for one in started(lanes):
+            # As long as some wait in the database the rest goes there too, behind them.
+            assert lanes.has_room(EndpointId("a")) == (ended >= DEPTH // 2)
+            lanes.end(one, delivered=True)
+            ended += 1
+    assert len(calls) == 1
+    assert lanes.full() == []
+
+
+def test_a_lane_that_never_overflowed_calls_nobody() -> None:
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    lanes.offer([duty() for _ in range(DEPTH)])
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+    assert calls == []
+
+
+def test_a_process_that_does_not_deliver_holds_nothing() -> None:
+    assert not Lanes(open=False).has_room(EndpointId("a"))
+
+
+def test_what_waits_is_all_that_has_not_begun() -> None:
+    lanes = Lanes()
+    offered = [duty(task="t"), duty(task="t"), duty(attempt=3), duty(to="b")]
+    lanes.offer(offered)
+    begun = lanes.next()
+    assert begun is not None
+    waiting = {one.id for one in lanes.waiting()}
+    assert waiting == {one.id for one in offered} - {begun.id}
+
+
+# Whatever happens in whatever order
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Lanes beside a plain list of what is waiting and a plain list of what runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = Lanes()
+        self.waiting: list[Duty] = []
+        self.running: list[Duty] = []
+        self.seen: Counter[DeliveryId] = Counter()
+        self.failures: Counter[EndpointId] = Counter()  # in a row
+
+    def may_start(self, one: Duty) -> bool:
+        here = [other for other in self.running if other.endpoint.id == one.endpoint.id]
+        if len(here) >= (1 if self.failures[one.endpoint.id] >= BREAKS_AFTER else CONCURRENCY):
+            return False
+        if one.attempt > 1:
+            return sum(other.attempt > 1 for other in here) < RETRIES_AT_A_TIME
+        task = one.event.task_id
+        if task is None:
+            return True
+        before = [
+            *(other for other in here if other.attempt == 1),
+            *self.waiting[: self.waiting.index(one)],
+        ]
+        return not any(
+            other.event.task_id == task and other.endpoint.id == one.endpoint.id and other.attempt == 1
+            for other in before
+        )
+
+    @rule(
+        to=st.sampled_from("abc"),
+        task=st.sampled_from([None, "t", "u"]),
+        attempt=st.sampled_from([1, 1, 2, 9]),
+        number=st.integers(1, 12),
+    )
+    def offer(self, to: str, task: str | None, attempt: int, number: int) -> None:
+        offered = [duty(to=to, task=task, attempt=attempt) for _ in range(number)]
+        self.lanes.offer(offered)
+        self.waiting += offered
+
+    @precondition(lambda self: self.waiting or self.running)
+    @rule(data=st.data())
+    def offer_again(self, data: st.DataObject) -> None:
+        self.lanes.offer([data.draw(st.sampled_from([*self.waiting, *self.running]))])
+
+    @rule(number=st.integers(1, 30))
+    def start(self, number: int) -> None:
+        for _ in range(number):
+            one = self.lanes.next()
+            if one is None:
+                assert not any(self.may_start(other) for other in self.waiting)
+                return
+            assert self.may_start(one)
+            if one.attempt > 1:
+                firsts = (other for other in self.waiting if other.attempt == 1)
+                assert not any(
+                    self.may_start(other) for other in firsts if other.endpoint.id == one.endpoint.id
+                )
+            self.waiting.remove(one)
+            self.running.append(one)
+            self.seen[one.id] += 1
+            assert self.seen[one.id] == 1
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), number=st.integers(1, 10), delivered=st.booleans())
+    def end(self, data: st.DataObject, number: int, delivered: bool) -> None:
+        for _ in range(min(number, len(self.running))):
+            self.end_one(data.draw(st.sampled_from(self.running)), delivered=delivered)
+
+    def end_one(self, one: Duty, *, delivered: bool) -> None:
+        self.running.remove(one)
+        self.lanes.end(one, delivered=delivered)
+        here = one.endpoint.id
+        held = any(other.endpoint.id == here for other in [*self.waiting, *self.running])
+        self.failures[here] = 0 if delivered or not held else self.failures[here] + 1
+
+    @rule(to=st.sampled_from("abc"))
+    def drop(self, to: str) -> None:
+        self.lanes.drop(EndpointId(to))
+        self.waiting = [one for one in self.waiting if one.endpoint.id != to]
+        if not any(one.endpoint.id == to for one in self.running):
+            self.failures[EndpointId(to)] = 0
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        assert Counter(one.id for one in self.lanes.waiting()) == Counter(one.id for one in self.waiting)
+
+    @invariant()
+    def whoever_waits_for_work_is_woken_when_there_is_some(self) -> None:
+        assert self.lanes.startable.is_set() or not any(self.may_start(one) for one in self.waiting)
+
+    @invariant()
+    def counts_are_true(self) -> None:
+        held = Counter(one.endpoint.id for one in [*self.waiting, *self.running])
+        assert {id: len(lane) for id, lane in self.lanes._lanes.items()} == held
+        for id, lane in self.lanes._lanes.items():
+            assert lane.active == sum(one.endpoint.id == id for one in self.running)
+
+    def teardown(self) -> None:
+        """All of it can be brought to an end, and then nothing is held."""
+        while self.waiting or self.running:
+            self.start(1000)
+            for one in [*self.running]:
+                self.end_one(one, delivered=True)
+        assert not self.lanes._lanes
+        assert not self.lanes._in_hand
+
+
+test_no_duty_is_lost_or_started_twice_in_any_order = AnyOrder.TestCase
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
