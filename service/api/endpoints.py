@@ -13,126 +13,25 @@ from service.api.auth import authenticate
 from service.api.pages import Query, read_moment
 from service.api.state import State
 from service.bodies import parse_json, read_body
-from service.delivery import Sink
 from service.domain.deliveries import Delivery
 from service.domain.endpoints import (
-    ALL_TASK_EVENTS,
     DISABLED_BY_PERSON,
     Endpoint,
-    EndpointDraft,
-    InvalidFilter,
     SealedSecret,
-    check_filter,
-    is_pattern,
 )
 from service.domain.errors import Conflict, Fault, NotFound, Unprocessable
-from service.domain.events import Event, EventType, endpoint_event
+from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
-from service.domain.ids import AccountId
-from service.domain.secrets import Vault, new_endpoint_secret
-from service.domain.signatures import InvalidSecret, check_secret
+from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
-from service.publication import Publisher, replayed
-from storage import deliveries, endpoints, events
+from service.publication import Publisher
+from service.replays import Replays
+from service.subscriptions import EndpointPatch, read_endpoint, subscription_faults
+from storage import endpoints
 from storage.database import Transaction
 from storage.keys import ApiKey
 
 ROTATION_OVERLAP: Final = timedelta(hours=24)
-REPLAY_PAGE: Final = 200  # deliveries made in one commit
-
-
-class EndpointBody(BaseModel):
-    """What a person says of an endpoint; `config` is for its kind to read."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    kind: str = "webhook"
-    config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=50)] = list(ALL_TASK_EVENTS)
-    filter: Annotated[str, Field(max_length=1000)] | None = None
-    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
-    enabled: bool = True
-    secret: str | None = Field(None, description="whsec_…; made when left out")
-
-
-class EndpointPatch(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
-    filter: Annotated[str, Field(max_length=1000)] | None = None
-    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
-    enabled: bool | None = None
-
-
-def read_endpoint(
-    raw: object, *, sinks: Mapping[str, Sink], vault: Vault, pointer: str = "#"
-) -> tuple[EndpointDraft, str]:
-    """A checked endpoint and its signing secret, which is shown this once.
-
-    Raises:
-        InvalidFields: with every fault.
-    """
-    faults: list[Fault] = []
-    body: EndpointBody | None = None
-    try:
-        body = accept(EndpointBody, raw, pointer=pointer)
-    except InvalidFields as error:
-        faults += error.faults
-    fields = raw if isinstance(raw, dict) else {}
-    faults += subscription_faults(fields.get("types"), fields.get("filter"), pointer)
-    config: Mapping[str, Any] = {}
-    credentials: str | None = None
-    kind = fields.get("kind", "webhook")
-    sink = sinks.get(kind) if isinstance(kind, str) else None
-    if sink is not None:
-        try:
-            config, credentials = sink.configure(fields.get("config"), pointer=f"{pointer}/config")
-        except InvalidFields as error:
-            faults += error.faults
-    elif isinstance(kind, str):
-        faults.append(
-            Fault(f"There is no kind {kind!r}. There are: {', '.join(sorted(sinks))}.", f"{pointer}/kind")
-        )
-    secret = fields.get("secret")
-    if isinstance(secret, str):
-        try:
-            check_secret(secret)
-        except InvalidSecret as error:
-            faults.append(Fault(f"{error}.", f"{pointer}/secret"))
-    if faults or body is None:
-        raise InvalidFields(faults)
-    secret = body.secret or new_endpoint_secret()
-    draft = EndpointDraft(
-        kind=body.kind,
-        config=config,
-        credentials=credentials,
-        secret=vault.seal(secret),
-        types=tuple(body.types),
-        filter=body.filter,
-        description=body.description,
-        enabled=body.enabled,
-    )
-    return draft, secret
-
-
-def subscription_faults(types: object, filter: object, pointer: str) -> list[Fault]:
-    faults: list[Fault] = []
-    if isinstance(types, list):
-        faults += [
-            Fault(
-                f"{pattern!r} selects no event. There are: *, task.*, {', '.join(EventType)}.",
-                f"{pointer}/types/{index}",
-            )
-            for index, pattern in enumerate(types)
-            if isinstance(pattern, str) and not is_pattern(pattern)
-        ]
-    if isinstance(filter, str):
-        try:
-            check_filter(filter)
-        except InvalidFilter as error:
-            faults.append(Fault(f"Not a JMESPath expression: {error}", f"{pointer}/filter"))
-    return faults
 
 
 async def create(request: Request[State]) -> Response:
@@ -347,74 +246,11 @@ async def replay(request: Request[State]) -> Response:
     endpoint = await _found(request, key)
     if not endpoint.enabled:
         raise Conflict('The endpoint is disabled. Enable it first: PATCH it with {"enabled": true}.')
-    replays = _Replays(state["publisher"], key.account_id, endpoint, since, only=fields.get("only", "failed"))
+    replays = Replays(state["publisher"], key.account_id, endpoint, since, only=fields.get("only", "failed"))
     made = 0
     while not replays.finished:
         made += await state["batcher"].run(replays.make_page, state["clock"]())
     return JSONResponse({"replayed": made}, status_code=202)
-
-
-class _Replays:
-    """Page by page, each in a commit of its own, so that callbacks never wait behind a large replay."""
-
-    def __init__(
-        self, publisher: Publisher, account_id: AccountId, endpoint: Endpoint, since: datetime, *, only: str
-    ) -> None:
-        self._publisher = publisher
-        self._account_id = account_id
-        self._endpoint = endpoint
-        self._since = since
-        self._only = only
-        self._after_id = ""
-        self._after_position = 0
-        self._up_to: int | None = None
-        self.finished = False
-
-    async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        if self._only == "failed":
-            return [await self._failed(tx, now) for now in moments]
-        return [await self._all(tx, now) for now in moments]
-
-    async def _failed(self, tx: Transaction, now: datetime) -> int:
-        dead = await deliveries.failed_since(
-            tx, self._endpoint.id, since=self._since, after_id=self._after_id, limit=REPLAY_PAGE
-        )
-        self.finished = len(dead) < REPLAY_PAGE
-        if dead:
-            self._after_id = dead[-1].id
-        happened = await events.by_id(tx, {delivery.event_id for delivery in dead})
-        pairs = [(happened[delivery.event_id], self._endpoint) for delivery in dead]
-        await self._publisher.schedule(tx, pairs, replays=[replayed(delivery, now) for delivery in dead])
-        return len(dead)
-
-    async def _all(self, tx: Transaction, now: datetime) -> int:
-        if self._up_to is None:
-            self._up_to = await events.last_position(tx)
-            self._after_position = await events.position_before(tx, self._since)
-        page = await events.of_account(
-            tx, self._account_id, after_position=self._after_position, limit=REPLAY_PAGE
-        )
-        page = [event for event in page if event.position <= self._up_to]
-        self.finished = len(page) < REPLAY_PAGE
-        if page:
-            self._after_position = page[-1].position
-        wanted = [event for event in page if self._is_for_it(event)]
-        earlier = await deliveries.of_events(tx, self._endpoint.id, [event.id for event in wanted])
-        pairs = [(event, self._endpoint) for event in wanted if event.id not in earlier]
-        again = [(event, earlier[event.id]) for event in wanted if event.id in earlier]
-        await self._publisher.schedule(tx, pairs)
-        await self._publisher.schedule(
-            tx,
-            [(event, self._endpoint) for event, _ in again],
-            replays=[replayed(old, now) for _, old in again],
-        )
-        return len(wanted)
-
-    def _is_for_it(self, event: Event) -> bool:
-        """Whether it would go there if it happened now; a test goes to the endpoint that is tested, and no other."""
-        if self._endpoint.task_id not in {None, event.task_id} or event.type is EventType.ENDPOINT_TEST:
-            return False
-        return self._endpoint.wants(event, event.content())
 
 
 async def _found(request: Request[State], key: ApiKey) -> Endpoint:

@@ -13,7 +13,6 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
-from service.api.submits import read_submit
 from service.bodies import parse_json, read_body
 from service.domain import errors
 from service.domain.creates import Refusal
@@ -24,6 +23,7 @@ from service.domain.tasks import Task
 from service.refreshing import refresh as refresh_task
 from service.streams import Streams
 from service.submission import Once
+from service.submits import read_submit
 from storage import endpoints, tasks
 from storage.database import Database, Reader
 from storage.tasks import IdempotencyKey, TaskFilter

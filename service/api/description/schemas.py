@@ -9,12 +9,13 @@ from pydantic_core import core_schema
 
 from service.api.description import answers
 from service.api.description.examples import BODY_EXAMPLES, EXAMPLES
-from service.api.endpoints import EndpointBody, EndpointPatch, ReplayBody
+from service.api.endpoints import ReplayBody
 from service.api.keys import KeyBody
-from service.api.submits import DEEPEST_METADATA, LARGEST_METADATA, SubmitBody
 from service.domain.endpoints import is_pattern
 from service.domain.events import EventType
 from service.domain.task_types import TASK_TYPES
+from service.submits import DEEPEST_METADATA, LARGEST_METADATA, SubmitBody
+from service.subscriptions import EndpointBody, EndpointPatch
 
 COMPONENT: Final = "#/components/schemas/{model}"
 DEFAULT_KIND: Final[str] = EndpointBody.model_fields["kind"].default

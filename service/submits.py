@@ -1,4 +1,4 @@
-"""The body of `POST /v1/tasks`: read whole, every fault of it told at once."""
+"""What people ask of a task, read whole, every fault told at once."""
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from service.api.endpoints import read_endpoint
 from service.delivery import Sink
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, Unprocessable
@@ -17,6 +16,7 @@ from service.domain.inputs import ValidatedInput, validate
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES
 from service.submission import Draft
+from service.subscriptions import read_endpoint
 
 LARGEST_METADATA: Final = 16 * 1024
 DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and parsers end at 200

@@ -1,0 +1,75 @@
+"""Bulk replays: new deliveries of what failed, or of all that an endpoint subscribes to."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from service.domain.endpoints import Endpoint
+from service.domain.events import Event, EventType
+from service.domain.ids import AccountId
+from service.publication import Publisher, replayed
+from storage import deliveries, events
+from storage.database import Transaction
+
+PAGE: Final = 200  # deliveries made in one commit
+
+
+class Replays:
+    """Page by page, each in a commit of its own, so that callbacks never wait behind a large replay."""
+
+    def __init__(
+        self, publisher: Publisher, account_id: AccountId, endpoint: Endpoint, since: datetime, *, only: str
+    ) -> None:
+        self._publisher = publisher
+        self._account_id = account_id
+        self._endpoint = endpoint
+        self._since = since
+        self._only = only
+        self._after_id = ""
+        self._after_position = 0
+        self._up_to: int | None = None
+        self.finished = False
+
+    async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+        if self._only == "failed":
+            return [await self._failed(tx, now) for now in moments]
+        return [await self._all(tx, now) for now in moments]
+
+    async def _failed(self, tx: Transaction, now: datetime) -> int:
+        dead = await deliveries.failed_since(
+            tx, self._endpoint.id, since=self._since, after_id=self._after_id, limit=PAGE
+        )
+        self.finished = len(dead) < PAGE
+        if dead:
+            self._after_id = dead[-1].id
+        happened = await events.by_id(tx, {delivery.event_id for delivery in dead})
+        pairs = [(happened[delivery.event_id], self._endpoint) for delivery in dead]
+        await self._publisher.schedule(tx, pairs, replays=[replayed(delivery, now) for delivery in dead])
+        return len(dead)
+
+    async def _all(self, tx: Transaction, now: datetime) -> int:
+        if self._up_to is None:
+            self._up_to = await events.last_position(tx)
+            self._after_position = await events.position_before(tx, self._since)
+        page = await events.of_account(tx, self._account_id, after_position=self._after_position, limit=PAGE)
+        page = [event for event in page if event.position <= self._up_to]
+        self.finished = len(page) < PAGE
+        if page:
+            self._after_position = page[-1].position
+        wanted = [event for event in page if self._is_for_it(event)]
+        earlier = await deliveries.of_events(tx, self._endpoint.id, [event.id for event in wanted])
+        pairs = [(event, self._endpoint) for event in wanted if event.id not in earlier]
+        again = [(event, earlier[event.id]) for event in wanted if event.id in earlier]
+        await self._publisher.schedule(tx, pairs)
+        await self._publisher.schedule(
+            tx,
+            [(event, self._endpoint) for event, _ in again],
+            replays=[replayed(old, now) for _, old in again],
+        )
+        return len(wanted)
+
+    def _is_for_it(self, event: Event) -> bool:
+        """Whether it would go there if it happened now; a test goes to the endpoint that is tested, and no other."""
+        if self._endpoint.task_id not in {None, event.task_id} or event.type is EventType.ENDPOINT_TEST:
+            return False
+        return self._endpoint.wants(event, event.content())

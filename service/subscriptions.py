@@ -1,0 +1,108 @@
+"""What people ask of an endpoint, read whole, every fault told at once: which events go where."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.delivery import Sink
+from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft, InvalidFilter, check_filter, is_pattern
+from service.domain.errors import Fault
+from service.domain.events import EventType
+from service.domain.faults import InvalidFields, accept
+from service.domain.secrets import Vault, new_endpoint_secret
+from service.domain.signatures import InvalidSecret, check_secret
+
+
+class EndpointBody(BaseModel):
+    """What a person says of an endpoint; `config` is for its kind to read."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    kind: str = "webhook"
+    config: Any = None
+    types: Annotated[list[str], Field(min_length=1, max_length=50)] = list(ALL_TASK_EVENTS)
+    filter: Annotated[str, Field(max_length=1000)] | None = None
+    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+    enabled: bool = True
+    secret: str | None = Field(None, description="whsec_…; made when left out")
+
+
+class EndpointPatch(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    config: Any = None
+    types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
+    filter: Annotated[str, Field(max_length=1000)] | None = None
+    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+    enabled: bool | None = None
+
+
+def read_endpoint(
+    raw: object, *, sinks: Mapping[str, Sink], vault: Vault, pointer: str = "#"
+) -> tuple[EndpointDraft, str]:
+    """A checked endpoint and its signing secret, which is shown this once.
+
+    Raises:
+        InvalidFields: with every fault.
+    """
+    faults: list[Fault] = []
+    body: EndpointBody | None = None
+    try:
+        body = accept(EndpointBody, raw, pointer=pointer)
+    except InvalidFields as error:
+        faults += error.faults
+    fields = raw if isinstance(raw, dict) else {}
+    faults += subscription_faults(fields.get("types"), fields.get("filter"), pointer)
+    config: Mapping[str, Any] = {}
+    credentials: str | None = None
+    kind = fields.get("kind", "webhook")
+    sink = sinks.get(kind) if isinstance(kind, str) else None
+    if sink is not None:
+        try:
+            config, credentials = sink.configure(fields.get("config"), pointer=f"{pointer}/config")
+        except InvalidFields as error:
+            faults += error.faults
+    elif isinstance(kind, str):
+        faults.append(
+            Fault(f"There is no kind {kind!r}. There are: {', '.join(sorted(sinks))}.", f"{pointer}/kind")
+        )
+    secret = fields.get("secret")
+    if isinstance(secret, str):
+        try:
+            check_secret(secret)
+        except InvalidSecret as error:
+            faults.append(Fault(f"{error}.", f"{pointer}/secret"))
+    if faults or body is None:
+        raise InvalidFields(faults)
+    secret = body.secret or new_endpoint_secret()
+    draft = EndpointDraft(
+        kind=body.kind,
+        config=config,
+        credentials=credentials,
+        secret=vault.seal(secret),
+        types=tuple(body.types),
+        filter=body.filter,
+        description=body.description,
+        enabled=body.enabled,
+    )
+    return draft, secret
+
+
+def subscription_faults(types: object, filter: object, pointer: str) -> list[Fault]:
+    faults: list[Fault] = []
+    if isinstance(types, list):
+        faults += [
+            Fault(
+                f"{pattern!r} selects no event. There are: *, task.*, {', '.join(EventType)}.",
+                f"{pointer}/types/{index}",
+            )
+            for index, pattern in enumerate(types)
+            if isinstance(pattern, str) and not is_pattern(pattern)
+        ]
+    if isinstance(filter, str):
+        try:
+            check_filter(filter)
+        except InvalidFilter as error:
+            faults.append(Fault(f"Not a JMESPath expression: {error}", f"{pointer}/filter"))
+    return faults
