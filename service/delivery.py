@@ -151,9 +151,8 @@ class Deliverer:
         """Takes what is due into the lanes; gives how many."""
         now = max(moments)
         await deliveries.rescue(tx, now=now)
-        due = await deliveries.claim_due(
-            tx, now=now, lease_until=now + LEASE, busy=self._lanes.full(), limit=CLAIM
-        )
+        full = self._lanes.begin_claim()
+        due = await deliveries.claim_due(tx, now=now, lease_until=now + LEASE, busy=full, limit=CLAIM)
         happened = await events.by_id(tx, {delivery.event_id for delivery in due})
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
         for endpoint_id in {delivery.endpoint_id for delivery in due} - targets.keys():
@@ -170,6 +169,8 @@ class Deliverer:
             if delivery.endpoint_id in targets
         ]
         tx.on_commit(lambda: self._lanes.offer(duties))
+        if len(due) < CLAIM:
+            tx.on_commit(lambda: self._lanes.end_claim(full))
         return [len(due)] * len(moments)
 
     async def _start_loop(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from service.domain.deliveries import Duty
@@ -24,6 +24,7 @@ class Lane:
     def __init__(self) -> None:
         self.active = 0
         self.overflowed = False  # more waits in the database
+        self.passed_over = False  # something went there since the database was last asked
         self.queued_in_turn = False
         self._active_retries = 0
         self._first: deque[Duty] = deque()
@@ -105,7 +106,7 @@ class Lanes:
         self._turns: deque[EndpointId] = deque()
         self._in_hand: set[DeliveryId] = set()
         self.startable = asyncio.Event()
-        self.on_room: Callable[[], None] = lambda: None  # a lane that had overflowed has room again
+        self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
 
     def has_room(self, endpoint_id: EndpointId) -> bool:
         """Whether one more may be held; if not, the lane remembers that the database holds some."""
@@ -116,13 +117,39 @@ class Lanes:
             return True
         if lane.overflowed or len(lane) >= DEPTH:
             # Once some wait in the database the rest goes there too, behind them.
-            lane.overflowed = True
+            lane.overflowed = lane.passed_over = True
             return False
         return True
 
     def full(self) -> list[EndpointId]:
-        """Those that take no more from the database for now."""
-        return [endpoint_id for endpoint_id, lane in self._lanes.items() if len(lane) >= DEPTH]
+        """Those that take no more from the database for now; they call `on_room` when they have room again."""
+        full = [endpoint_id for endpoint_id, lane in self._lanes.items() if len(lane) >= DEPTH]
+        for endpoint_id in full:
+            self._lanes[endpoint_id].overflowed = True
+        return full
+
+    def begin_claim(self) -> list[EndpointId]:
+        """The database is about to be asked, for all but the full ones, which it gives."""
+        full = self.full()
+        for endpoint_id, lane in self._lanes.items():
+            if endpoint_id not in full:
+                lane.passed_over = False
+        return full
+
+    def end_claim(self, full: Collection[EndpointId]) -> None:
+        """The database held nothing more, but for these: the others take new duties straight away again.
+
+        One that was passed over since then has something waiting there that the claim did not see.
+        """
+        for endpoint_id, lane in list(self._lanes.items()):
+            if endpoint_id in full or not lane.overflowed:
+                continue
+            if lane.passed_over:
+                self.on_room()
+                continue
+            lane.overflowed = False
+            if len(lane) == 0:
+                self._forget(endpoint_id)
 
     def offer(self, duties: Iterable[Duty]) -> None:
         """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited."""
@@ -155,11 +182,12 @@ class Lanes:
         endpoint_id = duty.endpoint.id
         lane = self._lanes[endpoint_id]
         lane.end(duty, delivered=delivered)
-        if lane.overflowed and len(lane) <= DEPTH // 2:
-            lane.overflowed = False
-            self.on_room()
-        if len(lane) == 0:
-            del self._lanes[endpoint_id]
+        if lane.overflowed:
+            if len(lane) in {DEPTH // 2, 0}:
+                self.on_room()
+            self._take_turn(endpoint_id)
+        elif len(lane) == 0:
+            self._forget(endpoint_id)
         else:
             self._take_turn(endpoint_id)
 
@@ -169,10 +197,15 @@ class Lanes:
         if lane is None:
             return
         self._in_hand.difference_update(duty.id for duty in lane.drop())
+        lane.overflowed = False
         if len(lane) == 0:
-            if lane.queued_in_turn:  # else its next lane would have two turns to everybody's one
-                self._turns.remove(endpoint_id)
-            del self._lanes[endpoint_id]
+            self._forget(endpoint_id)
+
+    def _forget(self, endpoint_id: EndpointId) -> None:
+        if self._lanes.pop(
+            endpoint_id
+        ).queued_in_turn:  # else its next lane would have two turns to everybody's one
+            self._turns.remove(endpoint_id)
 
     def waiting(self) -> list[Duty]:
         """All that is held and not begun."""

@@ -1,13 +1,14 @@
 """What the operator chooses: environment and `.env`, read once at start. Nothing else looks there."""
 
 import ipaddress
+import os
 import secrets
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain.errors import ConfigurationError
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     provider_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("KLINGEL_PROVIDER_KEY", "COMETAPI_KEY"),
+        validate_default=True,
         description="the provider's API key",
     )
     provider_timeout: float = Field(60, gt=0, le=600, description="seconds for one request to the provider")
@@ -160,19 +162,26 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.removeprefix("sqlite:///").strip("/").strip():
+            raise ValueError("must be sqlite:///path/to/file.db")
         if value is not None and not value.startswith("sqlite:///"):
             raise ValueError("must be sqlite:///path/to/file.db")
         return value
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.provider_name is not ProviderName.SANDBOX and self.provider_key is None:
-            raise ValueError(
-                f"KLINGEL_PROVIDER={self.provider_name} needs KLINGEL_PROVIDER_KEY (or COMETAPI_KEY)"
-            )
-        if not self.roles:
-            raise ValueError("KLINGEL_ROLES must name web, dispatch, or both")
-        return self
+    @field_validator("provider_key")
+    @classmethod
+    def _needed_by_the_provider(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        provider = info.data.get("provider")
+        if value is None and provider not in {None, ProviderName.SANDBOX}:
+            raise ValueError(f"KLINGEL_PROVIDER={provider} needs it (COMETAPI_KEY will do too)")
+        return value
+
+    @field_validator("roles")
+    @classmethod
+    def _some_role(cls, value: frozenset[Role]) -> frozenset[Role]:
+        if not value:
+            raise ValueError("must name web, dispatch, or both")
+        return value
 
     @property
     def provider_name(self) -> ProviderName:
@@ -235,9 +244,12 @@ class Settings(BaseSettings):
                 # Written whole under another name first: a crash leaves no half secret behind.
                 draft = path.with_suffix(".new")
                 draft.touch(mode=0o600)
-                draft.write_text(secrets.token_urlsafe(32) + "\n")
+                with draft.open("w") as file:
+                    file.write(secrets.token_urlsafe(32) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                 draft.rename(path)
-            secret = path.read_text().strip()
+            secret = path.read_text(errors="replace").strip()
         except OSError as error:
             raise ConfigurationError(
                 f"The secret file {path} cannot be used: {error.strerror}. "

@@ -52,7 +52,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 bounded = settings(
-    max_examples=40,
+    max_examples=30,
     derandomize=True,
     database=None,
     deadline=None,

@@ -98,7 +98,6 @@ def test_the_jitter_is_random_and_within_its_bounds() -> None:
 @pytest.mark.parametrize(
     ("asked", "obeyed"),
     [
-        (timedelta(0), timedelta(0)),
         (timedelta(seconds=7), timedelta(seconds=7)),
         (timedelta(minutes=59), timedelta(minutes=59)),
         (HOUR, HOUR),
@@ -113,7 +112,14 @@ def test_retry_after_is_obeyed_up_to_an_hour_instead_of_the_schedule(
     assert given == Result(AttemptOutcome.RETRY, NOW + obeyed)
 
 
-@given(st.timedeltas(timedelta(0), timedelta(days=365)), st.floats(-1, 1))
+@pytest.mark.parametrize("attempt", [1, len(SCHEDULE)])
+def test_retry_after_0_has_no_wish_and_the_schedule_stands(attempt: int) -> None:
+    """Else an endpoint that says so each time would have used up all attempts within seconds."""
+    given = result(reply(429, timedelta(0)), attempt=attempt, now=NOW, jitter=0)
+    assert given == Result(AttemptOutcome.RETRY, NOW + SCHEDULE[attempt - 1])
+
+
+@given(st.timedeltas(timedelta(microseconds=1), timedelta(days=365)), st.floats(-1, 1))
 def test_nobody_is_asked_earlier_than_they_said_nor_much_later(asked: timedelta, jitter: float) -> None:
     at = result(reply(503, asked), attempt=1, now=NOW, jitter=jitter).next_attempt_at
     assert at is not None

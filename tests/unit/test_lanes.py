@@ -249,7 +249,7 @@ def test_an_endpoint_for_which_nothing_is_held_can_want_no_more() -> None:
 # More than memory should hold
 
 
-def test_a_full_lane_sends_the_rest_to_the_database_and_says_when_it_has_room_again() -> None:
+def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more() -> None:
     lanes = Lanes()
     calls: list[int] = []
     lanes.on_room = lambda: calls.append(len(lanes.waiting()))
@@ -258,15 +258,46 @@ def test_a_full_lane_sends_the_rest_to_the_database_and_says_when_it_has_room_ag
     assert lanes.full() == ["a"]
     assert not lanes.has_room(EndpointId("a"))
     assert lanes.has_room(EndpointId("b"))
-    ended = 0
-    while ended < DEPTH:
-        for one in started(lanes):
+    while begun := started(lanes):
+        for one in begun:
             # As long as some wait in the database the rest goes there too, behind them.
-            assert lanes.has_room(EndpointId("a")) == (ended >= DEPTH // 2)
+            assert not lanes.has_room(EndpointId("a"))
             lanes.end(one, delivered=True)
-            ended += 1
+    assert len(calls) == 2  # with half of it free, and with all of it
+    full = lanes.begin_claim()
+    assert full == []
+    lanes.end_claim(full)
+    assert lanes.has_room(EndpointId("a"))
+
+
+def test_what_goes_to_the_database_while_it_is_asked_is_asked_for_again() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(DEPTH)])
+    assert not lanes.has_room(EndpointId("a"))
+    for _ in range(DEPTH):
+        one = lanes.next()
+        assert one is not None
+        lanes.end(one, delivered=True)
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    full = lanes.begin_claim()
+    assert not lanes.has_room(EndpointId("a"))  # after the claim has looked, before it is committed
+    lanes.end_claim(full)
     assert len(calls) == 1
-    assert lanes.full() == []
+    assert not lanes.has_room(EndpointId("a"))
+
+
+def test_a_lane_that_the_database_filled_to_the_brim_asks_for_the_rest() -> None:
+    """Nothing was turned away from it: it is full of what was claimed, and more may be due."""
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    lanes.offer([duty() for _ in range(DEPTH)])
+    lanes.end_claim(lanes.begin_claim())
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+    assert calls
 
 
 def test_a_lane_that_never_overflowed_calls_nobody() -> None:

@@ -126,7 +126,15 @@ def test_a_key_for_cometapi_makes_it_the_provider(
 @pytest.mark.parametrize("provider", ["cometapi", "kling"])
 def test_a_provider_that_costs_money_needs_its_key(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     [said] = faults(monkeypatch, KLINGEL_PROVIDER=provider)
-    assert "KLINGEL_PROVIDER_KEY (or COMETAPI_KEY)" in said
+    assert "KLINGEL_PROVIDER_KEY" in said
+    assert "COMETAPI_KEY" in said
+
+
+def test_a_missing_key_is_told_together_with_other_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = faults(monkeypatch, KLINGEL_PROVIDER="kling", PORT="x", KLINGEL_ROLES=",")
+    assert [name in " ".join(said) for name in ("KLINGEL_PROVIDER_KEY", "PORT", "KLINGEL_ROLES")] == [
+        True
+    ] * 3
 
 
 def test_a_chosen_provider_stands_also_where_a_key_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

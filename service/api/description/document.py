@@ -18,7 +18,7 @@ _INFO: Final = {
     "title": "Klingel",
     "version": version("klingel"),
     "summary": "Submits Kling image and video tasks, and rings when something happens. Nobody polls.",
-    "description": "Every answer carries `X-Request-Id`; one that is sent is taken over. Bodies are read as JSON whatever "
+    "description": "Every answer to a request that could be read carries `X-Request-Id`; one that is sent is taken over. Bodies are read as JSON whatever "
     "`Content-Type` says. Faults of the service itself are a 500 problem. A request that is too slow or whose head is "
     "too large ends with 408 or 431 and no body. Fields may be added to what is answered at any time; fields that are "
     "not known are refused in what is sent.",
@@ -154,7 +154,7 @@ def _problems(operation: Operation) -> dict[int, list[str]]:
     by_status: defaultdict[int, list[str]] = defaultdict(list)
     for kind in dict.fromkeys(kinds):
         by_status[_status(kind)].append(f"/problems/{kind.code}")
-    if operation.path:
+    if operation.path and operation.access is not Access.ANYONE:
         # A slash in a parameter leads to no route.
         by_status[HTTPStatus.NOT_FOUND].append(_NO_PROBLEM)
     return by_status

@@ -52,7 +52,7 @@ REFUSES: Final[Mapping[Access, Sequence[type[KlingelError]]]] = {
 class Answer:
     """
     Args:
-        content: by media type: a type from `answers`, a JSON Schema, or None for what has neither.
+        content: by media type, a type from `answers` or a JSON Schema.
     """
 
     what: str
@@ -74,7 +74,6 @@ class Operation:
     path: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameters: Sequence[Mapping[str, Any]] = ()
     body: str | None = None  # a component of `schemas.body_schemas`
-    body_required: bool = True
     answers: Mapping[int, Answer]
     problems: Sequence[type[KlingelError]] = ()
 
@@ -137,7 +136,8 @@ CALLBACK: Final = {
 
 STREAMED: Final = {
     "type": "string",
-    "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON.",
+    "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON. `stream.dropped` "
+    "tells who reads too slowly to connect again.",
 }
 BODY_PROBLEMS: Final = (errors.InvalidRequest, errors.TooLarge, errors.Unprocessable)
 LOCATION: Final = "where it is shown"
