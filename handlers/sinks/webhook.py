@@ -11,6 +11,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
 
+from handlers.sinks.formats import FORMATS
 from service.domain.deliveries import Duty, Reply, parse_retry_after
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
@@ -47,7 +48,7 @@ class WebhookConfig(BaseModel):
     url: Annotated[str, Field(max_length=4096)]
     headers: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=20)] = {}
     basic_auth: BasicAuth | None = None
-    format: Literal["standard"] = "standard"
+    format: Literal["standard", "cloudevents", "kling"] = "standard"
 
 
 class WebhookSink:
@@ -96,18 +97,19 @@ class WebhookSink:
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         endpoint, event = duty.endpoint, duty.event
         secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]
+        body, own = FORMATS[endpoint.config["format"]](event)
         headers = {
             **self._extra_headers(endpoint),
-            "content-type": "application/json",
+            **own,
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": sign(event.body, message_id=event.id, sent_at=now, secrets=secrets),
+            "webhook-signature": sign(body, message_id=event.id, sent_at=now, secrets=secrets),
         }
         try:
             answer = await self._dialler.post(
-                endpoint.config["url"], body=event.body, headers=headers, read_limit=READ_LIMIT
+                endpoint.config["url"], body=body, headers=headers, read_limit=READ_LIMIT
             )
         except Refused as error:
             return Reply(status_code=None, reason=f"not dialled: {error}")
@@ -142,7 +144,7 @@ def _header_faults(headers: Mapping[object, object], pointer: str) -> list[Fault
         where = f"{pointer}/headers/{pointer_token(str(name))}"
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", str(name)):
             faults.append(Fault("This is no name of a header.", where))
-        elif lower in RESERVED_HEADERS or lower.startswith("webhook-"):
+        elif lower in RESERVED_HEADERS or lower.startswith(("webhook-", "ce-")):
             faults.append(Fault(f"{name} is set by Klingel itself.", where))
         elif value == MASK:
             faults.append(Fault(MASKED, where))

@@ -1,0 +1,54 @@
+"""The forms in which a webhook tells an event, read from the other side by other people's code."""
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from standardwebhooks import Webhook
+
+from handlers.providers.kling.reports import read_report
+from service.domain.lifecycle import Signal
+from tests.integration.klingel import Klingel, Received, callback, succeed
+
+
+async def told(klingel: Klingel, form: str) -> tuple[dict[str, object], str, list[Received]]:
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "format": form})
+    task = await klingel.submit()
+    await klingel.call_back(callback(task, "processing"))
+    await klingel.call_back(succeed(task))
+    return task, endpoint["secret"], await klingel.receiver.until(3)
+
+
+async def test_the_cloudevents_sdk_reads_what_the_cloudevents_format_sends(klingel: Klingel) -> None:
+    task, _, received = await told(klingel, "cloudevents")
+    events = [from_http_event(HTTPMessage(headers=dict(one.headers), body=one.body)) for one in received]
+    assert [event.get_type() for event in events] == ["task.submitted", "task.processing", "task.succeeded"]
+    last = events[-1]
+    assert last.get_id() == received[-1].headers["webhook-id"]
+    assert (last.get_subject(), last.get_extension("sequence")) == (task["id"], "3")
+    data = last.get_data()
+    assert isinstance(data, dict)
+    assert data["task"]["outputs"][0]["url"] == "https://example.com/out.png"
+    assert data["transition"]["to"] == "succeeded"
+
+
+async def test_the_kling_format_is_kling_s_own_callback(klingel: Klingel) -> None:
+    """Read back by what reads the provider's."""
+    task, _, received = await told(klingel, "kling")
+    reports = [read_report(one.body) for one in received]
+    assert [report.signal for report in reports] == [Signal.SUBMITTED, Signal.STARTED, Signal.COMPLETED]
+    assert {report.external_task_id for report in reports} == {task["external_task_id"]}
+    assert reports[-1].outputs[0].url == "https://example.com/out.png"
+
+
+@pytest.mark.parametrize("form", ["standard", "cloudevents", "kling"])
+async def test_the_signature_is_over_the_bytes_that_are_sent(klingel: Klingel, form: str) -> None:
+    _, secret, received = await told(klingel, form)
+    for one in received:
+        expected = Webhook(secret).sign(one.headers["webhook-id"], klingel.clock(), one.body.decode())
+        assert one.headers["webhook-signature"] == expected
+
+
+@pytest.mark.parametrize("form", ["cloudevents", "kling"])
+async def test_a_test_event_can_be_told_in_each_form(klingel: Klingel, form: str) -> None:
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "format": form})
+    assert (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).status_code == 202
+    await klingel.until_deliveries("delivered")
