@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help run test lint format chaos bench-fairness lock clean
+.PHONY: help run test lint format chaos bench-load bench-fairness lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,9 @@ chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --write
 
 # Measures, as ratios to a baseline of the same minutes.
+bench-load: $(VENV)/.test
+	$(BIN)/python -m benchmarks.load --write
+
 bench-fairness: $(VENV)/.test
 	$(BIN)/python -m benchmarks.fairness --write
 
