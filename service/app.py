@@ -155,7 +155,7 @@ def create_app(
             files = Files(settings.inputs_path)
             vault, tokens = Vault(secrets), CallbackTokens(secrets)
             dispatches = Role.DISPATCH in settings.roles
-            lanes = Lanes(open=dispatches)
+            lanes = Lanes(open=dispatches, clock=clock)
             client = await stack.enter_async_context(_provider_client(provider_transport))
             dialler = await stack.enter_async_context(open_dialler(Guard(settings.allow_networks)))
             provider = _provider(settings, client, clock, metrics)

@@ -30,6 +30,8 @@ from storage.endpoints import Health
 ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
 ATTEMPTS_AT_A_TIME: Final = 512
 CLAIM: Final = 500
+# Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
+CLAIM_GAP: Final = timedelta(milliseconds=250)
 DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
 AFTER_TROUBLE: Final = timedelta(seconds=1)
 
@@ -92,6 +94,7 @@ class Deliverer:
         self._attempt_ended = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         lanes.on_room = self._wakeup.notify
+        lanes.on_rest = self._wakeup.due_at
 
     @property
     def alive(self) -> bool:
@@ -142,6 +145,10 @@ class Deliverer:
                     continue
                 async with self._database.reading() as reader:
                     due = await deliveries.next_moment(reader, busy=self._lanes.full())
+                if due is not None:
+                    due = max(due, self._clock() + CLAIM_GAP)
+                awake = self._lanes.wake()
+                due = min((moment for moment in (due, awake) if moment is not None), default=None)
             except KlingelError as error:
                 log.warning("deliveries.not_claimed", reason=error.detail)
                 due = self._clock() + AFTER_TROUBLE
@@ -271,7 +278,7 @@ class Deliverer:
         await self._update_health(tx, ended, now)
         retries = [one.next_attempt_at for one in ended if one.next_attempt_at is not None]
         if retries:
-            tx.on_commit(lambda: self._wakeup.due_at(min(retries)))
+            tx.on_commit(lambda: self._wakeup.due_at(max(min(retries), now + CLAIM_GAP)))
         return [None] * len(ended)
 
     async def _update_health(self, tx: Transaction, ended: Sequence[_Ended], now: datetime) -> None:

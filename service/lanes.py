@@ -3,14 +3,20 @@
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Final
 
 from service.domain.deliveries import Duty
 from service.domain.ids import DeliveryId, EndpointId, TaskId
+from service.domain.times import Clock, utc_now
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
 RETRIES_AT_A_TIME: Final = 4  # of these, so that retries never starve first attempts
-BREAKS_AFTER: Final = 10  # failures in a row: from then on one attempt at a time, until one is delivered
+# After so many failures in a row a lane rests, then tries one alone, and so on until one is delivered: an endpoint
+# that is down costs an attempt now and then, not one for each event.
+BREAKS_AFTER: Final = 10
+FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
+LONGEST_REST: Final = timedelta(seconds=30)
 DEPTH: Final = 128  # duties of one endpoint held in memory; the rest waits in the database
 
 
@@ -26,19 +32,21 @@ class Lane:
         self.overflowed = False  # more waits in the database
         self.passed_over = False  # something went there since the database was last asked
         self.queued_in_turn = False
+        self.failures = 0  # in a row
+        self.rests = False
+        self.rested = 0  # times in a row
         self._active_retries = 0
         self._first: deque[Duty] = deque()
         self._retries: deque[Duty] = deque()
         self._behind: dict[TaskId, deque[Duty]] = {}  # wait for an attempt of the same task to end
         self._held = 0
-        self._failures = 0
 
     def __len__(self) -> int:
         return self._held
 
     def add(self, duty: Duty) -> None:
         if not self._held:
-            self._failures = duty.endpoint.failures  # what earlier lanes of this endpoint have seen
+            self.failures = max(self.failures, duty.endpoint.failures)  # what earlier lanes of it have seen
         self._held += 1
         task_id = duty.event.task_id
         if duty.attempt > 1:
@@ -51,7 +59,7 @@ class Lane:
             self._first.append(duty)
 
     def can_start(self) -> bool:
-        if self.active >= (1 if self._failures >= BREAKS_AFTER else CONCURRENCY):
+        if self.rests or self.active >= (1 if self.failures >= BREAKS_AFTER else CONCURRENCY):
             return False
         return bool(self._first) or (bool(self._retries) and self._active_retries < RETRIES_AT_A_TIME)
 
@@ -63,7 +71,7 @@ class Lane:
         return self._retries.popleft()
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
-        self._failures = 0 if delivered else self._failures + 1
+        self.failures = 0 if delivered else self.failures + 1
         self.active -= 1
         self._held -= 1
         task_id = duty.event.task_id
@@ -96,12 +104,15 @@ class Lane:
 class Lanes:
     """All lanes, served in turn."""
 
-    def __init__(self, *, open: bool = True) -> None:
+    def __init__(self, *, open: bool = True, clock: Clock = utc_now) -> None:
         """
         Args:
             open: whether this process delivers at all; if not, everything waits in the database.
         """
         self._open = open
+        self._clock = clock
+        self._resting: dict[EndpointId, datetime] = {}  # until when
+        self.on_rest: Callable[[datetime], None] = lambda _until: None  # `wake` is due then
         self._lanes: defaultdict[EndpointId, Lane] = defaultdict(Lane)
         self._turns: deque[EndpointId] = deque()
         self._in_hand: set[DeliveryId] = set()
@@ -148,7 +159,7 @@ class Lanes:
                 self.on_room()
                 continue
             lane.overflowed = False
-            if len(lane) == 0:
+            if len(lane) == 0 and not lane.rests:
                 self._forget(endpoint_id)
 
     def offer(self, duties: Iterable[Duty]) -> None:
@@ -182,14 +193,51 @@ class Lanes:
         endpoint_id = duty.endpoint.id
         lane = self._lanes[endpoint_id]
         lane.end(duty, delivered=delivered)
+        if delivered:
+            lane.rested = 0
+            self._end_rest(endpoint_id, lane)
+        elif lane.failures >= BREAKS_AFTER and not lane.rests:
+            self._rest(endpoint_id, lane)
         if lane.overflowed:
             if len(lane) in {DEPTH // 2, 0}:
                 self.on_room()
             self._take_turn(endpoint_id)
-        elif len(lane) == 0:
+        elif len(lane) == 0 and not lane.rests:
             self._forget(endpoint_id)
         else:
             self._take_turn(endpoint_id)
+
+    def _rest(self, endpoint_id: EndpointId, lane: Lane) -> None:
+        doublings: int = 2 ** min(lane.rested, 10)
+        until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
+        lane.rests = True
+        lane.rested += 1
+        self._resting[endpoint_id] = until
+        self.on_rest(until)
+
+    def _end_rest(self, endpoint_id: EndpointId, lane: Lane) -> None:
+        lane.rests = False
+        self._resting.pop(endpoint_id, None)
+
+    def rouse(self, endpoint_id: EndpointId) -> None:
+        """A person asks for an attempt, and does not want to wait until the lane has rested."""
+        lane = self._lanes.get(endpoint_id)
+        if lane is not None and lane.rests:
+            self._end_rest(endpoint_id, lane)
+            self._take_turn(endpoint_id)
+
+    def wake(self) -> datetime | None:
+        """Lets those try again that have rested long enough. Gives when the next one will have."""
+        now = self._clock()
+        for endpoint_id, until in list(self._resting.items()):
+            if until <= now:
+                lane = self._lanes[endpoint_id]
+                self._end_rest(endpoint_id, lane)
+                if len(lane) == 0 and not lane.overflowed:
+                    self._forget(endpoint_id)
+                else:
+                    self._take_turn(endpoint_id)
+        return min(self._resting.values(), default=None)
 
     def drop(self, endpoint_id: EndpointId) -> None:
         """It wants no more: what is not begun is forgotten here, and is the database's business alone."""
@@ -198,6 +246,9 @@ class Lanes:
             return
         self._in_hand.difference_update(duty.id for duty in lane.drop())
         lane.overflowed = False
+        # Should it be wanted again, it begins anew.
+        lane.failures = lane.rested = 0
+        self._end_rest(endpoint_id, lane)
         if len(lane) == 0:
             self._forget(endpoint_id)
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
@@ -63,6 +64,7 @@ class Publisher:
         stored = await events.insert(tx, [event])
         [delivery] = await self.schedule(tx, [(stored[0], endpoint)])
         tx.on_commit(lambda: self._streams.publish(stored))
+        tx.on_commit(lambda: self._lanes.rouse(endpoint.id))
         return delivery
 
     async def bury(self, tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime) -> None:
@@ -88,6 +90,9 @@ class Publisher:
                 duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
         await deliveries.insert(tx, born)
         tx.on_commit(lambda: self._lanes.offer(duties))
+        if replays:
+            for endpoint_id in {endpoint.id for _, endpoint in pairs}:
+                tx.on_commit(partial(self._lanes.rouse, endpoint_id))
         return list(fresh)
 
 

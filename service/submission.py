@@ -380,6 +380,7 @@ class Submitter:
             input=complete,
             external_task_id=task.external_task_id,
             callback_url=f"{self._callback_base_url}/callbacks/{provider.name}/{task.id}/{token}",
+            is_resend=task.status is Status.UNCONFIRMED,
         )
         try:
             return await provider.create(order)

@@ -206,10 +206,8 @@ def _sole_process(path: Path) -> Iterator[None]:
 async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlite.Connection]:
     async with aiosqlite.connect(path, isolation_level=None) as connection:
         connection.row_factory = sqlite3.Row
-        for pragma in _PRAGMAS:
-            await connection.execute(pragma)
-        if not writes:
-            await connection.execute("pragma query_only = on")
+        pragmas = _PRAGMAS if writes else (*_PRAGMAS, "pragma query_only = on")
+        await connection.executescript(";\n".join(pragmas))  # in one step
         yield connection
 
 

@@ -115,9 +115,12 @@ async def _reread(database: Database, task_id: TaskId) -> Task:
 
 async def _answer(request: Request[State], reader: Reader, task: Task) -> Response:
     headers = {"location": f"/v1/tasks/{task.id}"}
-    if _responds_async(request):
+    at_once = _responds_async(
+        request
+    )  # answered 202 however quick the provider may have been (RFC 7240, 4.1)
+    if at_once:
         headers["preference-applied"] = "respond-async"
-    if task.status is Status.REJECTED and task.error is not None:
+    if task.status is Status.REJECTED and task.error is not None and not at_once:
         kind = errors.ProviderRefused if task.error.refusal is None else _PROBLEMS[task.error.refusal]
         refusal = problem_of(
             kind(
@@ -136,7 +139,7 @@ async def _answer(request: Request[State], reader: Reader, task: Task) -> Respon
             {"id": endpoint.id, "kind": endpoint.kind, "secret": vault.open(endpoint.secrets[0].sealed)}
             for endpoint in bound
         ]
-    return JSONResponse(view, status_code=202 if task.status in WAITING else 201, headers=headers)
+    return JSONResponse(view, status_code=202 if at_once or task.status in WAITING else 201, headers=headers)
 
 
 def _remembered(request: Request[State], earlier: IdempotencyKey) -> Response:

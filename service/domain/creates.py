@@ -64,3 +64,4 @@ class Order:
     input: Mapping[str, Any]
     external_task_id: str
     callback_url: str
+    is_resend: bool = False  # an earlier create of this task was sent, and may have been accepted

@@ -146,7 +146,9 @@ def result(reply: Reply, *, attempt: int, now: datetime, jitter: float | None = 
         return Result(AttemptOutcome.DEAD)
     share = random.uniform(-1, 1) if jitter is None else jitter  # noqa: S311 - spreads load, guards nothing
     delay = SCHEDULE[attempt - 1] * (1 + JITTER * share)
-    if status in {429, 503} and reply.retry_after:  # "at once", again and again, would use up all attempts in seconds
+    if (
+        status in {429, 503} and reply.retry_after
+    ):  # "at once", again and again, would use up all attempts in seconds
         # Obeyed as it was asked; only spread forward, never earlier.
         delay = min(reply.retry_after, LONGEST_RETRY_AFTER) * (1 + JITTER / 4 * abs(share))
     return Result(AttemptOutcome.RETRY, now + delay)

@@ -36,7 +36,7 @@ update deliveries set lease_until = null where lease_until is not null and lease
 update deliveries set
     status = :status, attempts = :attempts, next_attempt_at = :next_attempt_at, lease_until = null,
     reason = :reason, finished_at = :finished_at
-where id = :id and status = 'pending';
+where id = :id and (status = 'pending' or :status = 'delivered');
 
 -- name: give_back*!
 update deliveries set lease_until = null where id = :id and status = 'pending';

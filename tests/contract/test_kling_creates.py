@@ -4,7 +4,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -663,3 +663,16 @@ async def test_the_innermost_message_is_shown_because_it_is_the_providers_own() 
     }
     outcome = await FarSide([httpx.Response(400, json=body)]).create()
     assert outcome == Refused(Refusal.REQUEST, "1301", "prompt is blocked")
+
+
+async def test_to_a_create_sent_again_1201_means_that_it_exists_whatever_its_words() -> None:
+    """Kling, "Error Codes": the code for a bad value is that for a repeated external_task_id too."""
+    answer = httpx.Response(400, json={"code": 1201, "message": "a wording of tomorrow", "request_id": "r"})
+    far_side = FarSide([answer])
+    async with httpx.AsyncClient(transport=httpx.MockTransport(far_side)) as client:
+        kling = far_side.provider(client)
+        first = await kling.create(ORDER)
+        again = await kling.create(replace(ORDER, is_resend=True))
+    assert isinstance(first, Refused)
+    assert isinstance(again, Refused)
+    assert (first.kind, again.kind) == (Refusal.REQUEST, Refusal.EXISTS)

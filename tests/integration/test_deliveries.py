@@ -187,6 +187,7 @@ async def test_retry_after_is_obeyed_within_reason(klingel: Klingel) -> None:
         (503, date, 120, 126),
         (429, date, 120, 126),
         (503, "86400", 3600, 3780),
+        (503, "0", 4, 6),  # "at once", again and again, would use up all attempts in seconds
         (429, "-5", 4, 6),
         (429, "soon", 4, 6),
         (500, "3600", 4, 6),

@@ -222,7 +222,7 @@ LISTS_2_TO_4 = "This list must have 2 to 4 entries; it has {}."
         ({"n": 10}, "n", '"n" must be at most 9.'),
         ({"n": 10**5000}, "n", '"n" must be at most 9.'),
         ({"n": "1"}, "n", '"n" must be a whole number.'),
-        ({"n": 1.0}, "n", '"n" must be a whole number.'),
+        ({"n": 1.5}, "n", '"n" must be a whole number.'),
         ({"n": True}, "n", '"n" must be a whole number.'),
         ({"n": None}, "n", '"n" must be a whole number.'),
         ({"style_image": ["x"]}, "style_image", '"style_image" must be text.'),

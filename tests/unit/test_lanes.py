@@ -1,7 +1,7 @@
 """`service.lanes`: who is attempted next, and that a slow endpoint holds up nobody but itself."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from hypothesis import settings
@@ -176,20 +176,49 @@ def test_a_duty_that_is_in_hand_already_is_not_taken_twice() -> None:
 # An endpoint that fails and fails
 
 
-def test_an_endpoint_that_keeps_failing_gets_one_attempt_at_a_time_until_one_is_delivered() -> None:
-    lanes = Lanes()
+class Moved:
+    """A clock that a test moves."""
+
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_attempts() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    rests: list[datetime] = []
+    lanes.on_rest = rests.append
     lanes.offer([duty() for _ in range(60)])
     begun = started(lanes)
-    for _ in range(BREAKS_AFTER):
+    while begun:
         lanes.end(begun.pop(0), delivered=False)
-        begun += started(lanes)
-    while len(begun) > 1:
-        lanes.end(begun.pop(0), delivered=False)
-        assert started(lanes) == []
-    lanes.end(begun.pop(), delivered=False)
+        if len(rests) == 0:
+            begun += started(lanes)
+    assert started(lanes) == []
+    for rest in (1, 2, 4, 8, 16, 30, 30):
+        assert rests[-1] - clock.now == timedelta(seconds=rest)
+        assert lanes.wake() == rests[-1]
+        clock.now = rests[-1]
+        lanes.wake()
+        [alone] = started(lanes)
+        lanes.end(alone, delivered=False)
+    clock.now = rests[-1]
+    lanes.wake()
     [alone] = started(lanes)
     lanes.end(alone, delivered=True)
     assert len(started(lanes)) == CONCURRENCY
+
+
+def test_a_late_success_ends_a_rest() -> None:
+    lanes = Lanes(clock=Moved())
+    lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
+    first, second, *_ = started(lanes)
+    lanes.end(first, delivered=False)
+    assert started(lanes) == []
+    lanes.end(second, delivered=True)
+    assert len(started(lanes)) == 2
 
 
 def test_what_an_endpoint_failed_before_its_lane_was_made_counts() -> None:

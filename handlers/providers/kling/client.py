@@ -20,7 +20,7 @@ from handlers.providers.kling.outcomes import (
 )
 from handlers.providers.kling.redaction import redactor
 from handlers.providers.kling.reports import read_report
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
 from service.domain.errors import ConfigurationError
 from service.domain.signatures import verifies
 from service.domain.task_types import TASK_TYPES, Layout
@@ -75,7 +75,20 @@ class KlingProvider:
         self._on_call = on_call
 
     async def create(self, order: Order) -> CreateOutcome:
-        """Sends one create, and a second one only after 1003 or 1004, which refuse the token before the task."""
+        """Sends one create, and a second one only after 1003 or 1004, which refuse the token before the task.
+
+        1201 means "exists already" as well as other things, in words that may change. To a create sent again it is
+        taken as the former: were it the latter, the task would be overdue, and told so; the other way round a paid
+        result would be lost.
+        """
+        outcome = await self._create_once(order)
+        match outcome:
+            case Refused(Refusal.REQUEST, "1201", message) if order.is_resend:
+                return Refused(Refusal.EXISTS, "1201", message)
+            case _:
+                return outcome
+
+    async def _create_once(self, order: Order) -> CreateOutcome:
         authorization = self._authorization()
         outcome = await self._create(order, authorization)
         if not isinstance(outcome, Refused) or outcome.code not in {NOT_YET_VALID, EXPIRED}:
