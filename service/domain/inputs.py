@@ -222,9 +222,6 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
-
-
 class _Object(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -267,7 +264,7 @@ class MultiImageToImage(_Object):
         description="`scene_image`, as CometAPI's older page spells it",
     )
     style_image: Image | None = None
-    n: Annotated[WholeNumber, Field(ge=1, le=9, description="how many pictures to make")] = 1
+    n: Annotated[int, Field(ge=1, le=9, description="how many pictures to make"), BeforeValidator(_whole)] = 1
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9"] = "16:9"
 
     @model_validator(mode="wrap")
@@ -290,8 +287,8 @@ class Picture(_Object):
 class Point(_Object):
     """In px from the bottom left corner of the input picture."""
 
-    x: Annotated[WholeNumber, Field(ge=0)]
-    y: Annotated[WholeNumber, Field(ge=0)]
+    x: Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+    y: Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 
 
 class DynamicMask(_Object):
