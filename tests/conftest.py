@@ -1,4 +1,11 @@
+import os
+
 import pytest
+from hypothesis import settings
+
+# A shared machine keeps no deadlines. Where a merge depends on it every run tries the same; elsewhere each tries new ones.
+settings.register_profile("klingel", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("klingel")
 
 
 @pytest.fixture

@@ -261,13 +261,13 @@ def picture(colour: str) -> bytes:
 
 
 def image_input(prompt: str) -> Json:
-    """As in kling.md 1.1, with pictures as Base64."""
+    """As in CometAPI, "Multi-Image to Image", with pictures as Base64."""
     pictures = [base64.b64encode(picture(colour)).decode() for colour in ("teal", "gold")]
     return {"prompt": prompt, "subject_image_list": [{"subject_image": text} for text in pictures]}
 
 
 def video_input(prompt: str) -> Json:
-    """As in kling.md 1.2, with pictures by URL."""
+    """As in CometAPI, "Multi-Image to Video", with pictures by URL."""
     urls = ["https://example.com/cat.png", "https://example.com/hat.png"]
     return {"prompt": prompt, "image_list": [{"image": url} for url in urls]}
 

@@ -32,11 +32,11 @@ async def post(klingel: Klingel, path: str, body: object = None, **kwargs: Any) 
         return await provider.post(path, content=content, **kwargs)
 
 
-# The shapes of kling.md
+# The shapes that are documented or were seen
 
 
 async def test_the_legacy_body_ends_a_picture_task(klingel: Klingel) -> None:
-    """kling.md 3.2: flat, `task_status: succeed`, media cleared after 30 days."""
+    """Kling, "Callback Protocol": flat, `task_status: succeed`, media cleared after 30 days."""
     task = await klingel.submit(external_task_id="job-42")
     body = {
         "task_id": task["provider_task_id"],
@@ -69,7 +69,7 @@ async def test_the_legacy_body_ends_a_picture_task(klingel: Klingel) -> None:
 
 
 async def test_the_oldest_body_without_any_info_is_enough(klingel: Klingel) -> None:
-    """kling.md 3.2: CometAPI's published example has no `task_info` and no deductions."""
+    """Kling, "Callback Protocol": CometAPI's published example has no `task_info` and no deductions."""
     task = await klingel.submit("kling.multi-image-to-video")
     body = {
         "task_id": task["provider_task_id"],
@@ -85,7 +85,7 @@ async def test_the_oldest_body_without_any_info_is_enough(klingel: Klingel) -> N
 
 
 async def test_a_failure_carries_its_reason(klingel: Klingel) -> None:
-    """kling.md 3.2: free text, and no code."""
+    """Kling, "Callback Protocol": free text, and no code."""
     task = await klingel.submit()
     await klingel.call_back(callback(task, "failed", task_status_msg="blocked by content review"))
     task = await klingel.task(task["id"])
@@ -95,7 +95,7 @@ async def test_a_failure_carries_its_reason(klingel: Klingel) -> None:
 
 
 async def test_the_new_standards_body_is_read_too(klingel: Klingel) -> None:
-    """kling.md 3.3: `id`, `status: succeeded`, `external_id`, `outputs[]`."""
+    """Kling, "Callback protocol", new standard: `id`, `status: succeeded`, `external_id`, `outputs[]`."""
     task = await klingel.submit("kling.multi-image-to-video", external_task_id="job-44")
     body = {
         "id": task["provider_task_id"],
@@ -113,7 +113,7 @@ async def test_the_new_standards_body_is_read_too(klingel: Klingel) -> None:
 
 
 async def test_a_body_in_the_envelope_of_a_query_is_read_too(klingel: Klingel) -> None:
-    """kling.md 0, row 3: one third-party doc and one public receiver have it so."""
+    """One third-party doc and one public receiver have it so."""
     task = await klingel.submit()
     body = {"code": 0, "message": "SUCCEED", "request_id": "r", "data": succeed(task)}
     assert (await klingel.call_back(body)).status_code == 200
@@ -121,7 +121,7 @@ async def test_a_body_in_the_envelope_of_a_query_is_read_too(klingel: Klingel) -
 
 
 async def test_a_body_in_a_gateways_wrapper_is_read_too(klingel: Klingel) -> None:
-    """kling.md 2.2, CometAPI nested variant: `data.status` beside the Kling object one level deeper."""
+    """Kling, query answers, CometAPI nested variant: `data.status` beside the Kling object one level deeper."""
     task = await klingel.submit()
     wrapped = {"action": "generations", "status": "SUCCESS", "progress": "100%", "data": succeed(task)}
     assert (await klingel.call_back({"code": "success", "data": wrapped})).status_code == 200
@@ -130,7 +130,7 @@ async def test_a_body_in_a_gateways_wrapper_is_read_too(klingel: Klingel) -> Non
 
 
 async def test_an_external_id_at_the_top_counts_as_well(klingel: Klingel) -> None:
-    """kling.md 3.2: one production gateway reads it there."""
+    """Kling, "Callback Protocol": one production gateway reads it there."""
     task = await klingel.submit()
     body = callback(task, "processing", external_task_id=task["external_task_id"])
     del body["task_info"]
@@ -141,7 +141,7 @@ async def test_an_external_id_at_the_top_counts_as_well(klingel: Klingel) -> Non
 async def test_a_gateways_own_id_in_the_create_does_not_contradict_klings_in_the_callback(
     klingel: Klingel,
 ) -> None:
-    """kling.md 3.5: gateways re-mint ids; the external id tells whose callback it is."""
+    """Public gateways: gateways re-mint ids; the external id tells whose callback it is."""
     task = await klingel.submit()
     assert (
         await klingel.call_back(succeed(task | {"provider_task_id": "900000000000000009"}))
@@ -173,7 +173,7 @@ WHOLE_STORY = ["submitted", "processing", "succeed"]
 async def test_a_repeated_late_or_contradicting_callback_is_kept_and_changes_nothing(
     klingel: Klingel, before: list[str], word: str, verdict: str
 ) -> None:
-    """Promise 4; the provider says nothing of order and repetition (kling.md 3.1)."""
+    """Promise 4; the provider says nothing of order and repetition (Kling, "Callback Protocol")."""
     task = await klingel.submit()
     for earlier in before:
         assert (await klingel.call_back(callback(task, earlier))).status_code == 200
@@ -199,7 +199,7 @@ async def test_a_repeated_late_or_contradicting_callback_is_kept_and_changes_not
 async def test_a_callback_whose_ids_are_another_tasks_is_kept_and_changes_nothing(
     klingel: Klingel, change: dict[str, Any]
 ) -> None:
-    """design.md 2: matched by its URL, but the ids in its body must not contradict the task."""
+    """Matched by its URL, but the ids in its body must not contradict the task."""
     task = await klingel.submit()
     row = klingel.row(task["id"])
     assert (await klingel.call_back(succeed(task) | change)).status_code == 200
@@ -224,7 +224,7 @@ UNREADABLE = [
 
 
 async def test_an_unreadable_callback_is_kept_and_changes_nothing(klingel: Klingel) -> None:
-    """design.md 2: every callback is evidence, byte for byte; the provider hears that this was none."""
+    """Every callback is evidence, byte for byte; the provider hears that this was none."""
     task = await klingel.submit()
     row = klingel.row(task["id"])
     for body, reason in UNREADABLE:
@@ -287,7 +287,7 @@ async def test_the_token_of_a_task_that_is_no_more_opens_nothing(tmp_path: Path)
 
 
 async def test_a_callback_url_survives_the_rotation_of_the_secret(tmp_path: Path) -> None:
-    """design.md 7: `KLINGEL_SECRET` lists several while rotating; tasks on their way keep their URLs."""
+    """`KLINGEL_SECRET` lists several while rotating; tasks on their way keep their URLs."""
     clock, kling = ManualClock(), FakeKling()
     old, new = "the-old-secret-0123456789", "the-new-secret-0123456789"
     async with running_klingel(tmp_path, clock=clock, kling=kling, secret=old) as klingel:
@@ -299,7 +299,7 @@ async def test_a_callback_url_survives_the_rotation_of_the_secret(tmp_path: Path
 
 
 async def test_over_1_mib_is_413_announced_or_not(klingel: Klingel) -> None:
-    """design.md 3; a callback of Kling's has some hundred bytes."""
+    """A callback of Kling's has some hundred bytes."""
     task = await klingel.submit()
     mebibyte = b" " * 1024 * 1024
     body = json.dumps(succeed(task)).encode()
@@ -321,7 +321,7 @@ async def test_over_1_mib_is_413_announced_or_not(klingel: Klingel) -> None:
 
 
 async def test_a_trailing_slash_does_no_harm(klingel: Klingel) -> None:
-    """design.md 3: never a redirect, for a provider may not follow one, or not with its body."""
+    """Never a redirect, for a provider may not follow one, or not with its body."""
     task = await klingel.submit()
     response = await post(klingel, klingel.callback_path() + "/", succeed(task))
     assert response.status_code == 200
@@ -340,7 +340,7 @@ async def test_only_a_post_is_a_callback(klingel: Klingel) -> None:
 
 
 def signed(klingel: Klingel, body: bytes, *, secret: str = SECRET, off_s: int = 0) -> dict[str, str]:
-    """Kling's headers (kling.md 3.4), at Klingel's own time."""
+    """Kling's headers (Kling, "Callback protocol"), at Klingel's own time."""
     sent_at = klingel.clock().timestamp() + off_s
     moment = klingel.clock().fromtimestamp(sent_at, tz=klingel.clock().tzinfo)
     return {
@@ -351,7 +351,7 @@ def signed(klingel: Klingel, body: bytes, *, secret: str = SECRET, off_s: int = 
 
 
 async def test_with_a_provider_secret_only_signed_callbacks_count(tmp_path: Path) -> None:
-    """kling.md 3.4: `whsec_` HMAC over id, time and body; five minutes; one of several signatures is enough."""
+    """Kling, "Callback protocol": `whsec_` HMAC over id, time and body; five minutes; one of several signatures is enough."""
     async with running_klingel(tmp_path, provider_webhook_secret=SECRET) as klingel:
         task = await klingel.submit()
         path, body = klingel.callback_path(), json.dumps(callback(task, "processing")).encode()
@@ -376,7 +376,7 @@ async def test_with_a_provider_secret_only_signed_callbacks_count(tmp_path: Path
 
 
 async def test_during_a_rotation_both_provider_secrets_verify(tmp_path: Path) -> None:
-    """kling.md 3.4: Kling signs with the old secret for 7 days more."""
+    """Kling, "Callback protocol": Kling signs with the old secret for 7 days more."""
     async with running_klingel(tmp_path, provider_webhook_secret=f"{SECRET},{OLD_SECRET}") as klingel:
         task = await klingel.submit()
         for word, secret in (("processing", OLD_SECRET), ("succeed", SECRET)):
@@ -440,7 +440,7 @@ async def test_many_tasks_at_once_each_get_their_own_story(klingel: Klingel) -> 
 
 
 async def test_a_bad_callback_harms_none_of_its_neighbours(klingel: Klingel) -> None:
-    """design.md 10: one bad item never fails those that share its batch."""
+    """One bad item never fails those that share its batch."""
     tasks = await asyncio.gather(*(klingel.submit() for _ in range(6)))
     number_of = {create["external_task_id"]: n for n, create in enumerate(klingel.kling.creates)}
     bodies: list[Any] = [succeed(task) for task in tasks]

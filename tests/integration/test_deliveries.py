@@ -41,7 +41,7 @@ async def first_attempt(klingel: Klingel) -> dict[str, Any]:
 
 
 async def test_a_delivery_shows_what_became_of_it(klingel: Klingel) -> None:
-    """design.md 3: its attempts with time, duration, status, excerpt and why."""
+    """Its attempts with time, duration, status, excerpt and why."""
     endpoint = await klingel.endpoint()
     klingel.receiver.answers(503)
     task = await klingel.submit()
@@ -88,7 +88,7 @@ async def test_a_delivery_shows_what_became_of_it(klingel: Klingel) -> None:
 
 
 async def test_deliveries_are_found_by_what_they_are_about(klingel: Klingel) -> None:
-    """design.md 3, the list's filters; they narrow together."""
+    """Design.md 3, the list's filters; they narrow together."""
     good = await klingel.endpoint(types=["task.succeeded"])
     async with Receiver().running() as second:
         second.always = 410
@@ -115,7 +115,7 @@ async def test_deliveries_are_found_by_what_they_are_about(klingel: Klingel) -> 
 
 
 async def test_deliveries_are_listed_page_by_page_newest_first(klingel: Klingel) -> None:
-    """design.md 3: a page more only where there is one."""
+    """A page more only where there is one."""
     await klingel.endpoint()
     await asyncio.gather(*(klingel.submit() for _ in range(6)))
     whole = (await klingel.http.get("/v1/deliveries")).json()
@@ -146,7 +146,7 @@ async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
 
 
 async def test_the_whole_schedule_is_kept_and_then_it_is_a_dead_letter(klingel: Klingel) -> None:
-    """design.md 5: 5 s, 30 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h, each give or take a fifth."""
+    """5 s, 30 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h, each give or take a fifth."""
     await klingel.endpoint(filter="data.task.external_task_id == 'watched'", types=["task.submitted"])
     klingel.receiver.always = 500
     await klingel.submit(external_task_id="watched")
@@ -177,7 +177,7 @@ async def test_the_whole_schedule_is_kept_and_then_it_is_a_dead_letter(klingel: 
 
 
 async def test_retry_after_is_obeyed_within_reason(klingel: Klingel) -> None:
-    """RFC 9110, 10.2.3, and design.md 5: of 429 and 503 only, never earlier, at most a twentieth later, for an hour
+    """RFC 9110, 10.2.3, and of 429 and 503 only, never earlier, at most a twentieth later, for an hour
     at most; what is none leaves the schedule as it is."""
     endpoint = await klingel.endpoint()
     date = format_datetime(klingel.clock().replace(minute=2), usegmt=True)
@@ -206,7 +206,7 @@ async def test_retry_after_is_obeyed_within_reason(klingel: Klingel) -> None:
 
 
 async def test_first_attempts_keep_the_order_even_when_the_first_answer_is_slow(klingel: Klingel) -> None:
-    """design.md 5: per task and endpoint, in sequence order; other tasks do not wait."""
+    """Per task and endpoint, in sequence order; other tasks do not wait."""
     gate = klingel.receiver.gate = asyncio.Event()
     await klingel.endpoint()
     task = await klingel.submit()
@@ -224,7 +224,7 @@ async def test_first_attempts_keep_the_order_even_when_the_first_answer_is_slow(
 
 
 async def test_a_failing_earlier_event_does_not_hold_back_the_terminal_one(klingel: Klingel) -> None:
-    """design.md 5: order holds for first attempts; a retry comes when it comes."""
+    """Order holds for first attempts; a retry comes when it comes."""
     await klingel.endpoint()
     klingel.receiver.answers(500)
     task = await klingel.submit()
@@ -250,7 +250,7 @@ async def test_a_slow_endpoint_costs_another_nothing(klingel: Klingel) -> None:
 
 
 async def test_more_than_memory_holds_waits_in_the_database_and_keeps_its_order(klingel: Klingel) -> None:
-    """service/lanes.py: 128 of one endpoint in memory, the rest behind them in the database; while that is fetched,
+    """Service/lanes.py: 128 of one endpoint in memory, the rest behind them in the database; while that is fetched,
     new events of the same tasks must not overtake. Each goes out once."""
     gate = klingel.receiver.gate = asyncio.Event()
     await klingel.endpoint()
@@ -274,7 +274,7 @@ async def test_more_than_memory_holds_waits_in_the_database_and_keeps_its_order(
 
 
 async def test_a_replay_is_a_new_delivery_under_the_same_message_id(klingel: Klingel) -> None:
-    """design.md 3: asked for by a person; the receiver can tell by the id that it has it already."""
+    """Asked for by a person; the receiver can tell by the id that it has it already."""
     await klingel.endpoint()
     await first_attempt(klingel)
     [delivery] = await klingel.until_deliveries("delivered")

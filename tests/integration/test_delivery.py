@@ -11,7 +11,7 @@ from tests.integration.klingel import Klingel, Receiver, running_klingel, succee
 
 
 async def test_each_transition_reaches_the_endpoint_signed_and_in_order(klingel: Klingel) -> None:
-    """design.md 4 and 5: the event's own bytes, under its own id, with Standard Webhooks' three headers."""
+    """The event's own bytes, under its own id, with Standard Webhooks' three headers."""
     endpoint = await klingel.endpoint()
     task = await klingel.submit()
     assert (await klingel.call_back(succeed(task))).status_code == 200
@@ -42,7 +42,7 @@ async def test_a_gone_endpoint_gets_no_second_attempt_and_is_disabled(klingel: K
 
 
 async def test_the_others_are_told_of_a_gone_endpoint(klingel: Klingel) -> None:
-    """design.md 5: `endpoint.disabled`, to those of the account that subscribe to it; not to the one that is gone."""
+    """`endpoint.disabled`, to those of the account that subscribe to it; not to the one that is gone."""
     async with Receiver().running() as other:
         await klingel.endpoint(config={"url": other.url}, types=["endpoint.*"])
         gone = await klingel.endpoint(types=["*"])
@@ -120,7 +120,7 @@ async def test_a_connection_that_is_cut_is_tried_again(klingel: Klingel) -> None
 
 
 async def test_an_answer_is_kept_as_an_excerpt_however_long_it_is(klingel: Klingel) -> None:
-    """design.md 5: at most 64 KiB of it are read; what is shown is 2 KiB, without what no database holds."""
+    """At most 64 KiB of it are read; what is shown is 2 KiB, without what no database holds."""
 
     async def talk(request: web.Request) -> web.Response:
         return web.Response(body=b"\0\xff" + b"x" * 5_000_000)

@@ -57,7 +57,7 @@ async def send_test(klingel: Klingel, endpoint_id: str) -> dict[str, Any]:
 
 
 async def test_a_new_endpoint_shows_its_secret_once(klingel: Klingel) -> None:
-    """design.md 5: `whsec_` and 32 random bytes, in the answer to the create and nowhere after."""
+    """`whsec_` and 32 random bytes, in the answer to the create and nowhere after."""
     response = await klingel.http.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
     assert response.status_code == 201
     endpoint = response.json()
@@ -86,7 +86,7 @@ async def test_a_new_endpoint_shows_its_secret_once(klingel: Klingel) -> None:
 
 
 async def test_endpoints_are_listed_page_by_page_newest_first(klingel: Klingel) -> None:
-    """design.md 3: `limit` and `cursor`, `items` and `next_cursor`."""
+    """`limit` and `cursor`, `items` and `next_cursor`."""
     made = [(await klingel.endpoint(description=str(n)))["id"] for n in range(5)]
     listed: list[str] = []
     query: dict[str, Any] = {"limit": 2}
@@ -143,7 +143,7 @@ async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(klingel: Klingel
 
 
 async def test_all_faults_of_an_endpoint_are_told_at_once(klingel: Klingel) -> None:
-    """design.md 3, problems: the body's own, and those of its kind's configuration."""
+    """The body's own, and those of its kind's configuration."""
     body = {
         "kind": "webhook",
         "config": {
@@ -239,7 +239,7 @@ async def test_a_name_that_leads_to_a_private_address_is_never_dialled(tmp_path:
 
 
 async def test_types_choose_by_name_and_by_family(klingel: Klingel) -> None:
-    """design.md 5, `types`."""
+    """Design.md 5, `types`."""
     story = ["task.submitted", "task.processing", "task.succeeded"]
     wanted = {
         ("task.*",): story,
@@ -258,7 +258,7 @@ async def test_types_choose_by_name_and_by_family(klingel: Klingel) -> None:
 
 
 async def test_a_filter_chooses_by_what_the_event_says(klingel: Klingel) -> None:
-    """design.md 5: JMESPath over the whole event; one that breaks over an event lets it pass, rather than lose it."""
+    """JMESPath over the whole event; one that breaks over an event lets it pass, rather than lose it."""
     by_metadata = await klingel.endpoint(filter="data.task.metadata.customer == 'acme'")
     by_outputs = await klingel.endpoint(filter="length(data.task.outputs) > `0`")
     breaking = await klingel.endpoint(filter="sort_by(data.task.metadata.list, &name)")
@@ -338,7 +338,7 @@ async def test_what_is_already_in_line_for_it_is_not_sent_either(klingel: Klinge
 
 
 async def test_a_test_goes_the_real_way_to_this_endpoint_alone(klingel: Klingel) -> None:
-    """design.md 3: signed, logged, retried and shown like any other; whatever the endpoint has subscribed to."""
+    """Signed, logged, retried and shown like any other; whatever the endpoint has subscribed to."""
     endpoint = await klingel.endpoint(types=["task.failed"], filter="data.task")
     await klingel.endpoint(types=["*"])
     klingel.receiver.answers(500, 200)
@@ -362,7 +362,7 @@ async def test_a_test_goes_the_real_way_to_this_endpoint_alone(klingel: Klingel)
 
 
 async def test_during_a_rotation_both_secrets_sign_for_24_hours(klingel: Klingel) -> None:
-    """design.md 5; Standard Webhooks, "Secret rotation": the receiver changes over when it likes to."""
+    """Standard Webhooks, "Secret rotation": the receiver changes over when it likes to."""
     endpoint = await klingel.endpoint()
     rotated = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")
     assert rotated.status_code == 200
@@ -497,7 +497,7 @@ async def test_credentials_can_be_changed_and_taken_away(klingel: Klingel) -> No
 
 
 async def test_endpoints_of_a_submit_get_that_tasks_events_alone(klingel: Klingel) -> None:
-    """design.md 5: from `callback_url` and `endpoints`; their secrets are in the 201, and they are not listed."""
+    """From `callback_url` and `endpoints`; their secrets are in the 201, and they are not listed."""
     async with Receiver().running() as second:
         task = await klingel.submit(
             callback_url=klingel.receiver.url,
@@ -528,7 +528,7 @@ async def test_endpoints_of_a_submit_get_that_tasks_events_alone(klingel: Klinge
 
 
 async def test_a_replay_of_everything_to_a_bound_endpoint_stays_with_its_task(klingel: Klingel) -> None:
-    """design.md 5: one bound to a task gets only that task's events, also when they are replayed."""
+    """One bound to a task gets only that task's events, also when they are replayed."""
     task = await klingel.submit(callback_url=klingel.receiver.url)
     await klingel.submit()
     [endpoint] = task["endpoints"]
@@ -560,7 +560,7 @@ async def test_a_refused_task_still_tells_its_endpoints(klingel: Klingel) -> Non
 
 
 async def test_a_replay_of_failures_sends_each_dead_letter_once_more(klingel: Klingel) -> None:
-    """design.md 3: `only: failed`, since a moment; one that was replayed is not replayed again."""
+    """`only: failed`, since a moment; one that was replayed is not replayed again."""
     endpoint = await klingel.endpoint()
     path = f"/v1/endpoints/{endpoint['id']}/replay"
     klingel.receiver.answers(410)
@@ -585,7 +585,7 @@ async def test_a_replay_of_failures_sends_each_dead_letter_once_more(klingel: Kl
 
 
 async def test_a_replay_of_all_sends_the_log_also_of_before_the_endpoint_was_there(klingel: Klingel) -> None:
-    """design.md 3: `only: all`; what the endpoint has not subscribed to, and others' tests, stay out."""
+    """`only: all`; what the endpoint has not subscribed to, and others' tests, stay out."""
     tasks = [await klingel.submit() for _ in range(3)]
     for number, task in enumerate(tasks):
         await klingel.call_back(succeed(task), number=number)
@@ -636,7 +636,7 @@ async def test_a_replay_with_faults_is_refused(klingel: Klingel) -> None:
 
 
 async def test_100_failures_in_a_row_over_a_day_disable_it_and_the_others_are_told(klingel: Klingel) -> None:
-    """design.md 5; both at once: a hundred in a minute are an outage, and two over a day are quiet nights."""
+    """Both at once: a hundred in a minute are an outage, and two over a day are quiet nights."""
     async with Receiver().running() as other:
         watching = await klingel.endpoint(config={"url": other.url}, types=["endpoint.disabled"])
         failing = await klingel.endpoint(types=["*"])

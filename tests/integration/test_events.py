@@ -60,7 +60,7 @@ async def test_the_log_of_the_account_is_read_newest_first_or_in_its_order(kling
 
 
 async def test_the_log_can_be_read_by_type(klingel: Klingel) -> None:
-    """design.md 3."""
+    """Design.md 3."""
     tasks = [await story(klingel) for _ in range(2)]
     for order, expected in (("asc", tasks), ("desc", tasks[::-1])):
         query = {"type": "task.succeeded", "order": order}
@@ -85,7 +85,7 @@ async def test_the_log_of_a_task_is_read_in_its_order_page_by_page(klingel: Klin
 
 
 async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
-    """design.md 3, problems."""
+    """Design.md 3, problems."""
     query = {"limit": "201", "cursor": "evt_1", "type": "task.lost", "order": "up", "since": "now"}
     response = await klingel.http.get("/v1/events", params=query)
     assert response.status_code == 422
@@ -107,7 +107,7 @@ async def stream(klingel: Klingel, task_id: str, **headers: str) -> list[ServerS
 
 
 async def test_a_tasks_stream_tells_its_story_and_ends(klingel: Klingel) -> None:
-    """design.md 3: ends after the terminal event; each carries its id, its type, and the event as it is delivered."""
+    """Ends after the terminal event; each carries its id, its type, and the event as it is delivered."""
     await story(klingel)
     task = await story(klingel)
     told = await stream(klingel, task["id"])
@@ -167,7 +167,7 @@ async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[Ser
 
 
 async def test_a_live_stream_of_a_task_tells_each_event_as_it_happens(klingel: Klingel) -> None:
-    """design.md 8: progress is shown live, not by asking."""
+    """Progress is shown live, not by asking."""
     thinking = OpenCreate(accepted("880000000000000001"))
     klingel.kling.answers(thinking)
     task = await klingel.submit_async()
@@ -186,7 +186,7 @@ async def test_a_live_stream_of_a_task_tells_each_event_as_it_happens(klingel: K
 async def test_a_live_stream_of_the_account_begins_now_and_tells_of_this_account_alone(
     klingel: Klingel,
 ) -> None:
-    """design.md 3: what happens from now on."""
+    """What happens from now on."""
     await story(klingel)
     async with klingel.served() as client, following(client, "/v1/events") as events:
         async with klingel.another_account() as other:
@@ -200,7 +200,7 @@ async def test_a_live_stream_of_the_account_begins_now_and_tells_of_this_account
 
 
 async def test_a_resumed_stream_has_no_gap_and_no_repetition_however_busy_it_is(klingel: Klingel) -> None:
-    """design.md 3: it is resumed from the durable log, while more and more is committed."""
+    """It is resumed from the durable log, while more and more is committed."""
     for _ in range(3):
         await story(klingel)
     log = (await klingel.http.get("/v1/events", params={"order": "asc"})).json()["items"]

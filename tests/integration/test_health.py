@@ -39,7 +39,7 @@ async def ready(klingel: Klingel) -> tuple[int, dict[str, Any]]:
 
 
 async def test_a_running_klingel_is_alive_and_ready(klingel: Klingel) -> None:
-    """design.md 3: storage writable, dispatcher alive; each check by name."""
+    """Storage writable, dispatcher alive; each check by name."""
     async with klingel.client(None) as prober:
         alive = await prober.get("/healthz")
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})

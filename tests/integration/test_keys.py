@@ -107,7 +107,7 @@ async def test_keys_are_kept_as_hashes(klingel: Klingel) -> None:
 
 
 async def test_a_revoked_key_is_refused_at_once(klingel: Klingel) -> None:
-    """design.md 3: the next request with it."""
+    """The next request with it."""
     key = await new_key(klingel)
     async with klingel.client(key["key"]) as client:
         assert (await client.get("/v1/tasks")).status_code == 200
@@ -152,7 +152,7 @@ async def test_a_member_manages_no_keys(klingel: Klingel) -> None:
 
 
 async def test_a_key_with_faults_is_not_made(klingel: Klingel) -> None:
-    """design.md 3, problems."""
+    """Design.md 3, problems."""
     for body, pointer in (
         ({}, "#/name"),
         ({"name": " "}, "#/name"),
@@ -168,7 +168,7 @@ async def test_a_key_with_faults_is_not_made(klingel: Klingel) -> None:
 
 
 async def test_without_a_key_in_the_settings_one_is_made_and_told_once(tmp_path: Path) -> None:
-    """design.md 7, `KLINGEL_API_KEY`."""
+    """Design.md 7, `KLINGEL_API_KEY`."""
     told: list[str] = []
     for _ in range(2):
         hooks = Hooks(on_first_key=told.append)

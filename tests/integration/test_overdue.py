@@ -25,7 +25,7 @@ async def until_overdue(klingel: Klingel, task_id: str) -> None:
 
 
 async def test_a_late_task_is_told_once_and_nobody_is_asked(klingel: Klingel) -> None:
-    """Promise 1 and design.md 2: at its deadline, to the second; the status stays."""
+    """Promise 1 and at its deadline, to the second; the status stays."""
     await klingel.endpoint()
     task = await klingel.submit()
     klingel.clock.advance(seconds=899.999)
@@ -48,7 +48,7 @@ async def test_a_late_task_is_told_once_and_nobody_is_asked(klingel: Klingel) ->
 
 
 async def test_a_late_callback_still_counts(klingel: Klingel) -> None:
-    """design.md 2: overdue ends nothing; and what has ended is late no more."""
+    """Overdue ends nothing; and what has ended is late no more."""
     task = await klingel.submit("kling.multi-image-to-video", deadline_s=60)
     klingel.clock.advance(seconds=60)
     await until_overdue(klingel, task["id"])

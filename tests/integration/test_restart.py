@@ -88,7 +88,7 @@ async def test_a_submit_that_was_acknowledged_is_sent_after_a_power_cut(tmp_path
 async def test_a_callback_that_overtook_the_creates_answer_survives_a_power_cut_before_that(
     tmp_path: Path, word: str, status: str
 ) -> None:
-    """design.md 2: the create was on its way and its answer is lost for good; the callback told what it would have."""
+    """The create was on its way and its answer is lost for good; the callback told what it would have."""
     clock, kling = ManualClock(), FakeKling()
     thinking = OpenCreate(accepted("77"))
     kling.answers(thinking)

@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 
 from handlers.providers.sandbox import Fault, Fetch, Sandbox, SandboxSettings, create_sandbox
 
-SECRET = "whsec_a2xpbmctd2ViaG9vay1kZW1vLWtleS0wMTIzNDU2Nzg5"  # kling.md 3.4
+SECRET = "whsec_a2xpbmctd2ViaG9vay1kZW1vLWtleS0wMTIzNDU2Nzg5"  # Kling, "Callback protocol"
 IMAGES = "/kling/v1/images/multi-image2image"
 OLDER_IMAGES = "/kling/v1/images/generations"
 VIDEOS = "/kling/v1/videos/multi-image2video"

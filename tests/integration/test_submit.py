@@ -39,7 +39,7 @@ BODY: Mapping[str, Any] = {"type": IMAGE, "input": IMAGE_INPUT}
 
 
 async def test_an_image_task_goes_to_cometapis_older_path_with_its_spelling(klingel: Klingel) -> None:
-    """CometAPI, "Multi-Image to Image": `/kling/v1/images/generations` and `scence_image` (kling.md 1.1)."""
+    """CometAPI, "Multi-Image to Image": `/kling/v1/images/generations` and `scence_image` (CometAPI, "Multi-Image to Image")."""
     subjects = [{"subject_image": picture(name)} for name in "abcd"]
     given = {
         "subject_image_list": subjects,
@@ -69,7 +69,7 @@ async def test_an_image_task_goes_to_cometapis_older_path_with_its_spelling(klin
 
 @pytest.mark.parametrize("spelling", ["scene_image", "scence_image"])
 async def test_either_spelling_of_the_scene_is_taken(klingel: Klingel, spelling: str) -> None:
-    """Two pages of one provider spell it in two ways (kling.md 0, row 7)."""
+    """Two pages of one provider spell it in two ways (public receivers; Kling, "Authentication")."""
     task = await klingel.submit(IMAGE, input={**IMAGE_INPUT, spelling: picture("scene")})
     assert klingel.kling.creates[0]["scence_image"] == picture("scene")
     assert "scene_image" not in klingel.kling.creates[0]
@@ -77,7 +77,7 @@ async def test_either_spelling_of_the_scene_is_taken(klingel: Klingel, spelling:
 
 
 async def test_a_video_task_goes_upstream_with_every_field(klingel: Klingel) -> None:
-    """CometAPI, "Multi-Image to Video" (kling.md 1.2 and 1.4); a whole number of seconds becomes Kling's text."""
+    """CometAPI, "Multi-Image to Video" (CometAPI, "Multi-Image to Video"; Kling, "Image to Video"); a whole number of seconds becomes Kling's text."""
     given = {
         "image_list": [{"image": picture(name)} for name in "abcd"],
         "model_name": "kling-v1-6",
@@ -107,7 +107,7 @@ async def test_a_video_task_goes_upstream_with_every_field(klingel: Klingel) -> 
 async def test_the_official_api_has_paths_of_its_own_and_signed_tokens(
     tmp_path: Path, type: str, path: str
 ) -> None:
-    """kling.md 1.1, 1.2 and 7: no `/kling` before them, `scene_image` spelled right, a JWT made for each request."""
+    """CometAPI, "Multi-Image to Image"; CometAPI, "Multi-Image to Video"; Kling, "Authentication": no `/kling` before them, `scene_image` spelled right, a JWT made for each request."""
     settings = {"provider": "kling", "KLINGEL_PROVIDER_KEY": "access:secret"}
     async with running_klingel(tmp_path, **settings) as klingel:
         given = {**IMAGE_INPUT, "scene_image": picture("scene")} if type == IMAGE else dict(VIDEO_INPUT)
@@ -123,14 +123,14 @@ async def test_the_official_api_has_paths_of_its_own_and_signed_tokens(
 
 
 async def test_a_task_without_an_external_id_goes_upstream_under_its_own(klingel: Klingel) -> None:
-    """design.md 2: it is the provider-side idempotency key, so there is always one."""
+    """It is the provider-side idempotency key, so there is always one."""
     task = await klingel.submit()
     assert task["external_task_id"] == task["id"]
     assert klingel.kling.creates[0]["external_task_id"] == task["id"]
 
 
 async def test_a_base64_picture_is_kept_once_as_a_file_and_goes_upstream_as_base64(klingel: Klingel) -> None:
-    """design.md 3: by its hash, not in the row; a `data:` prefix is stripped (kling.md 1.3)."""
+    """By its hash, not in the row; a `data:` prefix is stripped (Kling, "Image to Video")."""
     text = base64_png(10)
     subjects = [{"subject_image": text}, {"subject_image": "data:image/png;base64," + text}]
     first = await klingel.submit(input={**IMAGE_INPUT, "subject_image_list": subjects})
@@ -151,7 +151,7 @@ async def test_a_base64_picture_is_kept_once_as_a_file_and_goes_upstream_as_base
 
 
 async def test_an_accepted_task_is_answered_with_201_its_place_and_its_state(klingel: Klingel) -> None:
-    """design.md 3: 201 with the task once the provider has answered."""
+    """201 with the task once the provider has answered."""
     klingel.kling.answers(accepted("880000000000000001"))
     response = await klingel.http.post(
         "/v1/tasks", json={**BODY, "external_task_id": "job-1", "metadata": {"a": [1, {"b": None}]}}
@@ -195,7 +195,7 @@ async def test_respond_async_is_answered_at_once_while_the_provider_still_thinks
 
 
 async def test_a_provider_that_takes_too_long_is_answered_with_202(tmp_path: Path) -> None:
-    """design.md 3: after `KLINGEL_SUBMIT_WAIT`, here none at all."""
+    """After `KLINGEL_SUBMIT_WAIT`, here none at all."""
     async with running_klingel(tmp_path, submit_wait=0) as klingel:
         thinking = OpenCreate(accepted("880000000000000001"))
         klingel.kling.answers(thinking)
@@ -207,7 +207,7 @@ async def test_a_provider_that_takes_too_long_is_answered_with_202(tmp_path: Pat
 
 
 async def test_a_deadline_of_ones_own_replaces_the_types(klingel: Klingel) -> None:
-    """design.md 2: a deadline per type, and per submit."""
+    """A deadline per type, and per submit."""
     assert (await klingel.submit(VIDEO))["deadline_at"] == "2026-11-22T13:00:00.000Z"
     assert (await klingel.submit(VIDEO, deadline_s=90.5))["deadline_at"] == "2026-11-22T12:01:30.500Z"
 
@@ -216,7 +216,7 @@ async def test_a_deadline_of_ones_own_replaces_the_types(klingel: Klingel) -> No
 
 
 async def test_all_faults_of_a_body_are_told_at_once(klingel: Klingel) -> None:
-    """design.md 3: problems list every fault, whichever part of the body it is in."""
+    """Problems list every fault, whichever part of the body it is in."""
     response = await klingel.http.post(
         "/v1/tasks",
         json={
@@ -365,7 +365,7 @@ async def post(klingel: Klingel, key: str, body: object = BODY, **headers: str) 
 
 
 async def test_the_same_key_and_body_give_the_same_answer(klingel: Klingel) -> None:
-    """design.md 3: `Idempotency-Key` is honoured; the answer is the first one, however the task went on."""
+    """`Idempotency-Key` is honoured; the answer is the first one, however the task went on."""
     body = {**BODY, "endpoints": [{"config": {"url": klingel.receiver.url}}]}
     first = await post(klingel, "key-1", body)
     assert (await klingel.call_back(succeed(first.json()))).status_code == 200
@@ -456,7 +456,7 @@ async def test_a_key_whose_first_caller_was_never_answered_settles_on_the_next_a
 
 
 async def test_a_key_is_forgotten_after_24_hours(klingel: Klingel) -> None:
-    """design.md 3: honoured for 24 h, and not for ever."""
+    """Honoured for 24 h, and not for ever."""
     first = await post(klingel, "key-1")
     klingel.clock.advance(hours=24, seconds=-1)
     assert (await post(klingel, "key-1")).json()["id"] == first.json()["id"]
@@ -480,7 +480,7 @@ async def test_a_key_that_is_none_is_refused(klingel: Klingel) -> None:
 
 
 async def test_an_external_id_is_used_once_in_an_account(klingel: Klingel) -> None:
-    """design.md 2: Klingel sees to it before anything is sent; the provider's word would come too late."""
+    """Klingel sees to it before anything is sent; the provider's word would come too late."""
     task = await klingel.submit(external_task_id="job-1")
     response = await klingel.http.post("/v1/tasks", json={**BODY, "external_task_id": "job-1"})
     assert (response.status_code, response.json()["type"]) == (409, "/problems/external-task-id-taken")
@@ -521,7 +521,7 @@ async def test_of_many_submits_at_once_one_gets_the_external_id(klingel: Klingel
 async def test_a_refused_task_is_kept_and_the_problem_names_the_providers_code(
     klingel: Klingel, answers: list[Answer], status: int, problem: str, code: str
 ) -> None:
-    """kling.md 5.1: whose business it is decides the status; 429 alone says nothing, so 1100 and 1304 end it too."""
+    """Kling, "Error Codes": whose business it is decides the status; 429 alone says nothing, so 1100 and 1304 end it too."""
     klingel.kling.answers(*answers)
     response = await klingel.http.post("/v1/tasks", json=BODY)
     said = response.json()
@@ -540,7 +540,7 @@ async def test_a_refused_task_is_kept_and_the_problem_names_the_providers_code(
 
 
 async def test_an_expired_token_is_shown_anew_once(klingel: Klingel) -> None:
-    """kling.md 5.1: 1004, once more with a fresh token; the token is refused before the task is looked at."""
+    """Kling, "Error Codes": 1004, once more with a fresh token; the token is refused before the task is looked at."""
     klingel.kling.answers(refused(401, 1004, "expired"))
     assert (await klingel.submit())["status"] == "submitted"
     assert len(klingel.kling.creates) == 2
@@ -559,7 +559,7 @@ async def test_an_expired_token_is_shown_anew_once(klingel: Klingel) -> None:
     ],
 )
 async def test_a_task_refused_for_now_stays_queued_and_goes_later(klingel: Klingel, answer: Answer) -> None:
-    """design.md 2: certainly not accepted, so it is sent again by itself, with more and more time between."""
+    """Certainly not accepted, so it is sent again by itself, with more and more time between."""
     klingel.kling.answers(answer, answer)
     task = await klingel.submit_async()
     await klingel.until_row(task["id"], sends=1, sending_since=None)
@@ -611,7 +611,7 @@ FULL = refused(429, 1303, "parallel task over resource pack limit")
 async def test_the_next_terminal_callback_releases_exactly_one_waiting_task_in_order(
     klingel: Klingel,
 ) -> None:
-    """design.md 2, slots: on 1303 the queue holds, and those that come later line up unsent."""
+    """On 1303 the queue holds, and those that come later line up unsent."""
     running = await klingel.submit(external_task_id="running")
     klingel.kling.answers(FULL)
     waiting = [await klingel.submit_async(external_task_id="first")]
@@ -655,7 +655,7 @@ async def test_a_callback_that_ends_nothing_releases_nobody(klingel: Klingel) ->
 
 
 async def test_a_full_queue_of_pictures_holds_up_no_video(klingel: Klingel) -> None:
-    """kling.md 5.3: places are counted by kind of pack."""
+    """Kling, "Concurrency Rules": places are counted by kind of pack."""
     klingel.kling.answers(FULL)
     waiting = await klingel.submit_async(IMAGE)
     await klingel.until_row(waiting["id"], awaits_slot=1)
@@ -665,7 +665,7 @@ async def test_a_full_queue_of_pictures_holds_up_no_video(klingel: Klingel) -> N
 async def test_without_any_callback_the_first_in_line_asks_for_a_place_and_nobody_overtakes_it(
     klingel: Klingel,
 ) -> None:
-    """design.md 2, slots: a slow back-off as the safety net; first come, first served there too."""
+    """A slow back-off as the safety net; first come, first served there too."""
     klingel.kling.answers(FULL, FULL)
     first = await klingel.submit_async()
     asks_at = (await klingel.until_row(first["id"], awaits_slot=1))["next_send_at"]
@@ -767,7 +767,7 @@ async def unconfirmed(klingel: Klingel) -> dict[str, Any]:
 
 
 async def test_exists_as_the_answer_to_a_second_create_confirms_the_first(klingel: Klingel) -> None:
-    """design.md 2; live note in kling.md 5.1: a repeated `external_task_id` is refused with 400 / 1201."""
+    """Live note in Kling, "Error Codes": a repeated `external_task_id` is refused with 400 / 1201."""
     task = await unconfirmed(klingel)
     klingel.kling.answers(refused(400, 1201, "external_task_id already exists"))
     klingel.clock.advance(seconds=120)
@@ -805,7 +805,7 @@ async def test_a_refusal_of_the_second_create_says_nothing_of_the_first(
 
 
 async def test_a_callback_confirms_what_the_creates_answer_left_open(klingel: Klingel) -> None:
-    """design.md 2: then no second create goes out at all."""
+    """Then no second create goes out at all."""
     task = await unconfirmed(klingel)
     assert (
         await klingel.call_back(callback(task | {"provider_task_id": "77"}, "processing"))
@@ -856,7 +856,7 @@ async def test_a_create_that_was_on_its_way_when_klingel_died_counts_as_unknown(
 async def test_a_callback_before_the_creates_answer_counts_and_the_answer_changes_nothing(
     klingel: Klingel, answer: Answer, word: str, status: str
 ) -> None:
-    """design.md 2: the task and its callback URL exist before the create is sent (kling.md 3.1, early arrival)."""
+    """The task and its callback URL exist before the create is sent (Kling, "Callback Protocol", early arrival)."""
 
     async def call_back_first(request: httpx.Request) -> httpx.Response:
         create = json.loads(request.content)

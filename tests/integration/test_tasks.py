@@ -28,7 +28,7 @@ async def found(klingel: Klingel, **query: str) -> list[str]:
 
 
 async def test_tasks_are_found_by_what_they_are(klingel: Klingel) -> None:
-    """design.md 3: status, type, external id, and when they were created; newest first."""
+    """Status, type, external id, and when they were created; newest first."""
     first = await klingel.submit(external_task_id="first")
     klingel.clock.advance(seconds=10)
     await klingel.submit("kling.multi-image-to-video", external_task_id="second")
@@ -46,7 +46,7 @@ async def test_tasks_are_found_by_what_they_are(klingel: Klingel) -> None:
 
 
 async def test_tasks_are_found_by_their_metadata(klingel: Klingel) -> None:
-    """design.md 3: whatever the caller keeps there, several at once; values are compared as text."""
+    """Whatever the caller keeps there, several at once; values are compared as text."""
     await klingel.submit(external_task_id="a", metadata={"customer": "acme", "order": 7, "a.b": "c"})
     await klingel.submit(external_task_id="b", metadata={"customer": "acme", "order": 8})
     await klingel.submit(external_task_id="c", metadata={"customer": "100%"})
@@ -71,7 +71,7 @@ async def test_tasks_are_listed_page_by_page(klingel: Klingel) -> None:
 
 
 async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
-    """design.md 3, problems."""
+    """Design.md 3, problems."""
     response = await klingel.http.get(
         "/v1/tasks",
         params={
@@ -131,7 +131,7 @@ async def test_a_refresh_that_tells_nothing_new_changes_nothing(klingel: Klingel
 
 
 async def test_an_unconfirmed_task_is_asked_for_by_its_external_id(klingel: Klingel) -> None:
-    """kling.md 2.2: `{id}` is either; ours is known before any answer."""
+    """Kling, query answers: `{id}` is either; ours is known before any answer."""
     klingel.kling.answers(httpx.ReadTimeout("no answer"))
     task = await klingel.until_status((await klingel.submit_async())["id"], "unconfirmed")
     response = await queried(klingel, task | {"provider_task_id": "77"}, "processing")

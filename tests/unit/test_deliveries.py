@@ -65,7 +65,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("status", FAILURES)
 def test_all_else_is_tried_again_by_the_schedule_and_dead_after_the_last(status: int | None) -> None:
-    """The delays of design.md, section 5; a redirect is a failure like any other."""
+    """The delays that are promised; a redirect is a failure like any other."""
     given = [result(reply(status), attempt=attempt, now=NOW, jitter=0) for attempt in ATTEMPTS]
     assert [one.outcome for one in given] == [AttemptOutcome.RETRY] * 8 + [AttemptOutcome.DEAD]
     assert [one.next_attempt_at - NOW for one in given if one.next_attempt_at is not None] == [

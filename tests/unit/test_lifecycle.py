@@ -36,7 +36,7 @@ RANK = {
 }
 
 # What each signal, from left to right, does to a task in the status at the left: the status that it goes to, or why it
-# stays (d: duplicate, s: stale, c: conflicting). Written by hand from design.md, section 2, not made from the table.
+# stays (d: duplicate, s: stale, c: conflicting). Written by hand, not made from the table.
 EXPECTED = """
              accepted   exists     refused   unknown      expired   submitted  started     completed  failed
 queued       submitted  submitted  rejected  unconfirmed  rejected  submitted  processing  succeeded  failed

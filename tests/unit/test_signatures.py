@@ -21,7 +21,7 @@ OTHER = "whsec_a2xpbmctd2ViaG9vay1kZW1vLWtleS0wMTIzNDU2Nzg5"
 
 @dataclass(frozen=True)
 class Vector:
-    """kling.md, section 3.4."""
+    """Kling, "Callback protocol": its published sample, and one made for the legacy body."""
 
     secret: str
     id: str

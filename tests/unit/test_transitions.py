@@ -163,7 +163,7 @@ def test_a_report_whose_ids_are_another_tasks_changes_nothing(
 
 
 def test_a_matching_external_id_overrules_a_differing_provider_id() -> None:
-    """A gateway that mints ids of its own passes on callbacks that carry Kling's (kling.md 3.5)."""
+    """A gateway that mints ids of its own passes on callbacks that carry Kling's (public gateways)."""
     known = task(status=Status.SUBMITTED, provider_task_id="the-gateways")
     change = reported(known, report(Signal.COMPLETED, provider_id="klings"), START)
     assert change.verdict is Verdict.ADVANCED

@@ -8,7 +8,7 @@ from handlers.providers.sandbox.answers import Code, RequestError
 
 
 def account_of(authorization: str | None, *, keys: frozenset[str] | None) -> str:
-    """The key itself, or a JWT's issuer: on the official API a new token is minted every half hour (kling.md 7).
+    """The key itself, or a JWT's issuer: on the official API a new token is minted every half hour (Kling, "Authentication").
 
     A token's signature and times are not checked; the sandbox holds no secret to check them with.
 

@@ -1,4 +1,4 @@
-"""The two error shapes and the envelope that a client of Kling behind a gateway meets. Source: kling.md 2, 5."""
+"""The two error shapes and the envelope that a client of Kling behind a gateway meets. Source: Kling, create and query answers; Kling, "Error Codes"."""
 
 from collections.abc import Mapping
 from enum import IntEnum

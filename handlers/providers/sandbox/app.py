@@ -283,7 +283,7 @@ def _whole(request: Request, name: str, *, default: int, allowed: range) -> int:
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
-    """Kling answers an unknown path and a wrong method alike (kling.md 5.1)."""
+    """Kling answers an unknown path and a wrong method alike (Kling, "Error Codes")."""
     assert isinstance(error, HTTPException)
     if error.status_code in {404, 405}:
         return Envelope(Code.METHOD_NOT_ALLOWED, "no such method for this path")

@@ -1,4 +1,4 @@
-"""A task as Kling words it: in answers (kling.md 2) and in each of the callback bodies seen (3.2, 3.3, 2.2)."""
+"""A task as Kling words it: in answers (Kling, create and query answers) and in each of the callback bodies seen."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -83,7 +83,7 @@ def wrapped(notice: Notice) -> dict[str, object]:
 
 
 def nested(notice: Notice) -> dict[str, object]:
-    """The task wrapper of a new-api gateway, Kling's object one level deeper (kling.md 2.2)."""
+    """The task wrapper of a new-api gateway, Kling's object one level deeper (Kling, query answers)."""
     state, progress = _NESTED_STATES[notice.status]
     return {
         "code": "success",

@@ -1,4 +1,4 @@
-"""Callbacks on their way to their receivers. Source: kling.md 3.1, 3.4."""
+"""Callbacks on their way to their receivers. Source: Kling, "Callback protocol" pages."""
 
 from collections.abc import AsyncIterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Input pictures: really decoded, checked as kling.md 1.3 says, and kept small."""
+"""Input pictures: really decoded, checked as Kling, "Image to Video" says, and kept small."""
 
 import base64
 import binascii

@@ -1,4 +1,7 @@
-"""What is sold under which path, and the limits each page prints. Source: kling.md 1.1, 1.2, 1.4."""
+"""What is sold under which path, and the limits each page prints.
+
+Source: CometAPI, "Multi-Image to Image" and "Multi-Image to Video"; Kling, "Image to Video" (legacy).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a create's body must be. Source: kling.md 1.1 to 1.4; the first fault found is the one reported, as there.
+"""What a create's body must be. Source: CometAPI, "Multi-Image to Image"; Kling, "Image to Video"; the first fault found is the one reported, as there.
 
 JSON null and the empty string count as absent: the pages' own samples send `""` for fields that are not used.
 Fields the page does not name are ignored.
@@ -40,7 +40,7 @@ class Order:
 
     @property
     def slots(self) -> int:
-        """How many of the parallel-task slots it takes while it runs (kling.md 5.3)."""
+        """How many of the parallel-task slots it takes while it runs (Kling, "Concurrency Rules")."""
         return self.n if self.product.kind is Kind.IMAGE else 1
 
 
