@@ -1,4 +1,7 @@
-"""The two error shapes and the envelope that a client of Kling behind a gateway meets. Source: Kling, create and query answers; Kling, "Error Codes"."""
+"""The two error shapes and the envelope that a client of Kling behind a gateway meets.
+
+Source: Kling, answers to creates and queries, and "Error Codes".
+"""
 
 from collections.abc import Mapping
 from enum import IntEnum
