@@ -23,10 +23,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from benchmarks.figures import keep
 from tests.chaos.world import World
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- fairness: begin -->", "<!-- fairness: end -->"
 HEALTHY = 5
 ROUNDS = 4
 TASKS_A_ROUND = 80
@@ -176,9 +175,7 @@ def main() -> None:
         shown = asyncio.run(measure(Path(folder)))
     sys.stdout.write(shown + "\n")
     if given.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{shown}\n{END}{after}")
+        keep("fairness", shown)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,9 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.figures import keep
 from tests.chaos.world import World, everything
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- load: begin -->", "<!-- load: end -->"
 ROUNDS = 3
 TASKS_A_ROUND = 400
 CONNECTIONS = 64
@@ -174,9 +173,7 @@ def main() -> None:
         shown = asyncio.run(measure(Path(folder)))
     sys.stdout.write(shown + "\n")
     if given.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{shown}\n{END}{after}")
+        keep("load", shown)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.figures import keep
 from tests.chaos.story import Findings, run
-
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
 
 def table(findings: Findings) -> str:
@@ -51,9 +49,7 @@ def main() -> int:
     shown = table(findings)
     sys.stdout.write(shown + "\n")
     if given.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{shown}\n{END}{after}")
+        keep("chaos", shown)
     return 0 if findings.clean else 1
 
 
