@@ -37,7 +37,7 @@ test: lint
 KILLS ?= 56
 SEED ?= 1
 chaos: $(VENV)/.test
-	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --write
+	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --write
 
 # Measures, as ratios to a baseline of the same minutes.
 bench-load: $(VENV)/.test

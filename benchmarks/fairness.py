@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from benchmarks.figures import keep
-from tests.chaos.world import World
+from tests.e2e.chaos.world import World
 
 HEALTHY = 5
 ROUNDS = 4

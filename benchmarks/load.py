@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.figures import keep
-from tests.chaos.world import World, everything
+from tests.e2e.chaos.world import World, everything
 
 ROUNDS = 3
 TASKS_A_ROUND = 400

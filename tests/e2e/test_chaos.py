@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.chaos.story import run
-from tests.chaos.world import Moment
+from tests.e2e.chaos.story import run
+from tests.e2e.chaos.world import Moment
 
 
 async def test_nothing_is_lost_or_doubled_however_klingel_dies(tmp_path: Path) -> None:

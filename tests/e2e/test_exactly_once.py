@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.chaos.world import World, everything
+from tests.e2e.chaos.world import World, everything
 
 # Words for the sandbox; how often a create may be sent; and where the task ends.
 FAULTS = {

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chaos.world import World, everything
+from tests.e2e.chaos.world import World, everything
 
 BODY = {
     "type": "kling.multi-image-to-image",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.world import ENDPOINTS, SETTLE_S, Moment, World, everything
+from tests.e2e.chaos.world import ENDPOINTS, SETTLE_S, Moment, World, everything
 
 TERMINAL = {"succeeded", "failed", "rejected"}
 

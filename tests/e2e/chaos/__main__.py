@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.figures import keep
-from tests.chaos.story import Findings, run
+from tests.e2e.chaos.story import Findings, run
 
 
 def table(findings: Findings) -> str:
