@@ -198,11 +198,12 @@ class Lanes:
             self._end_rest(endpoint_id, lane)
         elif lane.failures >= BREAKS_AFTER and not lane.rests:
             self._rest(endpoint_id, lane)
-        if lane.overflowed:
-            if len(lane) in {DEPTH // 2, 0}:
-                self.on_room()
-            self._take_turn(endpoint_id)
-        elif len(lane) == 0 and not lane.rests:
+        if lane.overflowed and len(lane) in {DEPTH // 2, 0}:
+            self.on_room()
+        self._take_turn_or_leave(endpoint_id, lane)
+
+    def _take_turn_or_leave(self, endpoint_id: EndpointId, lane: Lane) -> None:
+        if len(lane) == 0 and not lane.rests and not lane.overflowed:
             self._forget(endpoint_id)
         else:
             self._take_turn(endpoint_id)
@@ -224,7 +225,7 @@ class Lanes:
         lane = self._lanes.get(endpoint_id)
         if lane is not None and lane.rests:
             self._end_rest(endpoint_id, lane)
-            self._take_turn(endpoint_id)
+            self._take_turn_or_leave(endpoint_id, lane)
 
     def wake(self) -> datetime | None:
         """Lets those try again that have rested long enough. Gives when the next one will have."""
@@ -233,10 +234,7 @@ class Lanes:
             if until <= now:
                 lane = self._lanes[endpoint_id]
                 self._end_rest(endpoint_id, lane)
-                if len(lane) == 0 and not lane.overflowed:
-                    self._forget(endpoint_id)
-                else:
-                    self._take_turn(endpoint_id)
+                self._take_turn_or_leave(endpoint_id, lane)
         return min(self._resting.values(), default=None)
 
     def drop(self, endpoint_id: EndpointId) -> None:

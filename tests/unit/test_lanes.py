@@ -362,13 +362,18 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = Lanes()
+        self.clock = Moved()
+        self.lanes = Lanes(clock=self.clock)
+        self.rests: dict[EndpointId, datetime] = {}  # until when
+        self.rested: Counter[EndpointId] = Counter()  # in a row
         self.waiting: list[Duty] = []
         self.running: list[Duty] = []
         self.seen: Counter[DeliveryId] = Counter()
         self.failures: Counter[EndpointId] = Counter()  # in a row
 
     def may_start(self, one: Duty) -> bool:
+        if one.endpoint.id in self.rests:
+            return False
         here = [other for other in self.running if other.endpoint.id == one.endpoint.id]
         if len(here) >= (1 if self.failures[one.endpoint.id] >= BREAKS_AFTER else CONCURRENCY):
             return False
@@ -430,15 +435,46 @@ class AnyOrder(RuleBasedStateMachine):
         self.running.remove(one)
         self.lanes.end(one, delivered=delivered)
         here = one.endpoint.id
-        held = any(other.endpoint.id == here for other in [*self.waiting, *self.running])
-        self.failures[here] = 0 if delivered or not held else self.failures[here] + 1
+        self.failures[here] = 0 if delivered else self.failures[here] + 1
+        if delivered:
+            self.begin_anew(here)
+        elif self.failures[here] >= BREAKS_AFTER and here not in self.rests:
+            self.rests[here] = self.clock.now + timedelta(seconds=min(2 ** self.rested[here], 30))
+            self.rested[here] += 1
+        self.forget_if_idle(here)
+
+    def begin_anew(self, endpoint_id: EndpointId) -> None:
+        self.failures[endpoint_id] = self.rested[endpoint_id] = 0
+        self.rests.pop(endpoint_id, None)
+
+    def forget_if_idle(self, endpoint_id: EndpointId) -> None:
+        held = any(other.endpoint.id == endpoint_id for other in [*self.waiting, *self.running])
+        if not held and endpoint_id not in self.rests:
+            self.begin_anew(endpoint_id)
+
+    @rule(seconds=st.integers(1, 40))
+    def pass_time(self, seconds: int) -> None:
+        self.clock.now += timedelta(seconds=seconds)
+        next_one = self.lanes.wake()
+        for endpoint_id, until in list(self.rests.items()):
+            if until <= self.clock.now:
+                del self.rests[endpoint_id]
+                self.forget_if_idle(endpoint_id)
+        assert next_one == min(self.rests.values(), default=None)
+
+    @rule(to=st.sampled_from("abc"))
+    def rouse(self, to: str) -> None:
+        known = EndpointId(to) in self.rests
+        self.lanes.rouse(EndpointId(to))
+        if known:
+            del self.rests[EndpointId(to)]
+            self.forget_if_idle(EndpointId(to))
 
     @rule(to=st.sampled_from("abc"))
     def drop(self, to: str) -> None:
         self.lanes.drop(EndpointId(to))
         self.waiting = [one for one in self.waiting if one.endpoint.id != to]
-        if not any(one.endpoint.id == to for one in self.running):
-            self.failures[EndpointId(to)] = 0
+        self.begin_anew(EndpointId(to))
 
     @invariant()
     def nothing_is_lost(self) -> None:
@@ -451,13 +487,15 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def counts_are_true(self) -> None:
         held = Counter(one.endpoint.id for one in [*self.waiting, *self.running])
-        assert {id: len(lane) for id, lane in self.lanes._lanes.items()} == held
+        assert {id: len(lane) for id, lane in self.lanes._lanes.items() if len(lane)} == held
+        assert self.lanes._lanes.keys() == held.keys() | self.rests.keys()
         for id, lane in self.lanes._lanes.items():
             assert lane.active == sum(one.endpoint.id == id for one in self.running)
 
     def teardown(self) -> None:
         """All of it can be brought to an end, and then nothing is held."""
-        while self.waiting or self.running:
+        while self.waiting or self.running or self.rests:
+            self.pass_time(40)
             self.start(1000)
             for one in [*self.running]:
                 self.end_one(one, delivered=True)
