@@ -245,6 +245,8 @@ class Deliverer:
         except KlingelError as error:
             # The lease ends by itself and the message goes out once more, under the same id.
             log.warning("delivery.not_recorded", delivery_id=duty.id, reason=error.detail)
+        finally:
+            self._lanes.settle(duty)
 
     async def _send(self, duty: Duty, now: datetime) -> Reply:
         sink = self._sinks.get(duty.endpoint.kind)

@@ -188,8 +188,7 @@ class Lanes:
         return None
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
-        """Its attempt is over."""
-        self._in_hand.discard(duty.id)
+        """Its attempt is over; it stays in hand until its outcome is recorded."""
         endpoint_id = duty.endpoint.id
         lane = self._lanes[endpoint_id]
         lane.end(duty, delivered=delivered)
@@ -236,6 +235,10 @@ class Lanes:
                 self._end_rest(endpoint_id, lane)
                 self._take_turn_or_leave(endpoint_id, lane)
         return min(self._resting.values(), default=None)
+
+    def settle(self, duty: Duty) -> None:
+        """Its outcome is recorded, or could not be: what the database says of it is true again."""
+        self._in_hand.discard(duty.id)
 
     def drop(self, endpoint_id: EndpointId) -> None:
         """It wants no more: what is not begun is forgotten here, and is the database's business alone."""

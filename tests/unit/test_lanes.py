@@ -168,6 +168,9 @@ def test_a_duty_that_is_in_hand_already_is_not_taken_twice() -> None:
     lanes.offer([duty(id="dlv_same")])
     assert started(lanes) == []
     lanes.end(one, delivered=True)
+    lanes.offer([duty(id="dlv_same")])
+    assert started(lanes) == []  # its outcome is not recorded yet
+    lanes.settle(one)
     retry = duty(id="dlv_same", attempt=2)
     lanes.offer([retry])
     assert started(lanes) == [retry]
@@ -434,6 +437,7 @@ class AnyOrder(RuleBasedStateMachine):
     def end_one(self, one: Duty, *, delivered: bool) -> None:
         self.running.remove(one)
         self.lanes.end(one, delivered=delivered)
+        self.lanes.settle(one)
         here = one.endpoint.id
         self.failures[here] = 0 if delivered else self.failures[here] + 1
         if delivered:
