@@ -14,7 +14,7 @@ insert into deliveries (
 select * from deliveries
 where status = 'pending' and lease_until is null and next_attempt_at <= :now
   and endpoint_id not in (select value from json_each(:busy_endpoints))
-order by next_attempt_at
+order by next_attempt_at, id
 limit :limit;
 
 -- name: lease_delivery*!
