@@ -79,6 +79,8 @@ class Reply:
     reason: str  # "answered", "timed out", "connection refused", …
     retry_after: timedelta | None = None
     excerpt: str = ""  # of the answer's body, bounded
+    # What it means, where the status code does not say it: there is none, or it is 200 for a refusal.
+    ending: AttemptOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,21 +139,28 @@ def result(reply: Reply, *, attempt: int, now: datetime, jitter: float | None = 
 
     Source: Standard Webhooks 1.0.0, "Delivery success and failure".
     """
-    status = reply.status_code
-    if status is not None and 200 <= status < 300:
-        return Result(AttemptOutcome.DELIVERED)
-    if status == 410:
-        return Result(AttemptOutcome.GONE)
+    ending = reply.ending or _ending(reply.status_code)
+    if ending is not AttemptOutcome.RETRY:
+        return Result(ending)
     if attempt > len(SCHEDULE):
         return Result(AttemptOutcome.DEAD)
     share = random.uniform(-1, 1) if jitter is None else jitter  # noqa: S311 - spreads load, guards nothing
     delay = SCHEDULE[attempt - 1] * (1 + JITTER * share)
-    if (
-        status in {429, 503} and reply.retry_after
-    ):  # "at once", again and again, would use up all attempts in seconds
+    asked = reply.ending is not None or reply.status_code in {429, 503}
+    if asked and reply.retry_after:  # "at once", again and again, would use up all attempts in seconds
         # Obeyed as it was asked; only spread forward, never earlier.
         delay = min(reply.retry_after, LONGEST_RETRY_AFTER) * (1 + JITTER / 4 * abs(share))
     return Result(AttemptOutcome.RETRY, now + delay)
+
+
+def _ending(status: int | None) -> AttemptOutcome:
+    match status:
+        case int() if 200 <= status < 300:
+            return AttemptOutcome.DELIVERED
+        case 410:
+            return AttemptOutcome.GONE
+        case _:
+            return AttemptOutcome.RETRY
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:

@@ -38,6 +38,26 @@ def test_410_ends_the_delivery_at_any_attempt_with_retries_left(attempt: int) ->
     assert result(reply(410), attempt=attempt, now=NOW) == Result(AttemptOutcome.GONE)
 
 
+@pytest.mark.parametrize("ending", AttemptOutcome)
+@pytest.mark.parametrize("status", [None, 200, 410, 500])
+def test_a_sink_that_knows_how_it_ended_is_believed_over_the_status(
+    status: int | None, ending: AttemptOutcome
+) -> None:
+    """Some platforms answer 200 to what they refuse, and brokers answer no status at all."""
+    told = Reply(status_code=status, reason="told", ending=ending)
+    assert result(told, attempt=1, now=NOW).outcome is ending
+
+
+def test_a_wait_that_a_sink_asks_for_is_obeyed_whatever_the_status() -> None:
+    told = Reply(
+        status_code=200,
+        reason="too fast",
+        ending=AttemptOutcome.RETRY,
+        retry_after=timedelta(seconds=90),
+    )
+    assert result(told, attempt=1, now=NOW, jitter=0).next_attempt_at == NOW + timedelta(seconds=90)
+
+
 FAILURES = [
     None,
     100,
