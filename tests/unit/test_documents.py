@@ -52,9 +52,12 @@ def test_every_dependency_says_why_it_is_there() -> None:
     assert {row[0] for row in rows("docs/dependencies.md", "## To run")} == names(
         project["project"]["dependencies"]
     )
+    extras = names([line for extra in project["project"]["optional-dependencies"].values() for line in extra])
+    assert {row[0] for row in rows("docs/dependencies.md", "## Extras")} == extras
     groups = project["dependency-groups"]
     listed = {row[0] for row in rows("docs/dependencies.md", "## To build and test")}
-    assert listed == names(groups["build"] + groups["test"]) - names(project["project"]["dependencies"])
+    told = names(project["project"]["dependencies"]) | extras
+    assert listed == names(groups["build"] + groups["test"]) - told
 
 
 def leaves(kind: type[errors.KlingelError]) -> set[type[errors.KlingelError]]:
