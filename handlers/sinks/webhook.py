@@ -1,18 +1,25 @@
 """Webhooks: the event's bytes, signed by Standard Webhooks, to a URL."""
 
-import base64
 import re
-import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import from_json, to_json
 
+from handlers.sinks import exchange
+from handlers.sinks.credentials import (
+    MASK,
+    MASKED,
+    BasicAuth,
+    basic_auth_faults,
+    basic_authorization,
+    seal,
+    unmasked_basic_auth,
+    unseal,
+)
 from handlers.sinks.formats import FORMATS
-from service.domain.deliveries import Duty, Reply, parse_retry_after
+from service.domain.deliveries import Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept, pointer_token
@@ -26,18 +33,7 @@ RESERVED_HEADERS: Final = frozenset(
         "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding", "user-agent",
     }
 )  # fmt: skip
-MASK: Final = "••••"
-MASKED: Final = "This stands in for a stored value, and there is none here. Give the value itself."
-READ_LIMIT: Final = 64 * 1024
-EXCERPT_LIMIT: Final = 2048
 USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
-
-
-class BasicAuth(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    username: Annotated[str, Field(max_length=255, pattern=r"^[^:\x00-\x1f\x7f]*$")]
-    password: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class WebhookConfig(BaseModel):
@@ -63,7 +59,7 @@ class WebhookSink:
     ) -> tuple[Mapping[str, Any], str | None]:
         faults: list[Fault] = []
         if before is not None and isinstance(raw, dict):
-            kept = self._secrets(before)
+            kept = unseal(self._vault, before)
             raw = (
                 {"url": before.config["url"], "format": before.config["format"]} | kept | _unmasked(raw, kept)
             )
@@ -84,15 +80,14 @@ class WebhookSink:
         if faults or config is None:
             raise InvalidFields(faults)
         public: dict[str, Any] = {"url": config.url, "format": config.format}
-        if not config.headers and config.basic_auth is None:
-            return public, None
-        credentials: dict[str, Any] = {"headers": config.headers}
+        credentials: dict[str, Any] = {}
         if config.headers:
+            credentials["headers"] = config.headers
             public["headers"] = dict.fromkeys(config.headers, MASK)
         if config.basic_auth is not None:
             credentials["basic_auth"] = config.basic_auth.model_dump()
-            public["basic_auth"] = {"username": config.basic_auth.username, "password": MASK}
-        return public, self._vault.seal(to_json(credentials).decode())
+            public["basic_auth"] = config.basic_auth.shown()
+        return public, seal(self._vault, credentials)
 
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         endpoint, event = duty.endpoint, duty.event
@@ -101,39 +96,21 @@ class WebhookSink:
         headers = {
             **self._extra_headers(endpoint),
             **own,
-            "accept-encoding": "identity",
             "user-agent": USER_AGENT,
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": sign(body, message_id=event.id, sent_at=now, secrets=secrets),
         }
-        try:
-            answer = await self._dialler.post(
-                endpoint.config["url"], body=body, headers=headers, read_limit=READ_LIMIT
-            )
-        except Refused as error:
-            return Reply(status_code=None, reason=f"not dialled: {error}")
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            return Reply(status_code=None, reason=_why(error))
-        return Reply(
-            status_code=answer.status,
-            reason="answered",
-            retry_after=parse_retry_after(answer.headers.get("retry-after"), now),
-            excerpt=_excerpt(answer.body, answer.headers.get("content-encoding")),
+        reply, _ = await exchange.post(
+            self._dialler, endpoint.config["url"], body=body, headers=headers, now=now
         )
-
-    def _secrets(self, endpoint: Endpoint) -> dict[str, Any]:
-        if endpoint.credentials is None:
-            return {}
-        secrets: dict[str, Any] = from_json(self._vault.open(endpoint.credentials))
-        return secrets
+        return reply
 
     def _extra_headers(self, endpoint: Endpoint) -> dict[str, str]:
-        secrets = self._secrets(endpoint)
+        secrets = unseal(self._vault, endpoint)
         headers: dict[str, str] = secrets.get("headers", {})
         if (basic := secrets.get("basic_auth")) is not None:
-            pair = f"{basic['username']}:{basic['password']}".encode()
-            headers["authorization"] = "Basic " + base64.b64encode(pair).decode()
+            headers["authorization"] = basic_authorization(**basic)
         return headers
 
 
@@ -157,9 +134,7 @@ def _basic_auth_faults(fields: Mapping[str, Any], pointer: str) -> list[Fault]:
     headers, basic = fields.get("headers"), fields.get("basic_auth")
     if not isinstance(basic, dict):
         return []
-    faults: list[Fault] = []
-    if basic.get("password") == MASK:
-        faults.append(Fault(MASKED, f"{pointer}/basic_auth/password"))
+    faults = basic_auth_faults(basic, f"{pointer}/basic_auth")
     if isinstance(headers, dict) and any(str(name).lower() == "authorization" for name in headers):
         faults.append(
             Fault("There is an Authorization header already: give one of them.", f"{pointer}/basic_auth")
@@ -175,37 +150,6 @@ def _unmasked(raw: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]
         unmasked["headers"] = {
             name: stored.get(name, value) if value == MASK else value for name, value in headers.items()
         }
-    basic, kept_basic = raw.get("basic_auth"), kept.get("basic_auth")
-    if isinstance(basic, dict) and kept_basic is not None and basic == kept_basic | {"password": MASK}:
-        unmasked["basic_auth"] = kept_basic
+    if "basic_auth" in raw:
+        unmasked["basic_auth"] = unmasked_basic_auth(raw["basic_auth"], kept.get("basic_auth"))
     return unmasked
-
-
-def _why(error: Exception) -> str:
-    """In words for the endpoint's owner."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "the host name could not be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            return "its TLS certificate is not valid"
-        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return "the TLS handshake failed"
-        case aiohttp.ClientConnectorError():
-            return f"could not connect: {error.strerror or type(error.os_error).__name__}"
-        case aiohttp.InvalidURL():
-            return "its URL cannot be dialled"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError():
-            return "the connection broke"
-        case aiohttp.ClientResponseError():
-            return "its answer is not valid HTTP"
-        case _:
-            return f"the exchange failed: {type(error).__name__}"
-
-
-def _excerpt(body: bytes, encoding: str | None) -> str:
-    if encoding not in {None, "", "identity"}:
-        return f"({encoding}-encoded, not unpacked)"
-    # PostgreSQL's text takes no NUL.
-    return body[:EXCERPT_LIMIT].decode(errors="replace").replace("\0", "�")
