@@ -40,7 +40,10 @@ class Publisher:
             tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
         )
         await self.publish(tx, [c.event for c in changes if c.event is not None])
-        freed = Counter((c.after.provider, c.after.type) for c in changes if c.frees_slot)
+        freed: Counter[tuple[str, str]] = Counter()
+        for change in changes:
+            if change.frees_slot:
+                freed[change.after.provider, change.after.type] += change.after.places
         for (provider, type), number in freed.items():
             if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
                 tx.on_commit(self._wakeups.submission.notify)

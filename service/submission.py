@@ -27,22 +27,24 @@ from service.domain.transitions import Change, signalled
 from service.publication import Publisher
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
+from storage import keys as stored_keys
 from storage.database import Database, Transaction
 from storage.files import Files
-from storage.tasks import IdempotencyKey
+from storage.tasks import IdempotencyKey, Kind
 
 CREATES_AT_A_TIME: Final = 16
 DRAIN: Final = timedelta(seconds=20)
 AFTER_TROUBLE: Final = timedelta(seconds=1)
 KEY_LIFE: Final = timedelta(hours=24)
 
-# Refused for now: 5 s, 10 s, 20 s … 5 min. Without a free slot: 1 min … 10 min, only as the safety net, for the next
-# terminal callback releases a slot.
+# Refused for now: 5 s, 10 s, 20 s … 5 min. Without a free slot: 1 min … 10 min, growing with the task's age, and only
+# as the safety net, for the next terminal callback releases a slot.
 FIRST_DELAY: Final = timedelta(seconds=5)
 LONGEST_DELAY: Final = timedelta(minutes=5)
 FIRST_SLOT_DELAY: Final = timedelta(minutes=1)
 LONGEST_SLOT_DELAY: Final = timedelta(minutes=10)
 LONGEST_CONFIRM_DELAY: Final = timedelta(hours=1)
+LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
 
 log = structlog.get_logger()
 
@@ -141,6 +143,9 @@ class Submitter:
         self._wakeups = wakeups
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
+        # Lines in which one after the other asks, because the first did not fit though nothing ran; how many in a row
+        # were then refused.
+        self._walks: dict[Kind, int] = {}
         self._loop: asyncio.Task[None] | None = None
 
     @property
@@ -165,6 +170,7 @@ class Submitter:
             status=Status.QUEUED,
             input=draft.input.fields,
             external_task_id=draft.external_task_id or task_id,
+            provider_external_id=task_id,
             metadata=draft.metadata,
             created_at=now,
             updated_at=now,
@@ -210,6 +216,7 @@ class Submitter:
         taken = await tasks.external_ids_taken(
             tx, [(s.task.account_id, s.task.external_task_id) for s in submits]
         )
+        first_account = await stored_keys.first_account(tx)
         new: list[_Submit] = []
         results: list[Stored | KlingelError] = []
         for submit in submits:
@@ -241,7 +248,13 @@ class Submitter:
             taken[external] = task.id
             if submit.once is not None:
                 keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
-            new.append(submit)
+            # All accounts share the one that Klingel has at the provider. The operator's ids go there as they are;
+            # anybody else's could be one of these, and a task asked for by it would be somebody else's.
+            if task.account_id == first_account:
+                as_given = replace(task, provider_external_id=task.external_task_id)
+                new.append(replace(submit, task=as_given))
+            else:
+                new.append(submit)
             results.append(Stored(task.id))
         await tasks.insert(tx, [submit.task for submit in new])
         await tasks.insert_files(tx, [(s.task.id, sha256) for s in new for sha256 in s.files])
@@ -323,7 +336,8 @@ class Submitter:
             task
             for task in due
             if task.status is Status.QUEUED
-            and first_in_line.get((task.provider, task.type), task.id) < task.id
+            and (task.slot_turn, task.id)
+            > first_in_line.get((task.provider, task.type), (task.slot_turn, task.id))
         ]
         await tasks.save(
             tx,
@@ -378,7 +392,7 @@ class Submitter:
             task_id=task.id,
             type=task.type,
             input=complete,
-            external_task_id=task.external_task_id,
+            external_task_id=task.provider_external_id,
             callback_url=f"{self._callback_base_url}/callbacks/{provider.name}/{task.id}/{token}",
             is_resend=task.status is Status.UNCONFIRMED,
         )
@@ -393,15 +407,47 @@ class Submitter:
     async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[TaskId, CreateOutcome]]) -> list[None]:
         now = self._clock()
         stored = await tasks.get_many(tx, (task_id for task_id, _ in outcomes))
-        await self._end(tx, [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes])
+        changes = [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes]
+        await self._end(tx, changes)
+        await self._walk_lines(tx, changes, now)
         tx.on_commit(self._wakeups.submission.notify)
         return [None] * len(outcomes)
+
+    async def _walk_lines(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
+        """Who is first in line and finds no place waits for the next one, and all others behind it: places add up,
+        so that also one who needs many gets them. But who finds none although nothing of its kind runs will not
+        fit however long it waits: it goes to the end of the line, and the next may ask.
+        """
+        refused = [change.after for change in changes if change.after.awaits_slot]
+        entered = {_kind(change.after) for change in changes if _is_entry(change)}
+        if not refused and not self._walks.keys() & entered:
+            return
+        running = await tasks.kinds_at_providers(tx)
+        stuck = {task.id: task for task in refused if _kind(task) not in running}
+        for kind in {_kind(task) for task in refused} & running:
+            self._walks.pop(kind, None)
+        for kind, number in Counter(_kind(task) for task in stuck.values()).items():
+            self._walks[kind] = self._walks.get(kind, 0) + number
+        for kind in entered & self._walks.keys():
+            self._walks[kind] = 0
+        await tasks.go_to_end_of_line(tx, stuck)
+        first_in_line = await tasks.first_awaiting_slot(tx)
+        for kind, steps in list(self._walks.items()):
+            turn, first = first_in_line.get(kind, (0, None))
+            asked = max((task.slot_turn for task in stuck.values() if _kind(task) == kind), default=turn)
+            # Whoever has had its turn as often as those behind it, or a line that refuses and refuses, waits for the
+            # moment of its own.
+            if first is None or turn > asked or steps >= LONGEST_WALK:
+                del self._walks[kind]
+            elif kind in entered or kind in {_kind(task) for task in stuck.values()}:
+                provider, type = kind
+                await tasks.release_slots(tx, provider=provider, type=type, number=1, now=now)
 
     async def _end(self, tx: Transaction, changes: Sequence[Change]) -> None:
         """Records them. Who leaves the line without taking a place passes it on to the next."""
         await self._publisher.record(tx, changes)
         left = Counter(
-            (change.after.provider, change.after.type)
+            _kind(change.after)
             for change in changes
             if change.transition is not None and change.after.status is Status.REJECTED
         )
@@ -433,35 +479,43 @@ class Submitter:
                     log.warning("task.provider_id_differs", task_id=task.id)
                 return signalled(task, Signal.ACCEPTED, now)
             case Refused(Refusal.EXISTS, code, message):
-                # Ours if we have sent it before; else somebody else's, and then ours will never run.
-                signal = Signal.EXISTS if task.sends > 1 else Signal.REFUSED
+                # Ours if an earlier create of ours may have been accepted, or was sent under an id that nobody else
+                # can have; else somebody else's, and then ours will never run.
+                sent_before = task.sends > 1 and task.provider_external_id == task.id
+                ours = task.status is Status.UNCONFIRMED or sent_before
+                signal = Signal.EXISTS if ours else Signal.REFUSED
                 return signalled(task, signal, now, error=TaskError(code, message, Refusal.EXISTS))
-            case Refused(Refusal.PAYMENT | Refusal.ACCOUNT) if task.status is Status.UNCONFIRMED:
-                # Says nothing of the create before: that one may be running. Asked again later.
-                later = replace(task, next_send_at=now + self._confirm_delay(task.sends))
-                return signalled(later, Signal.UNKNOWN, now)
+            case Refused(kind) if task.status is Status.UNCONFIRMED and (
+                kind is not Refusal.REQUEST or now < task.deadline_at
+            ):
+                # Says nothing of the create before: that one may be running, and its callback on the way. Only
+                # when that has had all its time is a body that is refused again refused for good.
+                return signalled(self._to_confirm(task, now), Signal.UNKNOWN, now)
             case Refused(kind, code, message):
                 return signalled(task, Signal.REFUSED, now, error=TaskError(code, message, kind))
             case Unknown():
-                later = (
-                    task if not waits else replace(task, next_send_at=now + self._confirm_delay(task.sends))
-                )
+                later = self._to_confirm(task, now) if waits else task
                 return signalled(later, Signal.UNKNOWN, now)
             case Deferred() if task.status is Status.UNCONFIRMED:
-                later = replace(task, next_send_at=now + self._confirm_delay(task.sends))
-                return signalled(later, Signal.UNKNOWN, now)
+                return signalled(self._to_confirm(task, now), Signal.UNKNOWN, now)
             case Deferred(needs_slot=needs_slot) if task.status is Status.QUEUED:
                 later = replace(
-                    task, next_send_at=now + _queue_delay(outcome, task.sends), awaits_slot=needs_slot
+                    task, next_send_at=now + _queue_delay(outcome, task, now), awaits_slot=needs_slot
                 )
                 return Change(verdict=Verdict.DUPLICATE, before=stored, after=later)
             case Deferred():
                 return Change(verdict=Verdict.STALE, before=stored, after=task)
 
-    def _confirm_delay(self, sends: int) -> timedelta:
-        """Doubles with each resend: the callback is waited for first."""
-        doublings: int = 2 ** min(sends - 1, 10)
-        return min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
+    def _to_confirm(self, task: Task, now: datetime) -> Task:
+        """Sent again after a while, which doubles each time, for the callback is waited for first. At the end of its
+        time in the queue it is sent no more: it stays unconfirmed, and a person may ask for it.
+        """
+        if now - task.created_at > self._queue_max_age:
+            log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
+            return replace(task, next_send_at=None)
+        doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
+        delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
+        return replace(task, next_send_at=now + delay)
 
 
 def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
@@ -475,12 +529,21 @@ def _resting(task: Task) -> Task:
     return replace(task, sending_since=None, next_send_at=None, awaits_slot=False)
 
 
-def _queue_delay(outcome: Deferred, sends: int) -> timedelta:
-    first, longest = (
-        (FIRST_SLOT_DELAY, LONGEST_SLOT_DELAY) if outcome.needs_slot else (FIRST_DELAY, LONGEST_DELAY)
-    )
-    doublings: int = 2 ** min(sends - 1, 10)
-    delay = min(first * doublings, longest)
+def _kind(task: Task) -> Kind:
+    return task.provider, task.type
+
+
+def _is_entry(change: Change) -> bool:
+    """Whether the provider has just taken a task."""
+    return change.transition is not None and change.after.status is Status.SUBMITTED
+
+
+def _queue_delay(outcome: Deferred, task: Task, now: datetime) -> timedelta:
+    if outcome.needs_slot:  # by its age, for it may have been asked often because others ended
+        delay = min(max((now - task.created_at) / 4, FIRST_SLOT_DELAY), LONGEST_SLOT_DELAY)
+    else:
+        doublings: int = 2 ** min(task.sends - 1, 10)
+        delay = min(FIRST_DELAY * doublings, LONGEST_DELAY)
     if outcome.retry_after is not None:
         delay = min(max(outcome.retry_after, FIRST_DELAY), LONGEST_SLOT_DELAY)
     return delay * random.uniform(1.0, 1.2)  # noqa: S311 - spreads load, guards nothing

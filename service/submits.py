@@ -23,6 +23,12 @@ DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and pars
 LONGEST_DEADLINE_S: Final = 30 * 24 * 3600
 
 
+# Visible ASCII, but not dots alone: it becomes a part of paths, where these lead elsewhere.
+ExternalTaskId = Annotated[
+    str, Field(max_length=64, pattern=r"^[\x21-\x7e]*[\x21-\x2d\x2f-\x7e][\x21-\x7e]*$")
+]
+
+
 class SubmitBody(BaseModel):
     """`input` is for the task type to read, `endpoints` for their kinds."""
 
@@ -30,9 +36,7 @@ class SubmitBody(BaseModel):
 
     type: str
     input: dict[str, Any]
-    external_task_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = (
-        None
-    )
+    external_task_id: ExternalTaskId | None = None
     metadata: dict[str, Any] = {}
     callback_url: str | None = None
     endpoints: Annotated[list[Any], Field(max_length=10)] = []

@@ -52,6 +52,12 @@ def _key(row: Row) -> ApiKey:
     )
 
 
+async def first_account(reader: Reader) -> AccountId | None:
+    """The operator's own: the one that was made first."""
+    found: AccountId | None = await reader.value("first_account")
+    return found
+
+
 async def account(tx: Transaction, name: str, *, now: datetime) -> AccountId:
     """The account of this name, made if there is none."""
     row = await tx.one("account_by_name", name=name)

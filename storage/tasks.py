@@ -27,6 +27,7 @@ def _task(row: Row) -> Task:
         status=Status(row["status"]),
         input=from_json_text(row["input"]),
         external_task_id=row["external_task_id"],
+        provider_external_id=row["provider_external_id"],
         provider_task_id=row["provider_task_id"],
         metadata=from_json_text(row["metadata"]),
         parent_id=row["parent_id"],
@@ -43,6 +44,7 @@ def _task(row: Row) -> Task:
         sending_since=moment(row["sending_since"]),
         next_send_at=moment(row["next_send_at"]),
         awaits_slot=bool(row["awaits_slot"]),
+        slot_turn=row["slot_turn"],
     )
 
 
@@ -71,7 +73,9 @@ async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
                 "provider": task.provider,
                 "status": task.status,
                 "input": json_text(task.input),
+                "places": task.places,
                 "external_task_id": task.external_task_id,
+                "provider_external_id": task.provider_external_id,
                 "metadata": json_text(task.metadata),
                 "parent_id": task.parent_id,
                 "created_at": milliseconds(task.created_at),
@@ -219,14 +223,27 @@ async def interrupted_sends(reader: Reader, *, limit: int) -> list[Task]:
     return [_task(row) for row in rows]
 
 
-async def first_awaiting_slot(reader: Reader) -> dict[tuple[str, str], TaskId]:
-    """By provider and type: the task that has waited longest for a place."""
+Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
+
+
+async def first_awaiting_slot(reader: Reader) -> dict[Kind, tuple[int, TaskId]]:
+    """Who is first in line for a place of this kind: its turn, then its id."""
     rows = await reader.all("first_awaiting_slot")
-    return {(row["provider"], row["type"]): row["id"] for row in rows}
+    return {(row["provider"], row["type"]): (row["slot_turn"], row["id"]) for row in rows}
+
+
+async def kinds_at_providers(reader: Reader) -> set[Kind]:
+    """The kinds that hold a place now, as far as we know, or are asking for one."""
+    rows = await reader.all("kinds_at_providers")
+    return {(row["provider"], row["type"]) for row in rows}
+
+
+async def go_to_end_of_line(tx: Transaction, ids: Iterable[TaskId]) -> None:
+    await tx.run("go_to_end_of_line", ids=json_text(sorted(ids)))
 
 
 async def release_slots(tx: Transaction, *, provider: str, type: str, number: int, now: datetime) -> int:
-    """Places of this type are free at this provider. Gives how many waiting tasks may now go."""
+    """So many places of this type are free at this provider. Gives how many waiting tasks may now go."""
     return await tx.run("release_slots", provider=provider, type=type, number=number, now=milliseconds(now))
 
 

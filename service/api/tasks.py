@@ -206,8 +206,10 @@ async def refresh(request: Request[State]) -> Response:
     state = request.state
     async with state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)
-    if task.status.is_terminal:
+    if task.status.is_terminal and not task.lacks_outputs:
         raise TaskNotRefreshable(f"The task is {task.status} already; there is nothing to ask for.")
+    if task.status is Status.QUEUED:
+        raise TaskNotRefreshable("The task is queued: the provider does not have it yet.")
     provider = state["providers"].get(task.provider)
     if provider is None:
         raise ProviderUnavailable(f"This Klingel has no provider {task.provider!r} now.")

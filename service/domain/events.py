@@ -22,6 +22,7 @@ class EventType(StrEnum):
     TASK_REJECTED = "task.rejected"
     TASK_UNCONFIRMED = "task.unconfirmed"
     TASK_OVERDUE = "task.overdue"
+    TASK_OUTPUTS_ADDED = "task.outputs_added"  # it had succeeded before it named any
     OUTPUT_STORED = "output.stored"
     OUTPUT_EXPIRING = "output.expiring"
     ENDPOINT_DISABLED = "endpoint.disabled"

@@ -78,7 +78,9 @@ class Task:
     provider: str
     status: Status
     input: Mapping[str, Any]
-    external_task_id: str  # the caller's, or our own id: the provider-side idempotency key
+    external_task_id: str  # the caller's, or our own id
+    # What the provider is told as external_task_id: its idempotency key, and what it can be asked by.
+    provider_external_id: str
     provider_task_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     parent_id: TaskId | None = None
@@ -96,6 +98,18 @@ class Task:
     sending_since: datetime | None = None  # a create is on its way, or was when the process died
     next_send_at: datetime | None = None
     awaits_slot: bool = False
+    slot_turn: int = 0  # sent to the end of the line so often: it did not fit although nothing else ran
+
+    @property
+    def lacks_outputs(self) -> bool:
+        """The provider says that it succeeded, and has not said with what."""
+        return self.status is Status.SUCCEEDED and not self.outputs
+
+    @property
+    def places(self) -> int:
+        """How many of the provider's parallel places it holds: one for each picture, one for a video."""
+        number = self.input.get("n")
+        return number if isinstance(number, int) and number > 0 else 1
 
     def view(self) -> dict[str, Any]:
         """The task as every reader sees it: in `GET`, and as `data.task` of an event."""
@@ -142,11 +156,8 @@ def contradiction(task: Task, report: Report) -> str | None:
     that mints ids of its own passes on callbacks that carry Kling's.
     """
     if report.external_task_id is not None:
-        return (
-            None
-            if report.external_task_id == task.external_task_id
-            else "its external_task_id is another task's"
-        )
+        own = {task.external_task_id, task.provider_external_id}
+        return None if report.external_task_id in own else "its external_task_id is another task's"
     known = task.provider_task_id
     if known is not None and report.provider_task_id is not None and report.provider_task_id != known:
         return "its task id is not the one that the provider gave this task"

@@ -34,7 +34,8 @@ def reported(task: Task, report: Report, now: datetime) -> Change:
     """What a callback, or the answer to a refresh, does to a task.
 
     The first report that carries the provider's id sets it, whatever else it changes. Outputs and an error come
-    with the signal that they belong to, so a report that changes no status changes neither.
+    with the signal that they belong to, so a report that changes no status changes neither; only outputs that a
+    success lacked are taken from a later one.
     """
     if (reason := contradiction(task, report)) is not None:
         return Change(verdict=Verdict.MISMATCHED, before=task, after=task, reason=reason)
@@ -58,6 +59,18 @@ def overdue(task: Task, now: datetime) -> Change:
     )
 
 
+def _outputs_added(stored: Task, task: Task, report: Report, now: datetime) -> Change:
+    """It succeeded once already, but only now is told with what."""
+    after = replace(task, outputs=report.outputs, sequence=task.sequence + 1, updated_at=now)
+    return Change(
+        verdict=Verdict.ADVANCED,
+        before=stored,
+        after=after,
+        reason="it brings the outputs that were missing",
+        event=task_event(EventType.TASK_OUTPUTS_ADDED, after, None, now),
+    )
+
+
 def _arrive(
     stored: Task,
     task: Task,
@@ -68,6 +81,8 @@ def _arrive(
     error: TaskError | None = None,
 ) -> Change:
     step = advance(task.status, signal)
+    if step.verdict is Verdict.DUPLICATE and report is not None and report.outputs and task.lacks_outputs:
+        return _outputs_added(stored, task, report, now)
     if step.verdict is not Verdict.ADVANCED:
         reason = None
         if step.verdict is Verdict.CONFLICTING:

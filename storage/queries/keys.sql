@@ -6,6 +6,9 @@ insert into accounts (id, name, created_at) values (:id, :name, :created_at);
 -- name: account_by_name^
 select * from accounts where name = :name;
 
+-- name: first_account$
+select id from accounts order by created_at, id limit 1;
+
 -- name: insert_key!
 insert into api_keys (id, account_id, name, role, hash, hint, created_at)
 values (:id, :account_id, :name, :role, :hash, :hint, :created_at);

@@ -2,11 +2,11 @@
 
 -- name: insert_task*!
 insert into tasks (
-    id, account_id, type, provider, status, input, external_task_id, metadata, parent_id,
-    created_at, updated_at, deadline_at, next_send_at
+    id, account_id, type, provider, status, input, places, external_task_id, provider_external_id, metadata,
+    parent_id, created_at, updated_at, deadline_at, next_send_at
 ) values (
-    :id, :account_id, :type, :provider, :status, :input, :external_task_id, :metadata, :parent_id,
-    :created_at, :updated_at, :deadline_at, :next_send_at
+    :id, :account_id, :type, :provider, :status, :input, :places, :external_task_id, :provider_external_id, :metadata,
+    :parent_id, :created_at, :updated_at, :deadline_at, :next_send_at
 );
 
 -- name: insert_task_file*!
@@ -29,7 +29,8 @@ join tasks on tasks.account_id = pair.value ->> 'account' and tasks.external_tas
 -- Compare-and-set: the row must be as it was read.
 update tasks set
     status = :status, provider_task_id = :provider_task_id, outputs = :outputs, error_code = :error_code,
-    error_message = :error_message, error_refusal = :error_refusal, sequence = :sequence, updated_at = :updated_at, submitted_at = :submitted_at,
+    error_message = :error_message, error_refusal = :error_refusal, sequence = :sequence, updated_at = :updated_at,
+    submitted_at = :submitted_at,
     finished_at = :finished_at, overdue_at = :overdue_at, sends = :sends, sending_since = :sending_since,
     next_send_at = :next_send_at, awaits_slot = :awaits_slot
 where id = :id and status = :status_before and sequence = :sequence_before;
@@ -82,17 +83,38 @@ select min(next_send_at) from tasks where next_send_at is not null and sending_s
 select * from tasks where sending_since is not null limit :limit;
 
 -- name: first_awaiting_slot
--- Who has waited longest for a place, at each provider for each kind.
-select provider, type, min(id) as id from tasks where awaits_slot = 1 group by provider, type;
+-- Who is first in line for a place, at each provider for each kind.
+select provider, type, slot_turn, id from (
+    select provider, type, slot_turn, id,
+        row_number() over (partition by provider, type order by slot_turn, id) as place
+    from tasks where awaits_slot = 1
+) as line
+where place = 1;
+
+-- name: kinds_at_providers
+-- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more.
+select distinct provider, type from tasks
+where overdue_at is null
+  and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null));
+
+-- name: go_to_end_of_line!
+update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (select value from json_each(:ids));
 
 -- name: release_slots!
--- Places are free: the tasks that have waited longest for one go next, those of the kind that freed it before others
--- (providers count places by kind, but which kinds share them is theirs to know).
+-- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
+-- them before others (providers count places by kind, but which kinds share them is theirs to know).
 update tasks set next_send_at = :now, awaits_slot = 0
 where id in (
-    select id from tasks
-    where awaits_slot = 1 and provider = :provider and sending_since is null
-    order by type <> :type, id limit :number
+    select id from (
+        select id, row_number() over line as position, sum(places) over line as needed
+        from (
+            select id, places, type <> :type as other, slot_turn from tasks
+            where awaits_slot = 1 and provider = :provider and sending_since is null
+            order by other, slot_turn, id limit :number
+        )
+        window line as (order by other, slot_turn, id rows unbounded preceding)
+    )
+    where position = 1 or needed <= :number
 );
 
 -- name: due_deadlines

@@ -53,6 +53,7 @@ def task(id: str = "task_1", **more: Any) -> Task:
         "status": Status.QUEUED,
         "input": {"prompt": "a cat", "n": 2, "cfg_scale": 0.5, "nested": [{"ä": None}]},
         "external_task_id": f"external-{id}",
+        "provider_external_id": id,
         "metadata": {},
         "created_at": NOW,
         "updated_at": NOW,
@@ -259,9 +260,9 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
         assert await tasks.first_awaiting_slot(reader) == {
-            ("cometapi", VIDEO): "task_1",
-            ("cometapi", IMAGE): "task_2",
-            ("kling", IMAGE): "task_4",
+            ("cometapi", VIDEO): (0, "task_1"),
+            ("cometapi", IMAGE): (0, "task_2"),
+            ("kling", IMAGE): (0, "task_4"),
         }
     freed = []
     for _ in range(4):
@@ -276,6 +277,60 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
         (1, {"task_2", "task_3", "task_1"}),
         (0, {"task_2", "task_3", "task_1"}),
     ]
+
+
+async def test_no_more_go_than_there_are_places_but_always_one(database: SqliteDatabase) -> None:
+    born = [task(f"task_{index}", input={"n": n}) for index, n in enumerate((2, 2, 1, 9, 1))]
+    await store(database, *born)
+    for one in born:
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    freed = []
+    for number in (4, 4, 4, 1):
+        async with database.transaction() as tx:
+            freed.append(
+                await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=number, now=NOW)
+            )
+    assert freed == [2, 1, 1, 1]
+
+
+async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_of_its_kind(
+    database: SqliteDatabase,
+) -> None:
+    born = [task(f"task_{number}") for number in range(3)]
+    await store(database, *born)
+    for one in born:
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    async with database.transaction() as tx:
+        await tasks.go_to_end_of_line(tx, [born[0].id])
+    order = []
+    for _ in born:
+        async with database.reading() as reader:
+            order.append((await tasks.first_awaiting_slot(reader))["cometapi", IMAGE])
+        async with database.transaction() as tx:
+            await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, now=NOW)
+    assert order == [(0, "task_1"), (0, "task_2"), (1, "task_0")]
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "holds"),
+    [
+        (Status.SUBMITTED, {"next_send_at": None}, True),
+        (Status.PROCESSING, {"next_send_at": None}, True),
+        (Status.UNCONFIRMED, {}, True),
+        (Status.SUBMITTED, {"next_send_at": None, "overdue_at": NOW}, False),
+        (Status.QUEUED, {}, False),
+        (Status.QUEUED, {"sending_since": NOW}, True),
+        (Status.SUCCEEDED, {"next_send_at": None, "finished_at": NOW}, False),
+    ],
+)
+async def test_a_kind_holds_places_while_the_provider_has_one_of_it(
+    database: SqliteDatabase, status: Status, more: dict[str, Any], holds: bool
+) -> None:
+    one = task("task_1")
+    await store(database, one)
+    await change(database, one, status=status, **more)
+    async with database.reading() as reader:
+        assert await tasks.kinds_at_providers(reader) == ({("cometapi", IMAGE)} if holds else set())
 
 
 async def test_a_deadline_is_due_at_its_moment_for_what_has_not_ended_and_once(

@@ -499,6 +499,36 @@ async def test_of_many_submits_at_once_one_gets_the_external_id(klingel: Klingel
     assert len(klingel.kling.creates) == 1
 
 
+async def test_accounts_that_share_a_providers_account_share_no_ids_there(klingel: Klingel) -> None:
+    """Or one could ask by the other's id, and read the other's pictures."""
+    await klingel.submit(external_task_id="job-1")
+    klingel.kling.answers(httpx.ReadTimeout("no answer"))
+    async with klingel.another_account() as other:
+        headers = {"prefer": "respond-async"}
+        body = {**BODY, "external_task_id": "job-1"}
+        theirs = (await other.post("/v1/tasks", json=body, headers=headers)).json()
+        await klingel.until_row(theirs["id"], status="unconfirmed")
+        assert [create["external_task_id"] for create in klingel.kling.creates] == ["job-1", theirs["id"]]
+        assert theirs["external_task_id"] == "job-1"
+        data = {"task_id": "77", "task_status": "processing", "task_info": {"external_task_id": theirs["id"]}}
+        klingel.kling.answers(httpx.Response(200, json={"code": 0, "message": "SUCCEED", "data": data}))
+        refreshed = await other.post(f"/v1/tasks/{theirs['id']}/refresh")
+        assert refreshed.json()["status"] == "processing"
+        assert klingel.kling.requests[-1].url.path.endswith(f"/{theirs['id']}")
+        ended = callback(refreshed.json(), "failed", task_info={"external_task_id": theirs["id"]})
+        assert (await klingel.call_back(ended)).status_code == 200
+        assert (await other.get(f"/v1/tasks/{theirs['id']}")).json()["status"] == "failed"
+
+
+@pytest.mark.parametrize("external_task_id", [".", "..", "", "a b", "ä", "x" * 65])
+async def test_an_external_id_that_would_not_survive_a_path_is_refused(
+    klingel: Klingel, external_task_id: str
+) -> None:
+    response = await klingel.http.post("/v1/tasks", json={**BODY, "external_task_id": external_task_id})
+    assert response.status_code == 422
+    assert [fault["pointer"] for fault in response.json()["errors"]] == ["#/external_task_id"]
+
+
 # Refused
 
 
@@ -666,6 +696,7 @@ async def test_without_any_callback_the_first_in_line_asks_for_a_place_and_nobod
     klingel: Klingel,
 ) -> None:
     """A slow back-off as the safety net; first come, first served there too."""
+    running = await klingel.submit()
     klingel.kling.answers(FULL, FULL)
     first = await klingel.submit_async()
     asks_at = (await klingel.until_row(first["id"], awaits_slot=1))["next_send_at"]
@@ -679,7 +710,7 @@ async def test_without_any_callback_the_first_in_line_asks_for_a_place_and_nobod
         return bool(row["next_send_at"] > held_until or row["sends"])
 
     await klingel.until(held_again)
-    assert len(klingel.kling.creates) == 1
+    assert len(klingel.kling.creates) == 2
     klingel.clock.advance(milliseconds=1)
     await klingel.until_row(first["id"], awaits_slot=1, sends=2)
     assert klingel.row(second["id"])["sends"] == 0
@@ -687,9 +718,90 @@ async def test_without_any_callback_the_first_in_line_asks_for_a_place_and_nobod
     await klingel.until_status(first["id"], "submitted")
     klingel.clock.advance(minutes=1)
     await klingel.until_status(second["id"], "submitted")
-    assert [create["external_task_id"] for create in klingel.kling.creates] == [first["id"]] * 3 + [
-        second["id"]
-    ]
+    order = [running["id"], *[first["id"]] * 3, second["id"]]
+    assert [create["external_task_id"] for create in klingel.kling.creates] == order
+
+
+class Places:
+    """A provider with so many parallel places; a create needs one for each of its `n` pictures."""
+
+    def __init__(self, number: int) -> None:
+        self.free = number
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        needed = json.loads(request.content).get("n", 1)
+        if needed > self.free:
+            return FULL
+        self.free -= needed
+        return accepted(f"88{id(request)}")
+
+
+def pictures(number: int) -> dict[str, Any]:
+    return {"input": {**IMAGE_INPUT, "n": number}}
+
+
+async def ended(klingel: Klingel, places: Places, task: dict[str, Any]) -> None:
+    places.free += task["input"].get("n", 1)
+    body = callback(task, "failed")
+    path = next(
+        httpx.URL(create["callback_url"]).path
+        for create in klingel.kling.creates
+        if create["external_task_id"] == task["external_task_id"]
+    )
+    await klingel.http.post(path, json={**body, "task_id": None}, headers={"authorization": ""})
+
+
+async def test_who_will_never_fit_lets_the_others_pass(klingel: Klingel) -> None:
+    """Nine pictures where there are five places: refused although nothing runs, it goes to the end of the line."""
+    places = klingel.kling.otherwise = Places(5)
+    running = [await klingel.submit(**pictures(3))]
+    too_many = await klingel.submit_async(**pictures(9))
+    await klingel.until_row(too_many["id"], awaits_slot=1, sends=1)
+    behind = [await klingel.submit_async(**pictures(1)) for _ in range(6)]
+    for task in behind:
+        await klingel.until_row(task["id"], awaits_slot=1, sends=0)
+    await ended(klingel, places, running[0])
+    for task in behind[:5]:
+        await klingel.until_status(task["id"], "submitted")
+    await klingel.until_row(behind[5]["id"], awaits_slot=1)
+    assert klingel.row(too_many["id"])["status"] == "queued"
+    await ended(klingel, places, behind[2])
+    await klingel.until_status(behind[5]["id"], "submitted")
+
+
+async def test_places_add_up_until_the_first_in_line_fits(klingel: Klingel) -> None:
+    """Or one that needs two would be overtaken for ever by those that need one."""
+    places = klingel.kling.otherwise = Places(2)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    needs_two = await klingel.submit_async(**pictures(2))
+    await klingel.until_row(needs_two["id"], awaits_slot=1, sends=1)
+    needs_one = await klingel.submit_async(**pictures(1))
+    await klingel.until_row(needs_one["id"], awaits_slot=1)
+    await ended(klingel, places, running[0])
+    await klingel.until_row(needs_two["id"], awaits_slot=1, sends=2)
+    assert klingel.row(needs_one["id"])["sends"] == 0
+    await ended(klingel, places, running[1])
+    await klingel.until_status(needs_two["id"], "submitted")
+    await ended(klingel, places, needs_two)
+    await klingel.until_status(needs_one["id"], "submitted")
+
+
+async def test_a_line_that_is_refused_one_after_the_other_is_left_alone_for_a_while(
+    klingel: Klingel,
+) -> None:
+    """Somebody else fills the account: eight have asked in vain, the others wait for their moments."""
+    places = klingel.kling.otherwise = Places(1)
+    running = await klingel.submit(**pictures(1))
+    waiting = [await klingel.submit_async(**pictures(1)) for _ in range(20)]
+    for task in waiting:
+        await klingel.until_row(task["id"], awaits_slot=1)
+    asked = len(klingel.kling.creates)
+    places.free = -1
+    await ended(klingel, places, running)
+    await klingel.until_row(waiting[7]["id"], awaits_slot=1, slot_turn=1)
+    await klingel.submit("kling.multi-image-to-video")  # when this one has gone, another would have
+    assert len(klingel.kling.creates) <= asked + 9
+    assert {klingel.row(task["id"])["slot_turn"] for task in waiting[8:]} == {0}
 
 
 async def test_a_released_task_that_is_refused_passes_its_place_on(klingel: Klingel) -> None:
@@ -783,6 +895,8 @@ async def test_exists_as_the_answer_to_a_second_create_confirms_the_first(klinge
 @pytest.mark.parametrize(
     "answer",
     [
+        pytest.param(httpx.Response(400, json={"error": {"message": "bad request"}}), id="refused, no code"),
+        pytest.param(refused(400, 1301, "content-safety policy"), id="refused"),
         pytest.param(refused(429, 1102, "pack used up"), id="payment"),
         pytest.param(refused(401, 1002, "api key not found"), id="account"),
         pytest.param(refused(429, 1303, "parallel task over resource pack limit"), id="no place"),
@@ -802,6 +916,40 @@ async def test_a_refusal_of_the_second_create_says_nothing_of_the_first(
     assert await klingel.event_types(task["id"]) == ["task.unconfirmed"]
     klingel.clock.advance(seconds=240)
     await klingel.until_status(task["id"], "submitted")
+
+
+async def test_what_is_refused_again_when_the_first_has_had_all_its_time_is_rejected(
+    klingel: Klingel,
+) -> None:
+    task = await unconfirmed(klingel)
+    klingel.kling.otherwise = refused(400, 1301, "content-safety policy")
+    klingel.clock.advance(minutes=16)  # beyond its deadline
+    task = await klingel.until_status(task["id"], "rejected")
+    assert (task["error"]["code"], len(klingel.kling.creates)) == ("1301", 2)
+
+
+async def test_an_unconfirmed_task_is_not_sent_again_for_ever(klingel: Klingel) -> None:
+    """After a day its status stays, and a person may refresh it."""
+    task = await unconfirmed(klingel)
+    klingel.kling.otherwise = httpx.ReadTimeout("no answer")
+    klingel.clock.advance(hours=25)
+    row = await klingel.until_row(task["id"], sends=2, sending_since=None)
+    assert (row["status"], row["next_send_at"]) == ("unconfirmed", None)
+    klingel.clock.advance(days=30)
+    klingel.kling.otherwise = None
+    await klingel.submit()
+    assert len(klingel.kling.creates) == 3
+
+
+async def test_exists_is_somebody_elses_when_nothing_of_ours_was_accepted(klingel: Klingel) -> None:
+    """Refused for now is not accepted: a task that is there under our id is not this one."""
+    klingel.kling.answers(
+        refused(503, 5001, "maintenance"), refused(400, 1201, "external_task_id already exists")
+    )
+    task = await klingel.submit_async(external_task_id="job-1")
+    await klingel.until_row(task["id"], sends=1, sending_since=None)
+    klingel.clock.advance(minutes=1)
+    assert (await klingel.until_status(task["id"], "rejected"))["error"]["code"] == "1201"
 
 
 async def test_a_callback_confirms_what_the_creates_answer_left_open(klingel: Klingel) -> None:

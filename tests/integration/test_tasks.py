@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.integration.klingel import (
     Answer,
@@ -120,6 +121,41 @@ async def test_a_refresh_brings_what_a_lost_callback_would_have(klingel: Klingel
     again = await klingel.http.post(f"/v1/tasks/{task['id']}/refresh")
     assert (again.status_code, again.json()["type"]) == (409, "/problems/task-not-refreshable")
     assert klingel.kling.status_queries == 1
+
+
+async def test_a_queued_task_is_not_refreshed(klingel: Klingel) -> None:
+    """The provider does not have it; under its external id it may have another."""
+    klingel.kling.answers(httpx.ConnectError("refused"))
+    task = await klingel.submit_async(external_task_id="job-1")
+    await klingel.until_row(task["id"], sends=1, sending_since=None)
+    response = await klingel.http.post(f"/v1/tasks/{task['id']}/refresh")
+    assert (response.status_code, response.json()["type"]) == (409, "/problems/task-not-refreshable")
+    assert klingel.kling.status_queries == 0
+
+
+@pytest.mark.parametrize("by", ["callback", "refresh"])
+async def test_outputs_that_a_success_lacked_are_taken_from_a_later_word(klingel: Klingel, by: str) -> None:
+    """The provider said `succeed` before its pictures had addresses: a paid result is not lost for that."""
+    await klingel.endpoint()
+    task = await klingel.submit()
+    await klingel.call_back(callback(task, "succeed"))
+    assert (await klingel.task(task["id"]))["outputs"] == []
+    if by == "callback":
+        await klingel.call_back(succeed(task))
+        assert await klingel.verdicts(task["id"]) == ["advanced", "advanced"]
+    else:
+        data = succeed(task)
+        klingel.kling.answers(httpx.Response(200, json={"code": 0, "message": "SUCCEED", "data": data}))
+        await klingel.http.post(f"/v1/tasks/{task['id']}/refresh")
+    task = await klingel.task(task["id"])
+    assert (task["status"], [output["url"] for output in task["outputs"]]) == ("succeeded", [picture("out")])
+    events = await klingel.events(task["id"])
+    assert [event["type"] for event in events][-2:] == ["task.succeeded", "task.outputs_added"]
+    assert [event["sequence"] for event in events] == [1, 2, 3]
+    assert events[-1]["data"]["transition"] is None
+    assert len(await klingel.receiver.until(3)) == 3
+    await klingel.call_back(succeed(task))
+    assert len(await klingel.events(task["id"])) == 3
 
 
 async def test_a_refresh_that_tells_nothing_new_changes_nothing(klingel: Klingel) -> None:

@@ -27,6 +27,7 @@ def task(**more: object) -> Task:
         status=Status.QUEUED,
         input={},
         external_task_id="ours",
+        provider_external_id="task_1",
         created_at=START,
         updated_at=START,
         deadline_at=START + timedelta(hours=1),

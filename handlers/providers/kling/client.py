@@ -146,7 +146,7 @@ class KlingProvider:
 
     async def _status(self, task: Task) -> Report:
         route = TASK_TYPES[task.type].routes[self._layout]
-        wanted = quote(task.provider_task_id or task.external_task_id, safe="")
+        wanted = quote(task.provider_task_id or task.provider_external_id, safe="")
         authorization = self._authorization()
         redact = redactor(authorization=authorization)
         try:

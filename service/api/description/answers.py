@@ -22,7 +22,7 @@ def id_schema(prefix: str) -> dict[str, Any]:
 
 
 MOMENT: Final = {"type": "string", "format": "date-time", "description": "UTC, to the millisecond"}
-TASK_EVENTS: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE)
+TASK_EVENTS: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
 ENDPOINT_EVENTS: Final = (EventType.ENDPOINT_DISABLED, EventType.ENDPOINT_TEST)
 
 Moment = Annotated[str, WithJsonSchema(MOMENT)]
@@ -194,7 +194,10 @@ class Replayed(TypedDict):
 
 class TaskEventData(TypedDict):
     task: Task
-    transition: Annotated[Transition | None, Field(description="null for `task.overdue`")]
+    transition: Annotated[
+        Transition | None,
+        Field(description="null for what changes no status: `task.overdue`, `task.outputs_added`"),
+    ]
 
 
 class TaskEvent(TypedDict):

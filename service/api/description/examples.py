@@ -44,6 +44,7 @@ _task: Final = Task(
         "aspect_ratio": "16:9",
     },
     external_task_id="order-1042",
+    provider_external_id="order-1042",
     provider_task_id="881203390284693504",
     metadata={"customer": "7"},
     outputs=(
