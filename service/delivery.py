@@ -19,6 +19,7 @@ from service.domain.events import EventType, endpoint_event
 from service.domain.ids import DeliveryId, EndpointId
 from service.domain.times import Clock
 from service.lanes import Lanes
+from service.loops import AT_ONCE, Loop
 from service.metrics import Metrics
 from service.publication import LEASE, Publisher
 from service.wakeups import Wakeups
@@ -33,7 +34,6 @@ CLAIM: Final = 500
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
 CLAIM_GAP: Final = timedelta(milliseconds=250)
 DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
-AFTER_TROUBLE: Final = timedelta(seconds=1)
 
 DISABLE_AFTER_FAILURES: Final = 100
 DISABLE_AFTER: Final = timedelta(hours=24)
@@ -92,13 +92,14 @@ class Deliverer:
         self._clock = clock
         self._attempts: dict[asyncio.Task[None], Duty] = {}
         self._attempt_ended = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
+        self._claims = Loop("deliveries.claim", self._claim_due, wakeup=wakeups.delivery, clock=clock)
+        self._starts = Loop("deliveries.start", self._start_next, wakeup=wakeups.attempts, clock=clock)
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
 
     @property
     def alive(self) -> bool:
-        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+        return self._claims.alive and self._starts.alive
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -106,16 +107,10 @@ class Deliverer:
         if self._database.sole_process:
             # Whatever is leased was in the hands of a process that died: nobody else can have it.
             await self._batcher.run(self._rescue, datetime.max.replace(tzinfo=UTC))
-        self._loops = [
-            asyncio.create_task(self._claim_loop(), name="deliveries.claim"),
-            asyncio.create_task(self._start_loop(), name="deliveries.start"),
-        ]
         try:
-            yield
+            async with self._claims.running(), self._starts.running():
+                yield
         finally:
-            for loop in self._loops:
-                loop.cancel()
-            await asyncio.gather(*self._loops, return_exceptions=True)
             if self._attempts:
                 await asyncio.wait(self._attempts, timeout=DRAIN.total_seconds())
             cut_off = dict(self._attempts)
@@ -137,22 +132,15 @@ class Deliverer:
         await deliveries.give_back(tx, [id for ids in items for id in ids])
         return [None] * len(items)
 
-    async def _claim_loop(self) -> None:
-        while True:
-            try:
-                claimed = await self._batcher.run(self._claim, self._clock())
-                if claimed == CLAIM:
-                    continue
-                async with self._database.reading() as reader:
-                    due = await deliveries.next_moment(reader, busy=self._lanes.full())
-                if due is not None:
-                    due = max(due, self._clock() + CLAIM_GAP)
-                awake = self._lanes.wake()
-                due = min((moment for moment in (due, awake) if moment is not None), default=None)
-            except KlingelError as error:
-                log.warning("deliveries.not_claimed", reason=error.detail)
-                due = self._clock() + AFTER_TROUBLE
-            await self._wakeup.wait(due)
+    async def _claim_due(self) -> datetime | None:
+        while await self._batcher.run(self._claim, self._clock()) == CLAIM:
+            pass
+        async with self._database.reading() as reader:
+            due = await deliveries.next_moment(reader, busy=self._lanes.full())
+        if due is not None:
+            due = max(due, self._clock() + CLAIM_GAP)
+        awake = self._lanes.wake()
+        return min((moment for moment in (due, awake) if moment is not None), default=None)
 
     async def _claim(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
         """Takes what is due into the lanes; gives how many."""
@@ -180,16 +168,16 @@ class Deliverer:
             tx.on_commit(lambda: self._lanes.end_claim(full))
         return [len(due)] * len(moments)
 
-    async def _start_loop(self) -> None:
-        while True:
-            await self._lanes.startable.wait()
-            while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
-                self._attempt_ended.clear()
-                await self._attempt_ended.wait()
-            if (duty := self._lanes.next()) is not None:
-                task = asyncio.create_task(self._attempt(duty))
-                self._attempts[task] = duty
-                task.add_done_callback(self._on_attempt_done)
+    async def _start_next(self) -> datetime:
+        await self._lanes.startable.wait()
+        while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
+            self._attempt_ended.clear()
+            await self._attempt_ended.wait()
+        if (duty := self._lanes.next()) is not None:
+            task = asyncio.create_task(self._attempt(duty))
+            self._attempts[task] = duty
+            task.add_done_callback(self._on_attempt_done)
+        return AT_ONCE
 
     def _on_attempt_done(self, task: "asyncio.Task[None]") -> None:
         self._attempts.pop(task, None)

@@ -10,8 +10,8 @@ import structlog
 from anyio.to_thread import run_sync
 
 from service.batching import Batcher
-from service.domain.errors import KlingelError
 from service.domain.times import Clock
+from service.loops import Loop
 from service.submission import KEY_LIFE
 from service.wakeups import Wakeups
 from storage import retention
@@ -45,36 +45,26 @@ class Retention:
         self._files = files
         self._keep = keep
         self._keep_tasks = max(keep_tasks, keep)
-        self._wakeup = wakeups.retention
         self._clock = clock
         self._pruning = asyncio.Lock()
-        self._loop: asyncio.Task[None] | None = None
+        self._due: datetime | None = None
+        self._loop = Loop("retention", self._prune_daily, wakeup=wakeups.retention, clock=clock)
 
     @property
     def alive(self) -> bool:
-        return self._loop is not None and not self._loop.done()
+        return self._loop.alive
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        self._loop = asyncio.create_task(self._daily(), name="retention")
-        try:
+        async with self._loop.running():
             yield
-        finally:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
 
-    async def _daily(self) -> None:
-        due = self._clock()
-        while True:
-            if self._clock() >= due:
-                due = self._clock() + EVERY
-                try:
-                    forgotten = await self.prune()
-                except KlingelError as error:
-                    log.warning("retention.not_pruned", reason=error.detail)
-                else:
-                    log.info("retention.pruned", **forgotten)
-            await self._wakeup.wait(due)
+    async def _prune_daily(self) -> datetime:
+        now = self._clock()
+        if self._due is None or now >= self._due:
+            log.info("retention.pruned", **await self.prune())
+            self._due = now + EVERY
+        return self._due
 
     async def prune(self) -> dict[str, int]:
         """How many rows of each kind were forgotten. What refers to others goes before them."""

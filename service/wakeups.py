@@ -55,10 +55,11 @@ class Wakeups:
     def __init__(self, clock: Clock) -> None:
         self.submission = Wakeup(clock)
         self.delivery = Wakeup(clock)
+        self.attempts = Wakeup(clock)
         self.deadlines = Wakeup(clock)
         self.retention = Wakeup(clock)
 
     def notify_all(self) -> None:
         """The clock was moved by hand."""
-        for wakeup in (self.submission, self.delivery, self.deadlines, self.retention):
+        for wakeup in (self.submission, self.delivery, self.attempts, self.deadlines, self.retention):
             wakeup.notify()

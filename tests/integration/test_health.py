@@ -73,6 +73,36 @@ async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel) -> None
     assert (status, answer["checks"]["deliverer"]) == (503, "stopped")
 
 
+async def test_a_dispatcher_that_keeps_failing_is_not_ready_and_comes_back_by_itself(
+    klingel: Klingel,
+) -> None:
+    """A fault of ours, not the disk's: it must not end deliveries for good."""
+    await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.answers(500)
+    await klingel.submit()
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    await klingel.tamper(
+        "create trigger fault before update on deliveries when new.lease_until is not null "
+        "begin select raise(abort, 'a fault of ours'); end"
+    )
+
+    async def is_not_ready() -> bool:
+        klingel.clock.advance(minutes=1)
+        status, answer = await ready(klingel)
+        return (status, answer["checks"]["deliverer"]) == (503, "stopped")
+
+    await klingel.until(is_not_ready)
+    await klingel.tamper("drop trigger fault")
+
+    async def is_ready() -> bool:
+        klingel.clock.advance(minutes=1)
+        return (await ready(klingel))[0] == 200
+
+    await klingel.until(is_ready)
+    await klingel.until_deliveries("delivered")
+
+
 async def test_a_process_is_ready_without_the_parts_that_its_roles_lack(tmp_path: Path) -> None:
     """`KLINGEL_ROLES`: what it does not do it cannot fail to do."""
     async with running_klingel(tmp_path, roles="web") as klingel:
