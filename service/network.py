@@ -6,14 +6,16 @@ name (Host, SNI). Redirects are not followed, proxy variables not read, cookies 
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import aiodns
 import aiohttp
+import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -67,9 +69,16 @@ _EMBEDS_IPV4: Final = (
     ipaddress.ip_network("::/96"),  # compatible
 )
 
-# DNS of a hostile zone may hang; it must not use up the threads that everything else resolves with.
-RESOLVER_THREADS: Final = 32
+# 2, 4 and 8 seconds for an answer by a name server: within the deadline of an attempt, which is the caller's.
+DNS_WAIT_S: Final = 2
+DNS_TRIES: Final = 3
 LARGEST_HEAD_FIELD: Final = 8190
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+# The URL standard's "ends in a number": system libraries read 2130706433, 127.1, 0177.0.0.1 and 0x7f.1 as addresses.
+_ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
+
+log = structlog.get_logger()
 
 
 class Refused(Exception):
@@ -102,13 +111,15 @@ class Guard:
     def check(self, host: str, addresses: Sequence[Address]) -> None:
         """
         Raises:
-            Refused: any of them may not be dialled; a host with one bad address is a bad host.
+            Refused: any of them may not be dialled; a host with one bad address is a bad host. Where it leads is for
+                the operator to know: who gave the URL could else have the private network's names looked up.
         """
         for address in addresses:
             if (what := self.refusal(address)) is not None:
+                log.warning("host.refused", host=host, address=str(address), reason=what)
                 raise Refused(
-                    f"{host} is at {address}, which is not a public address ({what}). "
-                    "The operator can open it with KLINGEL_ALLOW_NETWORKS."
+                    f"{host} is not allowed: it is not at a public address. "
+                    "The operator can open private networks with KLINGEL_ALLOW_NETWORKS."
                 )
 
 
@@ -132,31 +143,58 @@ def check_url(url: str) -> URL:
     if port is None or not 0 < port < 65536:
         raise Refused("its port is not between 1 and 65535")
     if "%" in host:
-        raise Refused("an address with a zone is not dialled")
+        raise Refused("an address with a zone, or a host name with a % in it, is not dialled")
+    read_host(parsed.raw_host or "")
     return parsed
 
 
-class GuardedResolver(AbstractResolver):
-    """Gives aiohttp only addresses that were judged; what it dials is what we saw."""
+def read_host(host: str) -> Address | None:
+    """The address that a URL's host is, or None where it is a name, which is to be looked up.
 
-    def __init__(self, guard: Guard) -> None:
+    Args:
+        host: as it goes out: a name in ASCII, an IPv6 address without brackets.
+
+    Raises:
+        Refused: neither of them, or an address in a spelling that only some read as one.
+    """
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    if _ENDS_IN_NUMBER.fullmatch(host):
+        raise Refused("an IPv4 address is written as four whole numbers, like 192.0.2.1")
+    if not _HOST_NAME.fullmatch(host):
+        raise Refused("its host is neither a name nor an address")
+    return None
+
+
+class GuardedResolver(AbstractResolver):
+    """Gives aiohttp only addresses that were judged; what it dials is what we saw.
+
+    A look-up is a packet and a future, not a thread: names whose servers hang hold up nobody else, however many there are.
+
+    Args:
+        nameservers: to be asked instead of the system's; `address:port`.
+    """
+
+    def __init__(self, guard: Guard, nameservers: Sequence[str] = ()) -> None:
         self._guard = guard
-        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
+        self._dns = aiodns.DNSResolver(nameservers or None, timeout=DNS_WAIT_S, tries=DNS_TRIES)
+        self._lookups: set[asyncio.Future[Any]] = set()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
+        if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+            # For these the resolver makes up ::1 where the hosts file has 127.0.0.1 alone, and both would be judged.
+            family = socket.AF_INET
         try:
-            found = await loop.run_in_executor(
-                self._threads,
-                lambda: socket.getaddrinfo(
-                    host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-                ),
-            )
-        except UnicodeError:
-            raise OSError(None, f"{host} is not a host name") from None
-        entries = [(entry_family, str(target[0])) for entry_family, _, _, _, target in found]
+            found = await self._look_up(host, port, family)
+        except aiodns.error.DNSError as error:
+            raise OSError(None, f"{host} could not be looked up: {error.args[-1]}") from None
+        entries = [(node.family, node.addr[0].decode()) for node in found.nodes]
+        if not entries:
+            raise OSError(None, f"{host} has no address")
         self._guard.check(host, [ipaddress.ip_address(text.partition("%")[0]) for _, text in entries])
         return [
             ResolveResult(
@@ -165,8 +203,24 @@ class GuardedResolver(AbstractResolver):
             for entry_family, text in entries
         ]
 
+    async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> Any:
+        """Whoever asks may be cut off by a deadline; the look-up is known until it has ended."""
+        lookup = self._dns.getaddrinfo(host, family, port=port, type=socket.SOCK_STREAM)
+        self._lookups.add(lookup)
+        lookup.add_done_callback(self._on_looked_up)
+        return await asyncio.shield(lookup)
+
+    def _on_looked_up(self, lookup: "asyncio.Future[Any]") -> None:
+        self._lookups.discard(lookup)
+        if not lookup.cancelled():
+            lookup.exception()  # seen: nobody may be waiting any more
+
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Waits for each look-up to end: its thread would else speak to an event loop that is closed."""
+        self._dns.cancel()
+        if self._lookups:
+            await asyncio.wait(self._lookups)
+        await self._dns.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +246,8 @@ class Dialler:
             Refused: not a URL to be dialled, or a literal address that may not be.
         """
         target = check_url(url)
-        try:
-            literal = ipaddress.ip_address(str(target.host))
-        except ValueError:
-            return target
-        self._guard.check(str(literal), [literal])
+        if (literal := read_host(target.raw_host or "")) is not None:
+            self._guard.check(str(literal), [literal])
         return target
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], read_limit: int) -> Answer:
@@ -236,9 +287,14 @@ async def _first(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 @asynccontextmanager
-async def open_dialler(guard: Guard) -> AsyncIterator[Dialler]:
+async def open_dialler(guard: Guard, *, nameservers: Sequence[str] = ()) -> AsyncIterator[Dialler]:
+    """
+    Args:
+        nameservers: to be asked instead of the system's; `address:port`. For tests.
+    """
+    resolver = GuardedResolver(guard, nameservers)
     connector = aiohttp.TCPConnector(
-        resolver=GuardedResolver(guard), use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
+        resolver=resolver, use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
     )
     async with aiohttp.ClientSession(
         connector=connector,

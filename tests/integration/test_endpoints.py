@@ -226,13 +226,23 @@ async def test_a_literal_private_address_is_refused_where_it_is_not_allowed(tmp_
 async def test_a_name_that_leads_to_a_private_address_is_never_dialled(tmp_path: Path) -> None:
     """A name is judged when it is dialled, by where it leads then."""
     async with running_klingel(tmp_path, allow_networks="") as klingel:
-        for host in ("localhost", "2130706433", "0x7f000001"):
-            endpoint = await klingel.endpoint(config={"url": klingel.receiver.url.replace("127.0.0.1", host)})
-            test = await send_test(klingel, endpoint["id"])
-            [attempt] = await klingel.until_attempts(test["delivery"]["id"], 1)
-            assert attempt["status_code"] is None, host
-            assert "not a public address" in attempt["reason"] or "cannot be dialled" in attempt["reason"]
+        endpoint = await klingel.endpoint(
+            config={"url": klingel.receiver.url.replace("127.0.0.1", "localhost")}
+        )
+        test = await send_test(klingel, endpoint["id"])
+        [attempt] = await klingel.until_attempts(test["delivery"]["id"], 1)
+        assert attempt["status_code"] is None
+        assert "localhost is not allowed" in attempt["reason"]
+        assert "127.0.0.1" not in attempt["reason"]
         assert klingel.receiver.received == []
+
+
+async def test_an_odd_spelling_of_an_address_is_refused_at_once(klingel: Klingel) -> None:
+    """Also where the address itself is allowed."""
+    for host in ("2130706433", "0x7f000001", "0177.0.0.1", "127.1"):
+        url = klingel.receiver.url.replace("127.0.0.1", host)
+        response = await klingel.http.post("/v1/endpoints", json={"config": {"url": url}})
+        assert (response.status_code, pointers(response)) == (422, ["#/config/url"]), url
 
 
 # Who gets what

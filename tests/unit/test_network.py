@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.network import Guard, Refused, check_url
+from service.network import Guard, Refused, check_url, read_host
 
 BAD = [
     "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.1.2.3",
@@ -83,6 +83,34 @@ def test_what_python_calls_private_is_never_dialled(
 def test_what_is_no_url_to_be_dialled_is_refused_as_such(url: str) -> None:
     with pytest.raises(Refused):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433", "127.1", "127.0.1", "0177.0.0.1", "017700000001", "0x7f000001", "0x7f.1", "0X7F.0.0.1", "0x",
+        "127.0.0.0x1", "127.0.0.1.", "127.1.", "1.2.3.4.5", "256.1.1.1", "127.0.0.01", "example.1", "0",
+        "%31%32%37.0.0.1", "x%2fy", "a,b", "a..b", ".", "a" * 64 + ".com", "a." * 127 + "com", "１２７.1", "[v1.1]",
+    ],
+)  # fmt: skip
+def test_an_odd_spelling_of_an_address_is_refused_before_anything_looks_it_up(host: str) -> None:
+    """Libraries differ in what they read as an address: what only some of them do is none."""
+    with pytest.raises(Refused):
+        check_url(f"http://{host}/")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "example.com.", "a_b.example", "1.e", "0x.example", "xn--mnchen-3ya.de", "db", "1a"],
+)
+def test_a_name_is_a_name_however_many_digits_it_has(host: str) -> None:
+    assert read_host(host) is None
+    assert check_url(f"http://{host}/").raw_host == host
+
+
+def test_digits_of_other_scripts_are_judged_as_the_address_that_they_become() -> None:
+    for host in ("１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1"):
+        assert read_host(check_url(f"http://{host}/").raw_host or "") == ipaddress.ip_address("127.0.0.1")
 
 
 @given(st.text())
