@@ -32,10 +32,13 @@ class Transaction(Reader, Protocol):
         """What happens inside is undone alone if it raises."""
 
     def on_commit(self, callback: Callable[[], None]) -> None:
-        """Called, in order, once everything is on disk; never if it is not. Must not raise.
+        """Called, in order, once everything is on disk; never if it is not. One that raises is logged.
 
         Inside a savepoint that is undone, the callbacks given there are forgotten with it.
         """
+
+    def on_rollback(self, callback: Callable[[], None]) -> None:
+        """Called, the last first, once what was done here is undone: the savepoint in which it was given, or all."""
 
 
 class Database(Protocol):

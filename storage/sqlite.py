@@ -16,6 +16,7 @@ import aiosqlite
 
 from service.domain.errors import ConfigurationError, StorageUnavailable
 from service.domain.times import utc_now
+from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
 
 READERS: Final = 4
@@ -73,7 +74,7 @@ class SqliteReader:
 class SqliteTransaction(SqliteReader):
     def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
         super().__init__(connection, statements)
-        self.callbacks: list[Callable[[], None]] = []
+        self.aftermath = Aftermath()
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         with _storage_errors():
@@ -87,13 +88,13 @@ class SqliteTransaction(SqliteReader):
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        remembered = len(self.callbacks)
+        mark = self.aftermath.mark()
         with _storage_errors():
             await self._connection.execute("savepoint item")
         try:
             yield
         except BaseException:
-            del self.callbacks[remembered:]
+            self.aftermath.undone(since=mark)
             with _storage_errors():
                 # SQLite undoes the whole transaction by itself on a full disk: then there is no savepoint left.
                 if self._connection.in_transaction:
@@ -104,7 +105,10 @@ class SqliteTransaction(SqliteReader):
             await self._connection.execute("release item")
 
     def on_commit(self, callback: Callable[[], None]) -> None:
-        self.callbacks.append(callback)
+        self.aftermath.on_commit(callback)
+
+    def on_rollback(self, callback: Callable[[], None]) -> None:
+        self.aftermath.on_rollback(callback)
 
 
 class SqliteDatabase:
@@ -146,11 +150,11 @@ class SqliteDatabase:
             except BaseException:
                 # Also after a failed commit: SQLite may have left the transaction open. Whether it has is found out
                 # in the connection's thread, where the `begin` of a cancelled caller may still wait for its turn.
+                tx.aftermath.undone()
                 with _storage_errors():
                     await self._writer.rollback()
                 raise
-        for callback in tx.callbacks:
-            callback()
+        tx.aftermath.stored()
 
     async def check(self) -> None:
         async with self.transaction() as tx:

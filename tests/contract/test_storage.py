@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.domain.errors import StorageUnavailable
 from storage.database import Database, Reader, Transaction
@@ -253,6 +254,47 @@ async def test_a_callback_may_open_the_next_transaction(database: Database) -> N
     async with database.transaction() as tx:
         tx.on_commit(lambda: following.append(asyncio.create_task(database.check())))
     await asyncio.gather(*following)
+
+
+async def test_a_callback_that_raises_keeps_no_other_from_its_turn_and_undoes_nothing(
+    database: Database,
+) -> None:
+    """It is on disk: whoever asked for it must not be told that it is not."""
+    heard: list[str] = []
+
+    def broken() -> None:
+        heard.append("broken")
+        raise Oops
+
+    with capture_logs() as logs:
+        async with database.transaction() as tx:
+            await add(tx, "a")
+            tx.on_commit(broken)
+            tx.on_commit(lambda: heard.append("after"))
+    assert heard == ["broken", "after"]
+    assert [line["event"] for line in logs] == ["transaction.callback_broke"]
+    assert await stored(database, "a") == [True]
+
+
+async def test_what_is_to_follow_an_undoing_follows_it_alone_the_last_first(database: Database) -> None:
+    heard: list[str] = []
+    async with database.transaction() as tx:
+        tx.on_rollback(lambda: heard.append("whole"))
+        with pytest.raises(Oops):
+            async with tx.savepoint():
+                tx.on_rollback(lambda: heard.append("part"))
+                async with tx.savepoint():
+                    tx.on_rollback(lambda: heard.append("part of it"))
+                raise Oops
+        assert heard == ["part of it", "part"]
+    assert heard == ["part of it", "part"]
+    with pytest.raises(Oops):
+        async with database.transaction() as tx:
+            tx.on_rollback(lambda: heard.append("whole"))
+            async with tx.savepoint():
+                tx.on_rollback(lambda: heard.append("inside"))
+            raise Oops
+    assert heard[2:] == ["inside", "whole"]
 
 
 # Statements

@@ -114,6 +114,18 @@ async def test_what_was_to_follow_the_commit_of_an_undone_item_does_not(desk: De
     assert desk.heard == ["a", "b"]
 
 
+async def test_a_fault_in_what_follows_a_commit_fails_nobody(desk: Desk) -> None:
+    """It is on disk: whoever is told otherwise does it again."""
+
+    async def store(tx: Transaction, names: Sequence[str]) -> list[str | KlingelError]:
+        tx.on_commit(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+        return await desk.store(tx, names)
+
+    assert await desk.together(store, "a", "b") == ["stored a", "stored b"]
+    assert desk.heard == ["a", "b"]
+    assert desk.stored() == {"a", "b"}
+
+
 async def test_an_error_given_as_a_result_fails_that_item_alone(desk: Desk) -> None:
     async def choose(tx: Transaction, names: Sequence[str]) -> list[str | KlingelError]:
         good = await desk.store(tx, [name for name in names if name != "bad"])
