@@ -39,6 +39,7 @@ from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
 from service.guesses import KeyGuesses
 from service.lanes import Lanes
+from service.lines import Lines
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.network import Guard, open_dialler
@@ -168,7 +169,8 @@ def create_app(
 
             batcher = Batcher(database, observe=observe)
             await stack.enter_async_context(batcher.running())
-            publisher = Publisher(lanes=lanes, streams=streams, wakeups=wakeups, clock=clock)
+            lines = Lines(wakeups=wakeups, clock=clock)
+            publisher = Publisher(lanes=lanes, lines=lines, streams=streams, clock=clock)
             deliverer = Deliverer(
                 database=database,
                 batcher=batcher,
@@ -186,6 +188,7 @@ def create_app(
                 database=database,
                 batcher=batcher,
                 publisher=publisher,
+                lines=lines,
                 providers=providers,
                 default_provider=provider.name,
                 deadlines={

@@ -1,6 +1,6 @@
 """A change becomes rows: task, transition, event, and a delivery for each endpoint that wants it. All, or nothing."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,8 +14,8 @@ from service.domain.ids import EndpointId, new_delivery_id
 from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.lanes import Lanes
+from service.lines import Lines
 from service.streams import Streams
-from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events, tasks
 from storage.database import Transaction
 from storage.deliveries import Leased
@@ -27,10 +27,10 @@ LEASE: Final = timedelta(minutes=10)
 class Publisher:
     """Writes what has happened and, once that is on disk, tells those who wait for it."""
 
-    def __init__(self, *, lanes: Lanes, streams: Streams, wakeups: Wakeups, clock: Clock) -> None:
+    def __init__(self, *, lanes: Lanes, lines: Lines, streams: Streams, clock: Clock) -> None:
         self._lanes = lanes
+        self._lines = lines
         self._streams = streams
-        self._wakeups = wakeups
         self._clock = clock
 
     async def record(self, tx: Transaction, changes: Sequence[Change]) -> None:
@@ -40,13 +40,7 @@ class Publisher:
             tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
         )
         await self.publish(tx, [c.event for c in changes if c.event is not None])
-        freed: Counter[tuple[str, str]] = Counter()
-        for change in changes:
-            if change.frees_slot:
-                freed[change.after.provider, change.after.type] += change.after.places
-        for (provider, type), number in freed.items():
-            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
-                tx.on_commit(self._wakeups.submission.notify)
+        await self._lines.release(tx, changes)
 
     async def publish(self, tx: Transaction, happened: Sequence[Event]) -> None:
         """Events and their deliveries; after the commit the new duties go straight into their lanes."""

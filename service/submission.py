@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,13 +23,15 @@ from service.domain.task_types import TaskType
 from service.domain.tasks import OutputKind, Report, Task, TaskError
 from service.domain.times import Clock
 from service.domain.transitions import Change, signalled
+from service.lines import Lines
+from service.loops import Loop
 from service.publication import Publisher
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
 from storage import keys as stored_keys
 from storage.database import Database, Transaction
 from storage.files import Files
-from storage.tasks import IdempotencyKey, Kind
+from storage.tasks import IdempotencyKey
 
 CREATES_AT_A_TIME: Final = 16
 DRAIN: Final = timedelta(seconds=20)
@@ -44,7 +45,8 @@ LONGEST_DELAY: Final = timedelta(minutes=5)
 FIRST_SLOT_DELAY: Final = timedelta(minutes=1)
 LONGEST_SLOT_DELAY: Final = timedelta(minutes=10)
 LONGEST_CONFIRM_DELAY: Final = timedelta(hours=1)
-LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
+
+UNRECORDABLE: Final = Unknown("internal", "Klingel could not record the provider's answer.")
 
 log = structlog.get_logger()
 
@@ -118,6 +120,7 @@ class Submitter:
         database: Database,
         batcher: Batcher,
         publisher: Publisher,
+        lines: Lines,
         providers: Mapping[str, Provider],
         default_provider: str,
         deadlines: Mapping[OutputKind, timedelta],
@@ -132,6 +135,7 @@ class Submitter:
         self._database = database
         self._batcher = batcher
         self._publisher = publisher
+        self._lines = lines
         self._providers = providers
         self._default_provider = default_provider
         self._deadlines = deadlines
@@ -143,14 +147,11 @@ class Submitter:
         self._wakeups = wakeups
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
-        # Lines in which one after the other asks, because the first did not fit though nothing ran; how many in a row
-        # were then refused.
-        self._walks: dict[Kind, int] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
 
     @property
     def alive(self) -> bool:
-        return self._loop is not None and not self._loop.done()
+        return self._loop.alive
 
     async def submit(self, account_id: AccountId, draft: Draft, *, once: Once | None = None) -> Stored:
         """The task is on disk when this returns; its create goes out by itself.
@@ -193,12 +194,10 @@ class Submitter:
     async def running(self) -> AsyncIterator[None]:
         """Sends until the block ends; creates on their way may then end."""
         await self._batcher.run(self._settle_interrupted, None)
-        self._loop = asyncio.create_task(self._send_loop(), name="submission")
         try:
-            yield
+            async with self._loop.running():
+                yield
         finally:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
             if self._sends:
                 await asyncio.wait(self._sends, timeout=DRAIN.total_seconds())
             for send in self._sends:
@@ -281,20 +280,14 @@ class Submitter:
 
     # Sending
 
-    async def _send_loop(self) -> None:
-        while True:
-            due: datetime | None = None
-            try:
-                if len(self._sends) < CREATES_AT_A_TIME:
-                    for task in await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends)):
-                        self._start_sending(task)
-                if len(self._sends) < CREATES_AT_A_TIME:
-                    async with self._database.reading() as reader:
-                        due = await tasks.next_send_at(reader)
-            except KlingelError as error:
-                log.warning("submission.not_begun", reason=error.detail)
-                due = self._clock() + AFTER_TROUBLE
-            await self._wakeups.submission.wait(due)
+    async def _send_due(self) -> datetime | None:
+        if len(self._sends) < CREATES_AT_A_TIME:
+            for task in await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends)):
+                self._start_sending(task)
+        if len(self._sends) >= CREATES_AT_A_TIME:
+            return None  # whichever ends first says so
+        async with self._database.reading() as reader:
+            return await tasks.next_send_at(reader)
 
     def _start_sending(self, task: Task) -> None:
         send = asyncio.create_task(self._send(task))
@@ -316,7 +309,7 @@ class Submitter:
         now = self._clock()
         due = await tasks.due_to_send(tx, now=now, limit=sum(rooms))
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
-        await self._end(
+        await self._publisher.record(
             tx,
             [
                 signalled(
@@ -331,14 +324,7 @@ class Submitter:
                 for task in expired
             ],
         )
-        first_in_line = await tasks.first_awaiting_slot(tx)
-        held = [
-            task
-            for task in due
-            if task.status is Status.QUEUED
-            and (task.slot_turn, task.id)
-            > first_in_line.get((task.provider, task.type), (task.slot_turn, task.id))
-        ]
+        held = await self._lines.held(tx, due)
         await tasks.save(
             tx,
             [
@@ -372,15 +358,21 @@ class Submitter:
             outcome=type(outcome).__name__.lower(),
             code=getattr(outcome, "code", None),
         )
+        await self._keep_settling(task, outcome)
+
+    async def _keep_settling(self, task: Task, outcome: CreateOutcome) -> None:
+        """The answer is worth more than our patience: it is kept until the disk takes it."""
         while True:
             try:
-                await self._batcher.run(self._settle, (task.id, outcome))
+                return await self._batcher.run(self._settle, (task.id, outcome))
             except KlingelError as error:
-                # The answer is worth more than our patience: it is kept until the disk takes it.
                 log.warning("submission.not_recorded", task_id=task.id, reason=error.detail)
                 await asyncio.sleep(AFTER_TROUBLE.total_seconds())
-            else:
-                return
+            except Exception:
+                if outcome == UNRECORDABLE:
+                    raise  # the next start finds `sending_since` and knows that it does not know
+                log.exception("submission.not_recorded", task_id=task.id)
+                outcome = UNRECORDABLE
 
     async def _create(self, provider: Provider, task: Task) -> CreateOutcome:
         try:
@@ -408,52 +400,10 @@ class Submitter:
         now = self._clock()
         stored = await tasks.get_many(tx, (task_id for task_id, _ in outcomes))
         changes = [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes]
-        await self._end(tx, changes)
-        await self._walk_lines(tx, changes, now)
+        await self._publisher.record(tx, changes)
+        await self._lines.walk_on(tx, changes, now)
         tx.on_commit(self._wakeups.submission.notify)
         return [None] * len(outcomes)
-
-    async def _walk_lines(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
-        """Who is first in line and finds no place waits for the next one, and all others behind it: places add up,
-        so that also one who needs many gets them. But who finds none although nothing of its kind runs will not
-        fit however long it waits: it goes to the end of the line, and the next may ask.
-        """
-        refused = [change.after for change in changes if change.after.awaits_slot]
-        entered = {_kind(change.after) for change in changes if _is_entry(change)}
-        if not refused and not self._walks.keys() & entered:
-            return
-        running = await tasks.kinds_at_providers(tx)
-        stuck = {task.id: task for task in refused if _kind(task) not in running}
-        for kind in {_kind(task) for task in refused} & running:
-            self._walks.pop(kind, None)
-        for kind, number in Counter(_kind(task) for task in stuck.values()).items():
-            self._walks[kind] = self._walks.get(kind, 0) + number
-        for kind in entered & self._walks.keys():
-            self._walks[kind] = 0
-        await tasks.go_to_end_of_line(tx, stuck)
-        first_in_line = await tasks.first_awaiting_slot(tx)
-        for kind, steps in list(self._walks.items()):
-            turn, first = first_in_line.get(kind, (0, None))
-            asked = max((task.slot_turn for task in stuck.values() if _kind(task) == kind), default=turn)
-            # Whoever has had its turn as often as those behind it, or a line that refuses and refuses, waits for the
-            # moment of its own.
-            if first is None or turn > asked or steps >= LONGEST_WALK:
-                del self._walks[kind]
-            elif kind in entered or kind in {_kind(task) for task in stuck.values()}:
-                provider, type = kind
-                await tasks.release_slots(tx, provider=provider, type=type, number=1, now=now)
-
-    async def _end(self, tx: Transaction, changes: Sequence[Change]) -> None:
-        """Records them. Who leaves the line without taking a place passes it on to the next."""
-        await self._publisher.record(tx, changes)
-        left = Counter(
-            _kind(change.after)
-            for change in changes
-            if change.transition is not None and change.after.status is Status.REJECTED
-        )
-        for (provider, type), number in left.items():
-            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
-                tx.on_commit(self._wakeups.submission.notify)
 
     async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
         """Creates that were on their way when the process died: whether the provider has them cannot be told."""
@@ -527,15 +477,6 @@ def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
 def _resting(task: Task) -> Task:
     """No create on its way, none planned yet."""
     return replace(task, sending_since=None, next_send_at=None, awaits_slot=False)
-
-
-def _kind(task: Task) -> Kind:
-    return task.provider, task.type
-
-
-def _is_entry(change: Change) -> bool:
-    """Whether the provider has just taken a task."""
-    return change.transition is not None and change.after.status is Status.SUBMITTED
 
 
 def _queue_delay(outcome: Deferred, task: Task, now: datetime) -> timedelta:

@@ -1,0 +1,90 @@
+"""The lines in which tasks wait for one of a provider's parallel places: no task is asked for more than needed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from service.domain.lifecycle import Status
+from service.domain.tasks import Task
+from service.domain.times import Clock
+from service.domain.transitions import Change
+from service.wakeups import Wakeups
+from storage import tasks
+from storage.database import Reader, Transaction
+from storage.tasks import Kind
+
+LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
+
+
+class Lines:
+    """Who is first in line and finds no place waits for the next one, and all others behind it: places add up, so that
+    also one who needs many gets them. But who finds none although nothing of its kind runs will not fit however long
+    it waits: it goes to the end of the line, and the next may ask. One after the other then asks, until one finds no
+    place although something runs, or all have asked, or too many in a row were refused.
+    """
+
+    def __init__(self, *, wakeups: Wakeups, clock: Clock) -> None:
+        self._wakeup = wakeups.submission
+        self._clock = clock
+        # Lines in which one after the other asks; how many in a row were refused.
+        self._walks: dict[Kind, int] = {}
+
+    async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
+        """Those of them that must wait behind somebody else."""
+        first_in_line = await tasks.first_awaiting_slot(reader)
+        return [
+            task
+            for task in due
+            if task.status is Status.QUEUED
+            and kind_of(task) in first_in_line
+            and (task.slot_turn, task.id) > first_in_line[kind_of(task)]
+        ]
+
+    async def release(self, tx: Transaction, changes: Sequence[Change]) -> None:
+        """Whoever ends gives its places to those who are first in line; who leaves the line passes one on."""
+        freed: Counter[Kind] = Counter()
+        for change in changes:
+            if change.frees_slot:
+                freed[kind_of(change.after)] += change.after.places
+            elif change.transition is not None and change.after.status is Status.REJECTED:
+                freed[kind_of(change.after)] += 1
+        for (provider, type), number in freed.items():
+            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
+                tx.on_commit(self._wakeup.notify)
+
+    async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
+        """After the answers to creates are written: lets the next in line ask, where waiting would not help."""
+        refused = [change.after for change in changes if change.after.awaits_slot]
+        entered = {kind_of(change.after) for change in changes if _is_entry(change)}
+        if not refused and not self._walks.keys() & entered:
+            return
+        running = await tasks.kinds_at_providers(tx)
+        stuck = [task for task in refused if kind_of(task) not in running]
+        await tasks.go_to_end_of_line(tx, [task.id for task in stuck])
+        for kind in {kind_of(task) for task in refused} & running:
+            self._walks.pop(kind, None)
+        for kind in entered & self._walks.keys():
+            self._walks[kind] = 0
+        turns: dict[Kind, int] = {}  # the highest that was asked in vain
+        for task in stuck:
+            kind = kind_of(task)
+            self._walks[kind] = self._walks.get(kind, 0) + 1
+            turns[kind] = max(task.slot_turn, turns.get(kind, 0))
+        first_in_line = await tasks.first_awaiting_slot(tx)
+        for kind in (entered & self._walks.keys()) | turns.keys():
+            turn = first_in_line[kind][0] if kind in first_in_line else None
+            if turn is None or turn > turns.get(kind, turn) or self._walks[kind] >= LONGEST_WALK:
+                del self._walks[kind]  # whoever is first now asks when its own moment comes
+            else:
+                provider, type = kind
+                await tasks.release_slots(tx, provider=provider, type=type, number=1, now=now)
+
+
+def kind_of(task: Task) -> Kind:
+    return task.provider, task.type
+
+
+def _is_entry(change: Change) -> bool:
+    """Whether the provider has just taken a task."""
+    return change.transition is not None and change.after.status is Status.SUBMITTED
