@@ -1,26 +1,43 @@
 """One HTTP exchange with an outside party, told as a reply that its endpoint's owner can read."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import aiohttp
 
+from handlers.sinks.credentials import MASK
 from service.domain.deliveries import Reply, parse_retry_after
 from service.network import Answer, Dialler, Refused
 
 READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048
+USER_AGENT: Final = "Klingel/0.1"
+# 408 Request Timeout, 425 Too Early, 429 Too Many Requests: the same request may be taken later (RFC 9110, 6585, 8470).
+TAKEN_LATER: Final = frozenset({408, 425, 429})
 
 
 async def post(
-    dialler: Dialler, url: str, *, body: bytes, headers: Mapping[str, str], now: datetime
+    dialler: Dialler,
+    url: str,
+    *,
+    body: bytes,
+    headers: Mapping[str, str],
+    now: datetime,
+    hidden: Sequence[str] = (),
 ) -> tuple[Reply, Answer | None]:
-    """How it ended, and the answer where there was one. The caller sets the deadline."""
+    """How it ended, and the answer where there was one. The caller sets the deadline.
+
+    Args:
+        hidden: what an answer that repeats it must not carry into the excerpt.
+    """
     try:
         answer = await dialler.post(
-            url, body=body, headers={**headers, "accept-encoding": "identity"}, read_limit=READ_LIMIT
+            url,
+            body=body,
+            headers={"user-agent": USER_AGENT, **headers, "accept-encoding": "identity"},
+            read_limit=READ_LIMIT,
         )
     except Refused as error:
         return Reply(status_code=None, reason=f"not dialled: {error}"), None
@@ -30,9 +47,21 @@ async def post(
         status_code=answer.status,
         reason="answered",
         retry_after=parse_retry_after(answer.headers.get("retry-after"), now),
-        excerpt=_excerpt(answer.body, answer.headers.get("content-encoding")),
+        excerpt=_excerpt(_without(answer.body, hidden), answer.headers.get("content-encoding")),
     )
     return reply, answer
+
+
+def _without(body: bytes, hidden: Sequence[str]) -> bytes:
+    for secret in sorted(hidden, key=len, reverse=True):
+        if secret:
+            body = body.replace(secret.encode(), MASK.encode())
+    return body
+
+
+def refuses_for_good(status: int) -> bool:
+    """Whether a service that keeps to HTTP would refuse the same request again."""
+    return 400 <= status < 500 and status not in TAKEN_LATER
 
 
 def _why(error: Exception) -> str:

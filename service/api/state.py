@@ -6,15 +6,16 @@ from typing import TypedDict
 from service.batching import Batcher
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
-from service.domain.secrets import Vault
+from service.domain.secrets import PushKeys, Vault
 from service.domain.times import Clock
-from service.guesses import KeyGuesses
+from service.guesses import Guesses
 from service.metrics import Metrics
 from service.publication import Publisher
 from service.retention import Retention
 from service.settings import Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
+from service.submits import SubmitReader
 from service.wakeups import Wakeups
 from storage.database import Database
 
@@ -28,11 +29,13 @@ class State(TypedDict):
     streams: Streams
     wakeups: Wakeups
     vault: Vault
+    push_keys: PushKeys
     sinks: Mapping[str, Sink]
     providers: Mapping[str, Provider]
+    submits: SubmitReader
     submitter: Submitter  # takes in everywhere, sends where this process dispatches
     deliverer: Deliverer | None  # None where it does not
     deadlines: Deadlines | None
     retention: Retention | None
     metrics: Metrics
-    key_guesses: KeyGuesses
+    key_guesses: Guesses

@@ -5,17 +5,22 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from service.domain.errors import ConfigurationError
 from service.domain.ids import TaskId
 
+_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
 
-def _derive(secret: str, purpose: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=f"klingel/{purpose}".encode()).derive(
+
+def _derive(secret: str, purpose: str, *, length: int = 32) -> bytes:
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=f"klingel/{purpose}".encode()).derive(
         secret.encode()
     )
 
@@ -75,6 +80,40 @@ class CallbackTokens:
     def _token(key: bytes, provider: str, task_id: str) -> str:
         mac = hmac.digest(key, f"{provider}\n{task_id}".encode(errors="surrogatepass"), "sha256")
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+class PushKeys:
+    """The key pairs by which Web Push services know this Klingel (VAPID, RFC 8292): the same in every process.
+
+    A browser subscribes under one of them for good, so whoever keeps a subscription keeps its private key with it.
+
+    Args:
+        secrets: newest first. New subscriptions are made under the first one's key.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._pairs = dict(_push_pair(secret) for secret in secrets)
+
+    @property
+    def public(self) -> str:
+        """What a browser is given as `applicationServerKey`: an uncompressed point, unpadded base64url."""
+        return next(iter(self._pairs))
+
+    def private(self, public: str) -> str | None:
+        """Its private key, 32 bytes in unpadded base64url; None for a key that is not ours."""
+        return self._pairs.get(public)
+
+
+def _push_pair(secret: str) -> tuple[str, str]:
+    # 128 more bits than the order has, so that the remainder favours no key (FIPS 186-5, A.2.1).
+    number = int.from_bytes(_derive(secret, "web-push", length=48)) % (_P256_ORDER - 1) + 1
+    public = ec.derive_private_key(number, ec.SECP256R1()).public_key()
+    point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return _unpadded(point), _unpadded(number.to_bytes(32))
+
+
+def _unpadded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def sandbox_key(secrets: Sequence[str]) -> str:
