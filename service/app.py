@@ -23,6 +23,7 @@ from handlers.callbacks import CallbackReceiver
 from handlers.providers.kling import KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
+from service.admin_keys import ensure_admin_key
 from service.api import deliveries, endpoints, events, health, keys, openapi, tasks
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
@@ -32,12 +33,11 @@ from service.batching import Batcher
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
-from service.domain.ids import new_key_id
-from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_key, sandbox_key
+from service.domain.secrets import CallbackTokens, Vault, sandbox_key
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
-from service.guesses import KeyGuesses
+from service.guesses import KEYS, Guesses
 from service.lanes import Lanes
 from service.lines import Lines
 from service.logs import configure_logs
@@ -50,13 +50,9 @@ from service.settings import ProviderName, Role, Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.wakeups import Wakeups
-from storage import keys as stored_keys
-from storage.database import Database
 from storage.files import Files
-from storage.keys import ApiKey, KeyRole
 from storage.sqlite import open_sqlite
 
-FIRST_ACCOUNT: Final = "default"
 OPEN_FILES: Final = 65_536
 
 log = structlog.get_logger()
@@ -127,7 +123,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
 class Hooks:
     """What whoever runs the app is told, or may do, while it runs."""
 
-    on_first_key: Callable[[str], None] = lambda _key: None  # the admin key, when one was made
+    on_first_key: Callable[[str], None] = lambda _key: None  # the first key of all, until it is used
     on_commit: Callable[[], None] = lambda: None  # after each, for whoever waits for what it wrote
     stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
     wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
@@ -149,12 +145,13 @@ def create_app(
         async with AsyncExitStack() as stack:  # closes in reverse order, also on error
             secrets = settings.secrets()
             database = await stack.enter_async_context(open_sqlite(settings.database_path))
-            await _ensure_admin_key(database, settings, clock, told)
+            vault, tokens = Vault(secrets), CallbackTokens(secrets)
+            named = None if settings.api_key is None else settings.api_key.get_secret_value()
+            await ensure_admin_key(database, named=named, vault=vault, clock=clock, tell=told.on_first_key)
             metrics = Metrics()
             wakeups = Wakeups(clock)
             streams = Streams()
             files = Files(settings.inputs_path)
-            vault, tokens = Vault(secrets), CallbackTokens(secrets)
             dispatches = Role.DISPATCH in settings.roles
             lanes = Lanes(open=dispatches, clock=clock)
             client = await stack.enter_async_context(_provider_client(provider_transport))
@@ -243,7 +240,7 @@ def create_app(
                 deadlines=deadlines if dispatches else None,
                 retention=retention if dispatches else None,
                 metrics=metrics,
-                key_guesses=KeyGuesses(),
+                key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,
             )
 
@@ -297,33 +294,6 @@ def _sandbox(settings: Settings) -> Sandbox:
             faults=frozenset(Fault(word) for word in settings.sandbox_faults),
         )
     )
-
-
-async def _ensure_admin_key(database: Database, settings: Settings, clock: Clock, hooks: Hooks) -> None:
-    """The key that the settings name, or, where there is none at all, a new one, told this once."""
-    async with database.transaction() as tx:
-        if settings.api_key is not None:
-            secret = settings.api_key.get_secret_value()
-            if await stored_keys.by_hash(tx, hash_api_key(secret)) is not None:
-                await stored_keys.restore(tx, hash=hash_api_key(secret))
-                return
-        elif await stored_keys.any_admin(tx):
-            return
-        else:
-            secret = new_api_key()
-            tx.on_commit(lambda: hooks.on_first_key(secret))
-        now = clock()
-        account_id = await stored_keys.account(tx, FIRST_ACCOUNT, now=now)
-        key = ApiKey(
-            id=new_key_id(),
-            account_id=account_id,
-            account_name=FIRST_ACCOUNT,
-            name="admin",
-            role=KeyRole.ADMIN,
-            hint=secret[-4:],
-            created_at=now,
-        )
-        await stored_keys.insert(tx, key, hash=hash_api_key(secret))
 
 
 def migrate(settings: Settings) -> str:
@@ -402,7 +372,7 @@ def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
     key = "$KLINGEL_API_KEY"
     if first_keys:
         key = first_keys[0]
-        lines.append(f"Admin key, shown this once: {key}")
+        lines.append(f"Admin key, shown until it is first used: {key}")
     lines += [
         "",
         "Try it:",

@@ -1,4 +1,4 @@
-"""Who guesses keys and callback URLs: failures counted for each address, so that guessing costs us little."""
+"""Who guesses keys and callback URLs: failures counted for each address. What is genuine is let in all the same."""
 
 import ipaddress
 import time
@@ -43,22 +43,6 @@ class Guesses:
     def _failures(self, address: str) -> float:
         failures, at = self._spent.get(address, (0.0, 0.0))
         return max(failures - (self._monotonic() - at) / REFILL_S, 0)
-
-
-class KeyGuesses(Guesses):
-    """Remembers which keys have worked, by their hashes: these are looked up however noisy their address is."""
-
-    def __init__(self, *, burst: int = KEYS, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(burst=burst, monotonic=monotonic)
-        self._worked: OrderedDict[str, None] = OrderedDict()
-
-    def worked(self, key_hash: str) -> None:
-        self._worked[key_hash] = None
-        if len(self._worked) > ADDRESSES:
-            self._worked.popitem(last=False)
-
-    def is_worth_a_look(self, key_hash: str, request: HTTPConnection[Any]) -> bool:
-        return key_hash in self._worked or not self.wait(request)
 
 
 def _address(request: HTTPConnection[Any]) -> str:

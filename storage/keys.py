@@ -1,6 +1,6 @@
 """Accounts and their API keys. A key itself is never stored, only its hash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -16,6 +16,12 @@ class KeyRole(StrEnum):
     MEMBER = "member"
 
 
+class KeyOrigin(StrEnum):
+    MADE = "made"  # on `/v1/keys`
+    SETTING = "setting"  # named by the settings
+    FIRST = "first"  # made because there was none
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     id: KeyId
@@ -26,6 +32,8 @@ class ApiKey:
     hint: str  # its last four characters, to tell it from others
     created_at: datetime
     revoked_at: datetime | None = None
+    origin: KeyOrigin = KeyOrigin.MADE
+    sealed: str | None = field(default=None, repr=False)  # the first key itself, until it is used
 
     def view(self) -> dict[str, Any]:
         return {
@@ -49,6 +57,8 @@ def _key(row: Row) -> ApiKey:
         hint=row["hint"],
         created_at=moment(row["created_at"]),
         revoked_at=moment(row["revoked_at"]),
+        origin=KeyOrigin(row["origin"]),
+        sealed=row["sealed"],
     )
 
 
@@ -79,6 +89,8 @@ async def insert(tx: Transaction, key: ApiKey, *, hash: str) -> None:
         hash=hash,
         hint=key.hint,
         created_at=milliseconds(key.created_at),
+        origin=key.origin,
+        sealed=key.sealed,
     )
 
 
@@ -88,8 +100,25 @@ async def by_hash(reader: Reader, hash: str) -> ApiKey | None:
     return None if row is None else _key(row)
 
 
-async def restore(tx: Transaction, *, hash: str) -> None:
-    await tx.run("restore_key", hash=hash)
+async def take_over(tx: Transaction, *, hash: str) -> None:
+    """It is the settings' from now on, and good, whatever it was before."""
+    await tx.run("take_over_key", hash=hash)
+
+
+async def revoke_superseded(tx: Transaction, *, hash: str, now: datetime) -> None:
+    """What the settings named before this one, and a first key that nobody has used."""
+    await tx.run("revoke_superseded_keys", hash=hash, now=milliseconds(now))
+
+
+async def unused(reader: Reader) -> ApiKey | None:
+    """The first key, while nobody has used it."""
+    row = await reader.one("unused_key")
+    return None if row is None else _key(row)
+
+
+async def mark_used(tx: Transaction, key_id: str) -> None:
+    """From now on nobody can be told the key."""
+    await tx.run("mark_key_used", id=key_id)
 
 
 async def any_admin(reader: Reader) -> bool:

@@ -15,8 +15,9 @@ from service.api.state import State
 from service.domain.errors import NotFound
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
 from service.domain.ids import AccountId, TaskId
-from service.streams import TooSlow
+from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
+from storage.keys import ApiKey
 
 HEARTBEAT_S = 15
 ORDERS: Final = ("asc", "desc")
@@ -30,7 +31,7 @@ async def of_account(request: Request[State]) -> Response:
         if after is None:
             async with request.state["database"].reading() as reader:
                 after = await events.last_position(reader)
-        return _stream(request, key.account_id, task_id=None, after_position=after)
+        return _stream(request, key, task_id=None, after_position=after)
     query = Query(request, known=("type", "order"))
     page = query.page(numeric_cursor=True)
     type = query.choice("type", list(EventType))
@@ -58,7 +59,7 @@ async def of_task(request: Request[State]) -> Response:
             raise NotFound(f"There is no task {task_id}.")
     if _wants_stream(request):
         after = await _resume_position(request, key.account_id)
-        return _stream(request, key.account_id, task_id=task_id, after_position=after or 0)
+        return _stream(request, key, task_id=task_id, after_position=after or 0)
     query = Query(request, known=())
     page = query.page(numeric_cursor=True)
     query.check()
@@ -97,16 +98,18 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
     return position
 
 
-def _stream(
-    request: Request[State], account_id: AccountId, *, task_id: TaskId | None, after_position: int
-) -> Response:
+def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> Response:
     state = request.state
 
     async def sent() -> AsyncIterator[ServerSentEvent]:
         if task_id is not None and after_position and await _has_ended(request, task_id, after_position):
             return
         followed = state["streams"].follow(
-            state["database"], account_id, task_id=task_id, after_position=after_position
+            state["database"],
+            key.account_id,
+            key_id=key.id,
+            task_id=task_id,
+            after_position=after_position,
         )
         async with aclosing(followed) as live:
             try:
@@ -115,12 +118,20 @@ def _stream(
                     if task_id is not None and event.type in TERMINAL_EVENTS:
                         return
             except TooSlow:
-                yield ServerSentEvent(
-                    data='{"detail": "You read too slowly. Connect again with Last-Event-ID; nothing is lost."}',
-                    event="stream.dropped",
+                yield _dropped(
+                    "too-slow", "You read too slowly. Connect again with Last-Event-ID; nothing is lost."
                 )
+            except KeyRevoked:
+                yield _dropped("key-revoked", "The API key of this stream was revoked.")
 
     return EventSourceResponse(sent(), ping=HEARTBEAT_S, headers={"x-accel-buffering": "no"})
+
+
+def _dropped(reason: str, detail: str) -> ServerSentEvent:
+    """The last event of a stream that ends before its reader wished."""
+    return ServerSentEvent(
+        data=to_json({"reason": reason, "detail": detail}).decode(), event="stream.dropped"
+    )
 
 
 async def _has_ended(request: Request[State], task_id: TaskId, after_position: int) -> bool:

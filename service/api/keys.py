@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +16,9 @@ from service.api.state import State
 from service.bodies import parse_json, read_body
 from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
-from service.domain.ids import AccountId, new_key_id
+from service.domain.ids import AccountId, KeyId, new_key_id
 from service.domain.secrets import hash_api_key, new_api_key
+from service.streams import Streams
 from storage import keys
 from storage.database import Transaction
 from storage.keys import ApiKey, KeyRole
@@ -72,19 +74,20 @@ async def index(request: Request[State]) -> Response:
 
 
 async def revoke(request: Request[State]) -> Response:
-    """At once: the next request with it is refused."""
+    """At once: the next request with it is refused, and its streams end."""
     admin = await authenticate_admin(request)
-    key_id = request.path_params["id"]
+    key_id = KeyId(request.path_params["id"])
     if key_id == admin.id:
         raise Conflict("A key does not revoke itself. Use another admin key.")
     async with request.state["database"].reading() as reader:
         if await keys.get(reader, key_id) is None:
             raise NotFound(f"There is no key {key_id}.")
-    await request.state["batcher"].run(_revoke, (key_id, request.state["clock"]()))
+    await request.state["batcher"].run(_revoke, (key_id, request.state["clock"](), request.state["streams"]))
     return Response(status_code=204)
 
 
-async def _revoke(tx: Transaction, revoked: Sequence[tuple[str, datetime]]) -> list[None]:
-    for key_id, now in revoked:
+async def _revoke(tx: Transaction, revoked: Sequence[tuple[KeyId, datetime, Streams]]) -> list[None]:
+    for key_id, now, streams in revoked:
         await keys.revoke(tx, key_id, now=now)
+        tx.on_commit(partial(streams.revoke, key_id))
     return [None] * len(revoked)

@@ -10,16 +10,28 @@ select * from accounts where name = :name;
 select id from accounts order by created_at, id limit 1;
 
 -- name: insert_key!
-insert into api_keys (id, account_id, name, role, hash, hint, created_at)
-values (:id, :account_id, :name, :role, :hash, :hint, :created_at);
+insert into api_keys (id, account_id, name, role, hash, hint, created_at, origin, sealed)
+values (:id, :account_id, :name, :role, :hash, :hint, :created_at, :origin, :sealed);
 
 -- name: key_by_hash^
 select api_keys.*, accounts.name as account_name
 from api_keys join accounts on accounts.id = api_keys.account_id
 where hash = :hash;
 
--- name: restore_key!
-update api_keys set revoked_at = null where hash = :hash;
+-- name: take_over_key!
+update api_keys set revoked_at = null, origin = 'setting', sealed = null where hash = :hash;
+
+-- name: revoke_superseded_keys!
+update api_keys set revoked_at = :now, sealed = null
+where revoked_at is null and hash <> :hash and (origin = 'setting' or sealed is not null);
+
+-- name: unused_key^
+select api_keys.*, accounts.name as account_name
+from api_keys join accounts on accounts.id = api_keys.account_id
+where sealed is not null;
+
+-- name: mark_key_used!
+update api_keys set sealed = null where id = :id;
 
 -- name: count_admin_keys$
 select count(*) from api_keys where role = 'admin' and revoked_at is null;
@@ -37,4 +49,4 @@ from api_keys join accounts on accounts.id = api_keys.account_id
 where api_keys.id = :id;
 
 -- name: revoke_key!
-update api_keys set revoked_at = :now where id = :id and revoked_at is null;
+update api_keys set revoked_at = :now, sealed = null where id = :id and revoked_at is null;

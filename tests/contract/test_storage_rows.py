@@ -23,7 +23,7 @@ from storage.columns import milliseconds, moment
 from storage.deliveries import DeliveryFilter, Leased, Outcome
 from storage.endpoints import Health
 from storage.files import Files
-from storage.keys import ApiKey, KeyRole
+from storage.keys import ApiKey, KeyOrigin, KeyRole
 from storage.sqlite import SqliteDatabase, open_sqlite
 from storage.tasks import IdempotencyKey, StoredCallback, TaskFilter
 
@@ -819,8 +819,8 @@ async def test_a_key_is_found_by_its_hash_until_forever_and_tells_when_it_was_re
         await keys.revoke(tx, "key_1", now=NOW + HOUR)
         assert await keys.page(tx, before_id=None, limit=9) == [replace(key, revoked_at=NOW + SECOND)]
         assert not await keys.any_admin(tx)
-        await keys.restore(tx, hash="h")
-        assert await keys.by_hash(tx, "h") == key
+        await keys.take_over(tx, hash="h")
+        assert await keys.by_hash(tx, "h") == replace(key, origin=KeyOrigin.SETTING)
 
 
 # Files

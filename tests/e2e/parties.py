@@ -218,7 +218,9 @@ def running_klingel(folder: Path, *, key: str | None = None, **settings: str) ->
     with running(*WEB, folder=folder, environment={"PORT": "0", **settings}) as process:
         url = process.says(r"^Klingel rings at (\S+)$")[1]
         process.until(lambda: "Try it:" in process.output and process.output[-1] == "", "all of its greeting")
-        key = key or settings.get("KLINGEL_API_KEY") or process.says(r"shown this once: (\S+)$")[1]
+        key = (
+            key or settings.get("KLINGEL_API_KEY") or process.says(r"shown until it is first used: (\S+)$")[1]
+        )
         klingel = Klingel(process, folder, url, key)
         try:
             yield klingel

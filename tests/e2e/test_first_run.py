@@ -1,12 +1,13 @@
 """The first minute: start it, copy what it prints, see a task succeed."""
 
 import json
+import socket
 from pathlib import Path
 
 import httpx
 
 from tests.e2e.parties import first_submit, free_port, running_klingel, types
-from tests.e2e.processes import ROOT, run
+from tests.e2e.processes import BIN, ROOT, run
 
 
 def test_with_no_settings_the_first_submit_works_as_it_is_printed(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_with_no_settings_the_first_submit_works_as_it_is_printed(tmp_path: Path
     with running_klingel(tmp_path, PORT=str(port)) as klingel:
         printed = "\n".join(klingel.process.output)
         assert klingel.url == f"http://127.0.0.1:{port}"
-        assert f"Admin key, shown this once: {klingel.key}\n" in printed
+        assert f"Admin key, shown until it is first used: {klingel.key}\n" in printed
         assert "Provider: SANDBOX." in printed
         assert "may be dialled" not in printed  # for nobody asked for it
 
@@ -29,6 +30,23 @@ def test_with_no_settings_the_first_submit_works_as_it_is_printed(tmp_path: Path
         content = httpx.get(film["url"], timeout=30, trust_env=False).raise_for_status().content
         assert content[4:8] == b"ftyp"
         assert klingel.key not in "\n".join(klingel.process.errors)
+
+
+def test_the_first_key_is_not_lost_with_a_start_that_fails(tmp_path: Path) -> None:
+    """The port is taken: the key was made before that is known. It is printed until somebody uses it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        failed = run(BIN / "klingel", "serve", folder=tmp_path, environment={"PORT": port})
+    assert failed.returncode != 0
+    keys = []
+    for _ in range(2):
+        with running_klingel(tmp_path, PORT="0") as klingel:
+            keys.append(klingel.key)
+    assert keys[0] == keys[1]
+    with running_klingel(tmp_path, PORT="0") as klingel:
+        klingel.call("GET", "/tasks")
+    with running_klingel(tmp_path, key=keys[0], PORT="0") as klingel:
+        assert not any("Admin key" in line for line in klingel.process.output)
 
 
 def test_make_run_starts_it() -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
+from service.streams import KeyRevoked
 from tests.integration.klingel import (
     PATIENCE_S,
     Klingel,
@@ -164,6 +165,63 @@ async def following(
 
 async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[ServerSentEvent]:
     return [await anext(events) for _ in range(number)]
+
+
+async def revoke(klingel: Klingel, made: Mapping[str, Any]) -> None:
+    assert (await klingel.http.delete(f"/v1/keys/{made['id']}")).status_code == 204
+
+
+@asynccontextmanager
+async def another_key(klingel: Klingel) -> AsyncIterator[tuple[Mapping[str, Any], Mapping[str, str]]]:
+    """A member's key of the same account: what was made, and the header that carries it."""
+    made = (await klingel.http.post("/v1/keys", json={"name": "to be revoked"})).json()
+    yield made, {"authorization": f"Bearer {made['key']}"}
+
+
+async def test_streams_end_when_their_key_is_revoked_and_no_others(klingel: Klingel) -> None:
+    """Promise 6: who was put out does not go on listening; the last event says why."""
+    task = await klingel.submit()
+    async with klingel.served() as client, another_key(klingel) as (made, key):
+        async with (
+            following(client, "/v1/events", key) as of_account,
+            following(client, f"/v1/tasks/{task['id']}/events", key) as of_task,
+            following(client, "/v1/events") as mine,
+        ):
+            await heard(of_task, 1)
+            await revoke(klingel, made)
+            for stream in (of_account, of_task):
+                last = await anext(stream)
+                assert (last.event, json.loads(last.data)["reason"]) == ("stream.dropped", "key-revoked")
+                assert [event async for event in stream] == []
+            await klingel.call_back(succeed(task))
+            assert (await anext(mine)).event == "task.succeeded"
+        assert (await client.get("/v1/events", headers=STREAM | key)).status_code == 401
+
+
+async def test_a_stream_that_opens_while_its_key_is_revoked_ends_as_well(klingel: Klingel) -> None:
+    """The key was looked at before the revocation, the listening began after it."""
+    async with another_key(klingel) as (made, _):
+        await revoke(klingel, made)
+        account_id = klingel.rows("select account_id from api_keys limit 1")[0]["account_id"]
+        followed = klingel.state["streams"].follow(
+            klingel.state["database"], account_id, key_id=made["id"], task_id=None, after_position=0
+        )
+        with pytest.raises(KeyRevoked):
+            await anext(followed)
+
+
+async def test_a_revoked_stream_is_given_nothing_more_of_the_log(klingel: Klingel) -> None:
+    """Also what was read for it already, and what it had not yet taken."""
+    await story(klingel)
+    async with another_key(klingel) as (made, _):
+        account_id = klingel.rows("select account_id from api_keys limit 1")[0]["account_id"]
+        followed = klingel.state["streams"].follow(
+            klingel.state["database"], account_id, key_id=made["id"], task_id=None, after_position=0
+        )
+        await anext(followed)
+        await revoke(klingel, made)
+        with pytest.raises(KeyRevoked):
+            await anext(followed)
 
 
 async def test_a_live_stream_of_a_task_tells_each_event_as_it_happens(klingel: Klingel) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from service.app import ROUTES, Hooks
+from service.domain.errors import ConfigurationError
 from tests.integration.klingel import ADMIN_KEY, IMAGE_INPUT, Klingel, pointers, running_klingel
 
 Call = tuple[str, str]  # method, path
@@ -167,16 +169,62 @@ async def test_a_key_with_faults_is_not_made(klingel: Klingel) -> None:
 # The first key
 
 
-async def test_without_a_key_in_the_settings_one_is_made_and_told_once(tmp_path: Path) -> None:
-    """Design.md 7, `KLINGEL_API_KEY`."""
+async def test_without_a_key_in_the_settings_one_is_made_and_told_until_it_is_used(tmp_path: Path) -> None:
+    """Whatever happens between its making and somebody's reading it: a crash, a port that is taken, a lost log."""
     told: list[str] = []
-    for _ in range(2):
+    for start in range(3):
         hooks = Hooks(on_first_key=told.append)
         async with running_klingel(tmp_path, hooks=hooks, api_key=None) as klingel:
-            [key] = told
+            assert len(told) == start + 1
+            assert len(set(told)) == 1
+            assert len(klingel.rows("select * from api_keys")) == 1
+            stored = b"".join(path.read_bytes() for path in klingel.folder.glob("klingel.db*"))
+            assert told[0].encode() not in stored
+            if start == 2:
+                async with klingel.client(told[0]) as client:
+                    assert (await client.get("/v1/keys")).status_code == 200
+                assert klingel.rows("select sealed from api_keys") == [{"sealed": None}]
+    async with running_klingel(tmp_path, hooks=Hooks(on_first_key=told.append), api_key=None):
+        assert len(told) == 3
+
+
+async def test_a_first_key_that_nobody_can_be_told_any_more_is_replaced(tmp_path: Path) -> None:
+    """Its secret changed before anybody used it."""
+    told: list[str] = []
+    async with running_klingel(tmp_path, hooks=Hooks(on_first_key=told.append), api_key=None):
+        pass
+    async with running_klingel(
+        tmp_path, hooks=Hooks(on_first_key=told.append), api_key=None, secret="another-secret-0123456789"
+    ) as klingel:
+        for key, status in zip(told, (401, 200), strict=True):
             async with klingel.client(key) as client:
-                assert (await client.get("/v1/keys")).json()["items"][0]["role"] == "admin"
-            assert (await klingel.http.get("/v1/keys")).status_code == 401
+                assert (await client.get("/v1/keys")).status_code == status
+
+
+async def test_a_first_key_ends_with_a_key_in_the_settings_unless_somebody_uses_it(tmp_path: Path) -> None:
+    """It may stand in a log that others read; but who relies on it is not locked out."""
+    for used in (True, False):
+        told: list[str] = []
+        folder = tmp_path / str(used)
+        async with running_klingel(folder, hooks=Hooks(on_first_key=told.append), api_key=None) as klingel:
+            if used:
+                async with klingel.client(told[0]) as client:
+                    assert (await client.get("/v1/keys")).status_code == 200
+        async with running_klingel(folder) as klingel, klingel.client(told[0]) as client:
+            assert (await client.get("/v1/keys")).status_code == (200 if used else 401)
+
+
+async def test_the_first_key_is_let_in_though_its_use_cannot_be_recorded(tmp_path: Path) -> None:
+    """It is told once more then; better than to turn its holder away."""
+    told: list[str] = []
+    hooks = Hooks(on_first_key=told.append)
+    async with running_klingel(tmp_path, hooks=hooks, api_key=None) as klingel:
+        await klingel.tamper("pragma query_only = on")
+        async with klingel.client(told[0]) as client:
+            assert (await client.get("/v1/keys")).status_code == 200
+        await klingel.tamper("pragma query_only = off")
+    async with running_klingel(tmp_path, hooks=hooks, api_key=None):
+        assert told == [told[0]] * 2
 
 
 async def test_the_key_of_the_settings_works_again_after_it_was_revoked(tmp_path: Path) -> None:
@@ -189,18 +237,44 @@ async def test_the_key_of_the_settings_works_again_after_it_was_revoked(tmp_path
         assert (await klingel.http.get("/v1/keys")).status_code == 401
     async with running_klingel(tmp_path) as klingel:
         assert (await klingel.http.get("/v1/keys")).status_code == 200
-    async with running_klingel(tmp_path, api_key="another-admin-key-0123") as klingel:
-        for key in (ADMIN_KEY, other["key"], "another-admin-key-0123"):
-            async with klingel.client(key) as client:
-                assert (await client.get("/v1/keys")).status_code == 200
+        async with klingel.client(other["key"]) as client:
+            assert (await client.get("/v1/keys")).status_code == 200
+
+
+async def test_a_key_that_the_settings_named_ends_when_they_name_another(tmp_path: Path) -> None:
+    """Whoever replaces a key that leaked means it; keys made on `/v1/keys` are nobody's but theirs."""
+    async with running_klingel(tmp_path) as klingel:
+        made = await new_key(klingel, role="admin")
+    for api_key, expected in (
+        ("another-admin-key-0123", {ADMIN_KEY: 401, made["key"]: 200, "another-admin-key-0123": 200}),
+        (
+            None,
+            {ADMIN_KEY: 401, made["key"]: 200, "another-admin-key-0123": 200},
+        ),  # names none: nothing replaces it
+        (ADMIN_KEY, {ADMIN_KEY: 200, made["key"]: 200, "another-admin-key-0123": 401}),
+        (made["key"], {ADMIN_KEY: 401, made["key"]: 200}),
+        (ADMIN_KEY, {ADMIN_KEY: 200, made["key"]: 401}),  # it had become the settings' own
+    ):
+        async with running_klingel(tmp_path, api_key=api_key) as klingel:
+            for key, status in expected.items():
+                async with klingel.client(key) as client:
+                    assert (await client.get("/v1/keys")).status_code == status, (api_key, key)
+
+
+async def test_a_member_s_key_in_the_settings_is_refused_at_start(tmp_path: Path) -> None:
+    """It would be called an admin's and be none."""
+    async with running_klingel(tmp_path) as klingel:
+        member = await new_key(klingel)
+    with pytest.raises(ConfigurationError, match=member["id"]):
+        async with running_klingel(tmp_path, api_key=member["key"]):
+            pass
 
 
 # Who guesses
 
 
 async def test_who_guesses_keys_is_told_to_wait_and_nobody_else_is(klingel: Klingel) -> None:
-    """Guessing must cost us little; a key that has worked works however noisy its address is."""
-    await klingel.http.get("/v1/tasks")
+    """A right key works however noisy its address is, also one that nobody has used since the start."""
 
     async def guess(client: httpx.AsyncClient) -> httpx.Response:
         return await client.get("/v1/tasks")

@@ -2,7 +2,7 @@
 
 from starlette.requests import HTTPConnection
 
-from service.guesses import ADDRESSES, REFILL_S, Guesses, KeyGuesses
+from service.guesses import ADDRESSES, REFILL_S, Guesses
 
 
 def from_address(host: str) -> HTTPConnection:
@@ -26,14 +26,6 @@ def test_an_address_waits_after_its_burst_and_may_fail_again_later() -> None:
     assert guesses.wait(from_address("192.0.2.2")) == 0
     seconds.now += REFILL_S
     assert guesses.wait(guesser) == 0
-
-
-def test_a_key_that_has_worked_is_looked_up_from_a_noisy_address() -> None:
-    guesses, noisy = KeyGuesses(burst=1), from_address("192.0.2.1")
-    guesses.worked("right")
-    guesses.failed(noisy)
-    assert guesses.is_worth_a_look("right", noisy)
-    assert not guesses.is_worth_a_look("wrong", noisy)
 
 
 def test_one_ipv6_customer_is_one_address() -> None:

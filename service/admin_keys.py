@@ -1,0 +1,85 @@
+"""The key that lets the operator in: the one that the settings name, or the first one of all."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from service.domain.errors import ConfigurationError
+from service.domain.ids import new_key_id
+from service.domain.secrets import Vault, hash_api_key, new_api_key
+from service.domain.times import Clock
+from storage import keys
+from storage.database import Database, Transaction
+from storage.keys import ApiKey, KeyOrigin, KeyRole
+
+FIRST_ACCOUNT: Final = "default"
+
+
+async def ensure_admin_key(
+    database: Database, *, named: str | None, vault: Vault, clock: Clock, tell: Callable[[str], None]
+) -> None:
+    """Somebody can get in after this.
+
+    Args:
+        named: the key that the settings name. It works whatever became of it before; the one that they named until now
+            works no longer, nor does a first key that nobody has used.
+        tell: called with the first key of all, made where there is none, at each start until it is used: neither a
+            crash nor a terminal that nobody read loses it.
+
+    Raises:
+        ConfigurationError: the settings name a key that is a member's.
+    """
+    async with database.transaction() as tx:
+        if named is not None:
+            await _take_over(tx, named, clock())
+            return
+        secret = await _unused(tx, vault, clock())
+        if secret is None:
+            if await keys.any_admin(tx):
+                return
+            secret = new_api_key()
+            await _insert(tx, secret, KeyOrigin.FIRST, clock(), sealed=vault.seal(secret))
+        tx.on_commit(lambda: tell(secret))
+
+
+async def _take_over(tx: Transaction, secret: str, now: datetime) -> None:
+    stored = await keys.by_hash(tx, hash_api_key(secret))
+    if stored is None:
+        await _insert(tx, secret, KeyOrigin.SETTING, now)
+    elif stored.role is KeyRole.ADMIN:
+        await keys.take_over(tx, hash=hash_api_key(secret))
+    else:
+        raise ConfigurationError(
+            f"KLINGEL_API_KEY is the key {stored.id}, which is a member's. Name an admin's, or one that is new."
+        )
+    await keys.revoke_superseded(tx, hash=hash_api_key(secret), now=now)
+
+
+async def _unused(tx: Transaction, vault: Vault, now: datetime) -> str | None:
+    """The first key, while nobody has used it."""
+    key = await keys.unused(tx)
+    if key is None or key.sealed is None:
+        return None
+    try:
+        return vault.open(key.sealed)
+    except ConfigurationError:
+        # Sealed under a secret that is gone. Nobody can be told it any more, so another takes its place.
+        await keys.revoke(tx, key.id, now=now)
+        return None
+
+
+async def _insert(
+    tx: Transaction, secret: str, origin: KeyOrigin, now: datetime, *, sealed: str | None = None
+) -> None:
+    key = ApiKey(
+        id=new_key_id(),
+        account_id=await keys.account(tx, FIRST_ACCOUNT, now=now),
+        account_name=FIRST_ACCOUNT,
+        name="admin",
+        role=KeyRole.ADMIN,
+        hint=secret[-4:],
+        created_at=now,
+        origin=origin,
+        sealed=sealed,
+    )
+    await keys.insert(tx, key, hash=hash_api_key(secret))
