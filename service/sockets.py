@@ -9,9 +9,10 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from yarl import URL
@@ -95,11 +96,15 @@ class Socket:
     """One connection. `reader` and `writer` are asyncio's."""
 
     def __init__(
-        self, reader: BoundedReader, writer: asyncio.StreamWriter, host: str, context: ssl.SSLContext
+        self,
+        reader: BoundedReader,
+        writer: asyncio.StreamWriter,
+        host: str,
+        context: Callable[[], ssl.SSLContext],
     ) -> None:
         self.reader = reader
         self.writer = writer
-        self.context = context
+        self._context = context
         self._host = host
         self._seen = 0
 
@@ -138,7 +143,7 @@ class Socket:
         Raises:
             ssl.SSLError: the certificate is not that of the host, or there is no agreement.
         """
-        await self.writer.start_tls(self.context, server_hostname=_server_name(self._host))
+        await self.writer.start_tls(self._context(), server_hostname=_server_name(self._host))
 
     def abort(self) -> None:
         self.writer.transport.abort()
@@ -155,7 +160,9 @@ class Socket:
 class Sockets:
     """Opens connections. Use `open_sockets`."""
 
-    def __init__(self, resolver: GuardedResolver, guard: Guard, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, resolver: GuardedResolver, guard: Guard, context: Callable[[], ssl.SSLContext]
+    ) -> None:
         self._resolver = resolver
         self._guard = guard
         self._context = context
@@ -212,7 +219,7 @@ class Sockets:
             lambda: protocol,
             address,
             target.port,
-            ssl=self._context if tls else None,
+            ssl=self._context() if tls else None,
             server_hostname=_server_name(target.host) if tls else None,
         )
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -231,6 +238,7 @@ async def open_sockets(guard: Guard, *, context: ssl.SSLContext | None = None) -
     """
     resolver = GuardedResolver(guard)
     try:
-        yield Sockets(resolver, guard, context or ssl.create_default_context())
+        # Reading the system's authorities takes time, and most need it never.
+        yield Sockets(resolver, guard, cache(lambda: context or ssl.create_default_context()))
     finally:
         await resolver.close()

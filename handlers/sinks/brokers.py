@@ -290,7 +290,8 @@ class BrokerSink(ABC, Generic[Config]):
         if before is not None and isinstance(raw, dict):
             kept = {**before.config, **unseal(self._vault, before)}
             raw = kept | {
-                name: kept.get(name, value) if self._masked(name, raw) else value for name, value in raw.items()
+                name: kept.get(name, value) if self._masked(name, raw) else value
+                for name, value in raw.items()
             }
             raw = {name: value for name, value in raw.items() if value is not None}  # null takes a field away
         fields = raw if isinstance(raw, dict) else {}
