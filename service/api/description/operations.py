@@ -137,7 +137,7 @@ CALLBACK: Final = {
 STREAMED: Final = {
     "type": "string",
     "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON. `stream.dropped` "
-    "tells who reads too slowly to connect again.",
+    "is the last of a stream that is cut off: `reason` is `too-slow` (connect again) or `key-revoked`.",
 }
 BODY_PROBLEMS: Final = (errors.InvalidRequest, errors.TooLarge, errors.Unprocessable)
 LOCATION: Final = "where it is shown"
