@@ -83,6 +83,8 @@ class Draft:
 
     type: TaskType
     input: ValidatedInput
+    extras: Mapping[str, Any] = field(default_factory=dict)  # as `Task.extras`
+    path: str | None = None  # as `Task.path`
     external_task_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     deadline: timedelta | None = None  # else the type's
@@ -172,6 +174,8 @@ class Submitter:
             input=draft.input.fields,
             external_task_id=draft.external_task_id or task_id,
             provider_external_id=task_id,
+            extras=draft.extras,
+            path=draft.path,
             metadata=draft.metadata,
             created_at=now,
             updated_at=now,
@@ -386,6 +390,8 @@ class Submitter:
             input=complete,
             external_task_id=task.provider_external_id,
             callback_url=f"{self._callback_base_url}/callbacks/{provider.name}/{task.id}/{token}",
+            extras=task.extras,
+            path=task.path,
             is_resend=task.status is Status.UNCONFIRMED,
         )
         try:

@@ -29,6 +29,8 @@ def _task(row: Row) -> Task:
         external_task_id=row["external_task_id"],
         provider_external_id=row["provider_external_id"],
         provider_task_id=row["provider_task_id"],
+        extras=from_json_text(row["extras"]),
+        path=row["path"],
         metadata=from_json_text(row["metadata"]),
         parent_id=row["parent_id"],
         outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
@@ -76,6 +78,8 @@ async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
                 "places": task.places,
                 "external_task_id": task.external_task_id,
                 "provider_external_id": task.provider_external_id,
+                "extras": json_text(task.extras),
+                "path": task.path,
                 "metadata": json_text(task.metadata),
                 "parent_id": task.parent_id,
                 "created_at": milliseconds(task.created_at),
@@ -97,6 +101,12 @@ async def insert_files(tx: Transaction, files: Iterable[tuple[TaskId, str]]) -> 
 
 async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | None:
     row = await reader.one("get_task", id=task_id, account_id=account_id)
+    return None if row is None else _task(row)
+
+
+async def find(reader: Reader, name: str, *, account_id: AccountId, type: str) -> Task | None:
+    """By its id, else by the caller's own for it, else by the provider's."""
+    row = await reader.one("find_task", name=name, account_id=account_id, type=type)
     return None if row is None else _task(row)
 
 
@@ -200,6 +210,14 @@ async def page(
         metadata=json_text(wanted.metadata or {}),
         limit=limit,
     )
+    return [_task(row) for row in rows]
+
+
+async def numbered_page(
+    reader: Reader, account_id: AccountId, *, type: str, skip: int, limit: int
+) -> list[Task]:
+    """Newest first, after so many of them."""
+    rows = await reader.all("list_tasks_of_type", account_id=account_id, type=type, skip=skip, limit=limit)
     return [_task(row) for row in rows]
 
 

@@ -1,7 +1,7 @@
 """How a create ended: four outcomes, which are all that submission needs to know of a provider."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -64,4 +64,6 @@ class Order:
     input: Mapping[str, Any]
     external_task_id: str
     callback_url: str
+    extras: Mapping[str, Any] = field(default_factory=dict)  # as `Task.extras`
+    path: str | None = None  # as `Task.path`
     is_resend: bool = False  # an earlier create of this task was sent, and may have been accepted

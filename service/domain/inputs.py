@@ -280,6 +280,12 @@ def _double_spellings(raw: object) -> Iterator[Finding]:
         )
 
 
+class MultiImageToImageAnew(MultiImageToImage):
+    """As CometAPI's newer page and Kling's own have it: one picture is enough."""
+
+    subject_image_list: Annotated[list[Subject], _Count(1, 4)]
+
+
 class Picture(_Object):
     image: Image
 

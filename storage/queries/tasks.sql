@@ -2,11 +2,11 @@
 
 -- name: insert_task*!
 insert into tasks (
-    id, account_id, type, provider, status, input, places, external_task_id, provider_external_id, metadata,
-    parent_id, created_at, updated_at, deadline_at, next_send_at
+    id, account_id, type, provider, status, input, places, external_task_id, provider_external_id, extras,
+    path, metadata, parent_id, created_at, updated_at, deadline_at, next_send_at
 ) values (
-    :id, :account_id, :type, :provider, :status, :input, :places, :external_task_id, :provider_external_id, :metadata,
-    :parent_id, :created_at, :updated_at, :deadline_at, :next_send_at
+    :id, :account_id, :type, :provider, :status, :input, :places, :external_task_id, :provider_external_id, :extras,
+    :path, :metadata, :parent_id, :created_at, :updated_at, :deadline_at, :next_send_at
 );
 
 -- name: insert_task_file*!
@@ -14,6 +14,20 @@ insert into task_files (sha256, task_id) values (:sha256, :task_id);
 
 -- name: get_task^
 select * from tasks where id = :id and account_id = :account_id;
+
+-- name: find_task^
+-- By any of its names; what could be two tasks' is that of the one whose own it is.
+select * from (
+    select 1 as turn, tasks.* from tasks where id = :name and account_id = :account_id and type = :type
+    union all
+    select 2 as turn, tasks.* from tasks
+    where account_id = :account_id and external_task_id = :name and type = :type
+    union all
+    select 3 as turn, tasks.* from tasks
+    where account_id = :account_id and provider_task_id = :name and type = :type
+) as found
+order by turn, id desc
+limit 1;
 
 -- name: get_tasks
 -- Many at once, for the batch that is about to change them.
@@ -64,6 +78,14 @@ where account_id = :account_id
   )
 order by id desc
 limit :limit;
+
+-- name: list_tasks_of_type
+-- Newest first. What is skipped is skipped in the index.
+select * from tasks
+where id in (
+    select id from tasks where account_id = :account_id and type = :type order by id desc limit :limit offset :skip
+)
+order by id desc;
 
 -- name: count_tasks_by_status
 select status, count(*) as number from tasks group by status;

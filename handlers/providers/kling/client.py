@@ -128,9 +128,9 @@ class KlingProvider:
         return read_report(body)
 
     async def _create(self, order: Order, authorization: str) -> CreateOutcome:
-        route = TASK_TYPES[order.type].routes[self._layout]
-        fields = {route.renames.get(name, name): value for name, value in order.input.items()}
-        fields |= {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
+        route = TASK_TYPES[order.type].route(self._layout, order.path)
+        known = {route.renames.get(name, name): value for name, value in order.input.items()}
+        fields = {**order.extras, **known} | {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
         redact = redactor(authorization=authorization, callback_url=order.callback_url)
         word = "unknown"
         try:
@@ -145,7 +145,7 @@ class KlingProvider:
         return outcome
 
     async def _status(self, task: Task) -> Report:
-        route = TASK_TYPES[task.type].routes[self._layout]
+        route = TASK_TYPES[task.type].route(self._layout, task.path)
         wanted = quote(task.provider_task_id or task.provider_external_id, safe="")
         authorization = self._authorization()
         redact = redactor(authorization=authorization)
