@@ -49,6 +49,7 @@ from service.server import run_server
 from service.settings import ProviderName, Role, Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
+from service.submits import SubmitReader
 from service.wakeups import Wakeups
 from storage.files import Files
 from storage.sqlite import open_sqlite
@@ -235,6 +236,7 @@ def create_app(
                 vault=vault,
                 sinks=sinks,
                 providers=providers,
+                submits=SubmitReader(sinks=sinks, vault=vault),
                 submitter=submitter,
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,

@@ -1,4 +1,4 @@
-"""Reading request bodies: with a cap that is counted while they stream in."""
+"""Reading request bodies: with a cap that is counted while they stream in, and without holding up anybody else."""
 
 from typing import Any, Final
 
@@ -6,8 +6,10 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from service.domain.errors import InvalidRequest, TooLarge
+from service.domain.long_texts import read_large
 
 LARGEST_BODY: Final = 1024 * 1024
+SMALL_BODY: Final = 64 * 1024  # what is up to this large is read sooner than a thread is found for it
 
 
 async def read_body(request: Request[Any], *, limit: int = LARGEST_BODY) -> bytes:
@@ -44,3 +46,13 @@ def parse_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.") from None
+
+
+def parse_large_json(body: bytes) -> Any:
+    """As `parse_json`, for bodies that are large because of a few long texts; not for the event loop.
+
+    Raises:
+        InvalidRequest: as `parse_json`.
+        TooLarge: what is not long texts is over the usual limit.
+    """
+    return parse_json(body) if len(body) <= LARGEST_BODY else read_large(body, parse_json, limit=LARGEST_BODY)

@@ -30,7 +30,7 @@ from service.wakeups import Wakeups
 from storage import endpoints, tasks
 from storage import keys as stored_keys
 from storage.database import Database, Transaction
-from storage.files import Files
+from storage.files import Files, kept
 from storage.tasks import IdempotencyKey
 
 CREATES_AT_A_TIME: Final = 16
@@ -162,7 +162,6 @@ class Submitter:
             ExternalTaskIdTaken: another task of the account has it.
             IdempotencyKeyReused: with another body, within 24 hours.
         """
-        await run_sync(self._put_files, draft.input.files)
         now = self._clock()
         task_id = new_task_id()
         task = Task(
@@ -184,11 +183,8 @@ class Submitter:
         )
         bound = [endpoint.made(account_id, now, task_id=task_id) for endpoint in draft.endpoints]
         submit = _Submit(task=task, files=sorted(draft.input.files), endpoints=bound, once=once)
-        return await self._batcher.run(self._store, submit)
-
-    def _put_files(self, files: Mapping[str, bytes]) -> None:
-        for sha256, content in files.items():
-            self._files.put(sha256, content)
+        async with kept(self._files, self._database, draft.input.files):
+            return await self._batcher.run(self._store, submit)
 
     async def remember_answer(self, key: IdempotencyKey) -> IdempotencyKey:
         """What everybody under this key is told from now on: this answer, or one that was remembered before it."""

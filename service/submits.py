@@ -5,14 +5,17 @@ from datetime import timedelta
 from math import isfinite
 from typing import Annotated, Any, Final
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
+from service.bodies import SMALL_BODY, parse_json, parse_large_json
 from service.delivery import Sink
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, Unprocessable
 from service.domain.faults import InvalidFields, accept
-from service.domain.inputs import ValidatedInput, validate
+from service.domain.inputs import PicturesInside, ValidatedInput, validate
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES
 from service.submission import Draft
@@ -21,6 +24,9 @@ from service.subscriptions import read_endpoint
 LARGEST_METADATA: Final = 16 * 1024
 DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and parsers end at 200
 LONGEST_DEADLINE_S: Final = 30 * 24 * 3600
+READERS: Final = (
+    2  # bodies with pictures, or large ones, read at the same time: each may take 250 MB and seconds
+)
 
 
 # Visible ASCII, but not dots alone: it becomes a part of paths, where these lead elsewhere.
@@ -43,11 +49,41 @@ class SubmitBody(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)] | None = None
 
 
-def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault) -> Draft:
-    """Decodes pictures, which may take seconds: not for the event loop.
+class SubmitReader:
+    """Reads most submits at once. Large ones, and those with pictures to be decoded, take turns in threads of their
+    own, so that nobody else waits for them.
+    """
+
+    def __init__(self, *, sinks: Mapping[str, Sink], vault: Vault) -> None:
+        self._sinks = sinks
+        self._vault = vault
+        self._turns = CapacityLimiter(READERS)
+
+    async def read(self, body: bytes) -> Draft:
+        """
+        Raises:
+            InvalidRequest: not JSON.
+            TooLarge: too much of it is not pictures.
+            Unprocessable: with every fault.
+        """
+        if len(body) <= SMALL_BODY:
+            raw = parse_json(body)
+            try:
+                return read_submit(raw, sinks=self._sinks, vault=self._vault, decoding=False)
+            except PicturesInside:
+                pass  # few bytes, but they may be many pixels
+        return await run_sync(self._read_slowly, body, limiter=self._turns)
+
+    def _read_slowly(self, body: bytes) -> Draft:
+        return read_submit(parse_large_json(body), sinks=self._sinks, vault=self._vault)
+
+
+def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool = True) -> Draft:
+    """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
 
     Raises:
         Unprocessable: with every fault.
+        PicturesInside: something is to be decoded, and that was not wanted.
     """
     faults: list[Fault] = []
     body: SubmitBody | None = None
@@ -61,7 +97,7 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault) -> Draf
     accepted: ValidatedInput | None = None
     if task_type is not None and isinstance(fields.get("input"), dict):
         try:
-            accepted = validate(task_type.input_model, fields["input"])
+            accepted = validate(task_type.input_model, fields["input"], decoding=decoding)
         except InvalidFields as error:
             faults += error.faults
     elif task_type is None and isinstance(name, str):

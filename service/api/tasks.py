@@ -13,7 +13,7 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
-from service.bodies import parse_json, read_body
+from service.bodies import SMALL_BODY, read_body
 from service.domain import errors
 from service.domain.creates import Refusal
 from service.domain.errors import Fault, NotFound, ProviderUnavailable, TaskNotRefreshable, Unprocessable
@@ -23,7 +23,6 @@ from service.domain.tasks import Task
 from service.refreshing import refresh as refresh_task
 from service.streams import Streams
 from service.submission import Once
-from service.submits import read_submit
 from storage import endpoints, tasks
 from storage.database import Database, Reader
 from storage.tasks import IdempotencyKey, TaskFilter
@@ -45,9 +44,10 @@ async def submit(request: Request[State]) -> Response:
     key = await authenticate(request)
     state = request.state
     body = await read_body(request, limit=LARGEST_SUBMIT)
-    once = _once(request, body)
-    draft = await run_sync(lambda: read_submit(parse_json(body), sinks=state["sinks"], vault=state["vault"]))
+    once = await _once(request, body)
+    draft = await state["submits"].read(body)
     stored = await state["submitter"].submit(key.account_id, draft, once=once)
+    del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
     if stored.earlier is not None and stored.earlier.answer_status is not None:
         return _remembered(request, stored.earlier)
     patience = 0.0 if _responds_async(request) else state["settings"].submit_wait
@@ -75,7 +75,7 @@ async def submit(request: Request[State]) -> Response:
     return response
 
 
-def _once(request: Request[State], body: bytes) -> Once | None:
+async def _once(request: Request[State], body: bytes) -> Once | None:
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
@@ -84,7 +84,9 @@ def _once(request: Request[State], body: bytes) -> Once | None:
             "The Idempotency-Key has faults.",
             faults=[Fault("1 to 255 visible ASCII characters, no spaces.", "#/headers/Idempotency-Key")],
         )
-    return Once(key, hashlib.sha256(body).hexdigest())
+    if len(body) <= SMALL_BODY:
+        return Once(key, hashlib.sha256(body).hexdigest())
+    return Once(key, await run_sync(lambda: hashlib.sha256(body).hexdigest()))
 
 
 def _responds_async(request: Request[State]) -> bool:

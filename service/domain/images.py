@@ -20,7 +20,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 MIN_SIDE: Final = 300  # px
-MAX_PIXELS: Final = 64_000_000  # decoded, at most 4 bytes each
+MEGAPIXEL: Final = 1_000_000
+MAX_PIXELS: Final = 25 * MEGAPIXEL  # decoded, at most 4 bytes each
+MAX_PIXELS_TOGETHER: Final = 100 * MEGAPIXEL  # of all pictures of one input
 MAX_PARTS: Final = 100  # tables and scans of a JPEG: some 25 in real ones, and each scan may cost 40 ms
 
 
@@ -43,8 +45,23 @@ class ImageFault(ValueError):
     """What is wrong with a picture and what is allowed, in sentences for a person."""
 
 
-_DATA_PREFIX = re.compile(r"\A\s*data:image/[^,]{1,200};base64,", re.IGNORECASE)
+@dataclass(slots=True)
+class PixelBudget:
+    """What the pictures of one input may still cost to decode."""
+
+    left: int = MAX_PIXELS_TOGETHER
+
+    def spend(self, pixels: int) -> bool:
+        """Whether that was still affordable; if not, nothing is spent."""
+        if pixels > self.left:
+            return False
+        self.left -= pixels
+        return True
+
+
+_DATA_PREFIX = re.compile(r"\s*data:image/[^,]{1,200};base64,", re.IGNORECASE)
 _WHITESPACE = b" \t\r\n\f\v"
+_STEP: Final = 256 * 1024  # characters, a multiple of 4: between two steps the other threads have their turn
 
 
 def decode(text: str) -> bytes:
@@ -54,29 +71,54 @@ def decode(text: str) -> bytes:
         ImageFault: empty, or not Base64 by RFC 4648 section 4: a character outside the alphabet, or wrong padding.
     """
     fault = ImageFault("The text is not Base64: a character does not belong there, or the end is missing.")
+    prefix = _DATA_PREFIX.match(text)
+    start = 0 if prefix is None else prefix.end()
+    characters, content = bytearray(), bytearray()
     try:
-        characters = _DATA_PREFIX.sub("", text).encode("ascii").translate(None, _WHITESPACE)
-        content = binascii.a2b_base64(characters, strict_mode=True)
+        for position in range(start, len(text), _STEP):
+            characters += text[position : position + _STEP].encode("ascii").translate(None, _WHITESPACE)
+        for position in range(0, len(characters), _STEP):
+            quads = characters[position : position + _STEP]
+            # CPython 3.11 takes "QQQQ=" even in strict mode.
+            if len(quads) % 4 != 0 or quads.endswith(b"==="):
+                raise fault
+            if quads.endswith(b"=") and position + _STEP < len(characters):
+                raise fault
+            content += binascii.a2b_base64(quads, strict_mode=True)
     except (UnicodeEncodeError, binascii.Error):
         raise fault from None
-    # CPython 3.11 takes "QQQQ=" even in strict mode.
-    if len(characters) % 4 != 0 or characters.endswith(b"==="):
-        raise fault
     if not content:
         raise ImageFault("The text is empty.")
-    return content
+    return bytes(content)
+
+
+def encode(content: bytes) -> str:
+    """As plain Base64, no prefix, no line breaks."""
+    step = _STEP // 4 * 3
+    return "".join(
+        binascii.b2a_base64(content[position : position + step], newline=False).decode()
+        for position in range(0, len(content), step)
+    )
 
 
 _DAMAGED = "The picture is damaged or incomplete: it cannot be decoded."
+_TOO_MANY = (
+    f"With this picture, those sent as Base64 have more than {MAX_PIXELS_TOGETHER // MEGAPIXEL} megapixels together; "
+    "send it smaller or as a URL."
+)
 
 
-def inspect(data: bytes) -> ImageFacts:
+def inspect(data: bytes, budget: PixelBudget | None = None) -> ImageFacts:
     """What the picture is, after decoding all its pixels.
+
+    Args:
+        budget: shared with the other pictures of an input; what is decoded is taken from it, good or bad.
 
     Raises:
         ImageFault: names everything wrong at once: neither JPEG nor PNG, over 10 MB, a side under 300 px, a ratio
-            outside 1:2.5 to 2.5:1, over 64 megapixels, animated, damaged.
+            outside 1:2.5 to 2.5:1, over 25 megapixels, animated, damaged; or that it would exceed the budget.
     """
+    budget = budget or PixelBudget()
     if data.startswith(_JPEG_SIGNATURE):
         kind = ImageFormat.JPEG
     elif data.startswith(_PNG_SIGNATURE):
@@ -89,10 +131,12 @@ def inspect(data: bytes) -> ImageFacts:
         faults.extend(structural_faults)
         with _open(bare, kind) as picture:
             width, height = picture.size
-            affordable = not faults and width * height <= MAX_PIXELS
+            worth_it = not faults and width * height <= MAX_PIXELS
             faults.extend(_dimension_faults(width, height))
-            if affordable:
+            if worth_it and budget.spend(width * height):
                 picture.load()
+            elif worth_it:
+                faults.append(_TOO_MANY)
     except Exception:  # noqa: BLE001 - Pillow raises whatever the bytes provoke
         faults.append(_DAMAGED)
     if faults:
@@ -112,7 +156,7 @@ def _dimension_faults(width: int, height: int) -> Iterator[str]:
     if 2 * max(width, height) > 5 * min(width, height):
         yield f"{size}; its width to height must lie between 1:2.5 and 2.5:1."
     if width * height > MAX_PIXELS:
-        yield f"{size}; at most {MAX_PIXELS // 1_000_000} megapixels are allowed."
+        yield f"{size}; at most {MAX_PIXELS // MEGAPIXEL} megapixels are allowed."
 
 
 def _open(bare: bytes, kind: ImageFormat) -> ImageFile:

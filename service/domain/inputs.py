@@ -5,7 +5,6 @@ kept once. Source of fields and limits: CometAPI, "Multi-Image to Image" (the ol
 November 2026; for masks Kling, "Image to Video" (legacy).
 """
 
-import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +29,19 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from service.domain.faults import PREDICATE, SENTENCE, Finding, Location, accept, all_at_once
-from service.domain.images import ImageFacts, ImageFault, decode, inspect
+from service.domain.images import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_PIXELS_TOGETHER,
+    MEGAPIXEL,
+    MIN_SIDE,
+    ImageFacts,
+    ImageFault,
+    PixelBudget,
+    decode,
+    encode,
+    inspect,
+)
 
 MAX_URL: Final = 4096  # characters
 
@@ -50,8 +61,14 @@ class ValidatedInput:
     files: Mapping[str, bytes]
 
 
-def validate(model: type[BaseModel], raw: object, *, pointer: str = "#/input") -> ValidatedInput:
-    """Decodes pictures, which may take seconds: not for the event loop.
+class PicturesInside(Exception):
+    """The input has pictures as Base64, and was to be read without decoding any."""
+
+
+def validate(
+    model: type[BaseModel], raw: object, *, pointer: str = "#/input", decoding: bool = True
+) -> ValidatedInput:
+    """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
 
     Args:
         raw: as parsed from JSON.
@@ -59,8 +76,9 @@ def validate(model: type[BaseModel], raw: object, *, pointer: str = "#/input") -
 
     Raises:
         InvalidFields: lists every fault, each at the field as the caller spelled it.
+        PicturesInside: something is to be decoded, and that was not wanted.
     """
-    gallery = _Gallery()
+    gallery = _Gallery(decoding=decoding)
     accepted = accept(model, raw, pointer=pointer, context=gallery)
     return ValidatedInput(accepted.model_dump(mode="json", by_alias=True, exclude_none=True), gallery.files)
 
@@ -76,7 +94,7 @@ def with_files(fields: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[
     def refill(value: Any) -> Any:
         match value:
             case str() if reference := _REFERENCE.fullmatch(value):
-                return base64.b64encode(read(reference[1])).decode()
+                return encode(read(reference[1]))
             case Mapping():
                 return {name: refill(member) for name, member in value.items()}
             case list():
@@ -103,7 +121,9 @@ def referenced_files(fields: Mapping[str, Any]) -> set[str]:
 class _Gallery:
     """The Base64 pictures of one input; each text is decoded once, however often it occurs."""
 
+    decoding: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
+    _budget: PixelBudget = field(default_factory=PixelBudget)
     _facts: dict[str, ImageFacts] = field(default_factory=dict)
     _seen: dict[str, str | ImageFault] = field(default_factory=dict)
 
@@ -112,7 +132,10 @@ class _Gallery:
 
         Raises:
             ImageFault: not Base64, or not a picture that a provider takes.
+            PicturesInside: nothing is to be decoded.
         """
+        if not self.decoding:
+            raise PicturesInside
         if text not in self._seen:
             try:
                 self._seen[text] = self._digest(text)
@@ -135,7 +158,7 @@ class _Gallery:
             raise ImageFault(f"A picture must be an http(s) URL or Base64. {fault}") from None
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self._facts:
-            self._facts[digest] = inspect(content)
+            self._facts[digest] = inspect(content, self._budget)
             self.files[digest] = content
         return digest
 
@@ -209,7 +232,11 @@ Image = Annotated[
     str,
     AfterValidator(_image),
     Field(
-        description="http(s) URL or Base64 of a JPEG or PNG: at most 10 MB, at least 300 px a side, 1:2.5 to 2.5:1",
+        description=(
+            f"http(s) URL or Base64 of a JPEG or PNG: at most {MAX_BYTES // 2**20} MB, at least {MIN_SIDE} px a side, "
+            f"1:2.5 to 2.5:1; as Base64 also at most {MAX_PIXELS // MEGAPIXEL} megapixels each and "
+            f"{MAX_PIXELS_TOGETHER // MEGAPIXEL} megapixels together"
+        ),
         examples=["https://example.com/cat.png"],
     ),
 ]

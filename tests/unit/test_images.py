@@ -10,7 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.domain.images import MAX_BYTES, MAX_PARTS, ImageFacts, ImageFault, ImageFormat, decode, inspect
+from service.domain.images import (
+    MAX_BYTES,
+    MAX_PARTS,
+    ImageFacts,
+    ImageFault,
+    ImageFormat,
+    PixelBudget,
+    decode,
+    encode,
+    inspect,
+)
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -103,6 +113,19 @@ def test_whatever_was_encoded_is_decoded(data: bytes) -> None:
     assert decode(base64.encodebytes(data).decode()) == data
 
 
+@pytest.mark.parametrize("size", [3 * 65536, 3 * 65536 + 1, 5 * 65536 + 2, 1024 * 1024])
+def test_a_long_text_is_read_like_a_short_one(size: int) -> None:
+    """It is read in steps, whatever line breaks do to them."""
+    data = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    text = base64.b64encode(data).decode()
+    assert encode(data) == text
+    assert decode(text) == decode(base64.encodebytes(data).decode()) == data
+    padded = text[: 256 * 1024 - 4] + "QQ==" + text[256 * 1024 :]
+    if len(text) > 256 * 1024:
+        with pytest.raises(ImageFault, match="not Base64"):
+            decode(padded)
+
+
 @given(st.text(st.sampled_from("QA+/=") | st.characters(exclude_categories=())))
 def test_text_decodes_only_if_it_is_what_encoding_gives(text: str) -> None:
     try:
@@ -166,20 +189,36 @@ def test_ten_megabytes_are_taken_and_one_byte_more_is_not() -> None:
     )
 
 
-def test_64_megapixels_are_taken() -> None:
-    assert inspect(picture("PNG", 8000, 8000, mode="1")).width == 8000
+def test_25_megapixels_are_taken() -> None:
+    assert inspect(picture("PNG", 5000, 5000, mode="1")).width == 5000
 
 
-def test_more_than_64_megapixels_are_refused_before_they_are_decoded() -> None:
+def test_more_than_25_megapixels_are_refused_before_they_are_decoded() -> None:
     """There are no pixels in this file: whoever decoded it would call it damaged."""
     assert (
-        fault(header_only_png(8001, 8000))
-        == "The picture has 8001 x 8000 px; at most 64 megapixels are allowed."
+        fault(header_only_png(5001, 5000))
+        == "The picture has 5001 x 5000 px; at most 25 megapixels are allowed."
     )
 
 
+def test_what_exceeds_the_budget_of_pixels_is_refused_before_it_is_decoded() -> None:
+    budget = PixelBudget(400 * 400)
+    assert inspect(picture("PNG", 400, 300), budget).width == 400
+    with pytest.raises(ImageFault, match="more than 100 megapixels together; send it smaller or as a URL"):
+        inspect(header_only_png(400, 300), budget)
+    assert budget.left == 400 * 100
+
+
+def test_damaged_pictures_use_the_budget_up_too() -> None:
+    """They may cost as much as whole ones."""
+    budget = PixelBudget()
+    with pytest.raises(ImageFault, match="damaged"):
+        inspect(header_only_png(400, 300), budget)
+    assert budget.left == 100_000_000 - 400 * 300
+
+
 def test_a_decompression_bomb_is_refused_without_a_warning() -> None:
-    assert "at most 64 megapixels" in fault(header_only_png(2**31 - 1, 2**31 - 1))
+    assert "at most 25 megapixels" in fault(header_only_png(2**31 - 1, 2**31 - 1))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO"])
@@ -250,7 +289,7 @@ def test_a_small_picture_is_also_told_that_it_is_damaged() -> None:
 
 def test_a_jpeg_of_countless_scans_is_refused_at_once() -> None:
     """Each scan of a progressive JPEG may be a few bytes and cost a pass over all its pixels."""
-    jpeg = picture("JPEG", 8000, 8000, mode="L", progressive=True)
+    jpeg = picture("JPEG", 5000, 5000, mode="L", progressive=True)
     scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     assert fault(jpeg[:-2] + scan * 100_000 + b"\xff\xd9") == (
         "The picture is built of more than 100 tables and scans."

@@ -18,6 +18,7 @@ from service.domain.inputs import (
     MAX_URL,
     MultiImageToImage,
     MultiImageToVideo,
+    PicturesInside,
     referenced_files,
     validate,
     with_files,
@@ -370,6 +371,32 @@ def test_each_bad_picture_is_named_even_when_it_is_the_same_one() -> None:
         "#/input/subject_image_list/2/subject_image",
         "#/input/style_image",
     }
+
+
+def test_the_pictures_of_an_input_share_one_budget_of_pixels() -> None:
+    """25 megapixels each, 100 together: the fifth is refused, at its place, and without being decoded."""
+    large = [base64_png(5000, 5000, shade=shade) for shade in range(5)]
+    assert image_faults(subject_image_list=subjects(*large[:4]), style_image=large[4]) == {
+        "#/input/style_image": "With this picture, those sent as Base64 have more than 100 megapixels together; "
+        "send it smaller or as a URL."
+    }
+
+
+def test_the_same_picture_twice_uses_the_budget_once() -> None:
+    large = base64_png(5000, 5000)
+    assert accepted(to_image(subject_image_list=subjects(*[large] * 4), scene_image=large, style_image=large))
+
+
+@pytest.mark.parametrize("text", [CAT, "QQ==", "not a picture", ""])
+def test_nothing_is_decoded_where_that_is_not_wanted(text: str) -> None:
+    with pytest.raises(PicturesInside):
+        validate(MultiImageToImage, to_image(style_image=text), decoding=False)
+
+
+def test_an_input_without_base64_is_read_in_full_without_decoding() -> None:
+    assert validate(MultiImageToVideo, to_video(), decoding=False) == validate(MultiImageToVideo, to_video())
+    with pytest.raises(InvalidFields):
+        validate(MultiImageToVideo, to_video(n=1), decoding=False)
 
 
 def test_pictures_beyond_the_limit_of_a_list_are_not_looked_at() -> None:
