@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from starlette.requests import Request
@@ -23,7 +23,6 @@ from service.domain.transitions import Change, reported
 from service.guesses import TOKENS, Guesses
 from service.metrics import Metrics
 from service.publication import Publisher
-from service.submission import Provider
 from storage import tasks
 from storage.database import Transaction
 from storage.tasks import StoredCallback
@@ -47,20 +46,36 @@ class Received:
     reason: str | None = None
 
 
+class CallbackReader(Protocol):
+    """Reads what one provider sends. Every provider that a task may be with has one, also where it is not in use now."""
+
+    @property
+    def name(self) -> str: ...
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
+        """Whether a callback is by this provider, as far as it signs at all. Names in lower case."""
+
+    def parse(self, body: bytes) -> Report:
+        """
+        Raises:
+            Unreadable: not a callback of this provider.
+        """
+
+
 class CallbackReceiver:
     """`POST /callbacks/{provider}/{task_id}/{token}`: 200 once it is on disk, 404 for all that is not ours."""
 
     def __init__(
         self,
         *,
-        providers: Mapping[str, Provider],
+        readers: Mapping[str, CallbackReader],
         tokens: CallbackTokens,
         batcher: Batcher,
         publisher: Publisher,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._providers = providers
+        self._readers = readers
         self._tokens = tokens
         self._batcher = batcher
         self._publisher = publisher
@@ -70,10 +85,10 @@ class CallbackReceiver:
 
     async def receive(self, request: Request[Any]) -> Response:
         path = request.path_params
-        provider = self._providers.get(path["provider"])
+        reader = self._readers.get(path["provider"])
         # The token is checked also for a provider that is none, so that both take the same time.
         genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
-        if provider is None or not genuine:
+        if reader is None or not genuine:
             return self.turn_away(request)
         structlog.contextvars.bind_contextvars(task_id=path["task_id"])
         try:
@@ -82,7 +97,7 @@ class CallbackReceiver:
             self._metrics.callback_received("too_large")
             log.warning("callback.too_large", task_id=path["task_id"])
             return PlainTextResponse("A callback has at most 1 MiB.\n", status_code=413)
-        received = self._read(provider, path["task_id"], request, body)
+        received = self._read(reader, path["task_id"], request, body)
         verdict = await self._batcher.run(self.apply, received)
         if verdict is None:
             return not_here()
@@ -106,24 +121,24 @@ class CallbackReceiver:
         self._guesses.failed(request)
         return not_here()
 
-    def _read(self, provider: Provider, task_id: str, request: Request[Any], body: bytes) -> Received:
+    def _read(self, reader: CallbackReader, task_id: str, request: Request[Any], body: bytes) -> Received:
         now = self._clock()
         received = Received(
             id=new_callback_id(),
             task_id=TaskId(task_id),
-            provider=provider.name,
+            provider=reader.name,
             at=now,
             body=body,
             report=None,
         )
-        if not provider.verify(request.headers, body, now=now):
+        if not reader.verify(request.headers, body, now=now):
             return replace(
                 received,
                 verdict=Verdict.FORGED,
                 reason="the provider's signature is missing or does not verify",
             )
         try:
-            return replace(received, report=provider.parse(body))
+            return replace(received, report=reader.parse(body))
         except Unreadable as error:
             return replace(received, verdict=Verdict.UNREADABLE, reason=str(error))
 

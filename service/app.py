@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from handlers.callbacks import CallbackReceiver
-from handlers.providers.kling import KlingProvider, authorization_for
+from handlers.callbacks import CallbackReader, CallbackReceiver
+from handlers.providers.kling import KlingCallbacks, KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
@@ -235,7 +235,7 @@ def create_app(
                 wakeups=wakeups,
                 vault=vault,
                 sinks=sinks,
-                providers=providers,
+                readers=_callback_readers(settings),
                 submits=SubmitReader(sinks=sinks, vault=vault),
                 submitter=submitter,
                 deliverer=deliverer if dispatches else None,
@@ -312,6 +312,12 @@ def migrate(settings: Settings) -> str:
     asyncio.run(run())
     return f"{settings.database_path} is up to date."
 
+def _callback_readers(settings: Settings) -> Mapping[str, CallbackReader]:
+    """For each provider, not the present one alone: tasks may still be with one that was in use before."""
+    secrets = [secret.get_secret_value() for secret in settings.provider_webhook_secret]
+    return {name: KlingCallbacks(name, webhook_secrets=secrets) for name in ProviderName}
+
+
 
 def serve(settings: Settings) -> int:
     """Runs until it is stopped. Gives the exit code.
@@ -352,6 +358,7 @@ def _raise_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    settings.check_roles()
 
 
 def _greet(settings: Settings, first_keys: Sequence[str]) -> None:

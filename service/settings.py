@@ -229,6 +229,18 @@ class Settings(BaseSettings):
         """Where pictures that came as Base64 are kept, by their hash."""
         return self.data_dir / "inputs"
 
+    def check_roles(self) -> None:
+        """
+        Raises:
+            ConfigurationError: another process would have to do the rest, and none can: a SQLite file has one.
+        """
+        missing = ", ".join(sorted(frozenset(Role) - self.roles))
+        if missing and (self.database_url or "sqlite:").startswith("sqlite:"):
+            raise ConfigurationError(
+                f"KLINGEL_ROLES leaves {missing} to another process, and a SQLite file serves one process at a time: "
+                "nothing would do it. Leave KLINGEL_ROLES out, or set it to web,dispatch."
+            )
+
     def secrets(self) -> list[str]:
         """What `KLINGEL_SECRET` lists, or the secret kept in the data directory, made when there is none.
 

@@ -49,6 +49,16 @@ def test_the_first_key_is_not_lost_with_a_start_that_fails(tmp_path: Path) -> No
         assert not any("Admin key" in line for line in klingel.process.output)
 
 
+def test_a_process_that_would_store_and_never_send_does_not_start(tmp_path: Path) -> None:
+    """`KLINGEL_ROLES=web` on SQLite: it says what to do instead."""
+    refused = run(
+        BIN / "klingel", "serve", folder=tmp_path, environment={"PORT": "0", "KLINGEL_ROLES": "web"}
+    )
+    assert refused.returncode != 0
+    assert "set it to web,dispatch" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "klingel.db").exists()
+
+
 def test_make_run_starts_it() -> None:
     planned = run("make", "-n", "run", folder=ROOT)
 

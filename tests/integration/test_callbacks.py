@@ -386,6 +386,37 @@ async def test_during_a_rotation_both_provider_secrets_verify(tmp_path: Path) ->
         assert await klingel.verdicts(task["id"]) == ["advanced", "advanced"]
 
 
+# A change of providers
+
+
+async def test_a_callback_of_the_provider_before_the_present_one_still_counts(tmp_path: Path) -> None:
+    """Its tasks are paid for; nobody would ask for their results again."""
+    async with running_klingel(tmp_path, provider="kling") as klingel:
+        task = await klingel.submit()
+        path = klingel.callback_path()
+    async with running_klingel(tmp_path, provider="cometapi") as klingel:
+        assert (await post(klingel, path, succeed(task))).status_code == 200
+        assert (await klingel.task(task["id"]))["status"] == "succeeded"
+        # The URL names the provider, and its token is good for that one alone.
+        for other in ("cometapi", "sandbox", "elsewhere"):
+            forged = path.replace("/kling/", f"/{other}/")
+            assert (await post(klingel, forged, succeed(task))).status_code == 404
+
+
+async def test_a_provider_secret_counts_for_the_provider_before_the_present_one_as_well(
+    tmp_path: Path,
+) -> None:
+    """An older name is no way around the signature."""
+    async with running_klingel(tmp_path, provider="kling") as klingel:
+        task = await klingel.submit()
+        path = klingel.callback_path()
+    async with running_klingel(tmp_path, provider="cometapi", provider_webhook_secret=SECRET) as klingel:
+        body = json.dumps(succeed(task)).encode()
+        assert (await post(klingel, path, body)).status_code == 404
+        assert await klingel.verdicts(task["id"]) == ["forged"]
+        assert (await post(klingel, path, body, headers=signed(klingel, body))).status_code == 200
+
+
 # Many at once
 
 

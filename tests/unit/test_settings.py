@@ -202,6 +202,18 @@ def test_roles_that_name_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "must name web, dispatch, or both" in said
 
 
+@pytest.mark.parametrize(("roles", "missing"), [("web", "dispatch"), ("dispatch", "web")])
+def test_a_role_that_nobody_could_take_is_refused(
+    monkeypatch: pytest.MonkeyPatch, roles: str, missing: str
+) -> None:
+    """A SQLite file has one process: what that leaves undone is stored and never sent."""
+    with pytest.raises(
+        ConfigurationError, match=rf"leaves {missing} to another.*KLINGEL_ROLES.*web,dispatch"
+    ):
+        load(monkeypatch, KLINGEL_ROLES=roles).check_roles()
+    load(monkeypatch, KLINGEL_ROLES="dispatch,web").check_roles()
+
+
 def test_a_dot_env_file_is_read_and_the_environment_goes_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from handlers.providers.kling.answers import Reply
+from handlers.providers.kling.callbacks import KlingCallbacks
 from handlers.providers.kling.outcomes import (
     EXPIRED,
     NOT_YET_VALID,
@@ -20,11 +21,9 @@ from handlers.providers.kling.outcomes import (
     status_report,
 )
 from handlers.providers.kling.redaction import redactor
-from handlers.providers.kling.reports import read_report
 from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
 from service.domain.errors import ConfigurationError
 from service.domain.long_texts import dump_large, holds_long_texts
-from service.domain.signatures import verifies
 from service.domain.task_types import TASK_TYPES, Layout
 from service.domain.tasks import Report, Task
 
@@ -39,7 +38,7 @@ OUTCOME_WORDS: Final[Mapping[type[CreateOutcome], str]] = {
 }
 
 
-class KlingProvider:
+class KlingProvider(KlingCallbacks):
     """
     Args:
         client: pooled and shared; its redirects and time-outs are overruled here.
@@ -67,12 +66,11 @@ class KlingProvider:
         timeout: timedelta = timedelta(seconds=60),
         skew_pause: timedelta = timedelta(seconds=5),
     ) -> None:
-        self.name = name
+        super().__init__(name, webhook_secrets=webhook_secrets)
         self._client = client
         self._base_url = _checked(base_url)
         self._layout = layout
         self._authorization = authorization
-        self._webhook_secrets = tuple(webhook_secrets)
         self._timeout = timeout
         self._skew_pause = skew_pause
         self._on_call = on_call
@@ -117,18 +115,6 @@ class KlingProvider:
         finally:
             self._on_call("status_query", outcome)
         return report
-
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
-        """Whether a callback's signature is the provider's; True when no secret is set."""
-        named = {name.lower(): value for name, value in headers.items()}
-        return not self._webhook_secrets or verifies(named, body, secrets=self._webhook_secrets, now=now)
-
-    def parse(self, body: bytes) -> Report:
-        """
-        Raises:
-            Unreadable: a ValueError whose message says why no task can be read from it.
-        """
-        return read_report(body)
 
     async def _create(self, order: Order, authorization: str) -> CreateOutcome:
         route = TASK_TYPES[order.type].route(self._layout, order.path)
