@@ -25,12 +25,18 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
 
+# Programs that tests talk to; where there is no npm, these tests are skipped.
+.node/.installed: tests/e2e/node/package.json
+	@mkdir -p .node && cp $< .node/
+	@if command -v npm >/dev/null; then npm install --prefix .node --no-audit --no-fund --no-package-lock --loglevel=error; fi
+	@touch $@
+
 # Trying Klingel means receiving webhooks on this machine, which the guard refuses unless it is told otherwise.
 run: export KLINGEL_ALLOW_NETWORKS ?= 127.0.0.0/8,::1/128
 run: $(VENV)/.run
 	$(BIN)/klingel serve
 
-test: lint
+test: lint .node/.installed
 	$(BIN)/python -m pytest
 
 # Kills a real Klingel again and again and writes what was found to docs/reliability.md.
