@@ -5,14 +5,24 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import structlog
 
 from service.batching import Batcher
-from service.domain.deliveries import Attempt, AttemptOutcome, DeliveryStatus, Duty, Reply, result
+from service.domain.deliveries import (
+    LONGEST_EXCERPT,
+    LONGEST_REASON,
+    Attempt,
+    AttemptOutcome,
+    DeliveryStatus,
+    Duty,
+    Reply,
+    result,
+    storable,
+)
 from service.domain.endpoints import Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
@@ -117,7 +127,7 @@ class Deliverer:
             for attempt in cut_off:
                 attempt.cancel()
             await asyncio.gather(*cut_off, return_exceptions=True)
-            left = [duty.id for duty in (*cut_off.values(), *self._lanes.waiting())]
+            left = [duty.id for duty in (*cut_off.values(), *self._lanes.waiting())] + self._lanes.recalled()
             try:
                 await self._batcher.run(self._give_back, left)
             except KlingelError as error:
@@ -133,7 +143,7 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        while await self._batcher.run(self._claim, self._clock()) == CLAIM:
+        while await self._batcher.run(self._claim, self._clock()):
             pass
         async with self._database.reading() as reader:
             due = await deliveries.next_moment(reader, busy=self._lanes.full())
@@ -142,31 +152,44 @@ class Deliverer:
         awake = self._lanes.wake()
         return min((moment for moment in (due, awake) if moment is not None), default=None)
 
-    async def _claim(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        """Takes what is due into the lanes; gives how many."""
+    async def _claim(self, tx: Transaction, moments: Sequence[datetime]) -> list[bool]:
+        """Takes what is due into the lanes; gives whether there may be more."""
         now = max(moments)
         await deliveries.rescue(tx, now=now)
+        recalled = self._lanes.recalled()
+        await deliveries.give_back(tx, recalled)
         full = self._lanes.begin_claim()
-        due = await deliveries.claim_due(tx, now=now, lease_until=now + LEASE, busy=full, limit=CLAIM)
-        happened = await events.by_id(tx, {delivery.event_id for delivery in due})
+        due = await deliveries.due(tx, now=now, busy=full, limit=CLAIM)
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
-        for endpoint_id in {delivery.endpoint_id for delivery in due} - targets.keys():
+        deleted = {delivery.endpoint_id for delivery in due} - targets.keys()
+        promised = {
+            delivery.id: targets[delivery.endpoint_id]
+            for delivery in due
+            if delivery.endpoint_id in targets
+            and self._lanes.promise_claimed(delivery.id, targets[delivery.endpoint_id])
+        }
+        tx.on_rollback(lambda: self._lanes.release(promised))
+        await deliveries.lease(tx, promised, until=now + LEASE)
+        for endpoint_id in deleted:
             await deliveries.bury(tx, endpoint_id, reason="the endpoint was deleted", now=now)
+        happened = await events.by_id(tx, {delivery.event_id for delivery in due if delivery.id in promised})
         duties = [
             Duty(
                 id=delivery.id,
                 event=happened[delivery.event_id],
-                endpoint=targets[delivery.endpoint_id],
+                endpoint=promised[delivery.id],
                 attempt=delivery.attempts + 1,
                 created_at=delivery.created_at,
             )
             for delivery in due
-            if delivery.endpoint_id in targets
+            if delivery.id in promised
         ]
+        tx.on_commit(lambda: self._lanes.forget_recalled(recalled))
         tx.on_commit(lambda: self._lanes.offer(duties))
         if len(due) < CLAIM:
             tx.on_commit(lambda: self._lanes.end_claim(full))
-        return [len(due)] * len(moments)
+        # Of a page that no lane took the lanes ask themselves, when they have room.
+        return [len(due) == CLAIM and bool(promised or deleted)] * len(moments)
 
     async def _start_next(self) -> datetime:
         await self._lanes.startable.wait()
@@ -186,6 +209,12 @@ class Deliverer:
             log.error("delivery.attempt_broke", exc_info=error)
 
     async def _attempt(self, duty: Duty) -> None:
+        try:
+            await self._keep(await self._carry_out(duty))
+        finally:
+            self._lanes.settle(duty)
+
+    async def _carry_out(self, duty: Duty) -> _Ended:
         started_at, started = self._clock(), time.monotonic()
         delivered = False
         try:
@@ -195,7 +224,7 @@ class Deliverer:
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
             if verdict.outcome is AttemptOutcome.GONE:
                 # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
-                self._lanes.drop(duty.endpoint.id)
+                self._lanes.drop(duty.endpoint)
         finally:
             self._lanes.end(duty, delivered=delivered)
         attempt = Attempt(
@@ -205,8 +234,8 @@ class Deliverer:
             duration_ms=round((time.monotonic() - started) * 1000),
             status_code=reply.status_code,
             outcome=verdict.outcome,
-            reason=reply.reason,
-            excerpt=reply.excerpt,
+            reason=storable(reply.reason, LONGEST_REASON),
+            excerpt=storable(reply.excerpt, LONGEST_EXCERPT),
         )
         kind = duty.endpoint.kind
         self._metrics.attempt_ended(kind, verdict.outcome)
@@ -223,18 +252,26 @@ class Deliverer:
             attempt=duty.attempt,
             outcome=verdict.outcome,
             status_code=reply.status_code,
-            reason=reply.reason,
+            reason=attempt.reason,
             duration_ms=attempt.duration_ms,
             next_attempt_at=verdict.next_attempt_at,
         )
-        ended = _Ended(duty=duty, attempt=attempt, next_attempt_at=verdict.next_attempt_at)
+        return _Ended(duty=duty, attempt=attempt, next_attempt_at=verdict.next_attempt_at)
+
+    async def _keep(self, ended: _Ended) -> None:
         try:
-            await self._batcher.run(self._record, ended)
+            try:
+                await self._batcher.run(self._record, ended)
+            except KlingelError:
+                raise
+            except Exception:
+                # A fault of ours: what it must not cost is the retry, or the knowledge that it was delivered.
+                log.exception("delivery.record_broke", delivery_id=ended.duty.id)
+                bare = replace(ended.attempt, reason="Klingel could not keep what was answered", excerpt="")
+                await self._batcher.run(self._record_bare, replace(ended, attempt=bare))
         except KlingelError as error:
             # The lease ends by itself and the message goes out once more, under the same id.
-            log.warning("delivery.not_recorded", delivery_id=duty.id, reason=error.detail)
-        finally:
-            self._lanes.settle(duty)
+            log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
 
     async def _send(self, duty: Duty, now: datetime) -> Reply:
         sink = self._sinks.get(duty.endpoint.kind)
@@ -252,6 +289,12 @@ class Deliverer:
             return Reply(status_code=None, reason=f"Klingel could not send it: {type(error).__name__}")
 
     async def _record(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+        await self._record_bare(tx, ended)
+        await self._update_health(tx, ended, self._clock())
+        return [None] * len(ended)
+
+    async def _record_bare(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+        """What became of the deliveries, and nothing that follows from it for their endpoints."""
         now = self._clock()
         await deliveries.record(
             tx,
@@ -265,7 +308,6 @@ class Deliverer:
             ],
             now=now,
         )
-        await self._update_health(tx, ended, now)
         retries = [one.next_attempt_at for one in ended if one.next_attempt_at is not None]
         if retries:
             tx.on_commit(lambda: self._wakeup.due_at(max(min(retries), now + CLAIM_GAP)))
@@ -293,9 +335,7 @@ class Deliverer:
                 disabled.append((endpoint, health.disabled_reason))
         await endpoints.save_health(tx, changed, now=now)
         for endpoint, reason in disabled:
-            await self._publisher.bury(
-                tx, endpoint.id, reason=f"the endpoint was disabled: {reason}", now=now
-            )
+            await self._publisher.bury(tx, endpoint, reason=f"the endpoint was disabled: {reason}", now=now)
             log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=reason)
         await self._publisher.publish(
             tx,

@@ -1,67 +1,91 @@
 """Deliveries in hand: one lane for each endpoint, so that a slow or dead one holds up nobody but itself."""
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
 from service.domain.deliveries import Duty
-from service.domain.ids import DeliveryId, EndpointId, TaskId
+from service.domain.endpoints import Endpoint
+from service.domain.ids import DeliveryId, EndpointId, LaneKey, TaskId
 from service.domain.times import Clock, utc_now
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
-RETRIES_AT_A_TIME: Final = 4  # of these, so that retries never starve first attempts
+# Of a lane that the endpoints of many tasks share, of one host, and of one account: so that none of them, however
+# many endpoints it has, takes all that Klingel can do at a time.
+SHARED_CONCURRENCY: Final = 64
+ATTEMPTS_OF_A_HOST: Final = 64
+ATTEMPTS_OF_AN_ACCOUNT: Final = 128
 # After so many failures in a row a lane rests, then tries one alone, and so on until one is delivered: an endpoint
 # that is down costs an attempt now and then, not one for each event.
 BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
-DEPTH: Final = 128  # duties of one endpoint held in memory; the rest waits in the database
+DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
 
 
 class Lane:
-    """What one endpoint has to get.
+    """What one endpoint has to get, or the endpoints of many tasks at one host.
 
-    First attempts of one task go out in the order in which they came: the next one starts when the one before has
-    ended, however it ended.
+    First attempts of one task at one endpoint go out in the order in which they came: the next one starts when the
+    one before has ended, however it ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, concurrency: int = CONCURRENCY) -> None:
         self.active = 0
+        self.promised: set[DeliveryId] = set()  # to what may yet be committed
         self.overflowed = False  # more waits in the database
         self.passed_over = False  # something went there since the database was last asked
         self.queued_in_turn = False
+        self.let_in_by: _Limit | None = None  # whose free place it is to take
         self.failures = 0  # in a row
         self.rests = False
         self.rested = 0  # times in a row
+        self._concurrency = concurrency
+        self._retries_at_a_time = concurrency // 2  # so that retries never starve first attempts
         self._active_retries = 0
         self._first: deque[Duty] = deque()
         self._retries: deque[Duty] = deque()
-        self._behind: dict[TaskId, deque[Duty]] = {}  # wait for an attempt of the same task to end
+        self._behind: dict[
+            tuple[EndpointId, TaskId], deque[Duty]
+        ] = {}  # wait for an attempt before them to end
         self._held = 0
 
     def __len__(self) -> int:
         return self._held
 
+    @property
+    def is_full(self) -> bool:
+        return self._held + len(self.promised) >= DEPTH
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing in it has to be remembered."""
+        return not (self._held or self.promised or self.rests or self.overflowed)
+
     def add(self, duty: Duty) -> None:
         if not self._held:
             self.failures = max(self.failures, duty.endpoint.failures)  # what earlier lanes of it have seen
         self._held += 1
-        task_id = duty.event.task_id
+        story = _story(duty)
         if duty.attempt > 1:
             self._retries.append(duty)
-        elif task_id is not None and task_id in self._behind:
-            self._behind[task_id].append(duty)
+        elif story is not None and story in self._behind:
+            self._behind[story].append(duty)
         else:
-            if task_id is not None:
-                self._behind[task_id] = deque()
+            if story is not None:
+                self._behind[story] = deque()
             self._first.append(duty)
 
     def can_start(self) -> bool:
-        if self.rests or self.active >= (1 if self.failures >= BREAKS_AFTER else CONCURRENCY):
+        if self.rests or self.active >= (1 if self.failures >= BREAKS_AFTER else self._concurrency):
             return False
-        return bool(self._first) or (bool(self._retries) and self._active_retries < RETRIES_AT_A_TIME)
+        return bool(self._first) or (bool(self._retries) and self._active_retries < self._retries_at_a_time)
+
+    def first_in_line(self) -> Duty:
+        return self._first[0] if self._first else self._retries[0]
 
     def start(self) -> Duty:
         self.active += 1
@@ -74,198 +98,329 @@ class Lane:
         self.failures = 0 if delivered else self.failures + 1
         self.active -= 1
         self._held -= 1
-        task_id = duty.event.task_id
+        story = _story(duty)
         if duty.attempt > 1:
             self._active_retries -= 1
-        elif task_id is not None:
-            if behind := self._behind[task_id]:
+        elif story is not None:
+            if behind := self._behind[story]:
                 self._first.append(behind.popleft())
             else:
-                del self._behind[task_id]
+                del self._behind[story]
 
-    def drop(self) -> list[Duty]:
-        """Forgets what is not begun, and gives it."""
-        dropped = self.waiting()
+    def drop(self, endpoint_id: EndpointId) -> list[Duty]:
+        """Forgets what is not begun of this endpoint, and gives it."""
+        dropped = [duty for duty in self.waiting() if duty.endpoint.id == endpoint_id]
         for duty in self._first:
-            if duty.event.task_id is not None:
-                del self._behind[duty.event.task_id]
-        self._first.clear()
-        self._retries.clear()
-        for behind in self._behind.values():  # of tasks with an attempt on its way
-            behind.clear()
-        self._held = self.active
+            story = _story(duty)
+            if story is not None and duty.endpoint.id == endpoint_id:
+                del self._behind[story]
+        for (waits_for, _), behind in self._behind.items():  # of tasks with an attempt on its way
+            if waits_for == endpoint_id:
+                behind.clear()
+        self._first = deque(duty for duty in self._first if duty.endpoint.id != endpoint_id)
+        self._retries = deque(duty for duty in self._retries if duty.endpoint.id != endpoint_id)
+        self._held -= len(dropped)
         return dropped
 
     def waiting(self) -> list[Duty]:
         """Not begun."""
-        return [*self._first, *self._retries, *(duty for behind in self._behind.values() for duty in behind)]
+        return [*self._first, *self._retries, *chain.from_iterable(self._behind.values())]
+
+
+def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
+    """What is told in order: a task, to an endpoint."""
+    task_id = duty.event.task_id
+    return None if task_id is None else (duty.endpoint.id, task_id)
+
+
+class _Limit:
+    """How many attempts of one host, or of one account, run; and the lanes that wait for one of them to end."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.active = 0
+        self.waiting: deque[Lane] = deque()
+
+    @property
+    def is_reached(self) -> bool:
+        return self.active >= self._most
 
 
 class Lanes:
     """All lanes, served in turn."""
 
-    def __init__(self, *, open: bool = True, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        *,
+        open: bool = True,
+        clock: Clock = utc_now,
+        of_a_host: int = ATTEMPTS_OF_A_HOST,
+        of_an_account: int = ATTEMPTS_OF_AN_ACCOUNT,
+    ) -> None:
         """
         Args:
             open: whether this process delivers at all; if not, everything waits in the database.
+            of_a_host, of_an_account: attempts at a time.
         """
         self._open = open
+        self._of_a_host = of_a_host
+        self._of_an_account = of_an_account
         self._clock = clock
-        self._resting: dict[EndpointId, datetime] = {}  # until when
+        self._resting: dict[LaneKey, datetime] = {}  # until when
         self.on_rest: Callable[[datetime], None] = lambda _until: None  # `wake` is due then
-        self._lanes: defaultdict[EndpointId, Lane] = defaultdict(Lane)
-        self._turns: deque[EndpointId] = deque()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._turns: deque[Lane] = deque()
+        self._limits: dict[str, _Limit] = {}
         self._in_hand: set[DeliveryId] = set()
+        self._recalled: list[DeliveryId] = []
         self.startable = asyncio.Event()
         self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
 
-    def has_room(self, endpoint_id: EndpointId) -> bool:
-        """Whether one more may be held; if not, the lane remembers that the database holds some."""
+    # What comes in
+
+    def promise(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
+        """Whether there is room for a new one. If so a place is kept for it until it is offered, or released.
+
+        If not, the lane remembers that the database holds some.
+        """
         if not self._open:
             return False
-        lane = self._lanes.get(endpoint_id)
-        if lane is None:
-            return True
-        if lane.overflowed or len(lane) >= DEPTH:
+        lane = self._lane(endpoint)
+        if lane.overflowed or lane.is_full:
             # Once some wait in the database the rest goes there too, behind them.
             lane.overflowed = lane.passed_over = True
             return False
+        lane.promised.add(delivery_id)
         return True
 
-    def full(self) -> list[EndpointId]:
-        """Those that take no more from the database for now; they call `on_room` when they have room again."""
-        full = [endpoint_id for endpoint_id, lane in self._lanes.items() if len(lane) >= DEPTH]
-        for endpoint_id in full:
-            self._lanes[endpoint_id].overflowed = True
-        return full
+    def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
+        """The same for one that comes out of the database: it is what the others wait behind."""
+        lane = self._lane(endpoint)
+        if lane.is_full:
+            lane.overflowed = lane.passed_over = True
+            return False
+        lane.promised.add(delivery_id)
+        return True
 
-    def begin_claim(self) -> list[EndpointId]:
-        """The database is about to be asked, for all but the full ones, which it gives."""
-        full = self.full()
-        for endpoint_id, lane in self._lanes.items():
-            if endpoint_id not in full:
-                lane.passed_over = False
-        return full
-
-    def end_claim(self, full: Collection[EndpointId]) -> None:
-        """The database held nothing more, but for these: the others take new duties straight away again.
-
-        One that was passed over since then has something waiting there that the claim did not see.
-        """
-        for endpoint_id, lane in list(self._lanes.items()):
-            if endpoint_id in full or not lane.overflowed:
+    def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
+        """What would have made them is undone."""
+        for delivery_id, endpoint in promised.items():
+            lane = self._lanes.get(endpoint.lane)
+            if lane is None or delivery_id not in lane.promised:
                 continue
-            if lane.passed_over:
-                self.on_room()
-                continue
-            lane.overflowed = False
-            if len(lane) == 0 and not lane.rests:
-                self._forget(endpoint_id)
+            lane.promised.discard(delivery_id)
+            if lane.overflowed and not len(lane) and not lane.promised:
+                self.on_room()  # nothing in it will ever end and say so
+            self._leave_if_idle(endpoint.lane, lane)
 
     def offer(self, duties: Iterable[Duty]) -> None:
         """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited."""
         for duty in duties:
-            if duty.id in self._in_hand:
+            lane = self._lane(duty.endpoint)
+            lane.promised.discard(duty.id)
+            if duty.id not in self._in_hand:
+                self._in_hand.add(duty.id)
+                lane.add(duty)
+            self._take_turn_or_leave(duty.endpoint.lane, lane)
+
+    def _lane(self, endpoint: Endpoint) -> Lane:
+        lane = self._lanes.get(endpoint.lane)
+        if lane is None:
+            lane = Lane(concurrency=SHARED_CONCURRENCY if endpoint.shares_lane else CONCURRENCY)
+            self._lanes[endpoint.lane] = lane
+        return lane
+
+    # What the database holds
+
+    def full(self) -> list[LaneKey]:
+        """Those that take no more from the database for now; they call `on_room` when they have room again."""
+        full = [key for key, lane in self._lanes.items() if lane.is_full]
+        for key in full:
+            self._lanes[key].overflowed = True
+        return full
+
+    def begin_claim(self) -> list[LaneKey]:
+        """The database is about to be asked, for all but the full ones, which it gives."""
+        full = self.full()
+        for key, lane in self._lanes.items():
+            if key not in full:
+                lane.passed_over = False
+        return full
+
+    def end_claim(self, full: Collection[LaneKey]) -> None:
+        """The database held nothing more, but for these: the others take new duties straight away again.
+
+        One that was passed over since then has something waiting there that the claim did not see, or did not take.
+        """
+        for key, lane in list(self._lanes.items()):
+            if key in full or not lane.overflowed:
                 continue
-            self._in_hand.add(duty.id)
-            endpoint_id = duty.endpoint.id
-            self._lanes[endpoint_id].add(duty)
-            self._take_turn(endpoint_id)
+            if lane.passed_over:
+                if not lane.is_full:
+                    self.on_room()
+                continue
+            lane.overflowed = False
+            self._leave_if_idle(key, lane)
+
+    # What goes out
 
     def next(self) -> Duty | None:
         """The next one to start, from the lane whose turn it is."""
         while self._turns:
-            endpoint_id = self._turns.popleft()
-            lane = self._lanes.get(endpoint_id)
-            if lane is None:
-                continue
+            lane = self._turns.popleft()
             lane.queued_in_turn = False
+            let_in_by, lane.let_in_by = lane.let_in_by, None
             if lane.can_start():
-                duty = lane.start()
-                self._take_turn(endpoint_id)
-                return duty
+                reached = self._reached_by(lane.first_in_line())
+                if reached is None:
+                    duty = lane.start()
+                    for name, most in self._limits_of(duty):
+                        self._limits.setdefault(name, _Limit(most)).active += 1
+                    self._take_turn(lane)
+                    return duty
+                lane.queued_in_turn = True  # there, until one of that host or account has ended
+                if reached is let_in_by:
+                    reached.waiting.appendleft(lane)
+                else:
+                    reached.waiting.append(lane)
+            if let_in_by is not None:
+                self._let_in(let_in_by)  # it did not take the place that it was let in for
         self.startable.clear()
         return None
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
         """Its attempt is over; it stays in hand until its outcome is recorded."""
-        endpoint_id = duty.endpoint.id
-        lane = self._lanes[endpoint_id]
+        key = duty.endpoint.lane
+        lane = self._lanes[key]
         lane.end(duty, delivered=delivered)
+        for name, _ in self._limits_of(duty):
+            limit = self._limits[name]
+            limit.active -= 1
+            self._let_in(limit)
+            if not limit.active and not limit.waiting:
+                del self._limits[name]
         if delivered:
             lane.rested = 0
-            self._end_rest(endpoint_id, lane)
+            self._end_rest(key, lane)
         elif lane.failures >= BREAKS_AFTER and not lane.rests:
-            self._rest(endpoint_id, lane)
+            self._rest(key, lane)
         if lane.overflowed and len(lane) in {DEPTH // 2, 0}:
             self.on_room()
-        self._take_turn_or_leave(endpoint_id, lane)
+        self._take_turn_or_leave(key, lane)
 
-    def _take_turn_or_leave(self, endpoint_id: EndpointId, lane: Lane) -> None:
-        if len(lane) == 0 and not lane.rests and not lane.overflowed:
-            self._forget(endpoint_id)
-        else:
-            self._take_turn(endpoint_id)
+    def _limits_of(self, duty: Duty) -> Sequence[tuple[str, int]]:
+        return (
+            (f"host {duty.endpoint.host}", self._of_a_host),
+            (f"account {duty.endpoint.account_id}", self._of_an_account),
+        )
 
-    def _rest(self, endpoint_id: EndpointId, lane: Lane) -> None:
-        doublings: int = 2 ** min(lane.rested, 10)
-        until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
-        lane.rests = True
-        lane.rested += 1
-        self._resting[endpoint_id] = until
-        self.on_rest(until)
+    def _reached_by(self, duty: Duty) -> "_Limit | None":
+        """The limit that one attempt more would break."""
+        known = (self._limits.get(name) for name, _ in self._limits_of(duty))
+        return next((limit for limit in known if limit is not None and limit.is_reached), None)
 
-    def _end_rest(self, endpoint_id: EndpointId, lane: Lane) -> None:
-        lane.rests = False
-        self._resting.pop(endpoint_id, None)
-
-    def rouse(self, endpoint_id: EndpointId) -> None:
-        """A person asks for an attempt, and does not want to wait until the lane has rested."""
-        lane = self._lanes.get(endpoint_id)
-        if lane is not None and lane.rests:
-            self._end_rest(endpoint_id, lane)
-            self._take_turn_or_leave(endpoint_id, lane)
-
-    def wake(self) -> datetime | None:
-        """Lets those try again that have rested long enough. Gives when the next one will have."""
-        now = self._clock()
-        for endpoint_id, until in list(self._resting.items()):
-            if until <= now:
-                lane = self._lanes[endpoint_id]
-                self._end_rest(endpoint_id, lane)
-                self._take_turn_or_leave(endpoint_id, lane)
-        return min(self._resting.values(), default=None)
+    def _let_in(self, limit: "_Limit") -> None:
+        """The next lane that waits for it, if it has a place."""
+        if limit.waiting and not limit.is_reached:
+            lane = limit.waiting.popleft()
+            lane.let_in_by = limit
+            self._turns.append(lane)
+            self.startable.set()
 
     def settle(self, duty: Duty) -> None:
         """Its outcome is recorded, or could not be: what the database says of it is true again."""
         self._in_hand.discard(duty.id)
 
-    def drop(self, endpoint_id: EndpointId) -> None:
+    # Rests
+
+    def _rest(self, key: LaneKey, lane: Lane) -> None:
+        doublings: int = 2 ** min(lane.rested, 10)
+        until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
+        lane.rests = True
+        lane.rested += 1
+        self._resting[key] = until
+        self.on_rest(until)
+
+    def _end_rest(self, key: LaneKey, lane: Lane) -> None:
+        lane.rests = False
+        self._resting.pop(key, None)
+
+    def rouse(self, endpoint: Endpoint) -> None:
+        """A person asks for an attempt, and does not want to wait until the lane has rested."""
+        lane = self._lanes.get(endpoint.lane)
+        if lane is not None and lane.rests:
+            self._end_rest(endpoint.lane, lane)
+            self._take_turn_or_leave(endpoint.lane, lane)
+
+    def wake(self) -> datetime | None:
+        """Lets those try again that have rested long enough. Gives when the next one will have."""
+        now = self._clock()
+        for key, until in list(self._resting.items()):
+            if until <= now:
+                lane = self._lanes[key]
+                self._end_rest(key, lane)
+                self._take_turn_or_leave(key, lane)
+        return min(self._resting.values(), default=None)
+
+    # What is taken out again
+
+    def drop(self, endpoint: Endpoint) -> None:
         """It wants no more: what is not begun is forgotten here, and is the database's business alone."""
-        lane = self._lanes.get(endpoint_id)
+        lane = self._lanes.get(endpoint.lane)
         if lane is None:
             return
-        self._in_hand.difference_update(duty.id for duty in lane.drop())
-        lane.overflowed = False
-        # Should it be wanted again, it begins anew.
-        lane.failures = lane.rested = 0
-        self._end_rest(endpoint_id, lane)
-        if len(lane) == 0:
-            self._forget(endpoint_id)
+        self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
+        if not endpoint.shares_lane:
+            lane.overflowed = False
+            # Should it be wanted again, it begins anew.
+            lane.failures = lane.rested = 0
+            self._end_rest(endpoint.lane, lane)
+        elif lane.overflowed:
+            self.on_room()
+        self._leave_if_idle(endpoint.lane, lane)
 
-    def _forget(self, endpoint_id: EndpointId) -> None:
-        if self._lanes.pop(
-            endpoint_id
-        ).queued_in_turn:  # else its next lane would have two turns to everybody's one
-            self._turns.remove(endpoint_id)
+    def divert(self, endpoint: Endpoint) -> None:
+        """It is being changed: what is new lines up in the database, behind what `recall` sends back there."""
+        if self._open:
+            lane = self._lane(endpoint)
+            lane.overflowed = lane.passed_over = True
+
+    def recall(self, endpoint: Endpoint) -> None:
+        """It was changed: what is not begun goes back to the database, to be claimed with what it is like now."""
+        if not self._open:
+            return
+        self.divert(endpoint)  # a claim may have ended since
+        dropped = [duty.id for duty in self._lane(endpoint).drop(endpoint.id)]
+        self._in_hand.difference_update(dropped)
+        self._recalled += dropped
+        self.on_room()
+
+    def recalled(self) -> list[DeliveryId]:
+        """Leased still, and in nobody's hand."""
+        return list(self._recalled)
+
+    def forget_recalled(self, ids: Collection[DeliveryId]) -> None:
+        """Their leases are given back."""
+        self._recalled = [id for id in self._recalled if id not in ids]
 
     def waiting(self) -> list[Duty]:
         """All that is held and not begun."""
         return [duty for lane in self._lanes.values() for duty in lane.waiting()]
 
-    def _take_turn(self, endpoint_id: EndpointId) -> None:
-        lane = self._lanes[endpoint_id]
+    # Turns
+
+    def _take_turn_or_leave(self, key: LaneKey, lane: Lane) -> None:
+        if not self._leave_if_idle(key, lane):
+            self._take_turn(lane)
+
+    def _leave_if_idle(self, key: LaneKey, lane: Lane) -> bool:
+        """Where it stands in a line yet it is passed over when its turn comes: there is nothing in it to start."""
+        if lane.is_idle:
+            self._lanes.pop(key, None)
+        return lane.is_idle
+
+    def _take_turn(self, lane: Lane) -> None:
         if not lane.queued_in_turn and lane.can_start():
             lane.queued_in_turn = True
-            self._turns.append(endpoint_id)
+            self._turns.append(lane)
             self.startable.set()

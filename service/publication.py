@@ -10,7 +10,7 @@ from typing import Final
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event
-from service.domain.ids import EndpointId, new_delivery_id
+from service.domain.ids import new_delivery_id
 from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.lanes import Lanes
@@ -61,13 +61,21 @@ class Publisher:
         stored = await events.insert(tx, [event])
         [delivery] = await self.schedule(tx, [(stored[0], endpoint)])
         tx.on_commit(lambda: self._streams.publish(stored))
-        tx.on_commit(lambda: self._lanes.rouse(endpoint.id))
+        tx.on_commit(lambda: self._lanes.rouse(endpoint))
         return delivery
 
-    async def bury(self, tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime) -> None:
+    async def bury(self, tx: Transaction, endpoint: Endpoint, *, reason: str, now: datetime) -> None:
         """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane."""
-        await deliveries.bury(tx, endpoint_id, reason=reason, now=now)
-        tx.on_commit(lambda: self._lanes.drop(endpoint_id))
+        await deliveries.bury(tx, endpoint.id, reason=reason, now=now)
+        tx.on_commit(lambda: self._lanes.drop(endpoint))
+
+    async def save(self, tx: Transaction, endpoint: Endpoint, *, before: Endpoint) -> None:
+        """A changed endpoint. What is in its lane and not begun is claimed anew, and goes to what it is now."""
+        await endpoints.save(tx, endpoint)
+        for one in {before.lane: before, endpoint.lane: endpoint}.values():
+            self._lanes.divert(one)
+            tx.on_commit(partial(self._lanes.recall, one))
+        tx.on_rollback(self._lanes.on_room)  # nothing lines up there now, and a claim finds it out
 
     async def schedule(
         self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, replays: Sequence[Delivery] = ()
@@ -81,15 +89,17 @@ class Publisher:
         duties: list[Duty] = []
         fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
         for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
-            in_hand = self._lanes.has_room(endpoint.id)
+            in_hand = self._lanes.promise(delivery.id, endpoint)
             born.append(Leased(delivery, now + LEASE if in_hand else None))
             if in_hand:
                 duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
+        promised = {duty.id: duty.endpoint for duty in duties}
+        tx.on_rollback(lambda: self._lanes.release(promised))
         await deliveries.insert(tx, born)
         tx.on_commit(lambda: self._lanes.offer(duties))
         if replays:
-            for endpoint_id in {endpoint.id for _, endpoint in pairs}:
-                tx.on_commit(partial(self._lanes.rouse, endpoint_id))
+            for endpoint in {endpoint.id: endpoint for _, endpoint in pairs}.values():
+                tx.on_commit(partial(self._lanes.rouse, endpoint))
         return list(fresh)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
-from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, LaneKey
 from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
@@ -57,22 +57,22 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
     )
 
 
-async def claim_due(
-    tx: Transaction, *, now: datetime, lease_until: datetime, busy: Iterable[EndpointId], limit: int
-) -> list[Delivery]:
-    """Takes the next due ones, but for endpoints in `busy`, and holds them until `lease_until`."""
+async def due(tx: Transaction, *, now: datetime, busy: Iterable[LaneKey], limit: int) -> list[Delivery]:
+    """The next due ones, but for those whose lanes are `busy`."""
     rows = await tx.all(
-        "due_deliveries", now=milliseconds(now), busy_endpoints=json_text(sorted(busy)), limit=limit
-    )
-    await tx.run_many(
-        "lease_delivery", [{"id": row["id"], "lease_until": milliseconds(lease_until)} for row in rows]
+        "due_deliveries", now=milliseconds(now), busy_lanes=json_text(sorted(busy)), limit=limit
     )
     return [_delivery(row) for row in rows]
 
 
-async def next_moment(reader: Reader, *, busy: Iterable[EndpointId]) -> datetime | None:
+async def lease(tx: Transaction, ids: Iterable[DeliveryId], *, until: datetime) -> None:
+    """They are held until then, and nobody else takes them."""
+    await tx.run_many("lease_delivery", [{"id": id, "lease_until": milliseconds(until)} for id in ids])
+
+
+async def next_moment(reader: Reader, *, busy: Iterable[LaneKey]) -> datetime | None:
     """When something falls due next: an attempt, or the end of a lease."""
-    attempt = await reader.value("next_attempt_at", busy_endpoints=json_text(sorted(busy)))
+    attempt = await reader.value("next_attempt_at", busy_lanes=json_text(sorted(busy)))
     lease = await reader.value("next_lease_end")
     return moment(min((at for at in (attempt, lease) if at is not None), default=None))
 

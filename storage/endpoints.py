@@ -52,6 +52,7 @@ async def insert(tx: Transaction, endpoints: Sequence[Endpoint]) -> None:
                 "enabled": int(endpoint.enabled),
                 "disabled_reason": endpoint.disabled_reason,
                 "secrets": _secrets(endpoint),
+                "lane": endpoint.lane,
                 "created_at": milliseconds(endpoint.created_at),
                 "updated_at": milliseconds(endpoint.updated_at),
             }
@@ -96,6 +97,7 @@ async def save(tx: Transaction, endpoint: Endpoint) -> None:
         enabled=int(endpoint.enabled),
         disabled_reason=endpoint.disabled_reason,
         secrets=_secrets(endpoint),
+        lane=endpoint.lane,
         failures=endpoint.failures,
         failing_since=milliseconds(endpoint.failing_since),
         updated_at=milliseconds(endpoint.updated_at),

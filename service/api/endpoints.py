@@ -140,8 +140,8 @@ async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | NotF
             changed = replace(changed, enabled=True, disabled_reason=None, failures=0, failing_since=None)
         elif patch.enabled is False and endpoint.enabled:
             changed = replace(changed, enabled=False, disabled_reason=DISABLED_BY_PERSON)
-            await edit.publisher.bury(tx, endpoint.id, reason="the endpoint was switched off", now=edit.now)
-        await endpoints.save(tx, changed)
+            await edit.publisher.bury(tx, endpoint, reason="the endpoint was switched off", now=edit.now)
+        await edit.publisher.save(tx, changed, before=endpoint)
         results.append(changed)
     return results
 
@@ -157,7 +157,7 @@ async def delete(request: Request[State]) -> Response:
 
 async def _delete(tx: Transaction, deleted: Sequence[tuple[Publisher, Endpoint, datetime]]) -> list[None]:
     for publisher, endpoint, now in deleted:
-        await publisher.bury(tx, endpoint.id, reason="the endpoint was deleted", now=now)
+        await publisher.bury(tx, endpoint, reason="the endpoint was deleted", now=now)
         await endpoints.delete(tx, endpoint.id, now=now)
     return [None] * len(deleted)
 
@@ -189,7 +189,7 @@ async def rotate_secret(request: Request[State]) -> Response:
     endpoint = await _found(request, key)
     secret = new_endpoint_secret()
     now = state["clock"]()
-    await state["batcher"].run(_rotate, (endpoint, state["vault"].seal(secret), now))
+    await state["batcher"].run(_rotate, (state["publisher"], endpoint, state["vault"].seal(secret), now))
     return JSONResponse(
         {
             "id": endpoint.id,
@@ -200,11 +200,11 @@ async def rotate_secret(request: Request[State]) -> Response:
 
 
 async def _rotate(
-    tx: Transaction, rotations: Sequence[tuple[Endpoint, str, datetime]]
+    tx: Transaction, rotations: Sequence[tuple[Publisher, Endpoint, str, datetime]]
 ) -> list[NotFound | None]:
     """From what is stored by then: of two at once each gets a secret that signs."""
     results: list[NotFound | None] = []
-    for stale, sealed, now in rotations:
+    for publisher, stale, sealed, now in rotations:
         endpoint = await endpoints.get(tx, stale.id, account_id=stale.account_id)
         if endpoint is None:
             results.append(NotFound(f"There is no endpoint {stale.id}."))
@@ -215,7 +215,7 @@ async def _rotate(
             if s.expires_at is None or s.expires_at > now
         ]
         secrets = (SealedSecret(sealed, None), *former)
-        await endpoints.save(tx, replace(endpoint, secrets=secrets, updated_at=now))
+        await publisher.save(tx, replace(endpoint, secrets=secrets, updated_at=now), before=endpoint)
         results.append(None)
     return results
 

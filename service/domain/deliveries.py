@@ -1,6 +1,7 @@
 """Deliveries: our duty to get one event to one endpoint; what an attempt's end means, and when the next one is."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,15 @@ class Reply:
     ending: AttemptOutcome | None = None
 
 
+LONGEST_REASON: Final = 500
+LONGEST_EXCERPT: Final = 2048
+
+
+def storable(text: str, longest: int) -> str:
+    """What every database and JSON take: no half of a character, as headers that are not UTF-8 have, and no NUL."""
+    return re.sub("[\ud800-\udfff\0]", "�", text[:longest])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try, as kept and shown."""
@@ -120,6 +130,9 @@ SCHEDULE: Final[Sequence[timedelta]] = (
 )
 JITTER: Final = 0.2  # of the delay, either way
 LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
+# So often what was asked is obeyed as it is; after that it only lengthens the schedule. An endpoint that asks for a
+# second each time would else have used up all attempts before anybody can mend it.
+OBEYED_RETRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +160,10 @@ def result(reply: Reply, *, attempt: int, now: datetime, jitter: float | None = 
     share = random.uniform(-1, 1) if jitter is None else jitter  # noqa: S311 - spreads load, guards nothing
     delay = SCHEDULE[attempt - 1] * (1 + JITTER * share)
     asked = reply.ending is not None or reply.status_code in {429, 503}
-    if asked and reply.retry_after:  # "at once", again and again, would use up all attempts in seconds
-        # Obeyed as it was asked; only spread forward, never earlier.
-        delay = min(reply.retry_after, LONGEST_RETRY_AFTER) * (1 + JITTER / 4 * abs(share))
+    if asked and reply.retry_after and reply.retry_after > timedelta(0):  # "at once" is no wish
+        # Only spread forward, never earlier.
+        wanted = min(reply.retry_after, LONGEST_RETRY_AFTER) * (1 + JITTER / 4 * abs(share))
+        delay = wanted if attempt <= OBEYED_RETRIES else max(wanted, delay)
     return Result(AttemptOutcome.RETRY, now + delay)
 
 

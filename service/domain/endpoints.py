@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -12,7 +13,7 @@ from jmespath.functions import Functions
 from jmespath.visitor import Options, TreeInterpreter
 
 from service.domain.events import Event, EventType
-from service.domain.ids import AccountId, EndpointId, TaskId, new_endpoint_id
+from service.domain.ids import AccountId, EndpointId, LaneKey, TaskId, new_endpoint_id
 from service.domain.times import optional_rfc3339, rfc3339
 
 ALL_TASK_EVENTS: Final = ("task.*",)
@@ -49,6 +50,22 @@ class Endpoint:
     failing_since: datetime | None = None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def host(self) -> str:
+        """With its port, as in HTTP; the kind where the configuration has no URL."""
+        url = self.config.get("url")
+        return (_host(url) if isinstance(url, str) else "") or self.kind
+
+    @property
+    def shares_lane(self) -> bool:
+        """One that is bound to a task gets too little for a dead host to be noticed, and may be one of thousands."""
+        return self.task_id is not None
+
+    @property
+    def lane(self) -> LaneKey:
+        """Its own, or that of all endpoints at its host that are bound to tasks of its account."""
+        return LaneKey(f"{self.account_id}/{self.host}" if self.shares_lane else self.id)
 
     def view(self) -> dict[str, Any]:
         return {
@@ -112,6 +129,14 @@ class EndpointDraft:
             created_at=now,
             updated_at=now,
         )
+
+
+@lru_cache(maxsize=1024)
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:  # no URL at all
+        return ""
 
 
 def selects(patterns: Sequence[str], type: EventType) -> bool:

@@ -12,6 +12,7 @@ EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 CallbackId = NewType("CallbackId", str)
 KeyId = NewType("KeyId", str)
+LaneKey = NewType("LaneKey", str)  # of those who wait for each other when they are delivered to
 
 
 def _new(prefix: str) -> str:

@@ -10,10 +10,10 @@ insert into deliveries (
 );
 
 -- name: due_deliveries
--- The next that may be attempted, but for endpoints whose hands are full.
+-- The next that may be attempted, but for lanes that are full.
 select * from deliveries
 where status = 'pending' and lease_until is null and next_attempt_at <= :now
-  and endpoint_id not in (select value from json_each(:busy_endpoints))
+  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
 order by next_attempt_at, id
 limit :limit;
 
@@ -23,7 +23,7 @@ update deliveries set lease_until = :lease_until where id = :id;
 -- name: next_attempt_at$
 select min(next_attempt_at) from deliveries
 where status = 'pending' and lease_until is null
-  and endpoint_id not in (select value from json_each(:busy_endpoints));
+  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes));
 
 -- name: next_lease_end$
 select min(lease_until) from deliveries where lease_until is not null;

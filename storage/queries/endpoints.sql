@@ -3,10 +3,10 @@
 -- name: insert_endpoint*!
 insert into endpoints (
     id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, created_at, updated_at
+    secrets, lane, created_at, updated_at
 ) values (
     :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :created_at, :updated_at
+    :disabled_reason, :secrets, :lane, :created_at, :updated_at
 );
 
 -- name: get_endpoint^
@@ -33,8 +33,8 @@ select * from endpoints where id in (select value from json_each(:ids)) and dele
 -- name: save_endpoint!
 update endpoints set
     config = :config, credentials = :credentials, types = :types, filter = :filter, description = :description,
-    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets, failures = :failures,
-    failing_since = :failing_since, updated_at = :updated_at
+    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets, lane = :lane,
+    failures = :failures, failing_since = :failing_since, updated_at = :updated_at
 where id = :id and deleted_at is null;
 
 -- name: save_endpoint_health*!

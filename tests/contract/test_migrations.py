@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import ConfigurationError
+from service.domain.ids import EndpointId
+from storage import endpoints
 from storage.sqlite import _connect, _migrate, _migrations, open_sqlite
 
 NEWEST = _migrations()[-1][0]
@@ -74,6 +76,41 @@ async def test_every_earlier_version_becomes_what_a_new_database_is(path: Path, 
     await opened(path)
     assert schema(path) == schema(fresh)
     assert versions(path) == versions(fresh)
+
+
+async def test_endpoints_from_before_there_were_lanes_get_theirs(path: Path) -> None:
+    """As one that is made now would."""
+    async with _connect(path) as connection:
+        await _migrate(connection, path, up_to=1)
+    run(
+        path,
+        """
+        insert into accounts values ('acc_1', 'a', 0);
+        insert into tasks (id, account_id, type, provider, status, input, external_task_id, metadata, created_at,
+            updated_at, deadline_at) values ('task_1', 'acc_1', 't', 'p', 'queued', '{}', 'x', '{}', 0, 0, 0);
+        """,
+    )
+    urls = {
+        "end_1": (None, "https://example.com/hook"),
+        "end_2": ("task_1", "https://Example.com:8443/hook?to=https://other.example/"),
+        "end_3": ("task_1", "http://10.0.0.1"),
+        "end_4": ("task_1", "http://[::1]:80/"),
+    }
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "insert into endpoints (id, account_id, task_id, kind, config, types, enabled, secrets, created_at, updated_at)"
+        " values (?, 'acc_1', ?, 'webhook', json_object('url', ?), '[]', 1, '[]', 0, 0)",
+        [(id, task, url) for id, (task, url) in urls.items()],
+    )
+    connection.commit()
+    connection.close()
+    async with open_sqlite(path) as database, database.reading() as reader:
+        stored = await endpoints.by_id(reader, [EndpointId(id) for id in urls])
+    connection = sqlite3.connect(path)
+    lanes = dict(connection.execute("select id, lane from endpoints"))
+    connection.close()
+    assert lanes == {id: endpoint.lane for id, endpoint in stored.items()}
+    assert lanes["end_2"] == "acc_1/example.com:8443"
 
 
 async def test_opening_again_changes_nothing(path: Path) -> None:

@@ -15,7 +15,16 @@ from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, Deliver
 from service.domain.endpoints import Endpoint, SealedSecret
 from service.domain.errors import StorageUnavailable
 from service.domain.events import Event, EventType, endpoint_event
-from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, KeyId, TaskId, new_callback_id
+from service.domain.ids import (
+    AccountId,
+    DeliveryId,
+    EndpointId,
+    EventId,
+    KeyId,
+    LaneKey,
+    TaskId,
+    new_callback_id,
+)
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
 from storage import deliveries, endpoints, events, keys, tasks
@@ -576,10 +585,9 @@ async def deliver(database: SqliteDatabase, *born: Delivery, lease_until: dateti
 
 async def claim(database: SqliteDatabase, now: datetime = NOW, *, busy: Sequence[str] = ()) -> list[str]:
     async with database.transaction() as tx:
-        claimed = await deliveries.claim_due(
-            tx, now=now, lease_until=now + HOUR, busy=[EndpointId(id) for id in busy], limit=9
-        )
-    return ids(claimed)
+        due = await deliveries.due(tx, now=now, busy=[LaneKey(id) for id in busy], limit=9)
+        await deliveries.lease(tx, [one.id for one in due], until=now + HOUR)
+    return ids(due)
 
 
 async def fetch(database: SqliteDatabase, id: str) -> Delivery:
@@ -636,6 +644,33 @@ async def test_what_is_due_is_claimed_once_the_longest_due_first(ready: SqliteDa
     assert await claim(ready, NOW + SECOND) == []
 
 
+async def test_a_full_lane_holds_back_all_endpoints_that_share_it_wherever_they_lead_now(
+    ready: SqliteDatabase,
+) -> None:
+    async with ready.transaction() as tx:
+        await tasks.insert(tx, [task("task_1"), task("task_2")])
+    bound = [
+        endpoint(
+            f"end_{number}", task_id=TaskId(f"task_{number - 7}"), config={"url": "https://Dead.example/"}
+        )
+        for number in (8, 9)
+    ]
+    await put(ready, *bound)
+    await deliver(
+        ready,
+        delivery("dlv_1", "evt_1", endpoint_id=EndpointId("end_8")),
+        delivery("dlv_2", "evt_2", endpoint_id=EndpointId("end_9")),
+        delivery("dlv_3", "evt_3"),
+    )
+    moved = replace(bound[1], config={"url": "https://healthy.example/"})
+    async with ready.transaction() as tx:
+        await endpoints.save(tx, moved)
+    assert await claim(ready, busy=["acc_1/dead.example"]) == ["dlv_2", "dlv_3"]
+    async with ready.reading() as reader:
+        assert await deliveries.next_moment(reader, busy=[LaneKey("acc_1/dead.example")]) == NOW + HOUR
+    assert await claim(ready) == ["dlv_1"]
+
+
 async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they_came(
     ready: SqliteDatabase,
 ) -> None:
@@ -647,7 +682,7 @@ async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they
 async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: SqliteDatabase) -> None:
     async def next_moment(*busy: str) -> datetime | None:
         async with ready.reading() as reader:
-            return await deliveries.next_moment(reader, busy=[EndpointId(id) for id in busy])
+            return await deliveries.next_moment(reader, busy=[LaneKey(id) for id in busy])
 
     assert await next_moment() is None
     await deliver(ready, delivery("dlv_1", "evt_1"), lease_until=NOW + HOUR)

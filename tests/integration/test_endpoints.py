@@ -494,6 +494,7 @@ async def test_credentials_can_be_changed_and_taken_away(klingel: Klingel) -> No
         "headers": {"x-token": MASK},
     }
     await send_test(klingel, endpoint["id"])
+    await klingel.receiver.until(1)
     await patch(klingel, endpoint["id"], config={"headers": {}})
     await send_test(klingel, endpoint["id"])
     first, second = await klingel.receiver.until(2)

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from service.domain.deliveries import (
     LONGEST_RETRY_AFTER,
+    OBEYED_RETRIES,
     SCHEDULE,
     AttemptOutcome,
     Reply,
     Result,
     parse_retry_after,
     result,
+    storable,
 )
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -124,12 +126,23 @@ def test_the_jitter_is_random_and_within_its_bounds() -> None:
         (timedelta(days=365), HOUR),
     ],
 )
-@pytest.mark.parametrize("attempt", [1, len(SCHEDULE)])
+@pytest.mark.parametrize("attempt", [1, OBEYED_RETRIES])
 def test_retry_after_is_obeyed_up_to_an_hour_instead_of_the_schedule(
     status: int, asked: timedelta, obeyed: timedelta, attempt: int
 ) -> None:
     given = result(reply(status, asked), attempt=attempt, now=NOW, jitter=0)
     assert given == Result(AttemptOutcome.RETRY, NOW + obeyed)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("attempt", range(OBEYED_RETRIES + 1, LAST))
+@pytest.mark.parametrize("asked", [timedelta(seconds=1), HOUR, timedelta(days=2)])
+def test_from_the_third_retry_on_retry_after_only_lengthens_the_schedule(
+    status: int, attempt: int, asked: timedelta
+) -> None:
+    """An endpoint that asked for a second each time had used up its nine attempts in eight."""
+    given = result(reply(status, asked), attempt=attempt, now=NOW, jitter=0)
+    assert given == Result(AttemptOutcome.RETRY, NOW + max(min(asked, HOUR), SCHEDULE[attempt - 1]))
 
 
 @pytest.mark.parametrize("attempt", [1, len(SCHEDULE)])
@@ -228,3 +241,20 @@ pieces = st.sampled_from(PIECES.split(" "))
 def test_no_retry_after_breaks_an_attempt_or_lies_in_the_past(value: str) -> None:
     span = parse_retry_after(value, NOW)
     assert span is None or span >= timedelta(0)
+
+
+# What is kept
+
+
+@given(st.text(st.characters(), max_size=30), st.integers(1, 20))
+def test_what_is_kept_of_an_answer_can_be_stored_and_told(text: str, longest: int) -> None:
+    kept = storable(text, longest)
+    assert len(kept) <= longest
+    assert "\0" not in kept
+    assert kept.encode().decode() == kept
+
+
+def test_a_header_that_is_not_utf_8_is_kept_with_marks_for_what_cannot_be_read() -> None:
+    """As aiohttp reads it: RFC 9110 lets bytes above 0x7f into a header's value."""
+    assert storable(b"gzip\xff".decode(errors="surrogateescape"), 100) == "gzip�"
+    assert storable("wörter ☃", 100) == "wörter ☃"

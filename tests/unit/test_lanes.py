@@ -12,14 +12,42 @@ from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
-from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, RETRIES_AT_A_TIME, Lanes
+from service.lanes import (
+    ATTEMPTS_OF_A_HOST,
+    ATTEMPTS_OF_AN_ACCOUNT,
+    BREAKS_AFTER,
+    CONCURRENCY,
+    DEPTH,
+    Lanes,
+)
 
+RETRIES_AT_A_TIME = 4
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ids = count(1)
 
 
+def endpoint(
+    id: str = "a", *, of_task: str | None = None, host: str = "", account: str = "acc_1", failures: int = 0
+) -> Endpoint:
+    return Endpoint(
+        id=EndpointId(id),
+        account_id=AccountId(account),
+        task_id=None if of_task is None else TaskId(of_task),
+        kind="webhook",
+        config={"url": f"https://{host or id}/hook"},
+        failures=failures,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
 def duty(
-    *, to: str = "a", task: str | None = None, attempt: int = 1, id: str | None = None, failures: int = 0
+    *,
+    to: str | Endpoint = "a",
+    task: str | None = None,
+    attempt: int = 1,
+    id: str | None = None,
+    failures: int = 0,
 ) -> Duty:
     number = next(ids)
     return Duty(
@@ -33,19 +61,15 @@ def duty(
             at=NOW,
             body=b"{}",
         ),
-        endpoint=Endpoint(
-            id=EndpointId(to),
-            account_id=AccountId("acc_1"),
-            task_id=None,
-            kind="webhook",
-            config={},
-            failures=failures,
-            created_at=NOW,
-            updated_at=NOW,
-        ),
+        endpoint=to if isinstance(to, Endpoint) else endpoint(to, failures=failures),
         attempt=attempt,
         created_at=NOW,
     )
+
+
+def promised(lanes: Lanes, one: Duty | None = None) -> bool:
+    one = one or duty()
+    return lanes.promise(one.id, one.endpoint)
 
 
 def started(lanes: Lanes) -> list[Duty]:
@@ -134,7 +158,7 @@ def test_four_retries_run_at_a_time_and_leave_room_for_first_attempts() -> None:
     lanes = Lanes()
     lanes.offer([duty(attempt=2) for _ in range(20)])
     retries = started(lanes)
-    assert len(retries) == RETRIES_AT_A_TIME == 4
+    assert len(retries) == RETRIES_AT_A_TIME
     firsts = [duty() for _ in range(10)]
     lanes.offer(firsts)
     assert started(lanes) == firsts[:4]
@@ -250,7 +274,7 @@ def test_what_waits_for_an_endpoint_that_wants_no_more_is_forgotten_and_the_rest
     lanes.offer([*running, duty(task="t"), duty(task="u"), duty(attempt=2), duty(to="b")])
     [*begun, other] = sorted(started(lanes), key=lambda one: one.endpoint.id)
     assert (begun, other.endpoint.id) == (running, "b")
-    lanes.drop(EndpointId("a"))
+    lanes.drop(endpoint("a"))
     assert lanes.waiting() == []
     for one in begun:
         lanes.end(one, delivered=False)
@@ -260,7 +284,7 @@ def test_what_waits_for_an_endpoint_that_wants_no_more_is_forgotten_and_the_rest
 def test_what_was_forgotten_may_come_again() -> None:
     lanes, one = Lanes(), duty()
     lanes.offer([one])
-    lanes.drop(EndpointId("a"))
+    lanes.drop(endpoint("a"))
     assert started(lanes) == []
     lanes.offer([one])
     assert started(lanes) == [one]
@@ -269,13 +293,233 @@ def test_what_was_forgotten_may_come_again() -> None:
 def test_an_endpoint_that_is_wanted_again_has_one_turn_like_the_others() -> None:
     lanes = Lanes()
     lanes.offer([duty(to="a")])
-    lanes.drop(EndpointId("a"))
+    lanes.drop(endpoint("a"))
     lanes.offer([*(duty(to="a") for _ in range(3)), *(duty(to="b") for _ in range(3))])
     assert [one.endpoint.id for one in started(lanes)] == ["a", "b", "a", "b", "a", "b"]
 
 
 def test_an_endpoint_for_which_nothing_is_held_can_want_no_more() -> None:
-    Lanes().drop(EndpointId("a"))
+    Lanes().drop(endpoint("a"))
+
+
+# Places that are promised
+
+
+def test_what_is_promised_and_not_committed_yet_counts() -> None:
+    """A transaction may make more than a lane holds: thousands, after a bulk replay."""
+    lanes = Lanes()
+    made = [duty() for _ in range(DEPTH + 50)]
+    kept = [one for one in made if promised(lanes, one)]
+    assert kept == made[:DEPTH]
+    lanes.offer(kept)
+    assert len(lanes.waiting()) == DEPTH
+
+
+def test_what_is_undone_gives_its_places_back() -> None:
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    made = [duty() for _ in range(DEPTH + 1)]
+    kept = [one for one in made if promised(lanes, one)]
+    lanes.release({one.id: one.endpoint for one in kept})
+    assert calls  # nothing in the lane will end and ask for what was turned away
+    lanes.end_claim(lanes.begin_claim())
+    assert not lanes._lanes
+    assert all(promised(lanes, one) for one in kept)
+
+
+def test_a_place_that_was_taken_is_not_given_back_as_well() -> None:
+    lanes, one = Lanes(), duty()
+    assert promised(lanes, one)
+    lanes.offer([one])
+    lanes.release({one.id: one.endpoint})
+    assert started(lanes) == [one]
+
+
+def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_again() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(DEPTH - 2)])
+    full = lanes.begin_claim()
+    claimed = [duty() for _ in range(5)]
+    kept = [one for one in claimed if lanes.promise_claimed(one.id, one.endpoint)]
+    assert kept == claimed[:2]
+    lanes.offer(kept)
+    lanes.end_claim(full)
+    assert not promised(lanes)
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+    assert calls
+
+
+# Many endpoints at one host, or of one account
+
+
+def of_tasks(number: int, host: str, account: str = "acc_1") -> list[Duty]:
+    """One for each of so many tasks, to an endpoint that is bound to it."""
+    return [
+        duty(
+            to=endpoint(f"{account}-{host}-{index}", of_task=f"{host}-{index}", host=host, account=account),
+            task=f"{host}-{index}",
+        )
+        for index in range(number)
+    ]
+
+
+def test_endpoints_of_tasks_at_a_dead_host_rest_together() -> None:
+    """Each is met only a few times, and would never be found out."""
+    lanes = Lanes(clock=Moved())
+    lanes.offer(of_tasks(100, "dead.example"))
+    begun = started(lanes)
+    for one in begun[:BREAKS_AFTER]:
+        lanes.end(one, delivered=False)
+    assert started(lanes) == []
+    other = of_tasks(1, "healthy.example")
+    lanes.offer(other)
+    assert started(lanes) == other
+
+
+def test_endpoints_of_one_task_at_one_host_do_not_wait_for_each_other() -> None:
+    lanes = Lanes()
+    ends = [endpoint(id, of_task="t", host="h.example") for id in "ab"]
+    first, second = duty(to=ends[0], task="t"), duty(to=ends[0], task="t")
+    other = duty(to=ends[1], task="t")
+    lanes.offer([first, second, other])
+    assert started(lanes) == [first, other]
+    lanes.end(first, delivered=True)
+    assert started(lanes) == [second]
+
+
+def test_a_host_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
+    lanes = Lanes()
+    many = [
+        duty(to=endpoint(f"{account}-{index}", host="h.example", account=account))
+        for account in ("acc_1", "acc_2")
+        for index in range(ATTEMPTS_OF_A_HOST)
+    ]
+    lanes.offer(many)
+    begun = started(lanes)
+    assert begun == many[:ATTEMPTS_OF_A_HOST]
+    other = duty(to="elsewhere")
+    lanes.offer([other])
+    assert started(lanes) == [other]
+    lanes.end(begun[0], delivered=True)
+    lanes.end(begun[1], delivered=False)
+    assert started(lanes) == many[ATTEMPTS_OF_A_HOST : ATTEMPTS_OF_A_HOST + 2]
+
+
+def test_an_account_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
+    lanes = Lanes()
+    many = [duty(to=f"end-{index}") for index in range(ATTEMPTS_OF_AN_ACCOUNT + 5)]
+    lanes.offer(many)
+    begun = started(lanes)
+    assert begun == many[:ATTEMPTS_OF_AN_ACCOUNT]
+    other = duty(to=endpoint("b", account="acc_2"))
+    lanes.offer([other])
+    assert started(lanes) == [other]
+    lanes.end(begun[0], delivered=False)
+    assert started(lanes) == [many[ATTEMPTS_OF_AN_ACCOUNT]]
+
+
+def test_whoever_is_let_in_and_cannot_go_passes_its_place_on() -> None:
+    """The first in line for a host is by then held back by its account, or dropped, or at rest."""
+    lanes = Lanes()
+    fillers = [
+        duty(to=endpoint(f"f-{index}", host="h", account="acc_2")) for index in range(ATTEMPTS_OF_A_HOST)
+    ]
+    held_back, dropped, last = (
+        duty(to=endpoint("x", host="h")),
+        duty(to=endpoint("y", host="h", account="acc_2")),
+        duty(to=endpoint("z", host="h", account="acc_3")),
+    )
+    lanes.offer([*fillers, held_back, dropped, last])
+    begun = started(lanes)
+    assert begun == fillers
+    more = [duty(to=f"more-{index}") for index in range(ATTEMPTS_OF_AN_ACCOUNT)]
+    lanes.offer(more)
+    assert started(lanes) == more  # its account has its share
+    lanes.drop(dropped.endpoint)
+    lanes.end(begun[0], delivered=True)
+    assert started(lanes) == [last]
+    lanes.end(begun[1], delivered=True)
+    lanes.end(more[0], delivered=True)
+    assert started(lanes) == [held_back]
+
+
+def test_nothing_is_remembered_of_hosts_and_accounts_that_have_all_they_were_to_get() -> None:
+    lanes = Lanes()
+    lanes.offer(
+        [*of_tasks(200, "a.example"), *of_tasks(200, "b.example", "acc_2"), *(duty() for _ in range(20))]
+    )
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+            lanes.settle(one)
+    assert not lanes._lanes
+    assert not lanes._limits
+    assert not lanes._turns
+    assert not lanes._in_hand
+
+
+# An endpoint that was changed
+
+
+def test_what_waits_for_an_endpoint_that_was_changed_goes_back_and_comes_again_in_its_order() -> None:
+    lanes = Lanes()
+    first, second, other = duty(task="t"), duty(task="t"), duty(to="b")
+    lanes.offer([first, second, other])
+    assert started(lanes) == [first, other]
+    lanes.divert(first.endpoint)
+    third = duty(task="t")
+    assert not promised(lanes, third)  # it must not overtake
+    lanes.recall(first.endpoint)
+    assert lanes.recalled() == [second.id]
+    assert lanes.waiting() == []
+    full = lanes.begin_claim()
+    assert lanes.promise_claimed(second.id, second.endpoint)
+    assert lanes.promise_claimed(third.id, third.endpoint)
+    lanes.forget_recalled([second.id])
+    lanes.offer([second, third])
+    lanes.end_claim(full)
+    assert lanes.recalled() == []
+    for before, after in ((first, second), (second, third)):
+        assert started(lanes) == []
+        lanes.end(before, delivered=True)
+        assert started(lanes) == [after]
+    assert promised(lanes)
+
+
+def test_an_endpoint_for_which_nothing_is_held_can_be_changed() -> None:
+    lanes = Lanes()
+    lanes.divert(endpoint("a"))
+    lanes.recall(endpoint("a"))
+    lanes.end_claim(lanes.begin_claim())
+    assert not lanes._lanes
+    assert promised(lanes)
+
+
+def test_a_change_while_a_claim_is_on_its_way_lets_nothing_overtake() -> None:
+    """The claim ends in the same commit, just before what waits goes back."""
+    lanes, one = Lanes(), duty(task="t")
+    lanes.offer([one])
+    lanes.divert(one.endpoint)
+    full = lanes.begin_claim()
+    lanes.end_claim(full)
+    lanes.recall(one.endpoint)
+    assert not promised(lanes, duty(task="t"))
+    lanes.end_claim(full)  # another, that had begun before
+    assert not promised(lanes, duty(task="t"))
+
+
+def test_a_change_of_one_endpoint_leaves_those_that_share_its_lane_alone() -> None:
+    lanes = Lanes(clock=Moved())
+    mine, others = of_tasks(2, "h.example")
+    lanes.offer([mine, others])
+    lanes.recall(mine.endpoint)
+    assert lanes.recalled() == [mine.id]
+    assert started(lanes) == [others]
 
 
 # More than memory should hold
@@ -285,27 +529,29 @@ def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more(
     lanes = Lanes()
     calls: list[int] = []
     lanes.on_room = lambda: calls.append(len(lanes.waiting()))
-    assert lanes.has_room(EndpointId("a"))
-    lanes.offer([duty() for _ in range(DEPTH)])
+    for _ in range(DEPTH):
+        one = duty()
+        assert promised(lanes, one)
+        lanes.offer([one])
     assert lanes.full() == ["a"]
-    assert not lanes.has_room(EndpointId("a"))
-    assert lanes.has_room(EndpointId("b"))
+    assert not promised(lanes)
+    assert promised(lanes, duty(to="b"))
     while begun := started(lanes):
         for one in begun:
             # As long as some wait in the database the rest goes there too, behind them.
-            assert not lanes.has_room(EndpointId("a"))
+            assert not promised(lanes)
             lanes.end(one, delivered=True)
     assert len(calls) == 2  # with half of it free, and with all of it
     full = lanes.begin_claim()
     assert full == []
     lanes.end_claim(full)
-    assert lanes.has_room(EndpointId("a"))
+    assert promised(lanes)
 
 
 def test_what_goes_to_the_database_while_it_is_asked_is_asked_for_again() -> None:
     lanes = Lanes()
     lanes.offer([duty() for _ in range(DEPTH)])
-    assert not lanes.has_room(EndpointId("a"))
+    assert not promised(lanes)
     for _ in range(DEPTH):
         one = lanes.next()
         assert one is not None
@@ -313,10 +559,10 @@ def test_what_goes_to_the_database_while_it_is_asked_is_asked_for_again() -> Non
     calls: list[None] = []
     lanes.on_room = lambda: calls.append(None)
     full = lanes.begin_claim()
-    assert not lanes.has_room(EndpointId("a"))  # after the claim has looked, before it is committed
+    assert not promised(lanes)  # after the claim has looked, before it is committed
     lanes.end_claim(full)
     assert len(calls) == 1
-    assert not lanes.has_room(EndpointId("a"))
+    assert not promised(lanes)
 
 
 def test_a_lane_that_the_database_filled_to_the_brim_asks_for_the_rest() -> None:
@@ -344,7 +590,7 @@ def test_a_lane_that_never_overflowed_calls_nobody() -> None:
 
 
 def test_a_process_that_does_not_deliver_holds_nothing() -> None:
-    assert not Lanes(open=False).has_room(EndpointId("a"))
+    assert not promised(Lanes(open=False))
 
 
 def test_what_waits_is_all_that_has_not_begun() -> None:
@@ -360,13 +606,22 @@ def test_what_waits_is_all_that_has_not_begun() -> None:
 # Whatever happens in whatever order
 
 
+HOST_LIMIT, ACCOUNT_LIMIT = 10, 11
+AT = {
+    "a": endpoint("a", host="h"),
+    "b": endpoint("b", host="h", account="acc_2"),
+    "c": endpoint("c", host="i"),
+    "d": endpoint("d", host="i", account="acc_2"),
+}
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Lanes beside a plain list of what is waiting and a plain list of what runs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Moved()
-        self.lanes = Lanes(clock=self.clock)
+        self.lanes = Lanes(clock=self.clock, of_a_host=HOST_LIMIT, of_an_account=ACCOUNT_LIMIT)
         self.rests: dict[EndpointId, datetime] = {}  # until when
         self.rested: Counter[EndpointId] = Counter()  # in a row
         self.waiting: list[Duty] = []
@@ -378,6 +633,13 @@ class AnyOrder(RuleBasedStateMachine):
         if one.endpoint.id in self.rests:
             return False
         here = [other for other in self.running if other.endpoint.id == one.endpoint.id]
+        if sum(other.endpoint.host == one.endpoint.host for other in self.running) >= HOST_LIMIT:
+            return False
+        if (
+            sum(other.endpoint.account_id == one.endpoint.account_id for other in self.running)
+            >= ACCOUNT_LIMIT
+        ):
+            return False
         if len(here) >= (1 if self.failures[one.endpoint.id] >= BREAKS_AFTER else CONCURRENCY):
             return False
         if one.attempt > 1:
@@ -395,13 +657,14 @@ class AnyOrder(RuleBasedStateMachine):
         )
 
     @rule(
-        to=st.sampled_from("abc"),
+        to=st.sampled_from("abcd"),
         task=st.sampled_from([None, "t", "u"]),
         attempt=st.sampled_from([1, 1, 2, 9]),
         number=st.integers(1, 12),
     )
     def offer(self, to: str, task: str | None, attempt: int, number: int) -> None:
-        offered = [duty(to=to, task=task, attempt=attempt) for _ in range(number)]
+        where = AT[to]
+        offered = [duty(to=where, task=task, attempt=attempt) for _ in range(number)]
         self.lanes.offer(offered)
         self.waiting += offered
 
@@ -466,17 +729,17 @@ class AnyOrder(RuleBasedStateMachine):
                 self.forget_if_idle(endpoint_id)
         assert next_one == min(self.rests.values(), default=None)
 
-    @rule(to=st.sampled_from("abc"))
+    @rule(to=st.sampled_from("abcd"))
     def rouse(self, to: str) -> None:
         known = EndpointId(to) in self.rests
-        self.lanes.rouse(EndpointId(to))
+        self.lanes.rouse(endpoint(to))
         if known:
             del self.rests[EndpointId(to)]
             self.forget_if_idle(EndpointId(to))
 
-    @rule(to=st.sampled_from("abc"))
+    @rule(to=st.sampled_from("abcd"))
     def drop(self, to: str) -> None:
-        self.lanes.drop(EndpointId(to))
+        self.lanes.drop(endpoint(to))
         self.waiting = [one for one in self.waiting if one.endpoint.id != to]
         self.begin_anew(EndpointId(to))
 
@@ -504,6 +767,7 @@ class AnyOrder(RuleBasedStateMachine):
             for one in [*self.running]:
                 self.end_one(one, delivered=True)
         assert not self.lanes._lanes
+        assert not self.lanes._limits
         assert not self.lanes._in_hand
 
 
