@@ -15,12 +15,12 @@ from service.batching import Batcher
 from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
 from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.errors import ExternalTaskIdTaken, IdempotencyKeyReused, KlingelError
-from service.domain.ids import AccountId, TaskId, new_task_id
+from service.domain.ids import AccountId, EndpointId, TaskId, new_task_id
 from service.domain.inputs import ValidatedInput, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
 from service.domain.secrets import CallbackTokens
 from service.domain.task_types import TaskType
-from service.domain.tasks import OutputKind, Report, Task, TaskError
+from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
 from service.domain.times import Clock
 from service.domain.transitions import Change, signalled
 from service.lines import Lines
@@ -89,6 +89,7 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     deadline: timedelta | None = None  # else the type's
     endpoints: Sequence[EndpointDraft] = ()  # to be bound to it
+    lineage: Lineage | None = None  # of a follow-up
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ class _Submit:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The task that a submit led to: its own, or the one that its idempotency key had led to before."""
+    """The task that a submit led to: its own, or the one that its idempotency key, or its follow-up, had led to
+    before.
+    """
 
     task_id: TaskId
     earlier: IdempotencyKey | None = None
@@ -158,12 +161,15 @@ class Submitter:
     async def submit(self, account_id: AccountId, draft: Draft, *, once: Once | None = None) -> Stored:
         """The task is on disk when this returns; its create goes out by itself.
 
+        A follow-up makes at most one task of its parent, however often it is asked to, as long as either is kept.
+
         Raises:
             ExternalTaskIdTaken: another task of the account has it.
             IdempotencyKeyReused: with another body, within 24 hours.
         """
         now = self._clock()
         task_id = new_task_id()
+        lineage = draft.lineage
         task = Task(
             id=task_id,
             account_id=account_id,
@@ -176,6 +182,9 @@ class Submitter:
             extras=draft.extras,
             path=draft.path,
             metadata=draft.metadata,
+            parent_id=None if lineage is None else lineage.parent_id,
+            rule_id=None if lineage is None else lineage.rule_id,
+            depth=0 if lineage is None else lineage.depth,
             created_at=now,
             updated_at=now,
             deadline_at=now + (draft.deadline or self._deadlines[draft.type.makes]),
@@ -215,6 +224,7 @@ class Submitter:
         taken = await tasks.external_ids_taken(
             tx, [(s.task.account_id, s.task.external_task_id) for s in submits]
         )
+        followed = await tasks.followed(tx, [line for s in submits if (line := _line(s.task)) is not None])
         first_account = await stored_keys.first_account(tx)
         new: list[_Submit] = []
         results: list[Stored | KlingelError] = []
@@ -234,6 +244,10 @@ class Submitter:
                             )
                         )
                     continue
+            line = _line(task)
+            if line is not None and line in followed:
+                results.append(Stored(followed[line]))
+                continue
             external = (task.account_id, task.external_task_id)
             if external in taken:
                 results.append(
@@ -245,6 +259,8 @@ class Submitter:
                 )
                 continue
             taken[external] = task.id
+            if line is not None:
+                followed[line] = task.id
             if submit.once is not None:
                 keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
             # All accounts share the one that Klingel has at the provider. The operator's ids go there as they are;
@@ -468,6 +484,11 @@ class Submitter:
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
         delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
         return replace(task, next_send_at=now + delay)
+
+
+def _line(task: Task) -> tuple[TaskId, EndpointId] | None:
+    """The task and the rule that it follows from."""
+    return None if task.parent_id is None or task.rule_id is None else (task.parent_id, task.rule_id)
 
 
 def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.creates import Refusal
-from service.domain.ids import AccountId, CallbackId, TaskId
+from service.domain.ids import AccountId, CallbackId, EndpointId, TaskId
 from service.domain.lifecycle import Status, Verdict
-from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
 from service.domain.times import rfc3339
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
@@ -33,6 +33,8 @@ def _task(row: Row) -> Task:
         path=row["path"],
         metadata=from_json_text(row["metadata"]),
         parent_id=row["parent_id"],
+        rule_id=row["rule_id"],
+        depth=row["depth"],
         outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
         error=error,
         sequence=row["sequence"],
@@ -61,6 +63,8 @@ def _output(item: Mapping[str, Any]) -> Output:
         watermark_url=item.get("watermark_url"),
         expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
         stored_url=item.get("stored_url"),
+        poster_url=item.get("poster_url"),
+        thumbnail_url=item.get("thumbnail_url"),
     )
 
 
@@ -82,6 +86,8 @@ async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
                 "path": task.path,
                 "metadata": json_text(task.metadata),
                 "parent_id": task.parent_id,
+                "rule_id": task.rule_id,
+                "depth": task.depth,
                 "created_at": milliseconds(task.created_at),
                 "updated_at": milliseconds(task.updated_at),
                 "deadline_at": milliseconds(task.deadline_at),
@@ -121,6 +127,28 @@ async def external_ids_taken(
     listed = [{"account": account_id, "external": external_id} for account_id, external_id in pairs]
     rows = await reader.all("find_external_task_ids", pairs=json_text(listed))
     return {(row["account_id"], row["external_task_id"]): row["id"] for row in rows}
+
+
+async def children(reader: Reader, task: Task, *, limit: int) -> list[Child]:
+    """What follow-ups made of it, oldest first."""
+    rows = await reader.all("list_children", parent_id=task.id, account_id=task.account_id, limit=limit)
+    return [Child(id=row["id"], type=row["type"], status=Status(row["status"])) for row in rows]
+
+
+async def rules_of_line(reader: Reader, task_id: TaskId) -> set[EndpointId]:
+    """The follow-ups that made a task and all that it descends from, as far as these are kept."""
+    return {row["rule_id"] for row in await reader.all("rules_of_line", id=task_id)}
+
+
+async def followed(
+    reader: Reader, pairs: Iterable[tuple[TaskId, EndpointId]]
+) -> dict[tuple[TaskId, EndpointId], TaskId]:
+    """What rules have already made of tasks."""
+    listed = [{"parent": parent_id, "rule": rule_id} for parent_id, rule_id in pairs]
+    if not listed:
+        return {}
+    rows = await reader.all("find_followed", pairs=json_text(listed))
+    return {(row["parent_id"], row["rule_id"]): row["id"] for row in rows}
 
 
 async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:

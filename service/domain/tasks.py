@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.domain.creates import Refusal
-from service.domain.ids import AccountId, TaskId
+from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.lifecycle import Signal, Status
 from service.domain.times import optional_rfc3339, rfc3339
 
@@ -29,7 +29,9 @@ class Output:
     duration_s: float | None = None
     watermark_url: str | None = None
     expires_at: datetime | None = None  # when the provider's URL dies
-    stored_url: str | None = None  # our own copy
+    stored_url: str | None = None  # our own copy: a reference, which `service.domain.links` makes a URL of
+    poster_url: str | None = None  # a small picture of a film
+    thumbnail_url: str | None = None  # and of a picture
 
     def view(self) -> dict[str, Any]:
         optional = {
@@ -38,6 +40,8 @@ class Output:
             "watermark_url": self.watermark_url,
             "expires_at": optional_rfc3339(self.expires_at),
             "stored_url": self.stored_url,
+            "poster_url": self.poster_url,
+            "thumbnail_url": self.thumbnail_url,
         }
         required = {"kind": self.kind, "index": self.index, "url": self.url}
         return required | {name: value for name, value in optional.items() if value is not None}
@@ -69,6 +73,15 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a task comes from that a follow-up makes."""
+
+    parent_id: TaskId  # the task whose event it follows
+    rule_id: EndpointId
+    depth: int  # follow-ups between it and a task that somebody submitted, itself counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """As stored. `input` holds Base64 images as references to files, never as text."""
 
@@ -85,7 +98,9 @@ class Task:
     extras: Mapping[str, Any] = field(default_factory=dict)  # fields that only the provider knows, as they came
     path: str | None = None  # which of the provider's paths the caller has asked at, where it has several
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    parent_id: TaskId | None = None
+    parent_id: TaskId | None = None  # the task whose event a follow-up made it of
+    rule_id: EndpointId | None = None  # that follow-up
+    depth: int = 0  # follow-ups between it and a task that somebody submitted
     outputs: Sequence[Output] = ()
     error: TaskError | None = None
     sequence: int = 0  # of its last event
@@ -133,6 +148,18 @@ class Task:
             "deadline_at": rfc3339(self.deadline_at),
             "overdue_at": optional_rfc3339(self.overdue_at),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A task that a follow-up made, as its parent shows it."""
+
+    id: TaskId
+    type: str
+    status: Status
+
+    def view(self) -> dict[str, Any]:
+        return {"id": self.id, "type": self.type, "status": self.status}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,10 @@
 -- name: insert_task*!
 insert into tasks (
     id, account_id, type, provider, status, input, places, external_task_id, provider_external_id, extras,
-    path, metadata, parent_id, created_at, updated_at, deadline_at, next_send_at
+    path, metadata, parent_id, rule_id, depth, created_at, updated_at, deadline_at, next_send_at
 ) values (
     :id, :account_id, :type, :provider, :status, :input, :places, :external_task_id, :provider_external_id, :extras,
-    :path, :metadata, :parent_id, :created_at, :updated_at, :deadline_at, :next_send_at
+    :path, :metadata, :parent_id, :rule_id, :depth, :created_at, :updated_at, :deadline_at, :next_send_at
 );
 
 -- name: insert_task_file*!
@@ -38,6 +38,25 @@ select * from tasks where id in (select value from json_each(:ids));
 select tasks.account_id, tasks.external_task_id, tasks.id
 from json_each(:pairs) as pair
 join tasks on tasks.account_id = pair.value ->> 'account' and tasks.external_task_id = pair.value ->> 'external';
+
+-- name: list_children
+-- In the order in which they were made.
+select id, type, status from tasks where parent_id = :parent_id and account_id = :account_id order by id limit :limit;
+
+-- name: rules_of_line
+-- The follow-ups that made a task and those that it descends from.
+with recursive line (parent_id, rule_id) as (
+    select parent_id, rule_id from tasks where id = :id
+    union all
+    select tasks.parent_id, tasks.rule_id from tasks join line on tasks.id = line.parent_id
+)
+select rule_id from line where rule_id is not null;
+
+-- name: find_followed
+-- What rules have already made of tasks: {"parent": …, "rule": …} each.
+select tasks.parent_id, tasks.rule_id, tasks.id
+from json_each(:pairs) as pair
+join tasks on tasks.parent_id = pair.value ->> 'parent' and tasks.rule_id = pair.value ->> 'rule';
 
 -- name: save_task*!
 -- Compare-and-set: the row must be as it was read.
