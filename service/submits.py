@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from math import isfinite
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -49,6 +49,14 @@ class SubmitBody(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)] | None = None
 
 
+class Reading(Protocol):
+    """Makes a draft of a body's JSON, as `read_submit` does."""
+
+    def __call__(
+        self, raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool
+    ) -> Draft: ...
+
+
 class SubmitReader:
     """Reads most submits at once. Large ones, and those with pictures to be decoded, take turns in threads of their
     own, so that nobody else waits for them.
@@ -59,23 +67,27 @@ class SubmitReader:
         self._vault = vault
         self._turns = CapacityLimiter(READERS)
 
-    async def read(self, body: bytes) -> Draft:
+    async def read(self, body: bytes, *, by: Reading | None = None) -> Draft:
         """
+        Args:
+            by: what makes a draft of the JSON, where that is not `/v1`'s.
+
         Raises:
             InvalidRequest: not JSON.
             TooLarge: too much of it is not pictures.
             Unprocessable: with every fault.
         """
+        reading = by or read_submit
         if len(body) <= SMALL_BODY:
             raw = parse_json(body)
             try:
-                return read_submit(raw, sinks=self._sinks, vault=self._vault, decoding=False)
+                return reading(raw, sinks=self._sinks, vault=self._vault, decoding=False)
             except PicturesInside:
                 pass  # few bytes, but they may be many pixels
-        return await run_sync(self._read_slowly, body, limiter=self._turns)
+        return await run_sync(self._read_slowly, reading, body, limiter=self._turns)
 
-    def _read_slowly(self, body: bytes) -> Draft:
-        return read_submit(parse_large_json(body), sinks=self._sinks, vault=self._vault)
+    def _read_slowly(self, reading: Reading, body: bytes) -> Draft:
+        return reading(parse_large_json(body), sinks=self._sinks, vault=self._vault, decoding=True)
 
 
 def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool = True) -> Draft:
@@ -102,7 +114,7 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
             faults += error.faults
     elif task_type is None and isinstance(name, str):
         faults.append(Fault(f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}.", "#/type"))
-    faults += _metadata_faults(fields.get("metadata"))
+    faults += storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)
     drafts, endpoint_faults = _read_endpoints(fields, sinks, vault)
     faults += endpoint_faults
     if faults or body is None or task_type is None or accepted is None:
@@ -117,22 +129,27 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     )
 
 
-def _metadata_faults(metadata: object) -> list[Fault]:
-    """What would keep it from being told again in every answer and event."""
-    if not isinstance(metadata, dict):
+def storable_faults(name: str, value: object, *, largest: int) -> list[Fault]:
+    """What would keep somebody's object from being stored, and told again in every answer and event.
+
+    Args:
+        name: the field that it is.
+        largest: bytes as JSON.
+    """
+    if not isinstance(value, dict):
         return []
     faults: list[str] = []
-    if len(to_json(metadata)) > LARGEST_METADATA:
-        faults.append(f"metadata has at most {LARGEST_METADATA} bytes as JSON.")
-    level: list[Any] = [metadata]
+    if len(to_json(value)) > largest:
+        faults.append(f"{name} has at most {largest} bytes as JSON.")
+    level: list[Any] = [value]
     for _ in range(DEEPEST_METADATA):
         level = [member for container in level for member in _members(container)]
         if any(isinstance(member, float) and not isfinite(member) for member in level):
-            faults.append("metadata holds a number that is too large for JSON.")
+            faults.append(f"{name} holds a number that is too large for JSON.")
             break
     if any(isinstance(member, (dict, list)) for member in level):
-        faults.append(f"metadata has at most {DEEPEST_METADATA} levels.")
-    return [Fault(detail, "#/metadata") for detail in faults]
+        faults.append(f"{name} has at most {DEEPEST_METADATA} levels.")
+    return [Fault(detail, f"#/{name}") for detail in faults]
 
 
 def _members(value: object) -> Iterable[Any]:

@@ -1,11 +1,7 @@
 """`/v1/tasks`: submit, list, show, refresh."""
 
-import asyncio
-import hashlib
-import re
 from typing import Any, Final
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -13,23 +9,18 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
-from service.bodies import SMALL_BODY, read_body
+from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
+from service.bodies import read_body
 from service.domain import errors
 from service.domain.creates import Refusal
-from service.domain.errors import Fault, NotFound, ProviderUnavailable, TaskNotRefreshable, Unprocessable
+from service.domain.errors import NotFound, ProviderUnavailable, TaskNotRefreshable
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
 from service.refreshing import refresh as refresh_task
-from service.streams import Streams
-from service.submission import Once
 from storage import endpoints, tasks
-from storage.database import Database, Reader
-from storage.tasks import IdempotencyKey, TaskFilter
-
-LARGEST_SUBMIT: Final = 64 * 1024 * 1024
-IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-WAITING: Final = frozenset({Status.QUEUED, Status.UNCONFIRMED})
+from storage.database import Reader
+from storage.tasks import TaskFilter
 
 _PROBLEMS: Final = {
     Refusal.REQUEST: errors.ProviderRefused,
@@ -44,49 +35,23 @@ async def submit(request: Request[State]) -> Response:
     key = await authenticate(request)
     state = request.state
     body = await read_body(request, limit=LARGEST_SUBMIT)
-    once = await _once(request, body)
+    once = await read_once(request, body)
     draft = await state["submits"].read(body)
     stored = await state["submitter"].submit(key.account_id, draft, once=once)
     del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
-    if stored.earlier is not None and stored.earlier.answer_status is not None:
-        return _remembered(request, stored.earlier)
-    patience = 0.0 if _responds_async(request) else state["settings"].submit_wait
-    task = await _decided(state["database"], state["streams"], stored.task_id, patience)
-    async with state["database"].reading() as reader:
-        response = await _answer(request, reader, task)
-    if once is None:
-        return response
-    answer = IdempotencyKey(
-        account_id=key.account_id,
-        key=once.key,
-        body_hash=once.body_hash,
-        task_id=task.id,
-        created_at=task.created_at,
-        answer_status=response.status_code,
-        # Sealed, for it may show a secret.
-        answer_body=state["vault"].seal(bytes(response.body).decode()),
+
+    async def answer(task: Task) -> Response:
+        async with state["database"].reading() as reader:
+            return await _answer(request, reader, task)
+
+    return await answered(
+        request,
+        stored,
+        once,
+        patience=0.0 if _responds_async(request) else state["settings"].submit_wait,
+        answer=answer,
+        repeat=_repeated,
     )
-    remembered = await state["submitter"].remember_answer(answer)
-    if remembered.answer_body != answer.answer_body:
-        # Another caller under this key was answered in the meantime.
-        return _remembered(request, remembered)
-    if stored.earlier is not None:
-        response.headers["idempotent-replayed"] = "true"
-    return response
-
-
-async def _once(request: Request[State], body: bytes) -> Once | None:
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not IDEMPOTENCY_KEY.fullmatch(key):
-        raise Unprocessable(
-            "The Idempotency-Key has faults.",
-            faults=[Fault("1 to 255 visible ASCII characters, no spaces.", "#/headers/Idempotency-Key")],
-        )
-    if len(body) <= SMALL_BODY:
-        return Once(key, hashlib.sha256(body).hexdigest())
-    return Once(key, await run_sync(lambda: hashlib.sha256(body).hexdigest()))
 
 
 def _responds_async(request: Request[State]) -> bool:
@@ -95,24 +60,6 @@ def _responds_async(request: Request[State]) -> bool:
         for value in request.headers.getlist("prefer")
         for part in value.split(",")
     )
-
-
-async def _decided(database: Database, streams: Streams, task_id: TaskId, patience: float) -> Task:
-    """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends."""
-    with streams.listen(task_id=task_id) as listener:
-        task = await _reread(database, task_id)
-        try:
-            async with asyncio.timeout(patience):
-                while task.status in WAITING and await listener.next() is not None:
-                    task = await _reread(database, task_id)
-        except TimeoutError:
-            task = await _reread(database, task_id)
-    return task
-
-
-async def _reread(database: Database, task_id: TaskId) -> Task:
-    async with database.reading() as reader:
-        return (await tasks.get_many(reader, [task_id]))[task_id]
 
 
 async def _answer(request: Request[State], reader: Reader, task: Task) -> Response:
@@ -144,19 +91,16 @@ async def _answer(request: Request[State], reader: Reader, task: Task) -> Respon
     return JSONResponse(view, status_code=202 if at_once or task.status in WAITING else 201, headers=headers)
 
 
-def _remembered(request: Request[State], earlier: IdempotencyKey) -> Response:
-    assert earlier.answer_body is not None
-    assert earlier.answer_status is not None
-    headers = {"location": f"/v1/tasks/{earlier.task_id}", "idempotent-replayed": "true"}
-    media_type = "application/json" if earlier.answer_status < 400 else "application/problem+json"
-    body = request.state["vault"].open(earlier.answer_body)
-    return Response(body, status_code=earlier.answer_status, media_type=media_type, headers=headers)
+def _repeated(task_id: TaskId, status: int, body: str) -> Response:
+    media_type = "application/json" if status < 400 else "application/problem+json"
+    headers = {"location": f"/v1/tasks/{task_id}"}
+    return Response(body, status_code=status, media_type=media_type, headers=headers)
 
 
 async def _whole(reader: Reader, task: Task) -> dict[str, Any]:
     """The task as everyone sees it, and what only a look at one task shows."""
     return task.view() | {
-        "input": dict(task.input),
+        "input": {**task.extras, **task.input},
         "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
     }
 

@@ -11,7 +11,7 @@ from tests.integration.klingel import Klingel, Received, callback, succeed
 
 async def told(klingel: Klingel, form: str) -> tuple[dict[str, object], str, list[Received]]:
     endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "format": form})
-    task = await klingel.submit()
+    task = await klingel.submit(external_task_id="order-1")
     await klingel.call_back(callback(task, "processing"))
     await klingel.call_back(succeed(task))
     return task, endpoint["secret"], await klingel.receiver.until(3)

@@ -10,7 +10,7 @@ from service.api import deliveries, endpoints, events, health, keys, pruning, ta
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
-from service.api.tasks import IDEMPOTENCY_KEY
+from service.api.submitting import IDEMPOTENCY_KEY
 from service.domain import errors
 from service.domain.deliveries import DeliveryStatus
 from service.domain.errors import KlingelError

@@ -1,0 +1,121 @@
+"""What is the same at every door that takes submits: waiting for the provider's word, and saying the same twice."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.state import State
+from service.bodies import SMALL_BODY
+from service.domain.errors import Fault, Unprocessable
+from service.domain.ids import TaskId
+from service.domain.lifecycle import Status
+from service.domain.tasks import Task
+from service.streams import Streams
+from service.submission import Once, Stored
+from storage import tasks
+from storage.database import Database
+from storage.tasks import IdempotencyKey
+
+LARGEST_SUBMIT: Final = 64 * 1024 * 1024
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+WAITING: Final = frozenset({Status.QUEUED, Status.UNCONFIRMED})
+
+
+async def read_once(request: Request[Any], body: bytes, *, door: str = "") -> Once | None:
+    """What the caller's Idempotency-Key stands for.
+
+    Args:
+        door: parts submits whose bodies are alike and mean different things.
+
+    Raises:
+        Unprocessable: the key has faults.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not IDEMPOTENCY_KEY.fullmatch(key):
+        raise Unprocessable(
+            "The Idempotency-Key has faults.",
+            faults=[Fault("1 to 255 visible ASCII characters, no spaces.", "#/headers/Idempotency-Key")],
+        )
+
+    def hashed() -> str:
+        digest = hashlib.sha256(door.encode())
+        digest.update(body)
+        return digest.hexdigest()
+
+    return Once(key, hashed() if len(body) <= SMALL_BODY else await run_sync(hashed))
+
+
+async def answered(
+    request: Request[State],
+    stored: Stored,
+    once: Once | None,
+    *,
+    patience: float,
+    answer: Callable[[Task], Awaitable[Response]],
+    repeat: Callable[[TaskId, int, str], Response],
+) -> Response:
+    """The answer to a submit that is on disk; under an Idempotency-Key, the first one that anybody got.
+
+    Args:
+        patience: seconds to wait for the provider's word.
+        answer: to a task as it then is.
+        repeat: an answer that was remembered: its task, its status, its body.
+    """
+    state = request.state
+
+    def again(earlier: IdempotencyKey) -> Response:
+        assert earlier.answer_status is not None
+        assert earlier.answer_body is not None
+        response = repeat(earlier.task_id, earlier.answer_status, state["vault"].open(earlier.answer_body))
+        response.headers["idempotent-replayed"] = "true"
+        return response
+
+    if stored.earlier is not None and stored.earlier.answer_status is not None:
+        return again(stored.earlier)
+    task = await _decided(state["database"], state["streams"], stored.task_id, patience)
+    response = await answer(task)
+    if once is None:
+        return response
+    made = IdempotencyKey(
+        account_id=task.account_id,
+        key=once.key,
+        body_hash=once.body_hash,
+        task_id=task.id,
+        created_at=task.created_at,
+        answer_status=response.status_code,
+        # Sealed, for it may show a secret.
+        answer_body=state["vault"].seal(bytes(response.body).decode()),
+    )
+    remembered = await state["submitter"].remember_answer(made)
+    if remembered.answer_body != made.answer_body:
+        # Another caller under this key was answered in the meantime.
+        return again(remembered)
+    if stored.earlier is not None:
+        response.headers["idempotent-replayed"] = "true"
+    return response
+
+
+async def _decided(database: Database, streams: Streams, task_id: TaskId, patience: float) -> Task:
+    """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends."""
+    with streams.listen(task_id=task_id) as listener:
+        task = await _reread(database, task_id)
+        try:
+            async with asyncio.timeout(patience):
+                while task.status in WAITING and await listener.next() is not None:
+                    task = await _reread(database, task_id)
+        except TimeoutError:
+            task = await _reread(database, task_id)
+    return task
+
+
+async def _reread(database: Database, task_id: TaskId) -> Task:
+    async with database.reading() as reader:
+        return (await tasks.get_many(reader, [task_id]))[task_id]

@@ -1,0 +1,120 @@
+"""A task in Kling's own words and shapes: for those who were written for Kling, and are answered by us.
+
+Source: Kling, "Callback protocol" (legacy body), "Multi-Image to Image" and "Error Codes"; CometAPI, "Individual Queries".
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from service.domain.lifecycle import Status
+
+# What it never had, or refused, is told as what its client would do about it.
+WORDS: Final[Mapping[str, str]] = {
+    Status.QUEUED: "submitted",
+    Status.UNCONFIRMED: "submitted",
+    Status.SUBMITTED: "submitted",
+    Status.PROCESSING: "processing",
+    Status.SUCCEEDED: "succeed",
+    Status.FAILED: "failed",
+    Status.REJECTED: "failed",
+}
+
+# The HTTP status that goes with each of Kling's codes.
+STATUS: Final[Mapping[int, int]] = {
+    1000: 401,
+    1001: 401,
+    1002: 401,
+    1003: 401,
+    1004: 401,
+    1100: 429,
+    1101: 429,
+    1102: 429,
+    1103: 403,
+    1200: 400,
+    1201: 400,
+    1202: 404,
+    1203: 404,
+    1300: 400,
+    1301: 400,
+    1302: 429,
+    1303: 429,
+    1304: 429,
+    5000: 500,
+    5001: 503,
+    5002: 504,
+}
+
+
+def created(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a create.
+
+    Args:
+        task: as `Task.view` shows it.
+    """
+    return {
+        "task_id": task["id"],
+        "task_status": WORDS[Status.SUBMITTED],
+        "task_info": _info(task),
+        "created_at": _milliseconds(task["created_at"]),
+        "updated_at": _milliseconds(task["created_at"]),
+    }
+
+
+def queried(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a query: as a callback, and with the pictures that bear a watermark."""
+    return callback(task) | {"task_result": _result(task["outputs"], ("watermark_url",))}
+
+
+def callback(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a callback, flat."""
+    error = task["error"]
+    return {
+        "task_id": task["id"],
+        "task_status": WORDS[task["status"]],
+        "task_status_msg": "" if error is None else error["message"],
+        "created_at": _milliseconds(task["created_at"]),
+        "updated_at": _milliseconds(task["updated_at"]),
+        "task_info": _info(task),
+        "task_result": _result(task["outputs"]),
+    }
+
+
+def _info(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's own id, where it gave one."""
+    given = task["external_task_id"]
+    return {} if given == task["id"] else {"external_task_id": given}
+
+
+def _result(outputs: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> dict[str, Any]:
+    """Where the provider keeps what was made; nothing before there is any."""
+    images = [
+        {"index": output["index"], "url": output["url"], **_those(output, more)}
+        for output in outputs
+        if output["kind"] == "image"
+    ]
+    videos = [
+        {
+            "id": output.get("id") or str(output["index"]),
+            "url": output["url"],
+            "duration": _seconds(output.get("duration_s")),
+            **_those(output, more),
+        }
+        for output in outputs
+        if output["kind"] == "video"
+    ]
+    return {name: made for name, made in (("images", images), ("videos", videos)) if made}
+
+
+def _those(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: output[name] for name in names if name in output}
+
+
+def _seconds(duration: float | None) -> str:
+    """`5`, `5.041`: a text, as Kling has it."""
+    return "" if duration is None else str(duration).removesuffix(".0")
+
+
+def _milliseconds(moment: str) -> int:
+    """Of an RFC 3339 time, since 1970."""
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)
