@@ -14,7 +14,7 @@ from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
 
-def _task(row: Row) -> Task:
+def task_of(row: Row) -> Task:
     error = None
     if row["error_code"] is not None:
         refusal = None if row["error_refusal"] is None else Refusal(row["error_refusal"])
@@ -107,18 +107,18 @@ async def insert_files(tx: Transaction, files: Iterable[tuple[TaskId, str]]) -> 
 
 async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | None:
     row = await reader.one("get_task", id=task_id, account_id=account_id)
-    return None if row is None else _task(row)
+    return None if row is None else task_of(row)
 
 
 async def find(reader: Reader, name: str, *, account_id: AccountId, type: str) -> Task | None:
     """By its id, else by the caller's own for it, else by the provider's."""
     row = await reader.one("find_task", name=name, account_id=account_id, type=type)
-    return None if row is None else _task(row)
+    return None if row is None else task_of(row)
 
 
 async def get_many(reader: Reader, ids: Iterable[TaskId]) -> dict[TaskId, Task]:
     rows = await reader.all("get_tasks", ids=json_text(sorted(set(ids))))
-    return {row["id"]: _task(row) for row in rows}
+    return {row["id"]: task_of(row) for row in rows}
 
 
 async def external_ids_taken(
@@ -238,7 +238,7 @@ async def page(
         metadata=json_text(wanted.metadata or {}),
         limit=limit,
     )
-    return [_task(row) for row in rows]
+    return [task_of(row) for row in rows]
 
 
 async def numbered_page(
@@ -246,7 +246,7 @@ async def numbered_page(
 ) -> list[Task]:
     """Newest first, after so many of them."""
     rows = await reader.all("list_tasks_of_type", account_id=account_id, type=type, skip=skip, limit=limit)
-    return [_task(row) for row in rows]
+    return [task_of(row) for row in rows]
 
 
 async def count_by_status(reader: Reader) -> dict[Status, int]:
@@ -256,7 +256,7 @@ async def count_by_status(reader: Reader) -> dict[Status, int]:
 
 async def due_to_send(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
     rows = await reader.all("due_to_send", now=milliseconds(now), limit=limit)
-    return [_task(row) for row in rows]
+    return [task_of(row) for row in rows]
 
 
 async def next_send_at(reader: Reader) -> datetime | None:
@@ -266,7 +266,7 @@ async def next_send_at(reader: Reader) -> datetime | None:
 
 async def interrupted_sends(reader: Reader, *, limit: int) -> list[Task]:
     rows = await reader.all("interrupted_sends", limit=limit)
-    return [_task(row) for row in rows]
+    return [task_of(row) for row in rows]
 
 
 Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
@@ -295,7 +295,7 @@ async def release_slots(tx: Transaction, *, provider: str, type: str, number: in
 
 async def due_deadlines(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
     rows = await reader.all("due_deadlines", now=milliseconds(now), limit=limit)
-    return [_task(row) for row in rows]
+    return [task_of(row) for row in rows]
 
 
 async def next_deadline_at(reader: Reader) -> datetime | None:
