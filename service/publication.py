@@ -1,5 +1,6 @@
 """A change becomes rows: task, transition, event, and a delivery for each endpoint that wants it. All, or nothing."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,13 +9,15 @@ from functools import partial
 from typing import Final
 
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
-from service.domain.endpoints import Endpoint
+from service.domain.endpoints import STEPS_OF_A_FILTER, STEPS_OF_AN_EVENT, Endpoint
 from service.domain.events import Event
+from service.domain.expressions import Budget
 from service.domain.ids import new_delivery_id
 from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.lanes import Lanes
 from service.lines import Lines
+from service.outputs import Outputs
 from service.streams import Streams
 from storage import deliveries, endpoints, events, tasks
 from storage.database import Transaction
@@ -27,7 +30,10 @@ LEASE: Final = timedelta(minutes=10)
 class Publisher:
     """Writes what has happened and, once that is on disk, tells those who wait for it."""
 
-    def __init__(self, *, lanes: Lanes, lines: Lines, streams: Streams, clock: Clock) -> None:
+    def __init__(
+        self, *, lanes: Lanes, lines: Lines, outputs: Outputs, streams: Streams, clock: Clock
+    ) -> None:
+        self._outputs = outputs
         self._lanes = lanes
         self._lines = lines
         self._streams = streams
@@ -40,6 +46,7 @@ class Publisher:
             tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
         )
         await self.publish(tx, [c.event for c in changes if c.event is not None])
+        await self._outputs.expect(tx, changes)
         await self._lines.release(tx, changes)
 
     async def publish(self, tx: Transaction, happened: Sequence[Event]) -> None:
@@ -52,7 +59,8 @@ class Publisher:
             (event.account_id for event in stored),
             (event.task_id for event in stored if event.task_id is not None),
         )
-        pairs = list(_wanted(stored, candidates))
+        archives = await self._outputs.archives(tx, stored)
+        pairs = await _wanted(stored, [*candidates, *archives])
         await self.schedule(tx, pairs)
         tx.on_commit(lambda: self._streams.publish(stored))
 
@@ -133,8 +141,8 @@ def replayed(delivery: Delivery, now: datetime) -> Delivery:
     )
 
 
-def _wanted(stored: Sequence[Event], candidates: Sequence[Endpoint]) -> "list[tuple[Event, Endpoint]]":
-    """Each event with each endpoint that wants it."""
+async def _wanted(stored: Sequence[Event], candidates: Sequence[Endpoint]) -> "list[tuple[Event, Endpoint]]":
+    """Each event with each endpoint that wants it. Between costly filters everybody else has a turn."""
     by_account: defaultdict[str, list[Endpoint]] = defaultdict(list)
     by_task: defaultdict[str, list[Endpoint]] = defaultdict(list)
     for endpoint in candidates:
@@ -146,5 +154,12 @@ def _wanted(stored: Sequence[Event], candidates: Sequence[Endpoint]) -> "list[tu
     for event in stored:
         here = [*by_account[event.account_id], *by_task[event.task_id or ""]]
         content = event.content() if any(endpoint.filter for endpoint in here) else None
-        pairs += [(event, endpoint) for endpoint in here if endpoint.wants(event, content)]
+        budget = Budget(STEPS_OF_AN_EVENT)
+        yield_at = budget.left - STEPS_OF_A_FILTER
+        for endpoint in here:
+            if endpoint.wants(event, content, budget):
+                pairs.append((event, endpoint))
+            if budget.left < yield_at:
+                yield_at = budget.left - STEPS_OF_A_FILTER
+                await asyncio.sleep(0)
     return pairs

@@ -1,17 +1,22 @@
 """Bulk replays: new deliveries of what failed, or of all that an endpoint subscribes to."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from service.domain.endpoints import Endpoint
+from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint
 from service.domain.events import Event, EventType
+from service.domain.expressions import Budget
 from service.domain.ids import AccountId
 from service.publication import Publisher, replayed
 from storage import deliveries, events
 from storage.database import Transaction
 
 PAGE: Final = 200  # deliveries made in one commit
+STEPS_OF_A_PAGE: Final = (
+    300_000  # of the filter, while the commit is made: enough for any that is not made to be slow
+)
 
 
 class Replays:
@@ -56,7 +61,7 @@ class Replays:
         self.finished = len(page) < PAGE
         if page:
             self._after_position = page[-1].position
-        wanted = [event for event in page if self._is_for_it(event)]
+        wanted = await self._wanted(page)
         earlier = await deliveries.of_events(tx, self._endpoint.id, [event.id for event in wanted])
         pairs = [(event, self._endpoint) for event in wanted if event.id not in earlier]
         again = [(event, earlier[event.id]) for event in wanted if event.id in earlier]
@@ -68,8 +73,20 @@ class Replays:
         )
         return len(wanted)
 
-    def _is_for_it(self, event: Event) -> bool:
+    async def _wanted(self, page: Sequence[Event]) -> list[Event]:
+        """Between costly filters everybody else has a turn."""
+        budget = Budget(STEPS_OF_A_PAGE)
+        wanted: list[Event] = []
+        for event in page:
+            before = budget.left
+            if self._is_for_it(event, budget):
+                wanted.append(event)
+            if before - budget.left > STEPS_OF_A_FILTER // 2:
+                await asyncio.sleep(0)
+        return wanted
+
+    def _is_for_it(self, event: Event, budget: Budget) -> bool:
         """Whether it would go there if it happened now; a test goes to the endpoint that is tested, and no other."""
         if self._endpoint.task_id not in {None, event.task_id} or event.type is EventType.ENDPOINT_TEST:
             return False
-        return self._endpoint.wants(event, event.content())
+        return self._endpoint.wants(event, event.content(), budget)

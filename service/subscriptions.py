@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.delivery import Sink
-from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft, InvalidFilter, check_filter, is_pattern
+from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft, is_pattern
 from service.domain.errors import Fault
 from service.domain.events import EventType
+from service.domain.expressions import InvalidExpression, check
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
@@ -102,7 +103,7 @@ def subscription_faults(types: object, filter: object, pointer: str) -> list[Fau
         ]
     if isinstance(filter, str):
         try:
-            check_filter(filter)
-        except InvalidFilter as error:
+            check(filter)
+        except InvalidExpression as error:
             faults.append(Fault(f"Not a JMESPath expression: {error}", f"{pointer}/filter"))
     return faults

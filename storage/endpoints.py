@@ -1,5 +1,6 @@
 """Endpoints."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,8 +37,17 @@ def _secrets(endpoint: Endpoint) -> str:
 
 
 async def insert(tx: Transaction, endpoints: Sequence[Endpoint]) -> None:
+    await _insert(tx, "insert_endpoint", endpoints)
+
+
+async def ensure(tx: Transaction, endpoints: Sequence[Endpoint]) -> None:
+    """Those of which there is none of the same id yet; the others stay as they are."""
+    await _insert(tx, "ensure_endpoint", endpoints)
+
+
+async def _insert(tx: Transaction, statement: str, endpoints: Sequence[Endpoint]) -> None:
     await tx.run_many(
-        "insert_endpoint",
+        statement,
         [
             {
                 "id": endpoint.id,
@@ -70,6 +80,12 @@ async def page(reader: Reader, account_id: AccountId, *, before_id: str | None, 
     """The account's own, newest first; those bound to a task are not among them."""
     rows = await reader.all("list_endpoints", account_id=account_id, before_id=before_id, limit=limit)
     return [_endpoint(row) for row in rows]
+
+
+async def count(reader: Reader, accounts: Iterable[AccountId]) -> Counter[AccountId]:
+    """How many each account has of its own; deleted ones, and those bound to a task, do not count."""
+    rows = await reader.all("count_endpoints", accounts=json_text(sorted(set(accounts))))
+    return Counter({row["account_id"]: row["number"] for row in rows})
 
 
 async def of(reader: Reader, accounts: Iterable[AccountId], tasks: Iterable[TaskId]) -> list[Endpoint]:

@@ -16,10 +16,11 @@ from service.bodies import parse_json, read_body
 from service.domain.deliveries import Delivery
 from service.domain.endpoints import (
     DISABLED_BY_PERSON,
+    ENDPOINTS_OF_AN_ACCOUNT,
     Endpoint,
     SealedSecret,
 )
-from service.domain.errors import Conflict, Fault, NotFound, Unprocessable
+from service.domain.errors import Conflict, Fault, NotFound, TooManyEndpoints, Unprocessable
 from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import new_endpoint_secret
@@ -52,9 +53,20 @@ async def create(request: Request[State]) -> Response:
     )
 
 
-async def _insert(tx: Transaction, made: Sequence[Endpoint]) -> list[None]:
-    await endpoints.insert(tx, made)
-    return [None] * len(made)
+async def _insert(tx: Transaction, made: Sequence[Endpoint]) -> list[TooManyEndpoints | None]:
+    there = await endpoints.count(tx, (endpoint.account_id for endpoint in made))
+    fitting: list[Endpoint] = []
+    results: list[TooManyEndpoints | None] = []
+    for endpoint in made:
+        if there[endpoint.account_id] >= ENDPOINTS_OF_AN_ACCOUNT:
+            detail = f"The account has {ENDPOINTS_OF_AN_ACCOUNT} endpoints, and no more are taken. Delete one first."
+            results.append(TooManyEndpoints(detail, limit=ENDPOINTS_OF_AN_ACCOUNT))
+            continue
+        there[endpoint.account_id] += 1
+        fitting.append(endpoint)
+        results.append(None)
+    await endpoints.insert(tx, fitting)
+    return results
 
 
 async def index(request: Request[State]) -> Response:

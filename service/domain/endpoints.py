@@ -1,25 +1,22 @@
 """Endpoints: where events go, and which of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import jmespath
-from jmespath.exceptions import JMESPathError
-from jmespath.functions import Functions
-from jmespath.visitor import Options, TreeInterpreter
-
 from service.domain.events import Event, EventType
+from service.domain.expressions import Budget, CannotEvaluate, evaluate
 from service.domain.ids import AccountId, EndpointId, LaneKey, TaskId, new_endpoint_id
 from service.domain.times import optional_rfc3339, rfc3339
 
 ALL_TASK_EVENTS: Final = ("task.*",)
 DISABLED_BY_PERSON: Final = "switched off"
-LONGEST_FILTER: Final = 1000
-LONGEST_EVALUATION: Final = 100_000  # steps of one filter over one event: below 0.2 s
+ENDPOINTS_OF_AN_ACCOUNT: Final = 200  # but for those that are bound to tasks
+STEPS_OF_A_FILTER: Final = 5_000  # over one event
+STEPS_OF_AN_EVENT: Final = 50_000  # for all filters over it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,9 @@ class Endpoint:
     @property
     def host(self) -> str:
         """With its port, as in HTTP; the kind where the configuration has no URL."""
-        url = self.config.get("url")
+        url = self.config.get("url") or self.config.get("server")
+        if isinstance(subscription := self.config.get("subscription"), Mapping):  # a browser's, at its maker's
+            url = subscription.get("endpoint")
         return (_host(url) if isinstance(url, str) else "") or self.kind
 
     @property
@@ -84,15 +83,16 @@ class Endpoint:
             "updated_at": rfc3339(self.updated_at),
         }
 
-    def wants(self, event: Event, content: object) -> bool:
+    def wants(self, event: Event, content: object, budget: Budget) -> bool:
         """Whether this event goes here.
 
         Args:
             content: the event's body, read; given so that many endpoints share one reading.
+            budget: of all that are asked about this event.
         """
         if not self.enabled or not selects(self.types, event.type):
             return False
-        return self.filter is None or passes(self.filter, content)
+        return self.filter is None or passes(self.filter, content, budget)
 
     def signing_secrets(self, now: datetime) -> list[str]:
         """The sealed secrets in force, newest first."""
@@ -152,98 +152,13 @@ def is_pattern(pattern: str) -> bool:
     return any(selects((pattern,), type) for type in EventType)
 
 
-class InvalidFilter(ValueError):
-    """Not a JMESPath expression; the message says where it breaks."""
-
-
-@lru_cache(maxsize=1024)
-def _compiled(expression: str) -> "jmespath.parser.ParsedResult":
-    return jmespath.compile(expression)
-
-
-def check_filter(expression: str) -> None:
-    """
-    Raises:
-        InvalidFilter: it does not parse, or is longer than anybody should wait for it to be parsed.
-    """
-    if len(expression) > LONGEST_FILTER:
-        raise InvalidFilter(f"it has more than {LONGEST_FILTER} characters")
-    try:
-        _compiled(expression)
-    except (JMESPathError, RecursionError) as error:
-        raise InvalidFilter(str(error).splitlines()[0]) from None
-
-
-def passes(expression: str, content: object) -> bool:
+def passes(expression: str, content: object, budget: Budget) -> bool:
     """Whether the expression's value over the event is true, as JMESPath counts truth.
 
     One that cannot be evaluated over this event lets it pass: rather one event too many than one lost silently.
     """
     try:
-        value = _Evaluation().visit(_compiled(expression).parsed, content)
-    except (JMESPathError, RecursionError, TypeError, ValueError, ArithmeticError):
+        value = evaluate(expression, content, budget=budget.part(STEPS_OF_A_FILTER))
+    except CannotEvaluate:
         return True
     return value is not None and value is not False and value not in ("", [], {})
-
-
-class _TooLong(JMESPathError):
-    """Needs more steps than any honest filter."""
-
-
-class _Evaluation(TreeInterpreter):
-    """One search, with an end: `[@,@][]|[@,@][]|…` doubles its value at each bar, and everybody would wait for it."""
-
-    def __init__(self) -> None:
-        super().__init__(Options(custom_functions=_Functions(self.spend)))
-        self._left = LONGEST_EVALUATION
-
-    def spend(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
-            raise _TooLong
-
-    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
-        self.spend(1)
-        return super().visit(node, *args, **kwargs)
-
-    def visit_flatten(self, node: Any, value: Any) -> Any:
-        flat = super().visit_flatten(node, value)
-        self.spend(len(flat or ()))
-        return flat
-
-    def visit_multi_select_list(self, node: Any, value: Any) -> Any:
-        return self._weighed(super().visit_multi_select_list(node, value))
-
-    def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
-        return self._weighed(super().visit_multi_select_dict(node, value))
-
-    def _weighed(self, value: Any) -> Any:
-        """Only here, and where text is made of text, can a value become more than it was."""
-        parts = [value]
-        while parts:
-            match parts.pop():
-                case str(text):
-                    self.spend(1 + len(text))
-                case list(items):
-                    self.spend(1)
-                    parts += items
-                case dict(fields):
-                    self.spend(1)
-                    parts += fields.values()
-                case _:
-                    self.spend(1)
-        return value
-
-
-class _Functions(Functions):
-    def __init__(self, spend: Callable[[int], None]) -> None:
-        self._spend = spend
-
-    def call_function(self, function_name: str, resolved_args: Any) -> Any:
-        match function_name, resolved_args:
-            case "join", [str(separator), list(texts)]:
-                self._spend(len(separator) * len(texts))
-        value = super().call_function(function_name, resolved_args)
-        if isinstance(value, str):
-            self._spend(len(value))
-        return value

@@ -8,6 +8,7 @@ KlingelError
 ├── Conflict                  contradicts what is stored
 │   ├── ExternalTaskIdTaken
 │   ├── EndpointDisabled
+│   ├── TooManyEndpoints
 │   └── TaskNotRefreshable
 ├── TooLarge                  a body over its limit
 ├── Unprocessable             readable, but with faults; lists them all
@@ -72,6 +73,12 @@ class ExternalTaskIdTaken(Conflict):
 
 class EndpointDisabled(Conflict):
     code = "endpoint-disabled"
+
+
+class TooManyEndpoints(Conflict):
+    """Carries `limit`."""
+
+    code = "too-many-endpoints"
 
 
 class TaskNotRefreshable(Conflict):

@@ -9,20 +9,40 @@ insert into endpoints (
     :disabled_reason, :secrets, :lane, :created_at, :updated_at
 );
 
+-- name: ensure_endpoint*!
+insert into endpoints (
+    id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
+    secrets, lane, created_at, updated_at
+) values (
+    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
+    :disabled_reason, :secrets, :lane, :created_at, :updated_at
+)
+on conflict (id) do nothing;
+
 -- name: get_endpoint^
-select * from endpoints where id = :id and account_id = :account_id and deleted_at is null;
+-- An archive is nobody's to look at or to change.
+select * from endpoints
+where id = :id and account_id = :account_id and kind <> 'archive' and deleted_at is null;
 
 -- name: list_endpoints
 select * from endpoints
-where account_id = :account_id and task_id is null and deleted_at is null
+where account_id = :account_id and task_id is null and kind <> 'archive' and deleted_at is null
   and (cast(:before_id as text) is null or id < :before_id)
 order by id desc
 limit :limit;
 
+-- name: count_endpoints
+-- Each account's own.
+select account_id, count(*) as number from endpoints
+where account_id in (select value from json_each(:accounts)) and task_id is null and kind <> 'archive'
+  and deleted_at is null
+group by account_id;
+
 -- name: endpoints_of
--- Those that events of these accounts and tasks may go to.
+-- Those that events of these accounts and tasks may go to, but for archives, which get theirs without being asked.
 select * from endpoints
-where account_id in (select value from json_each(:accounts)) and task_id is null and deleted_at is null
+where account_id in (select value from json_each(:accounts)) and task_id is null and kind <> 'archive'
+  and deleted_at is null
 union all
 select * from endpoints
 where task_id in (select value from json_each(:tasks)) and deleted_at is null;

@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,
@@ -687,3 +689,30 @@ async def test_one_success_wipes_the_record_of_failures(klingel: Klingel) -> Non
         await klingel.until_attempts(test["delivery"]["id"], 1)
         shown = await show(klingel, endpoint["id"])
         assert shown["failures"] == number % 3
+
+
+async def test_an_account_has_room_for_so_many_endpoints_and_deleted_or_bound_ones_do_not_count(
+    klingel: Klingel,
+) -> None:
+    """Each event is held against each of them."""
+    made = await asyncio.gather(*(klingel.endpoint() for _ in range(ENDPOINTS_OF_AN_ACCOUNT)))
+    await klingel.submit(callback_url=klingel.receiver.url)
+    refusal = await klingel.http.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
+    assert refusal.status_code == 409
+    assert refusal.json()["type"] == "/problems/too-many-endpoints"
+    assert refusal.json()["limit"] == ENDPOINTS_OF_AN_ACCOUNT
+    async with klingel.another_account() as other:
+        theirs = await other.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
+        assert theirs.status_code == 201
+    assert (await klingel.http.delete(f"/v1/endpoints/{made[7]['id']}")).status_code == 204
+    await klingel.endpoint()
+
+
+async def test_of_many_that_are_made_at_once_only_so_many_fit(klingel: Klingel) -> None:
+    responses = await asyncio.gather(
+        *(
+            klingel.http.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
+            for _ in range(ENDPOINTS_OF_AN_ACCOUNT + 5)
+        )
+    )
+    assert Counter(response.status_code for response in responses) == {201: ENDPOINTS_OF_AN_ACCOUNT, 409: 5}

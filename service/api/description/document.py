@@ -199,8 +199,8 @@ def _webhook(referred: Mapping[Any, Any]) -> dict[str, Any]:
         "responses": {
             "2XX": {"description": "Delivered."},
             "410": {"description": "Disables the endpoint."},
-            "429": {"description": "Tried again; `Retry-After` is obeyed, up to an hour; from the third retry on the schedule is the least."},
-            "503": {"description": "Tried again; `Retry-After` is obeyed, up to an hour; from the third retry on the schedule is the least."},
+            "429": {"description": "Tried again; the first two retries obey `Retry-After`, up to an hour."},
+            "503": {"description": "Tried again; the first two retries obey `Retry-After`, up to an hour."},
             "default": {"description": "Tried again, for more than a day. Redirects are not followed."},
         },
     }

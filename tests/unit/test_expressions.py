@@ -1,0 +1,140 @@
+"""`service.domain.expressions`: JMESPath that nobody waits long for, whoever made it up."""
+
+from contextlib import suppress
+from itertools import pairwise
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.expressions import (
+    LONGEST_EXPRESSION,
+    Budget,
+    CannotEvaluate,
+    InvalidExpression,
+    check,
+    evaluate,
+)
+
+STEPS = 5_000
+CONTENT = {
+    "type": "task.succeeded",
+    "data": {
+        "task": {"metadata": {"customer": "c-1", "big": "1e999"}, "outputs": [{"url": "u"}, {"url": "v"}]}
+    },
+}
+
+
+@pytest.mark.parametrize("expression", ["", "((", "a b", "foo[", '`"`', "'", "!" * 900, "\x00", "a" * 1001])
+def test_what_is_no_expression_is_refused_in_one_line(expression: str) -> None:
+    with pytest.raises(InvalidExpression) as raised:
+        check(expression)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("type", "task.succeeded"),
+        ("data.task.outputs[].url", ["u", "v"]),
+        ("{first: data.task.outputs[0].url}", {"first": "u"}),
+        ("data.unknown", None),
+        ("join(', ', data.task.outputs[].url)", "u, v"),
+    ],
+)
+def test_an_expression_has_a_value_over_its_content(expression: str, value: Any) -> None:
+    check(expression)
+    assert evaluate(expression, CONTENT, budget=Budget(STEPS)) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["sum(type)", "unknown(@)", "data.task.outputs[::0]", "ceil(to_number(data.task.metadata.big))", "(("],
+)
+def test_what_breaks_over_its_content_says_so_in_one_line(expression: str) -> None:
+    with pytest.raises(CannotEvaluate) as raised:
+        evaluate(expression, CONTENT, budget=Budget(STEPS))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+# What it may cost
+
+
+def test_each_evaluation_takes_from_the_budget_and_one_that_is_spent_allows_none() -> None:
+    budget = Budget(STEPS)
+    lefts = [budget.left]
+    with pytest.raises(CannotEvaluate):
+        while lefts[-1] > 0:
+            evaluate("data.task.outputs[].url", CONTENT, budget=budget)
+            lefts.append(budget.left)
+    assert len(lefts) > 50
+    assert len({before - after for before, after in pairwise(lefts)}) == 1
+    with pytest.raises(CannotEvaluate):
+        evaluate("type", CONTENT, budget=budget)
+
+
+def test_a_part_of_a_budget_ends_with_itself_or_with_the_whole() -> None:
+    whole = Budget(100)
+    part = whole.part(40)
+    with pytest.raises(CannotEvaluate):
+        evaluate("x" * 50, CONTENT, budget=part)
+    assert whole.left < 60
+    assert evaluate("type", CONTENT, budget=whole.part(40)) == "task.succeeded"
+    with pytest.raises(CannotEvaluate):
+        evaluate("x" * 70, CONTENT, budget=whole.part(1000))
+
+
+def test_a_long_expression_costs_what_it_takes_to_parse_it() -> None:
+    """Thousands of different ones are more than anybody remembers parsed."""
+    budget = Budget(STEPS)
+    evaluate("x" * 900, CONTENT, budget=budget)
+    assert budget.left < STEPS - 900
+
+
+def repeated(part: str, joint: str) -> str:
+    return joint.join([part] * ((LONGEST_EXPRESSION - 40) // len(part + joint)))
+
+
+HOSTILE = {
+    "doubling lists": repeated("[@,@][]", "|"),
+    "doubling depth": repeated("[@,@]", "|") + "|to_string(@)",
+    "doubling fields": repeated("{a:@,b:@}", "|") + "|to_string(@)",
+    "doubling escapes": "to_string(to_array(" * 43 + "@" + "))" * 43,
+    "text of texts": "map(&'" + "x" * 20 + "',to_array(@))|" + repeated("[join(@[0],[@[0],@[0],@[0]])]", "|"),
+    "deep nesting": "(" * 480 + "@" + ")" * 480,
+}
+
+
+@pytest.mark.parametrize("expression", HOSTILE.values(), ids=HOSTILE)
+def test_nobody_waits_long_for_somebodys_hostile_expression(expression: str) -> None:
+    """Unbounded, the first of these takes the memory of any machine, and the process with it."""
+    assert len(expression) <= LONGEST_EXPRESSION
+    began = process_time()
+    with pytest.raises(CannotEvaluate):
+        evaluate(expression, CONTENT, budget=Budget(STEPS))
+    assert process_time() - began < 0.5
+
+
+PARTS = """
+    @ type data task metadata outputs index unknown a [] [*] [0] [-1] [::2] [::0] [?@] * . | || && ! == < ( ) , &
+    `1` `null` `"x"` `[1,"a",null]` `{"a":1}` 'x' [ ] { } a: to_number( to_string( sort_by( max_by( map( merge( keys(
+    values( sum( avg( join( length( reverse( contains( ceil( not_null( type( to_array( abs( floor( starts_with( min(
+"""
+expressions = st.lists(st.sampled_from(PARTS.split())).map("".join)
+contents = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["type", "data", "a"]), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)  # the first expression compiled takes longer
+@given(st.one_of(st.text(st.characters(exclude_characters="`")), expressions), contents)
+def test_no_expression_over_no_content_breaks_anything_but_itself(expression: str, content: Any) -> None:
+    with suppress(CannotEvaluate):
+        evaluate(expression, content, budget=Budget(STEPS))
