@@ -100,6 +100,10 @@ def cloudevents_attributes(event: Event) -> dict[str, str]:
     return attributes
 
 
+# What the libraries' parsers raise for bytes that nobody foresaw.
+STRANGE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
 class Undelivered(Exception):
     """The broker did not take it.
 

@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel
 from typing_extensions import override
 from yarl import URL
 
-from handlers.sinks.brokers import CONTENT_TYPE, Message, Undelivered
+from handlers.sinks.brokers import CONTENT_TYPE, STRANGE, Message, Undelivered
 from service.sockets import Socket
 
 # What goes wrong is told by the attempt's own line.
@@ -61,7 +61,7 @@ class AmqpLink:
             raise Undelivered(f"it refuses the connection{_code(error)}") from None
         except aiormq.AMQPConnectionError:
             raise EOFError from None
-        except (aiormq.AMQPError, ValueError, LookupError):
+        except (aiormq.AMQPError, *STRANGE):
             raise Undelivered("it does not speak AMQP 0-9-1, or not with us") from None
         return cls(socket, connection, channel, exchange)
 
@@ -103,7 +103,7 @@ class AmqpLink:
             raise Undelivered("it closed the channel", excerpt=_text(error)) from None
         except (aiormq.AMQPConnectionError, aiormq.ChannelInvalidStateError):
             raise EOFError from None
-        except aiormq.AMQPError as error:
+        except (aiormq.AMQPError, *STRANGE) as error:
             raise Undelivered(f"its answer is not AMQP's: {type(error).__name__}") from None
         return f"confirmed for the routing key {message.name}"
 

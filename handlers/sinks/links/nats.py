@@ -12,10 +12,11 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 from typing_extensions import override
 
-from handlers.sinks.brokers import Message, Undelivered
+from handlers.sinks.brokers import STRANGE, Message, Undelivered
 from service.sockets import Socket
 
 MESSAGE_ID: Final = "Nats-Msg-Id"  # within its window JetStream keeps one message of an id
+NO_NATS: Final = "it does not speak NATS, or not with us"
 MESSAGE_TOO_LARGE: Final = 10054  # JetStream's code: larger than the stream takes
 # The attempt's deadline is our caller's, and shorter.
 LONGEST_WAIT_S: Final = 60
@@ -62,7 +63,7 @@ class _Over(Transport):
         try:
             line = await self._socket.reader.readline()
         except ValueError:
-            raise Undelivered("it does not speak NATS") from None
+            raise Undelivered(NO_NATS) from None
         self._read += len(line)
         return line
 
@@ -110,6 +111,8 @@ class NatsLink:
             )
         except (nats.errors.Error, OSError, EOFError) as error:
             raise _refusal(error) from None
+        except STRANGE:
+            raise Undelivered(NO_NATS) from None
         return link
 
     @property
@@ -146,7 +149,7 @@ class NatsLink:
             raise Undelivered("the message is larger than the server takes", final=True) from None
         except (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError):
             raise EOFError from None
-        except (nats.errors.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (nats.errors.Error, *STRANGE) as error:
             raise Undelivered(f"its answer is not JetStream's: {type(error).__name__}") from None
         finally:
             sending.cancel()
@@ -179,6 +182,6 @@ def _refusal(error: Exception) -> Exception:
         case nats.errors.Error() if "maximum connections" in str(error).lower():
             return Undelivered("it has no room for another connection")
         case nats.errors.Error():
-            return Undelivered("it does not speak NATS, or not with us")
+            return Undelivered(NO_NATS)
         case _:
             return error

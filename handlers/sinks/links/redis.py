@@ -6,9 +6,10 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 from redis.maint_notifications import MaintNotificationsConfig
 
-from handlers.sinks.brokers import Message, Undelivered
+from handlers.sinks.brokers import STRANGE, Message, Undelivered
 from service.sockets import Socket
 
+NO_REDIS: Final = "it does not speak Redis' protocol"
 NOT_A_STREAM: Final = "WRONGTYPE"
 UNAUTHENTICATED: Final = "unauthenticated"  # said where NOAUTH would come too late
 
@@ -61,6 +62,8 @@ class RedisLink:
             await connection.connect()  # type: ignore[no-untyped-call]
         except exceptions.RedisError as error:
             raise _refusal(error) from None
+        except STRANGE:
+            raise Undelivered(NO_REDIS) from None
         socket.put_aside()
         return cls(socket, connection, max_length)
 
@@ -82,7 +85,7 @@ class RedisLink:
             if isinstance(error, exceptions.BusyLoadingError):
                 raise Undelivered("it is still loading its data") from None
             raise EOFError from None
-        except (exceptions.RedisError, ValueError, LookupError) as error:
+        except (exceptions.RedisError, *STRANGE) as error:
             raise Undelivered(f"its answer is not Redis': {type(error).__name__}") from None
         self._socket.put_aside()
         if not isinstance(entry, bytes):
@@ -106,7 +109,7 @@ def _refusal(error: exceptions.RedisError) -> Exception:
         case exceptions.ConnectionError() if "max number of clients" in str(error):
             return Undelivered("it has no room for another connection")
         case exceptions.InvalidResponse():
-            return Undelivered("it does not speak Redis' protocol")
+            return Undelivered(NO_REDIS)
         case exceptions.ConnectionError():
             return EOFError()
         case _:
