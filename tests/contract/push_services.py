@@ -113,7 +113,11 @@ class FakeNtfy(Service):
         if len(message.get("actions", ())) > 3:
             return _ntfy_error(400, 40018, "too many actions")
         for action in message.get("actions", ()):
-            if action["action"] != "view" or not action["label"] or urlsplit(action["url"]).scheme != "http":
+            if (
+                action["action"] != "view"
+                or not action["label"]
+                or urlsplit(action["url"]).scheme not in {"http", "https"}
+            ):
                 return _ntfy_error(400, 40018, "invalid action")
         self.published.append(message)
         stored = {"id": f"m{len(self.published)}", "time": 1, "expires": 2, "event": "message"}

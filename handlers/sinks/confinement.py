@@ -1,0 +1,111 @@
+"""What a borrowed library may do in its thread: dial judged addresses, read what is installed. Nothing else.
+
+For honest code that is given hostile URLs: it judges what Python itself does (PEP 578), at the moment when it is done, so
+neither a second look-up nor a redirect leads past it. What a C extension does by itself, or another thread, it does not see.
+"""
+
+import ipaddress
+import mimetypes
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+from service.network import Guard
+
+_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
+_DIALS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_FORBIDDEN: Final = ("subprocess.", "os.", "pty.", "shutil.", "socket.bind")
+_HARMLESS: Final = frozenset({"os.listdir", "os.scandir"})  # imports look around
+_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_READABLE: Final = tuple(
+    os.path.realpath(path)
+    for path in (
+        sys.prefix, sys.base_prefix, "/usr/share", "/usr/lib", "/etc/ssl", "/etc/pki", "/dev/urandom",
+        *mimetypes.knownfiles,
+    )
+)  # fmt: skip
+
+_here = threading.local()
+
+
+class Confinement:
+    """
+    Args:
+        guard: judges what is dialled; without one nothing is.
+    """
+
+    def __init__(self, guard: Guard | None) -> None:
+        self._guard = guard
+        self.refusal: str | None = None  # the first one, in words for the endpoint's owner
+
+    def judge(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """
+        Raises:
+            PermissionError: this is not done here.
+        """
+        if event in _DIALS:
+            if not self._may_dial(*arguments[:2]):
+                self._refuse("it leads to an address that is not dialled")
+        elif event == "open":
+            if _writes(arguments[2]):  # an import that would keep its bytecode is not worth a word
+                raise PermissionError
+            if not _may_read(arguments[0]):
+                self._refuse("it wants a file of this machine")
+        elif event.startswith(_FORBIDDEN) and event not in _HARMLESS:
+            raise PermissionError
+
+    def _may_dial(self, used: socket.socket, address: object) -> bool:
+        if address is None:  # to where it is connected already
+            return True
+        if self._guard is None or used.family not in _FAMILIES or not isinstance(address, tuple):
+            return False
+        try:
+            target = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        except ValueError:  # a name: it would be looked up past the guard
+            return False
+        return self._guard.refusal(target) is None
+
+    def _refuse(self, why: str) -> None:
+        self.refusal = self.refusal or why
+        raise PermissionError(why)
+
+
+def _writes(flags: object) -> bool:
+    return not isinstance(flags, int) or bool(flags & _WRITES)
+
+
+def _may_read(path: object) -> bool:
+    if isinstance(path, int):  # an open file
+        return True
+    if not isinstance(path, str | bytes | os.PathLike):
+        return False
+    real = os.path.realpath(os.fsdecode(path))
+    return any(real == allowed or real.startswith(allowed + os.sep) for allowed in _READABLE)
+
+
+@contextmanager
+def confined(guard: Guard | None) -> Iterator[Confinement]:
+    """This thread, until the block ends."""
+    _watch()
+    _here.confinement = confinement = Confinement(guard)
+    try:
+        yield confinement
+    finally:
+        del _here.confinement
+
+
+@cache
+def _watch() -> None:
+    """Once for the process: such a hook is never taken away again."""
+    sys.addaudithook(_hook)
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    confinement: Confinement | None = getattr(_here, "confinement", None)
+    if confinement is not None:
+        confinement.judge(event, arguments)

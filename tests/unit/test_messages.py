@@ -1,0 +1,93 @@
+"""What an event says to a person."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.messages import Mood, Urgency, cut, cut_bytes, message_of
+from service.domain.events import EventType
+from service.domain.tasks import Output, OutputKind, TaskError
+from tests.contract.push_services import NOW, endpoint_event_of, event_of, picture, video
+
+
+@pytest.mark.parametrize("type", [type for type in EventType if type.startswith("task.")])
+def test_every_change_of_a_task_has_words_of_its_own(type: EventType) -> None:
+    message = message_of(event_of(type, outputs=[video()]))
+    assert message.title.startswith("Video ")
+    assert type not in message.title
+    assert message.body
+
+
+@pytest.mark.parametrize("type", EventType)
+def test_whatever_happens_something_is_said(type: EventType) -> None:
+    for event in (
+        event_of(type),
+        endpoint_event_of(type, endpoint={"id": "end_1", "kind": "x", "disabled_reason": "y"}),
+    ):
+        message = message_of(event)
+        assert message.title
+        assert message.body
+
+
+def test_results_are_final_and_progress_is_not() -> None:
+    final = {type for type in EventType if message_of(event_of(type)).is_final}
+    assert final >= {EventType.TASK_SUCCEEDED, EventType.TASK_FAILED, EventType.TASK_REJECTED}
+    assert not final & {EventType.TASK_SUBMITTED, EventType.TASK_PROCESSING, EventType.TASK_OVERDUE}
+
+
+def test_bad_news_is_urgent() -> None:
+    failed = message_of(event_of(EventType.TASK_FAILED, error=TaskError("1301", "No")))
+    assert (failed.mood, failed.urgency) == (Mood.BAD, Urgency.HIGH)
+
+
+def test_a_video_has_a_link_and_no_picture() -> None:
+    """No service shows a video by its URL."""
+    message = message_of(event_of(outputs=[video()]))
+    assert (message.link, message.picture) == (video().url, None)
+
+
+def test_among_many_the_first_picture_is_shown() -> None:
+    message = message_of(event_of(outputs=[video(), picture(1), picture(2)]))
+    assert (message.link, message.picture) == (video().url, picture(1).url)
+    assert [made.label for made in message.made] == ["Video 1", "Picture 2", "Picture 3"]
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "file:///etc/passwd", "data:text/html,x", "", "//example.com/a"]
+)
+def test_only_what_a_browser_may_open_is_linked(url: str) -> None:
+    assert message_of(event_of(outputs=[Output(kind=OutputKind.VIDEO, index=0, url=url)])).link is None
+
+
+def test_the_first_to_expire_says_until_when() -> None:
+    made = [picture(0, expires_at=NOW + timedelta(days=2)), picture(1, expires_at=NOW + timedelta(days=1))]
+    assert "until 2026-11-23 12:00 UTC" in message_of(event_of(outputs=made)).body
+
+
+def test_a_name_that_klingel_made_up_is_not_told() -> None:
+    body = message_of(event_of(external_task_id=event_of().task_id or "")).body
+    assert body == "kling.multi-image-to-video"
+
+
+def test_what_others_wrote_stays_on_its_line_and_turns_nothing_around() -> None:
+    body = message_of(event_of(external_task_id="a\r\nb\x00\u202e\u2066c" + "d" * 600)).body
+    assert body.startswith("a b c")
+    assert len(body.splitlines()) == 1
+    assert len(body) < 560
+
+
+def test_a_test_says_that_it_is_one() -> None:
+    event = endpoint_event_of(
+        EventType.ENDPOINT_TEST, endpoint={}, message="This is a test. No task has changed."
+    )
+    assert message_of(event).body == "This is a test. No task has changed."
+
+
+@given(st.text(max_size=50), st.integers(1, 60))
+def test_what_is_cut_fits(text: str, most: int) -> None:
+    assert len(cut(text, most)) <= most
+    assert len(cut_bytes(text, most).encode()) <= most
+    if len(text.encode()) <= most:
+        assert cut_bytes(text, most) == text
