@@ -22,6 +22,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.providers.kling import KlingCallbacks, KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
+from handlers.sinks.amqp import AmqpConfig, AmqpSink
+from handlers.sinks.brokers import open_brokers
+from handlers.sinks.mqtt import MqttConfig, MqttSink
+from handlers.sinks.nats import NatsConfig, NatsSink
+from handlers.sinks.redis import RedisConfig, RedisSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
 from service.api import deliveries, endpoints, events, health, keys, openapi, tasks
@@ -116,7 +121,19 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", health.metrics, methods=["GET"]),
-    Route("/openapi.json", openapi.described_with({"webhook": WebhookConfig}), methods=["GET"]),
+    Route(
+        "/openapi.json",
+        openapi.described_with(
+            {
+                "webhook": WebhookConfig,
+                "nats": NatsConfig,
+                "mqtt": MqttConfig,
+                "redis": RedisConfig,
+                "amqp": AmqpConfig,
+            }
+        ),
+        methods=["GET"],
+    ),
 )
 
 
@@ -156,10 +173,18 @@ def create_app(
             dispatches = Role.DISPATCH in settings.roles
             lanes = Lanes(open=dispatches, clock=clock)
             client = await stack.enter_async_context(_provider_client(provider_transport))
-            dialler = await stack.enter_async_context(open_dialler(Guard(settings.allow_networks)))
+            guard = Guard(settings.allow_networks)
+            dialler = await stack.enter_async_context(open_dialler(guard))
+            brokers = await stack.enter_async_context(open_brokers(guard))
             provider = _provider(settings, client, clock, metrics)
             providers: dict[str, Provider] = {provider.name: provider}
-            sinks: dict[str, Sink] = {"webhook": WebhookSink(dialler, vault)}
+            sinks: dict[str, Sink] = {
+                "webhook": WebhookSink(dialler, vault),
+                "nats": NatsSink(brokers, vault),
+                "mqtt": MqttSink(brokers, vault),
+                "redis": RedisSink(brokers, vault),
+                "amqp": AmqpSink(brokers, vault),
+            }
 
             def observe(items: int, seconds: float) -> None:
                 metrics.committed(items, seconds)
