@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final, cast
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 DRAIN_S: Final = 10  # for requests on their way when Klingel stops
 
@@ -25,7 +26,9 @@ class Limits:
 
     head_s: float = 10.0  # from the connection, or the request's first byte, to the end of the head
     body_s: float = 30.0  # from the end of the head to the end of the body,
-    body_s_per_mib: float = 2.0  # and this much longer for each MiB that it announces
+    body_s_per_mib: float = 2.0  # and this much longer for each MiB that it announces,
+    body_mib: float = 64.0  # up to as many as any address takes
+    unread_s: float = 10.0  # for the rest of a body whose request is answered already
     stalled_s: float = 60.0  # for an answer that the other side does not read
     idle_s: float = 75.0  # between requests
     head_bytes: int = 64 * 1024
@@ -33,23 +36,35 @@ class Limits:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. Subclassed with its limits by `run_server`."""
+    """One connection. Subclassed by `make_server` with its limits, and with what its connections share."""
 
     limits: ClassVar[Limits] = Limits()
+    idle: ClassVar[OrderedDict["GuardedProtocol", None]]  # have no request under way; the longest idle first
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _in_head = True
-    _head_bytes = 0
-    _not_all_head = False  # of the bytes that came last, some ended a head or were a body
+    _field_bytes = 0  # that have come since the last of a body, or of a request
+    _boundary = False  # the bytes that came last ended a head or a request
+    _had_body = False  # or had some of a body in them
     _heard = False
+    _cycles: Sequence[RequestResponseCycle] = ()  # requests that are not answered, in their order
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.connections and not self._make_room():
             self._cut(HTTPStatus.SERVICE_UNAVAILABLE, "connection.refused")
             return
+        self.idle[self] = None
         self._arm(self.limits.head_s, "connection.head_too_slow")
+
+    def _make_room(self) -> bool:
+        """Who asks for nothing gives way to who may: connections that are only held open shut nobody out."""
+        if not self.idle:
+            return False
+        longest, _ = self.idle.popitem(last=False)
+        longest.drop("connection.gave_way")
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -58,12 +73,20 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._deadline is None and self._in_head:
             # Also for bytes that begin no request, such as empty lines: they end the idle time.
             self._arm(self.limits.head_s, "connection.head_too_slow")
-        self._not_all_head = not self._in_head
+        begun_in_head, self._boundary, self._had_body = self._in_head, False, False
         super().data_received(data)
-        if self._in_head and not self._not_all_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes:
-                self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
+        if self._boundary or self._had_body or self.transport.is_closing():
+            return
+        # Nothing but a head that has not ended, or, after the last chunk, trailers that have not.
+        self._field_bytes += len(data)
+        if self._field_bytes > self.limits.head_bytes:
+            event = "connection.head_too_large" if begun_in_head else "connection.trailers_too_large"
+            self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, event)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of trailers nothing is kept (RFC 9110, 6.5.1): who filters headers before us does not look at them."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -71,24 +94,50 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False
-        self._not_all_head = True
-        self._head_bytes = 0
+        self._boundary = True
+        self._field_bytes = 0
         announced = next((value for name, value in self.headers if name == b"content-length"), b"")
         mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0
-        self._arm(
-            min(self.limits.body_s + self.limits.body_s_per_mib * mebibytes, 3600), "connection.body_too_slow"
-        )
+        mebibytes = min(mebibytes, self.limits.body_mib)
+        self._arm(self.limits.body_s + self.limits.body_s_per_mib * mebibytes, "connection.body_too_slow")
+        self.idle.pop(self, None)
         super().on_headers_complete()
+        self._cycles = [*self._cycles, self.cycle]
 
     def on_body(self, body: bytes) -> None:
+        self._had_body = True
+        self._field_bytes = 0
         if not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._disarm()
         self._in_head = True
-        if not self.transport.is_closing():
-            super().on_message_complete()
+        self._boundary = True
+        self._field_bytes = 0
+        if self.transport.is_closing():
+            return
+        super().on_message_complete()
+        if not self._cycles and self.timeout_keep_alive_task is None:
+            # Answered before its body had come, which ended the idle time that uvicorn had begun with the answer.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        self._rest_if_answered()
+
+    def on_response_complete(self) -> None:
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        super().on_response_complete()
+        if not self._in_head and not self._cycles:
+            self._disarm()
+            self._deadline = self.loop.call_later(
+                self.limits.unread_s, self.drop, "connection.body_not_wanted"
+            )
+        self._rest_if_answered()
+
+    def _rest_if_answered(self) -> None:
+        if self._in_head and not self._cycles and not self.transport.is_closing():
+            self.idle[self] = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -103,6 +152,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         if self._stalled is not None:
             self._stalled.cancel()
+        self.idle.pop(self, None)
+        # uvicorn tells the last request only, which with pipelining is not the one that is being answered.
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def _arm(self, seconds: float, event: str) -> None:
@@ -123,15 +177,21 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         if self.transport.is_closing():
             return
-        log.warning(event, client=self.client and self.client[0])
-        answering = (
-            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        )
+        answering = any(cycle.response_started for cycle in self._cycles)
         if (self._heard or status is HTTPStatus.SERVICE_UNAVAILABLE) and not answering:
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode())
+        self.drop(event)
+
+    def drop(self, event: str) -> None:
+        """Closes without a word, once what was answered has gone out."""
+        self._disarm()
+        self.idle.pop(self, None)
+        if self.transport.is_closing():
+            return
+        log.warning(event, client=self.client and self.client[0])
         self.transport.close()
         # Who does not read the answer does not keep the connection either.
         self.loop.call_later(1, self.transport.abort)
@@ -173,7 +233,7 @@ def make_server(
     on_listening: Callable[[], None] = lambda: None,
     limits: Limits | None = None,
 ) -> Server:
-    guarded: dict[str, Any] = {"limits": limits or Limits()}
+    guarded: dict[str, Any] = {"limits": limits or Limits(), "idle": OrderedDict()}
     config = uvicorn.Config(
         app,
         host=host,

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from statistics import median
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from service.bodies import read_body
@@ -30,18 +30,61 @@ async def flood(request: Request) -> Response:
     return PlainTextResponse(b"x" * 64 * 1024 * 1024)
 
 
-@pytest.fixture
-async def port(anyio_backend: str) -> AsyncIterator[int]:
-    app = Starlette(
-        routes=[Route("/echo", echo, methods=["POST", "GET"]), Route("/flood", flood, methods=["GET"])]
-    )
+async def refuse(request: Request) -> Response:
+    """Without a look at the body, as who has no key is refused."""
+    return PlainTextResponse("no", status_code=401)
+
+
+async def names(request: Request) -> Response:
+    """Of the headers, once the body has ended, however large it is."""
+    await read_body(request, limit=10**12)
+    return PlainTextResponse(",".join(request.headers))
+
+
+async def hold(request: Request) -> Response:
+    """A stream that never ends by itself."""
+
+    async def held() -> AsyncIterator[bytes]:
+        try:
+            yield b"held"
+            while True:
+                await asyncio.sleep(DRIP_S)
+                yield b" "
+        finally:
+            request.app.state.left.release()
+
+    return StreamingResponse(held())
+
+
+ROUTES = [
+    Route("/echo", echo, methods=["POST", "GET"]),
+    Route("/flood", flood),
+    Route("/refuse", refuse, methods=["POST"]),
+    Route("/names", names, methods=["POST"]),
+    Route("/hold", hold),
+]
+
+
+@asynccontextmanager
+async def serving(limits: Limits) -> AsyncIterator[tuple[int, asyncio.Semaphore]]:
+    """Its port, and a semaphore that counts the readers of `/hold` whose leaving was noticed."""
+    app = Starlette(routes=ROUTES)
+    app.state.left = asyncio.Semaphore(0)
     listening = asyncio.Event()
-    server = make_server(app, host="127.0.0.1", port=0, on_listening=listening.set, limits=LIMITS)
+    server = make_server(app, host="127.0.0.1", port=0, on_listening=listening.set, limits=limits)
     running = asyncio.create_task(server._serve())
     await listening.wait()
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await running
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1], app.state.left
+    finally:
+        server.should_exit = True
+        await running
+
+
+@pytest.fixture
+async def port(anyio_backend: str) -> AsyncIterator[int]:
+    async with serving(LIMITS) as (port, _):
+        yield port
 
 
 @asynccontextmanager
@@ -148,12 +191,110 @@ async def test_who_does_not_read_the_answer_is_cut_off(port: int) -> None:
                 await asyncio.sleep(DRIP_S)
 
 
-async def test_connections_beyond_the_cap_are_told_so(port: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMITS.connections)]
-        assert b" 503 " in await answer_to(port, b"")
-        for _, writer in held:
-            writer.close()
+async def test_connections_beyond_the_cap_are_told_so_when_all_are_in_use(port: int) -> None:
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(LIMITS.connections):
+                reader, writer = await stack.enter_async_context(connection(port))
+                writer.write(b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
+                await reader.readuntil(b"held")
+            assert b" 503 " in await answer_to(port, b"")
+
+
+async def test_connections_that_ask_for_nothing_shut_nobody_out(anyio_backend: str) -> None:
+    """One machine can open as many as there may be; the one that has been silent the longest gives way."""
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits(connections=10)))
+        silent = [await stack.enter_async_context(connection(port)) for _ in range(9)]
+        reader, writer = await stack.enter_async_context(connection(port))
+        request = b"GET /echo HTTP/1.1\r\nhost: x\r\n"
+        async with asyncio.timeout(PATIENCE_S):
+            writer.write(request + b"\r\n")  # and stays, idle, as a browser does
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            assert b" 200 " in await answer_to(port, request + b"connection: close\r\n\r\n")
+            assert await silent[0][0].read() == b""
+            writer.write(request + b"\r\n")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"a: " + b"b" * 1000 + b"\r\n", b"a" * 1000], ids=["many fields", "one field"]
+)
+async def test_trailers_without_end_are_refused_before_they_are_read(anyio_backend: str, line: bytes) -> None:
+    """Fields after a body take memory as those before it do."""
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits()))
+        _, writer = await stack.enter_async_context(connection(port))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        writer.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        sent = 0
+        try:
+            while sent < 32 * 1024 * 1024:
+                writer.write(line)
+                await writer.drain()
+                sent += len(line)
+        except ConnectionError:
+            pass
+        assert sent < 16 * 1024 * 1024  # what the sockets' own buffers may hold, and no more
+
+
+async def test_a_trailer_is_no_header(port: int) -> None:
+    """A proxy that sets or strips a header looks at the head alone."""
+    answer = await answer_to(
+        port,
+        b"POST /names HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"0\r\nauthorization: Bearer stolen\r\nx-forwarded-for: 192.0.2.1\r\n\r\n",
+    )
+    assert answer.endswith(b"host,connection,transfer-encoding")
+
+
+async def test_the_body_of_a_request_that_is_answered_is_not_waited_for(anyio_backend: str) -> None:
+    """However much was announced: who has no key would else hold a connection for as long as it likes."""
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits(unread_s=0.2)))
+        start = b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n"
+        for dripped in (None, b"x"):
+            answer = await answer_to(port, start, dripped)
+            assert b" 401 " in answer
+            assert answer.endswith(b"no")
+
+
+async def test_what_is_announced_prolongs_a_body_no_further_than_any_address_takes(
+    anyio_backend: str,
+) -> None:
+    async with AsyncExitStack() as stack:
+        limits = Limits(body_s=0.1, body_s_per_mib=0.01, body_mib=10)
+        port, _ = await stack.enter_async_context(serving(limits))
+        start = b"POST /names HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n"
+        assert b" 408 " in await answer_to(port, start, b"x")
+
+
+async def test_a_connection_whose_body_came_after_the_answer_is_idle_for_its_time_only(
+    anyio_backend: str,
+) -> None:
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits(idle_s=1)))
+        reader, writer = await stack.enter_async_context(connection(port))
+        async with asyncio.timeout(PATIENCE_S):
+            writer.write(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
+            await reader.readuntil(b"no")
+            writer.write(b"x")
+            assert await reader.read() == b""
+
+
+async def test_a_stream_ends_with_its_reader_also_when_another_request_waits_behind_it(
+    anyio_backend: str,
+) -> None:
+    """With pipelining the server hears of a disconnect in the name of the last request, not of the first."""
+    async with AsyncExitStack() as stack:
+        port, left = await stack.enter_async_context(serving(LIMITS))
+        async with asyncio.timeout(PATIENCE_S):
+            async with connection(port) as (reader, writer):
+                writer.write(b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
+                await reader.readuntil(b"held")
+                writer.write(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\nGET /echo HTTP/1.1\r\nhost: x\r\n\r\n")
+                await writer.drain()
+            await left.acquire()
 
 
 async def test_a_well_behaved_client_keeps_its_latency_beside_all_of_them(port: int) -> None:
