@@ -12,6 +12,8 @@ EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 CallbackId = NewType("CallbackId", str)
 KeyId = NewType("KeyId", str)
+BotId = NewType("BotId", str)
+CommandId = NewType("CommandId", str)
 LaneKey = NewType("LaneKey", str)  # of those who wait for each other when they are delivered to
 
 
@@ -45,6 +47,14 @@ def new_callback_id() -> CallbackId:
 
 def new_key_id() -> KeyId:
     return KeyId(_new("key"))
+
+
+def new_bot_id() -> BotId:
+    return BotId(_new("bot"))
+
+
+def new_command_id() -> CommandId:
+    return CommandId(_new("cmd"))
 
 
 def first_id(prefix: str, moment: datetime) -> str:

@@ -1,0 +1,89 @@
+"""Flat configurations of bots and chat endpoints: some fields sealed, shown as masks, kept when a mask comes back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from handlers.sinks.credentials import MASK, MASKED
+from service.domain.errors import Fault
+from service.domain.faults import InvalidFields, accept
+from service.domain.secrets import Vault
+
+# A stored secret is not sent to another place than it was given for.
+PLACES: Final = ("server",)
+
+
+def configured(
+    model: type[BaseModel],
+    secret_names: frozenset[str],
+    raw: object,
+    *,
+    pointer: str,
+    vault: Vault,
+    before: tuple[Mapping[str, Any], str | None] | None,
+    more_faults: Callable[[BaseModel], list[Fault]],
+) -> tuple[Mapping[str, Any], str | None]:
+    """The readable part, and the secret part, sealed.
+
+    Args:
+        before: both, as they are now; what `raw` does not name stays as it is there.
+        more_faults: of a configuration that its model accepts.
+
+    Raises:
+        InvalidFields: with every fault.
+    """
+    faults: list[Fault] = []
+    given = raw
+    if isinstance(raw, dict):
+        given, faults = _completed(raw, secret_names, pointer, vault, before)
+    config: BaseModel | None = None
+    try:
+        config = accept(model, given, pointer=pointer)
+    except InvalidFields as error:
+        faults += error.faults
+    if config is not None:
+        faults += more_faults(config)
+    if faults or config is None:
+        raise InvalidFields(faults)
+    values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
+    secrets = {name: value for name, value in values.items() if name in secret_names}
+    public = {name: MASK if name in secrets else value for name, value in values.items()}
+    return public, vault.seal(to_json(secrets).decode()) if secrets else None
+
+
+def opened(vault: Vault, credentials: str | None) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        ConfigurationError: under another KLINGEL_SECRET.
+    """
+    if credentials is None:
+        return {}
+    secrets: dict[str, Any] = from_json(vault.open(credentials))
+    return secrets
+
+
+def _completed(
+    raw: Mapping[str, Any],
+    secret_names: frozenset[str],
+    pointer: str,
+    vault: Vault,
+    before: tuple[Mapping[str, Any], str | None] | None,
+) -> tuple[dict[str, Any], list[Fault]]:
+    faults: list[Fault] = []
+    public, credentials = before or ({}, None)
+    kept = opened(vault, credentials)
+    known = {name: value for name, value in public.items() if name not in secret_names}
+    carried = {name for name in secret_names & kept.keys() if raw.get(name, MASK) == MASK}
+    changed = {**known, **raw, **{name: kept[name] for name in carried}}
+    faults += [
+        Fault(MASKED, f"{pointer}/{name}")
+        for name in sorted(secret_names)
+        if raw.get(name) == MASK and name not in carried
+    ]
+    if before is not None and any(changed.get(place) != public.get(place) for place in PLACES):
+        detail = "The stored secret is another server's. Give it anew, or null."
+        faults += [Fault(detail, f"{pointer}/{name}") for name in sorted(carried)]
+    return changed, faults

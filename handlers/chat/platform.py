@@ -1,0 +1,174 @@
+"""What a chat platform must be able to do; each is one file beside this one, and holds only what is particular to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from handlers.messages import Message
+from service.domain.bots import Person
+from service.domain.deliveries import Reply
+from service.domain.errors import Fault
+from service.network import Dialler
+
+Address = Mapping[str, Any]  # where and how to answer, as JSON; only its platform looks into it
+
+
+class Forged(Exception):
+    """Not by this platform, or too old: the words are for the log alone."""
+
+
+class NotFetched(Exception):
+    """A picture that was attached cannot be had; the message is for who attached it."""
+
+    def __init__(self, reason: str, *, may_come: bool = False) -> None:
+        super().__init__(reason)
+        self.may_come = may_come  # worth another try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request as it came: the bytes as they were signed."""
+
+    method: str
+    headers: Mapping[str, str]  # names in lower case
+    query: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The HTTP answer to an inbound request."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A command, as a person gave it."""
+
+    key: str  # the platform's id of the request: the same again is the same command
+    person: Person
+    text: str  # what follows the bot's name or slash command
+    pictures: Sequence[Mapping[str, Any]] = ()  # what `fetch` needs to have them, in their order
+    address: Address
+
+
+class Press(StrEnum):
+    """The buttons of a finished task."""
+
+    AGAIN = "again"  # the same once more
+    FILM = "film"  # a video of its pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressed:
+    """A button under a task's message."""
+
+    key: str
+    person: Person
+    press: Press
+    task_id: str
+    address: Address
+
+
+# What an inbound request is: something to be done, or something that its answer settles (a check of the URL, a ping,
+# what concerns nobody).
+Heard = Said | Pressed | Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    label: str
+    press: Press
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a chat shows of a task. All of it is plain text: escape it for the markup that it goes into."""
+
+    message: Message
+    prompt: str | None = None
+    asked_by: Person | None = None
+    buttons: Sequence[Button] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a card goes: an endpoint of one's own (a webhook URL, a channel), or the place where a bot was asked."""
+
+    config: Mapping[str, Any]  # of the endpoint, or of the bot
+    secrets: Mapping[str, Any]  # opened
+    address: Address | None = None  # where the bot was asked; None for an endpoint of one's own
+    asked_at: datetime | None = None  # when that was: some addresses end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """How it went, and by what name the platform can find the message again to edit it."""
+
+    reply: Reply
+    reference: Mapping[str, Any] | None = None
+
+
+class Voice(Protocol):
+    """Speaks: every platform can."""
+
+    def __init__(self, dialler: Dialler) -> None: ...
+
+    name: str  # the endpoints' kind
+    endpoint_model: type[BaseModel]  # the configuration of an endpoint of one's own, flat
+    endpoint_secrets: frozenset[str]  # those of its fields that are sealed
+    edits: bool  # whether a message once sent can be changed
+
+    def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
+        """What the model cannot tell: a URL that is not this platform's, or that the guard refuses."""
+
+    async def post(self, to: Destination, card: Card, *, now: datetime) -> Spoken:
+        """Raises nothing for what the other side can do."""
+
+    async def edit(
+        self, to: Destination, reference: Mapping[str, Any], card: Card, *, now: datetime
+    ) -> Spoken:
+        """Called only where `edits`, with a reference that it gave."""
+
+
+class Platform(Voice, Protocol):
+    """Listens as well."""
+
+    bot_model: type[BaseModel]
+    bot_secrets: frozenset[str]
+
+    def hear(
+        self, request: Inbound, *, config: Mapping[str, Any], secrets: Mapping[str, Any], now: datetime
+    ) -> Heard:
+        """Verifies, then reads.
+
+        Raises:
+            Forged.
+        """
+
+    def answer(self, heard: Said | Pressed, text: str | None) -> Answer | None:
+        """The HTTP answer: with words where they reach the person alone, None where it cannot carry any.
+
+        Args:
+            text: plain; None to say nothing yet, for the task's own message follows.
+        """
+
+    async def tell(self, to: Destination, text: str, *, now: datetime) -> Reply:
+        """A line to where the command came from, after its answer."""
+
+    async def fetch(
+        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+    ) -> str:
+        """An attached picture, as a URL that the provider can open, or as Base64.
+
+        Raises:
+            NotFetched.
+        """

@@ -1,0 +1,20 @@
+"""All chat platforms: a new one is its file and its line here."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from handlers.chat.platform import Platform, Voice
+from service.network import Dialler
+
+SPEAKING: Final[Sequence[type[Voice]]] = ()  # and nothing else
+LISTENING: Final[Sequence[type[Platform]]] = ()  # as well
+
+
+def open_voices(dialler: Dialler) -> dict[str, Voice]:
+    """By name: who can show tasks."""
+    return {voice.name: voice for voice in (kind(dialler) for kind in (*SPEAKING, *LISTENING))}
+
+
+def open_platforms(dialler: Dialler) -> dict[str, Platform]:
+    """By name: who takes commands."""
+    return {platform.name: platform for platform in (kind(dialler) for kind in LISTENING)}

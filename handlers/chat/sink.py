@@ -1,0 +1,172 @@
+"""A task in a chat: one message, which is edited as the task advances where the platform can."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+from weakref import WeakValueDictionary
+
+from pydantic import BaseModel, create_model
+
+from handlers.chat.configuration import configured, opened
+from handlers.chat.platform import Button, Card, Destination, Platform, Press, Spoken, Voice
+from handlers.messages import Message, Urgency, message_of
+from service.batching import Batcher
+from service.domain.bots import Person
+from service.domain.deliveries import AttemptOutcome, Duty, Reply
+from service.domain.endpoints import Endpoint
+from service.domain.events import Event
+from service.domain.ids import EndpointId, TaskId
+from service.domain.lifecycle import Status
+from service.domain.secrets import Vault
+from service.domain.tasks import OutputKind
+from storage import bots
+from storage.bots import ChatMessage
+from storage.database import Database, Transaction
+
+SHOWN_ALREADY: Final = Reply(
+    status_code=None, reason="a later state is shown already", ending=AttemptOutcome.DELIVERED
+)
+SAID_AT_THE_END: Final = Reply(
+    status_code=None, reason="said when the task has ended", ending=AttemptOutcome.DELIVERED
+)
+BOT_IS_GONE: Final = Reply(status_code=None, reason="its bot was deleted", ending=AttemptOutcome.DEAD)
+
+Updates = Literal["edited", "final", "each"]
+
+
+class ChatSink:
+    """Delivers to endpoints of one platform: those of a bot, bound to a task, and those of one's own."""
+
+    def __init__(
+        self, voice: Voice | Platform, *, vault: Vault, database: Database, batcher: Batcher
+    ) -> None:
+        self._voice = voice
+        self._vault = vault
+        self._database = database
+        self._batcher = batcher
+        self._turns: WeakValueDictionary[tuple[EndpointId, TaskId], asyncio.Lock] = WeakValueDictionary()
+        self.model = endpoint_model(voice)
+
+    def configure(
+        self, raw: object, *, pointer: str, before: Endpoint | None = None
+    ) -> tuple[Mapping[str, Any], str | None]:
+        return configured(
+            self.model,
+            self._voice.endpoint_secrets,
+            raw,
+            pointer=pointer,
+            vault=self._vault,
+            before=None if before is None else (before.config, before.credentials),
+            more_faults=lambda config: self._voice.faults(config, pointer=pointer),
+        )
+
+    async def send(self, duty: Duty, *, now: datetime) -> Reply:
+        endpoint, event = duty.endpoint, duty.event
+        secrets = opened(self._vault, endpoint.credentials)
+        to = await self._destination(endpoint, secrets)
+        if to is None:
+            return BOT_IS_GONE
+        card = card_of(event, secrets, has_bot="bot" in endpoint.config)
+        updates: Updates = endpoint.config.get("updates") or default_updates(self._voice)
+        if event.task_id is None or event.sequence is None or updates == "each":
+            return (await self._voice.post(to, card, now=now)).reply
+        if updates == "final" and not _matters_at_the_end(card.message):
+            return SAID_AT_THE_END
+        async with self._turn(endpoint.id, event.task_id):  # each sees what the one before has posted
+            return await self._show(to, card, event.task_id, event.sequence, endpoint.id, now)
+
+    async def _show(
+        self,
+        to: Destination,
+        card: Card,
+        task_id: TaskId,
+        sequence: int,
+        endpoint_id: EndpointId,
+        now: datetime,
+    ) -> Reply:
+        async with self._database.reading() as reader:
+            told = await bots.message(reader, endpoint_id, task_id)
+        if told is not None and told.sequence >= sequence:
+            return SHOWN_ALREADY
+        spoken = await self._say(to, card, told, now)
+        if spoken.reference is not None:
+            shown = ChatMessage(spoken.reference, sequence)
+            await self._batcher.run(_remember, (endpoint_id, task_id, shown))
+        return spoken.reply
+
+    async def _say(self, to: Destination, card: Card, told: ChatMessage | None, now: datetime) -> Spoken:
+        if told is None or not self._voice.edits:
+            return await self._voice.post(to, card, now=now)
+        return await self._voice.edit(to, told.reference, card, now=now)
+
+    async def _destination(self, endpoint: Endpoint, secrets: Mapping[str, Any]) -> Destination | None:
+        if "bot" not in endpoint.config:
+            return Destination(config=endpoint.config, secrets=secrets)
+        async with self._database.reading() as reader:
+            bot = await bots.get(reader, endpoint.config["bot"])
+        if bot is None:
+            return None
+        return Destination(
+            config=bot.config,
+            secrets=opened(self._vault, bot.credentials),
+            address=secrets["address"],
+            asked_at=endpoint.created_at,
+        )
+
+    def _turn(self, endpoint_id: EndpointId, task_id: TaskId) -> asyncio.Lock:
+        key = (endpoint_id, task_id)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
+
+
+async def _remember(
+    tx: Transaction, messages: Sequence[tuple[EndpointId, TaskId, ChatMessage]]
+) -> list[None]:
+    await bots.remember_messages(tx, messages)
+    return [None] * len(messages)
+
+
+def endpoint_model(voice: Voice | type[Voice]) -> type[BaseModel]:
+    """The platform's own fields, and how often it speaks."""
+    return create_model(
+        f"{voice.name.capitalize()}Endpoint",
+        __base__=voice.endpoint_model,
+        updates=(Updates | None, None),
+    )
+
+
+def default_updates(voice: Voice) -> Updates:
+    """One message for a task, either way."""
+    return "edited" if voice.edits else "final"
+
+
+def card_of(event: Event, asked: Mapping[str, Any], *, has_bot: bool) -> Card:
+    """
+    Args:
+        asked: what the endpoint of a bot keeps of its command: `prompt`, `person`.
+    """
+    message = message_of(event)
+    person = asked.get("person")
+    return Card(
+        message=message,
+        prompt=asked.get("prompt"),
+        asked_by=None if person is None else Person(**person),
+        buttons=_buttons(event) if has_bot else (),
+    )
+
+
+def _buttons(event: Event) -> Sequence[Button]:
+    task = event.content()["data"].get("task")
+    if task is None or not Status(task["status"]).is_terminal:
+        return ()
+    buttons = [Button(label="Again", press=Press.AGAIN, task_id=task["id"])]
+    if any(output["kind"] == OutputKind.IMAGE for output in task["outputs"]):
+        buttons.append(Button(label="Make a video of it", press=Press.FILM, task_id=task["id"]))
+    return buttons
+
+
+def _matters_at_the_end(message: Message) -> bool:
+    return message.is_final or message.task_id is None or message.urgency is Urgency.HIGH

@@ -1,0 +1,206 @@
+"""`/v1/bots`: chat bots by which people submit tasks, and who may."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.auth import authenticate
+from service.api.pages import Query
+from service.api.state import State
+from service.bodies import parse_json, read_body
+from service.domain.bots import Allowed, Bot
+from service.domain.errors import Fault, NotFound, Unprocessable
+from service.domain.faults import PREDICATE, InvalidFields, accept
+from service.domain.ids import AccountId, new_bot_id
+from storage import bots
+from storage.database import Transaction
+
+MOST_ALLOWED: Final = 200
+Identity = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x20\x7f]+$")]
+
+
+class AllowedBody(BaseModel):
+    """All that is given must apply; at least one thing is."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"minProperties": 1})
+
+    workspace: Identity | None = Field(None, description="team, guild or tenant, by the platform's id")
+    chat: Identity | None = Field(None, description="channel or conversation")
+    user: Identity | None = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "AllowedBody":
+        if self.workspace is None and self.chat is None and self.user is None:
+            raise PydanticCustomError(PREDICATE, "must name a workspace, a chat or a user")
+        return self
+
+
+class BotBody(BaseModel):
+    """`config` is for the platform to read."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    platform: str
+    config: Any = None
+    allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] = Field(
+        [], description="whom it obeys; nobody while it is empty"
+    )
+    open_tasks: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="how many unfinished tasks one person may have at a time"
+    )
+    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+
+
+class BotPatch(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    config: Any = None
+    allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] | None = None
+    open_tasks: Annotated[int, Field(ge=1, le=1000)] | None = None
+    description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+
+
+async def create(request: Request[State]) -> Response:
+    """The answer says where the platform is to send what people say: `url`."""
+    key = await authenticate(request)
+    state = request.state
+    raw = parse_json(await read_body(request))
+    faults: list[Fault] = []
+    body: BotBody | None = None
+    try:
+        body = accept(BotBody, raw)
+    except InvalidFields as error:
+        faults += error.faults
+    fields = raw if isinstance(raw, dict) else {}
+    platform, known = fields.get("platform"), state["bot_desk"].platforms
+    configured: tuple[Mapping[str, Any], str | None] = ({}, None)
+    if isinstance(platform, str) and platform not in known:
+        faults.append(
+            Fault(f"There are no bots on {platform!r}. There are: {', '.join(known)}.", "#/platform")
+        )
+    elif isinstance(platform, str):
+        try:
+            configured = state["bot_desk"].configure(platform, fields.get("config"), pointer="#/config")
+        except InvalidFields as error:
+            faults += error.faults
+    if faults or body is None:
+        raise Unprocessable("The bot has faults.", faults=faults)
+    now = state["clock"]()
+    bot = Bot(
+        id=new_bot_id(),
+        account_id=key.account_id,
+        platform=body.platform,
+        config=configured[0],
+        credentials=configured[1],
+        allow=_allowed(body.allow),
+        open_tasks=body.open_tasks,
+        description=body.description,
+        created_at=now,
+        updated_at=now,
+    )
+    await state["batcher"].run(_insert, bot)
+    return JSONResponse(_view(request, bot), status_code=201, headers={"location": f"/v1/bots/{bot.id}"})
+
+
+async def _insert(tx: Transaction, made: Sequence[Bot]) -> list[None]:
+    for bot in made:
+        await bots.insert(tx, bot)
+    return [None] * len(made)
+
+
+async def index(request: Request[State]) -> Response:
+    key = await authenticate(request)
+    query = Query(request, known=())
+    page = query.page()
+    query.check()
+    async with request.state["database"].reading() as reader:
+        found = await bots.page(reader, key.account_id, before_id=page.cursor, limit=page.limit + 1)
+    return page.respond(found, views=[_view(request, bot) for bot in found])
+
+
+async def show(request: Request[State]) -> Response:
+    key = await authenticate(request)
+    return JSONResponse(_view(request, await _found(request, key.account_id)))
+
+
+async def update(request: Request[State]) -> Response:
+    """Changes what is named."""
+    key = await authenticate(request)
+    state = request.state
+    raw = parse_json(await read_body(request))
+    faults: list[Fault] = []
+    patch: BotPatch | None = None
+    try:
+        patch = accept(BotPatch, raw)
+    except InvalidFields as error:
+        faults += error.faults
+    bot = await _found(request, key.account_id)
+    fields = raw if isinstance(raw, dict) else {}
+    configured = (bot.config, bot.credentials)
+    if "config" in fields:
+        try:
+            configured = state["bot_desk"].configure(
+                bot.platform, fields["config"], pointer="#/config", before=bot
+            )
+        except InvalidFields as error:
+            faults += error.faults
+    if faults or patch is None:
+        raise Unprocessable("The change has faults.", faults=faults)
+    changed = replace(
+        bot,
+        config=configured[0],
+        credentials=configured[1],
+        allow=bot.allow if patch.allow is None else _allowed(patch.allow),
+        open_tasks=patch.open_tasks or bot.open_tasks,
+        description=patch.description if "description" in patch.model_fields_set else bot.description,
+        updated_at=state["clock"](),
+    )
+    await state["batcher"].run(_save, changed)
+    return JSONResponse(_view(request, changed))
+
+
+async def _save(tx: Transaction, changed: Sequence[Bot]) -> list[None]:
+    for bot in changed:
+        await bots.save(tx, bot)
+    return [None] * len(changed)
+
+
+async def delete(request: Request[State]) -> Response:
+    """What it was asked and has not begun is forgotten; its tasks go on, and answer nowhere."""
+    key = await authenticate(request)
+    state = request.state
+    bot = await _found(request, key.account_id)
+
+    async def forget(tx: Transaction, deleted: Sequence[Bot]) -> list[None]:
+        for one in deleted:
+            await bots.delete(tx, one.id, now=state["clock"]())
+        return [None] * len(deleted)
+
+    await state["batcher"].run(forget, bot)
+    return Response(status_code=204)
+
+
+def _allowed(bodies: Sequence[AllowedBody]) -> tuple[Allowed, ...]:
+    return tuple(Allowed(workspace=body.workspace, chat=body.chat, user=body.user) for body in bodies)
+
+
+def _view(request: Request[State], bot: Bot) -> dict[str, Any]:
+    return bot.view() | {"url": f"{request.state['settings'].reachable_url}/chat/{bot.platform}/{bot.id}"}
+
+
+async def _found(request: Request[State], account_id: AccountId) -> Bot:
+    """
+    Raises:
+        NotFound: none, or another account's.
+    """
+    bot_id = request.path_params["id"]
+    async with request.state["database"].reading() as reader:
+        bot = await bots.get(reader, bot_id)
+    if bot is None or bot.account_id != account_id:
+        raise NotFound(f"There is no bot {bot_id}.")
+    return bot

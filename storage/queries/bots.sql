@@ -1,0 +1,89 @@
+-- Statements about chat bots, what they were asked, and their messages. A deleted bot stays as a row.
+
+-- name: insert_bot!
+insert into bots (
+    id, account_id, platform, config, credentials, allow, open_tasks, description, created_at, updated_at
+) values (
+    :id, :account_id, :platform, :config, :credentials, :allow, :open_tasks, :description, :created_at, :updated_at
+);
+
+-- name: get_bot^
+select * from bots where id = :id and deleted_at is null;
+
+-- name: list_bots
+select * from bots
+where account_id = :account_id and deleted_at is null and (cast(:before_id as text) is null or id < :before_id)
+order by id desc
+limit :limit;
+
+-- name: save_bot!
+update bots set
+    config = :config, credentials = :credentials, allow = :allow, open_tasks = :open_tasks,
+    description = :description, updated_at = :updated_at
+where id = :id and deleted_at is null;
+
+-- name: delete_bot!
+update bots set deleted_at = :now, updated_at = :now where id = :id and deleted_at is null;
+
+-- name: stop_commands_of_bot!
+update commands set next_try_at = null where bot_id = :bot_id and next_try_at is not null;
+
+-- name: insert_command!
+-- The same once more is no second one.
+insert into commands (id, bot_id, key, person, asked, next_try_at, created_at)
+values (:id, :bot_id, :key, :person, :asked, :next_try_at, :created_at)
+on conflict (bot_id, key) do nothing;
+
+-- name: command_by_key^
+select * from commands where bot_id = :bot_id and key = :key;
+
+-- name: due_commands
+select * from commands where next_try_at <= :now order by next_try_at, id limit :limit;
+
+-- name: next_command_at$
+select min(next_try_at) from commands where next_try_at is not null;
+
+-- name: save_command!
+update commands set tries = :tries, next_try_at = :next_try_at, task_id = :task_id where id = :id;
+
+-- name: tasks_of_person
+-- Newest first; with those commands that are still to become one.
+select commands.id as command_id, tasks.*
+from commands left join tasks on tasks.id = commands.task_id
+where commands.bot_id = :bot_id and commands.person = :person
+  and (commands.next_try_at is not null or tasks.id is not null)
+order by commands.id desc
+limit :limit;
+
+-- name: count_open_of_person$
+select count(*) from commands left join tasks on tasks.id = commands.task_id
+where commands.bot_id = :bot_id and commands.person = :person
+  and (
+      commands.next_try_at is not null
+      or tasks.status in ('queued', 'submitted', 'processing', 'unconfirmed')
+  );
+
+-- name: is_task_of_bot$
+select count(*) from commands where bot_id = :bot_id and task_id = :task_id;
+
+-- name: get_chat_message^
+select * from chat_messages where endpoint_id = :endpoint_id and task_id = :task_id;
+
+-- name: save_chat_message!
+insert into chat_messages (endpoint_id, task_id, reference, sequence)
+values (:endpoint_id, :task_id, :reference, :sequence)
+on conflict (endpoint_id, task_id) do update set reference = excluded.reference, sequence = excluded.sequence;
+
+-- name: forget_commands!
+delete from commands where id in (
+    select commands.id from commands left join tasks on tasks.id = commands.task_id
+    where commands.id < :bound and commands.next_try_at is null
+      and (tasks.id is null or tasks.status in ('succeeded', 'failed', 'rejected'))
+    order by commands.id limit :limit
+);
+
+-- name: delete_chat_messages*!
+delete from chat_messages where endpoint_id = :id;
+
+-- name: delete_chat_messages_of_task*!
+delete from chat_messages where task_id = :id;
