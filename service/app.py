@@ -287,7 +287,7 @@ def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncC
 
 
 def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metrics: Metrics) -> KlingProvider:
-    if settings.provider_key is None:
+    if settings.provider_key is None or settings.embeds_sandbox:
         key = sandbox_key(settings.secrets())
     else:
         key = settings.provider_key.get_secret_value()
@@ -314,11 +314,14 @@ def _sandbox(settings: Settings) -> Sandbox:
         raise ConfigurationError(
             f"KLINGEL_SANDBOX_FAULTS: there is no {', '.join(unknown)}. There are: {', '.join(Fault)}."
         )
+    # Whoever has a public URL has a proxy or a tunnel: then others connect, though they seem to be on this machine.
+    is_private = settings.is_local and settings.public_url is None
     return Sandbox(
         SandboxSettings(
             step=timedelta(seconds=settings.sandbox_step),
-            keys=None if settings.is_local else frozenset({sandbox_key(settings.secrets())}),
+            keys=None if is_private else frozenset({sandbox_key(settings.secrets())}),
             faults=frozenset(Fault(word) for word in settings.sandbox_faults),
+            callback_origins=frozenset({settings.reachable_url}),
         )
     )
 

@@ -6,12 +6,16 @@ Client commands would else take as long to start as the whole service does.
 # ruff: noqa: PLC0415 - see above
 
 from datetime import timedelta
-from typing import Annotated
+from ipaddress import ip_network
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from service.cli.session import Given, UsageError
 from service.domain.signatures import InvalidSecret, check_secret
+
+LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 
 
 def serve() -> int:
@@ -43,12 +47,20 @@ def sandbox(
     key: Annotated[tuple[str, ...], Parameter(help="API keys let in. [default: any]")] = (),
     webhook_secret: Annotated[str | None, Parameter(help="`whsec_…`: signs the callbacks.")] = None,
     callback_retries: Annotated[int, Parameter(show_default=True, help="After a callback that failed.")] = 0,
+    allow_network: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="CIDR",
+            help="A private network that callbacks may go to. [default: this machine, if only that can connect]",
+        ),
+    ] = (),
     session: Given,
 ) -> None:
     """Run a stand-in Kling alone, to try or test a service against without an account."""
     import uvicorn
 
-    from handlers.providers.sandbox import Fault, SandboxSettings, create_sandbox
+    from handlers.providers.sandbox import Fault, GuardedTransport, SandboxSettings, create_sandbox
+    from service.network import Guard
 
     faults = [
         f"There is no fault {name}: choose from {', '.join(Fault)}"
@@ -60,6 +72,13 @@ def sandbox(
             check_secret(webhook_secret)
         except InvalidSecret as error:
             faults.append(f"--webhook-secret: {error}")
+    is_local = host in LOCAL_HOSTS
+    networks = []
+    for network in allow_network or (LOOPBACK if is_local else ()):
+        try:
+            networks.append(ip_network(network))
+        except ValueError as error:
+            faults.append(f"--allow-network: {error}")
     if faults:
         raise UsageError("\n".join(faults))
     settings = SandboxSettings(
@@ -73,4 +92,7 @@ def sandbox(
     session.note(
         f"To use it: KLINGEL_PROVIDER=cometapi KLINGEL_PROVIDER_URL=http://{host}:{port} KLINGEL_PROVIDER_KEY=…"
     )
-    uvicorn.run(create_sandbox(settings), host=host, port=port, log_level="warning")
+    if not is_local and not key:
+        session.note("Whoever can connect may use it: --key lets only those in who have it.")
+    app = create_sandbox(settings, transport=GuardedTransport(Guard(networks)))
+    uvicorn.run(app, host=host, port=port, log_level="warning")

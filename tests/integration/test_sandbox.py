@@ -275,6 +275,30 @@ async def test_pictures_are_real_and_can_be_fetched_in_part() -> None:
         assert (await client.get("/files/unknown.png")).status_code == 404
 
 
+@pytest.mark.parametrize("inputs", [{}, {"image": "https://cdn.example.com/a.png"}])
+async def test_pictures_from_text_or_one_picture_are_tasks_like_the_others(inputs: dict[str, str]) -> None:
+    receiver = Receiver()
+    async with kling(receiver=receiver) as client:
+        body = {
+            "prompt": "sandbox:early a cat",
+            "callback_url": CALLBACK_URL,
+            "n": 2,
+            "colour": "red",
+            **inputs,
+        }
+        task_id = (await client.post(OLDER_IMAGES, json=body)).json()["data"]["task_id"]
+        await client.post(OLDER_IMAGES, json=linked("sandbox:early"))
+        found = (await client.get(f"{OLDER_IMAGES}/{task_id}")).json()["data"]
+        second_page = (await client.get(f"{OLDER_IMAGES}?pageNum=2&pageSize=1")).json()["data"]
+        assert second_page == [found]
+        assert (await client.get(f"/v1/images/generations/{task_id}")).json()["data"] == found
+        for output in found["task_result"]["images"]:
+            with Image.open(BytesIO((await client.get(output["url"])).content)) as image:
+                assert image.size == (1024, 576)
+    assert receiver.words == ["submitted", "processing", "succeed"]
+    assert found["final_unit_deduction"] == "16"
+
+
 async def test_films_are_real() -> None:
     async with kling() as client:
         create = await client.post(VIDEOS, json=videos("sandbox:early a cat", aspect_ratio="9:16"))
@@ -522,6 +546,67 @@ async def test_reordered_duplicated_and_contradicted_callbacks_arrive_as_asked_f
     receiver, _ = await story(Fault.DUPLICATE, count=9)
     assert receiver.words[-3:] == ["submitted", "processing", "succeed"]
     assert receiver.requests[4].content == receiver.requests[5].content == receiver.requests[8].content
+
+
+async def test_empty_succeeds_first_and_brings_its_outputs_later() -> None:
+    receiver, _ = await story(Fault.EMPTY, count=4)
+    assert receiver.words == ["submitted", "processing", "succeed", "succeed"]
+    first, second = receiver.bodies[2:]
+    assert first["task_result"] == {}
+    assert len(second["task_result"]["images"]) == 1
+    assert second["updated_at"] >= first["updated_at"]
+
+
+async def test_until_then_a_query_finds_nothing_either() -> None:
+    receiver, at_work, go_on = Receiver(), anyio.Event(), anyio.Event()
+
+    async def fetch(_url: str) -> bytes:
+        at_work.set()
+        await go_on.wait()
+        return picture()
+
+    async with kling(receiver=receiver, fetch=fetch) as client:
+        create = await client.post(IMAGES, json=linked("sandbox:empty", callback_url=CALLBACK_URL))
+        path = f"{IMAGES}/{create.json()['data']['task_id']}"
+        await at_work.wait()
+        before = (await client.get(path)).json()["data"]
+        go_on.set()
+        await receiver.until(4)
+        after = (await client.get(path)).json()["data"]
+    assert (before["task_status"], before["task_result"]) == ("succeed", {})
+    assert after["task_result"]["images"]
+
+
+async def test_a_failed_task_stays_without_outputs() -> None:
+    receiver = Receiver()
+    async with kling(receiver=receiver) as client:
+        body = linked("sandbox:empty sandbox:fail sandbox:early", callback_url=CALLBACK_URL)
+        await client.post(IMAGES, json=body)
+    assert receiver.words == ["submitted", "processing", "failed"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example/callbacks/1",
+        "http://klingel.example/callbacks/1",
+        "https://klingel.example:8443/callbacks/1",
+        "https://klingel.example@elsewhere.example/",
+        "https://klingel.example\\@elsewhere.example/",
+        "https://klingel.example.elsewhere.example/",
+    ],
+)
+async def test_where_callbacks_may_go_is_the_operators_choice(url: str) -> None:
+    settings = SandboxSettings(step=timedelta(0), callback_origins=frozenset({"https://klingel.example"}))
+    receiver = Receiver()
+    async with kling(settings, receiver=receiver) as client:
+        refused = await client.post(IMAGES, json=linked(callback_url=url))
+        assert (refused.status_code, refused.json()["code"]) == (400, 1201)
+        assert "callback_url" in refused.json()["message"]
+        assert await created_count(client) == 0
+        for good in (CALLBACK_URL, "https://KLINGEL.example:443/callbacks/1"):
+            await client.post(IMAGES, json=linked("sandbox:early", callback_url=good))
+    assert len(receiver.requests) == 6
 
 
 async def test_wrapped_callbacks_come_in_the_query_envelope() -> None:

@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Literal
 
 import anyio
@@ -11,7 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
-from handlers.providers.sandbox import SandboxSettings, create_sandbox
+from handlers.providers.sandbox import GuardedTransport, SandboxSettings, create_sandbox
+from service.network import Guard
 
 IMAGES = "/kling/v1/images/multi-image2image"
 Protocol = Literal["h11", "httptools"]
@@ -31,10 +33,17 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def kling(
-    settings: SandboxSettings, *, protocol: Protocol = "httptools"
+    settings: SandboxSettings,
+    *,
+    protocol: Protocol = "httptools",
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     config = uvicorn.Config(
-        create_sandbox(settings), http=protocol, ws="none", lifespan="on", log_level="critical"
+        create_sandbox(settings, transport=transport),
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        log_level="critical",
     )
     server = Server(config)
     headers = {"authorization": "Bearer sk-1"}
@@ -89,3 +98,36 @@ async def test_callbacks_go_out_over_a_real_connection() -> None:
         attempts = (await client.get("/log")).json()["callbacks"]
         assert [attempt["http_status"] for attempt in attempts] == [404, 404, 404]
         assert {attempt["url"] for attempt in attempts} == {str(client.base_url)}
+
+
+async def test_alone_it_calls_nobody_whom_the_guard_refuses() -> None:
+    async with kling(SandboxSettings(step=timedelta(0)), transport=GuardedTransport(Guard())) as client:
+        await client.post(IMAGES, json=order("sandbox:early", callback_url=f"{client.base_url}/callbacks/1"))
+        log = (await client.get("/log")).json()
+    assert [(attempt["http_status"], attempt["error"]) for attempt in log["callbacks"]] == [
+        (None, "CallbackRefused")
+    ] * 3
+    assert [call["method"] for call in log["calls"]] == ["POST"]
+
+
+async def test_networks_that_the_operator_opened_are_called_with_body_and_signature() -> None:
+    settings = SandboxSettings(step=timedelta(0), webhook_secret="whsec_" + "a2xpbmct" * 4)
+    transport = GuardedTransport(Guard([ip_network("127.0.0.0/8")]))
+    async with kling(settings) as receiver, kling(settings, transport=transport) as client:
+        # The receiver is another sandbox: what it is called with, it takes for a create.
+        url = f"{receiver.base_url}{IMAGES}"
+        await client.post(IMAGES, json=order("sandbox:early", callback_url=url))
+        attempts = (await client.get("/log")).json()["callbacks"]
+        calls = (await receiver.get("/log")).json()["calls"]
+    assert [attempt["http_status"] for attempt in attempts] == [401, 401, 401]
+    assert [(call["kind"], call["code"]) for call in calls] == [("create", 1001)] * 3
+
+
+async def test_a_port_where_nobody_listens_is_noted() -> None:
+    transport = GuardedTransport(Guard([ip_network("127.0.0.0/8")]))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    async with kling(SandboxSettings(step=timedelta(0)), transport=transport) as client:
+        await client.post(IMAGES, json=order("sandbox:early", callback_url=url))
+        attempts = (await client.get("/log")).json()["callbacks"]
+    assert [attempt["error"] for attempt in attempts] == ["ConnectError"] * 3

@@ -66,6 +66,14 @@ def test_any_number_of_inputs_and_any_prompt_can_be_drawn(tmp_path: Path, count:
     assert recipe(*[LINK] * count, prompt=prompt, **extras).make(tmp_path / "a.png") > 0
 
 
+def test_without_inputs_there_is_a_picture_of_its_own_for_each_index(tmp_path: Path) -> None:
+    drawn = []
+    for index in range(2):
+        Recipe(sources=(), prompt="a cat", aspect_ratio="1:1", index=index).make(tmp_path / "a.png")
+        drawn.append((tmp_path / "a.png").read_bytes())
+    assert drawn[0] != drawn[1]
+
+
 @pytest.mark.parametrize(("aspect_ratio", "duration_s"), [("16:9", 5), ("9:16", 5), ("1:1", 10)])
 def test_films_can_be_played_to_the_end(tmp_path: Path, aspect_ratio: str, duration_s: int) -> None:
     path = tmp_path / "a.mp4"

@@ -16,6 +16,7 @@ from handlers.providers.sandbox.validation import Order, read_order
 IMAGES = "/kling/v1/images/multi-image2image"
 OLDER_IMAGES = "/kling/v1/images/generations"
 VIDEOS = "/kling/v1/videos/multi-image2video"
+OFFICIAL_GENERATIONS = "/v1/images/generations"
 OFFICIAL_VIDEOS = "/v1/videos/multi-image2video"
 URL = "https://cdn.example.com/a.png"
 
@@ -64,6 +65,25 @@ def test_null_and_empty_text_count_as_absent_and_unknown_fields_are_ignored() ->
     assert (order.callback_url, order.external_task_id, order.aspect_ratio) == (None, None, "16:9")
 
 
+def test_one_path_takes_pictures_by_list_by_one_picture_and_by_text() -> None:
+    """CometAPI's older layout: the list tells them apart."""
+    assert read(OLDER_IMAGES, images(prompt="a cat")).sources == (Link(url=URL),) * 2
+    lone = read(OLDER_IMAGES, {"prompt": "a cat", "image": URL, "image_reference": "subject", "n": 3})
+    assert (lone.sources, lone.model, lone.n, lone.product.name) == (
+        (Link(url=URL),),
+        "kling-v1",
+        3,
+        "images/generations",
+    )
+    assert read(OLDER_IMAGES, {"prompt": "a cat", "subject_image_list": None}).sources == ()
+    assert read(OFFICIAL_GENERATIONS, {"prompt": "a cat"}).model == "kling-v3"
+
+
+def test_a_list_means_nothing_on_the_official_path_for_one_picture() -> None:
+    order = read(OFFICIAL_GENERATIONS, {"prompt": "a cat", **images(), "scene_image": 7})
+    assert (order.sources, order.scene) == ((), None)
+
+
 @pytest.mark.parametrize("spelling", ["scence_image", "scene_image"])
 @pytest.mark.parametrize("path", [IMAGES, OLDER_IMAGES])
 def test_both_spellings_of_the_scene_are_read(path: str, spelling: str) -> None:
@@ -76,6 +96,10 @@ def test_both_spellings_of_the_scene_are_read(path: str, spelling: str) -> None:
         (OLDER_IMAGES, images(prompt="x" * 2500)),
         (OLDER_IMAGES, images(4, n=9, aspect_ratio="21:9", negative_prompt="x" * 9000)),
         (IMAGES, images(1, watermark_info={"enabled": True}, model_name="kling-v2-1")),
+        (
+            OFFICIAL_GENERATIONS,
+            {"prompt": "x" * 2500, "aspect_ratio": "21:9", "resolution": "2k", "human_fidelity": 0.45},
+        ),
         (
             VIDEOS,
             videos(4, prompt="x" * 500, negative_prompt="y" * 200, cfg_scale=0.5, model_name="kling-v9"),
@@ -164,6 +188,41 @@ def test_orders_at_the_documented_limits_are_accepted(path: str, body: dict[str,
             Code.BAD_VALUE,
             "equal resolution",
         ),
+        (OLDER_IMAGES, {}, Code.BAD_VALUE, "prompt is required"),
+        (OLDER_IMAGES, images(0, prompt="a cat"), Code.BAD_VALUE, "subject_image_list"),
+        (OLDER_IMAGES, {"prompt": "x" * 501}, Code.BAD_VALUE, "prompt"),
+        (OLDER_IMAGES, {"prompt": "a cat", "negative_prompt": "x" * 201}, Code.BAD_VALUE, "negative_prompt"),
+        (OLDER_IMAGES, {"prompt": "a cat", "aspect_ratio": "21:9"}, Code.BAD_VALUE, "aspect_ratio"),
+        (OLDER_IMAGES, {"prompt": "a cat", "model_name": "kling-v9"}, Code.BAD_VALUE, "model_name"),
+        (OLDER_IMAGES, {"prompt": "a cat", "image": "QQ=="}, Code.BAD_VALUE, "image: not a readable"),
+        (OLDER_IMAGES, {"prompt": "a cat", "image_reference": "face"}, Code.BAD_VALUE, "needs an image"),
+        (
+            OLDER_IMAGES,
+            {"prompt": "a cat", "image": URL, "image_reference": "hat"},
+            Code.BAD_VALUE,
+            "subject, face",
+        ),
+        (
+            OLDER_IMAGES,
+            {"prompt": "a cat", "image": URL, "negative_prompt": "a dog"},
+            Code.BAD_VALUE,
+            "negative_prompt",
+        ),
+        (OLDER_IMAGES, {"prompt": "a cat", "image_fidelity": 1.5}, Code.BAD_VALUE, "image_fidelity"),
+        (OLDER_IMAGES, {"prompt": "a cat", "resolution": "4k"}, Code.BAD_VALUE, "resolution"),
+        (
+            OLDER_IMAGES,
+            {"prompt": "a cat", "image": URL, "element_list": [{"element_id": 1}] * 10},
+            Code.BAD_VALUE,
+            "at most 10",
+        ),
+        (
+            OLDER_IMAGES,
+            {"prompt": "a cat", "element_list": [{"element_id": "1"}]},
+            Code.INVALID_PARAMETERS,
+            "element_list[0].element_id",
+        ),
+        (OFFICIAL_GENERATIONS, images(), Code.BAD_VALUE, "prompt is required"),
         (OFFICIAL_VIDEOS, videos(model_name="kling-v2-6"), Code.BAD_VALUE, "model_name"),
         (OFFICIAL_VIDEOS, videos(prompt="x" * 2501), Code.BAD_VALUE, "prompt"),
     ],

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from handlers.providers.sandbox import bodies
 from handlers.providers.sandbox.accounts import account_of
 from handlers.providers.sandbox.answers import Code, Cut, Envelope, RequestError
-from handlers.providers.sandbox.callbacks import PARALLEL, Courier
+from handlers.providers.sandbox.callbacks import PARALLEL, Courier, check_way
 from handlers.providers.sandbox.faults import REFUSALS, Draws, Fault, faults_in
 from handlers.providers.sandbox.files import Files
 from handlers.providers.sandbox.journal import Call, CallKind, Journal
@@ -33,6 +33,8 @@ from handlers.providers.sandbox.validation import Order, read_order
 LARGEST_BODY: Final = 64 * 1024 * 1024
 PAGE_NUMBERS: Final = range(1, 1001)
 PAGE_SIZES: Final = range(1, 501)
+SMALL_BODY: Final = 64 * 1024
+READERS: Final = 2  # large bodies read at once
 MEDIA_TYPES: Final = {".png": "image/png", ".mp4": "video/mp4"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -45,6 +47,7 @@ class _Works:
 
     lives: Lives
     files: Files
+    readers: anyio.CapacityLimiter
 
 
 class Sandbox:
@@ -53,7 +56,7 @@ class Sandbox:
     Args:
         fetch: reads inputs given by URL, so that they appear in the outputs; without one they are drawn as labelled
             tiles, and the sandbox dials nothing but callback URLs.
-        transport: the way out for callbacks; httpx's own by default.
+        transport: the way out for callbacks; httpx's own by default, which goes wherever it is told to.
     """
 
     def __init__(
@@ -91,15 +94,17 @@ class Sandbox:
                 )
             )
             files = Files(Path(directory))
+            readers = anyio.CapacityLimiter(READERS)
             lives = Lives(
                 ledger=self._ledger,
                 courier=Courier(client, self._journal, self.settings, self._clock),
                 files=files,
                 fetch=self._fetch,
+                readers=readers,
                 clock=self._clock,
             )
             stack.push_async_callback(lives.stop)
-            self._running = _Works(lives=lives, files=files)
+            self._running = _Works(lives=lives, files=files, readers=readers)
             try:
                 yield self
             finally:
@@ -164,7 +169,8 @@ class Sandbox:
     def _create(self, product: Product) -> Endpoint:
         async def answered(request: Request, call: Call) -> Response:
             account = self._account(request)
-            order = await anyio.to_thread.run_sync(read_order, await request.body(), product)
+            order = await self._read(await request.body(), product)
+            check_way(order.callback_url, origins=self.settings.callback_origins)
             call.external_task_id = order.external_task_id
             settings = self.settings
             asked = {**dict.fromkeys(sorted(settings.faults)), **faults_in(order.prompt)}
@@ -181,6 +187,11 @@ class Sandbox:
             return await self._acceptance(task, request)
 
         return self._logged(CallKind.CREATE, answered)
+
+    async def _read(self, content: bytes, product: Product) -> Order:
+        """Large ones take turns, so that few of them are in memory as pixels; the others do not wait for them."""
+        turns = self._works.readers if len(content) > SMALL_BODY else None
+        return await anyio.to_thread.run_sync(read_order, content, product, limiter=turns)
 
     def _accept(self, order: Order, *, account: str, faults: frozenset[Fault], files_url: str) -> Task:
         task = self._ledger.accept(

@@ -9,6 +9,7 @@ import anyio
 import httpx
 from standardwebhooks import Webhook
 
+from handlers.providers.sandbox.answers import Code, RequestError
 from handlers.providers.sandbox.journal import Journal
 from handlers.providers.sandbox.settings import SandboxSettings
 from handlers.providers.sandbox.tasks import Clock
@@ -28,6 +29,34 @@ class Callback:
     url: str
     status_word: str
     body: bytes
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """As the client sees it that dials it, which leaves a scheme's own port out.
+
+    Raises:
+        httpx.InvalidURL: it is none.
+    """
+    parsed = httpx.URL(url)
+    return parsed.scheme, parsed.host, parsed.port
+
+
+def check_way(url: str | None, *, origins: frozenset[str] | None) -> None:
+    """
+    Raises:
+        RequestError: 1201, callbacks must go elsewhere.
+    """
+    if url is None or origins is None:
+        return
+    try:
+        origin = _origin(url)
+    except httpx.InvalidURL:
+        raise RequestError(Code.BAD_VALUE, "callback_url is not a URL") from None
+    if origin not in map(_origin, origins):
+        raise RequestError(
+            Code.BAD_VALUE,
+            f"callback_url must lead to {' or '.join(sorted(origins))}: this sandbox calls nobody else",
+        )
 
 
 class Courier:

@@ -22,6 +22,7 @@ class Fault(StrEnum):
     NEVER = "never"
     CONTRADICT = "contradict"
     OTHER_TASK = "other-task"
+    EMPTY = "empty"
 
     WRAPPED = "wrapped"
     NESTED = "nested"

@@ -62,12 +62,14 @@ class Lives:
         courier: Courier,
         files: Files,
         fetch: Fetch | None,
+        readers: anyio.CapacityLimiter,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
         self._courier = courier
         self._files = files
         self._fetch = fetch
+        self._readers = readers
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -102,6 +104,10 @@ class Lives:
                     await self._reach(status, task)
                     for callback in self._callbacks(task, status):
                         outbox.send_nowait(callback)
+                if Fault.EMPTY in task.faults and task.ending is Status.SUCCEED:
+                    await self._fill(task)
+                    for callback in self._callbacks(task, task.ending):
+                        outbox.send_nowait(callback)
 
     async def _reach(self, status: Status, task: Task) -> None:
         match status:
@@ -110,9 +116,16 @@ class Lives:
             case Status.PROCESSING:
                 await anyio.sleep(task.step.total_seconds())
                 task.reach(status, at=self._clock())
+            case _ if Fault.EMPTY in task.faults:
+                await anyio.sleep(task.step.total_seconds())
+                self._ledger.end(task, outputs=())
             case _:
-                outputs = await self._work(task)
-                self._ledger.end(task, outputs=outputs)
+                self._ledger.end(task, outputs=await self._work(task))
+
+    async def _fill(self, task: Task) -> None:
+        """The results of a task that has succeeded without them."""
+        task.outputs = await self._work(task)
+        task.reach(task.ending, at=self._clock())
 
     async def _work(self, task: Task) -> tuple[Output, ...]:
         async with anyio.create_task_group() as group:
@@ -138,7 +151,7 @@ class Lives:
     async def _read(self, fetch: Fetch, url: str, pictures: dict[str, Picture]) -> None:
         try:
             content = await fetch(url)
-            pictures[url] = await anyio.to_thread.run_sync(from_bytes, content)
+            pictures[url] = await anyio.to_thread.run_sync(from_bytes, content, limiter=self._readers)
         except PictureError as refused:
             log.info("sandbox.input-unreadable", reason=str(refused))
         except Exception as failure:  # noqa: BLE001  a fetch is handed in; its errors are its own

@@ -63,12 +63,16 @@ class Recipe:
 
 
 def collage(recipe: Recipe) -> Image.Image:
-    """The inputs as a tidy grid over the scene, the prompt below; each index turns the grid by one input."""
+    """The inputs as a tidy grid over the scene, the prompt below; each index turns the grid by one input. Without
+    inputs, a landscape for each index.
+    """
     size = _picture_size(recipe.aspect_ratio)
     width, height = size
     unit = min(size) // 40
     canvas = _backdrop(recipe, size)
     caption_height = _write_caption(canvas, recipe.prompt or "(no prompt)", unit=unit, index=recipe.index)
+    if not recipe.sources:
+        return canvas
     turn = recipe.index % len(recipe.sources)
     sources = recipe.sources[turn:] + recipe.sources[:turn]
     area = (unit * 2, unit * 2, width - unit * 2, height - caption_height - unit)
@@ -155,6 +159,8 @@ def _ratio(text: str) -> tuple[int, int]:
 
 def _backdrop(recipe: Recipe, size: Size) -> Image.Image:
     """The scene, blurred; without one a slow gradient in the style's colour, or one of the prompt's own."""
+    if not recipe.sources:
+        return _landscape(f"{recipe.prompt} {recipe.index}", size)
     if recipe.scene is not None:
         blurred = _cover(recipe.scene, size).filter(ImageFilter.GaussianBlur(min(size) / 60))
         return ImageEnhance.Brightness(blurred).enhance(0.6)
@@ -241,19 +247,9 @@ def _cover(source: Source, size: Size) -> Image.Image:
 
 def _placeholder(url: str, size: Size) -> Image.Image:
     """A drawn landscape in a colour of its own, with the URL's host and path on it."""
-    width, height = size
-    tile = Image.new("RGB", size, _hue(url, brightness=0.55))
+    width = size[0]
+    tile = _landscape(url, size)
     draw = ImageDraw.Draw(tile)
-    sun = min(size) / 8
-    draw.ellipse(
-        (width * 0.7 - sun, height * 0.25 - sun, width * 0.7 + sun, height * 0.25 + sun),
-        fill=_hue(url, brightness=0.72),
-    )
-    for peak, foot, brightness in ((0.35, 0.75, 0.42), (0.72, 0.55, 0.33)):
-        crest = (width * peak, height * (0.35 if peak < 0.5 else 0.48))
-        spread = width * foot
-        base = (crest[0] - spread, height), (crest[0] + spread, height)
-        draw.polygon((base[0], crest, base[1]), fill=_hue(url, brightness=brightness))
     parts = urlsplit(url)
     letter = max(min(size) / 18, 8)
     font = ImageFont.load_default(letter)
@@ -263,6 +259,23 @@ def _placeholder(url: str, size: Size) -> Image.Image:
     ]
     for place, line in enumerate(lines):
         draw.text((width * 0.08, letter * (1.5 + 1.35 * place)), line, font=font, fill=INK)
+    return tile
+
+
+def _landscape(name: str, size: Size) -> Image.Image:
+    width, height = size
+    tile = Image.new("RGB", size, _hue(name, brightness=0.55))
+    draw = ImageDraw.Draw(tile)
+    sun = min(size) / 8
+    draw.ellipse(
+        (width * 0.7 - sun, height * 0.25 - sun, width * 0.7 + sun, height * 0.25 + sun),
+        fill=_hue(name, brightness=0.72),
+    )
+    for peak, foot, brightness in ((0.35, 0.75, 0.42), (0.72, 0.55, 0.33)):
+        crest = (width * peak, height * (0.35 if peak < 0.5 else 0.48))
+        spread = width * foot
+        base = (crest[0] - spread, height), (crest[0] + spread, height)
+        draw.polygon((base[0], crest, base[1]), fill=_hue(name, brightness=brightness))
     return tile
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 LARGEST_BYTES: Final = 10 * 1024 * 1024
 SHORTEST_SIDE: Final = 300
 WIDEST_RATIO: Final = 2.5
-MOST_PIXELS: Final = 64_000_000
+MOST_PIXELS: Final = 25_000_000
 """Ours, not Kling's: what one create may cost this process to decode."""
 
 KEPT_SIDE: Final = 1024

@@ -1,6 +1,7 @@
 """What is sold under which path, and the limits each page prints.
 
-Source: CometAPI, "Multi-Image to Image" and "Multi-Image to Video"; Kling, "Image to Video" (legacy).
+Source: CometAPI, "Multi-Image to Image", "Image generation" and "Multi-Image to Video"; Kling, "Text to Image / Image to
+Image" and "Image to Video" (legacy). That one path of CometAPI's tells its two bodies apart by the list is our guess.
 """
 
 from collections.abc import Mapping
@@ -20,15 +21,17 @@ class Product:
 
     `name` is the path without its prefix: a task made under `/kling/v1/…` is found under `/v1/…` too.
     `models` is None where the page names no closed set. A limit of None means the field is unknown there, and so
-    ignored.
+    ignored. Without a `list_field` it takes one picture or none. `without_list` is what a body orders that has no such
+    list, where one path serves both.
     """
 
     name: str
     kind: Kind
-    list_field: str
-    item_field: str
-    fewest: int
+    list_field: str | None = None
+    item_field: str = ""
+    fewest: int = 0
     most: int = 4
+    without_list: "Product | None" = None
     models: frozenset[str] | None
     default_model: str
     prompt_required: bool = False
@@ -41,9 +44,32 @@ class Product:
 IMAGE_RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9")
 VIDEO_RATIOS: Final = ("16:9", "9:16", "1:1")
 IMAGE_MODELS: Final = frozenset({"kling-v2", "kling-v2-1"})
+GENERATION_MODELS: Final = frozenset(
+    {"kling-v1", "kling-v1-5", "kling-v2", "kling-v2-new", "kling-v2-1", "kling-v3"}
+)
+GENERATIONS: Final = "images/generations"
 
+_OFFICIAL_GENERATIONS: Final = Product(
+    name=GENERATIONS,
+    kind=Kind.IMAGE,
+    models=GENERATION_MODELS,
+    default_model="kling-v3",
+    prompt_required=True,
+    ratios=IMAGE_RATIOS,
+)
+_GATEWAY_GENERATIONS: Final = Product(
+    name=GENERATIONS,
+    kind=Kind.IMAGE,
+    models=GENERATION_MODELS,
+    default_model="kling-v1",
+    prompt_required=True,
+    prompt_limit=500,
+    negative_limit=200,
+    ratios=IMAGE_RATIOS[:-1],
+)
 _OLDER_IMAGES: Final = Product(
-    name="images/generations",
+    name=GENERATIONS,
+    without_list=_GATEWAY_GENERATIONS,
     kind=Kind.IMAGE,
     list_field="subject_image_list",
     item_field="subject_image",
@@ -93,7 +119,7 @@ PRODUCTS: Final[Mapping[str, Product]] = {
     "/kling/v1/images/generations": _OLDER_IMAGES,
     "/kling/v1/images/multi-image2image": _IMAGES,
     "/kling/v1/videos/multi-image2video": _GATEWAY_VIDEO,
-    "/v1/images/generations": _OLDER_IMAGES,
+    "/v1/images/generations": _OFFICIAL_GENERATIONS,
     "/v1/images/multi-image2image": _IMAGES,
     "/v1/videos/multi-image2video": _OFFICIAL_VIDEO,
 }

@@ -23,6 +23,7 @@ class SandboxSettings:
         callback_retries: further attempts after a failure or a non-2xx; Kling promises none.
         public_url: where outputs are fetched from, without a trailing slash; None: where the create was sent to.
         hang: how long an answer is held back by the fault of that name.
+        callback_origins: where callbacks may go, each as `http://host:port`; None: wherever the transport takes them.
     """
 
     step: timedelta = timedelta(seconds=1)
@@ -34,6 +35,7 @@ class SandboxSettings:
     callback_retries: int = 0
     public_url: str | None = None
     hang: timedelta = timedelta(seconds=60)
+    callback_origins: frozenset[str] | None = None
 
 
 class SettingsError(Exception):

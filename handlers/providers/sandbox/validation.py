@@ -1,4 +1,4 @@
-"""What a create's body must be. Source: CometAPI, "Multi-Image to Image"; Kling, "Image to Video"; the first fault found is the one reported, as there.
+"""What a create's body must be. Source: CometAPI, "Multi-Image to Image", "Image generation"; Kling, "Image to Video"; the first fault found is the one reported, as there.
 
 JSON null and the empty string count as absent: the pages' own samples send `""` for fields that are not used.
 Fields the page does not name are ignored.
@@ -13,10 +13,16 @@ from urllib.parse import urlsplit
 from handlers.providers.sandbox.answers import Code, RequestError
 from handlers.providers.sandbox.pictures import Link, Picture, PictureError, Source, from_base64
 from handlers.providers.sandbox.products import Kind, Product
+from service.domain.errors import TooLarge
+from service.domain.long_texts import read_large
 
+LARGEST_JSON: Final = 1024 * 1024  # without the pictures in it
 MOST_RESULTS: Final = 9
 MOST_MASKS: Final = 6
 TRAJECTORY_POINTS: Final = range(2, 78)
+MOST_ELEMENTS: Final = 10
+REFERENCES: Final = ("subject", "face")
+RESOLUTIONS: Final = ("1k", "2k")
 SCENE_SPELLINGS: Final = ("scence_image", "scene_image")
 
 
@@ -51,6 +57,8 @@ def read_order(content: bytes, product: Product) -> Order:
         RequestError: 1200 for a wrong form or type, 1201 for a missing or unacceptable value.
     """
     fields = Fields(_object(content))
+    if product.without_list is not None and not fields.has(product.list_field or ""):
+        product = product.without_list
     model = fields.text("model_name") or product.default_model
     if product.models is not None and model not in product.models:
         raise RequestError(Code.BAD_VALUE, f"model_name value '{model}' is invalid")
@@ -61,13 +69,16 @@ def read_order(content: bytes, product: Product) -> Order:
         fields.text("negative_prompt", limit=product.negative_limit)
     if product.motion_brush:
         _check_motion_brush(fields)
+    many = product.list_field is not None
+    if not many:
+        _check_generation(fields)
     return Order(
         product=product,
         model=model,
         prompt=prompt,
-        sources=_sources(fields, product),
-        scene=_scene(fields),
-        style=fields.source("style_image"),
+        sources=_sources(fields, product) if many else _source(fields),
+        scene=_scene(fields) if many else None,
+        style=fields.source("style_image") if many else None,
         n=fields.whole("n", default=1, allowed=range(1, MOST_RESULTS + 1)),
         aspect_ratio=fields.choice("aspect_ratio", product.ratios),
         mode=fields.choice("mode", ("std", "pro")),
@@ -84,6 +95,9 @@ class Fields:
     def __init__(self, values: Mapping[str, object], *, at: str = "") -> None:
         self._values = values
         self._at = at
+
+    def has(self, name: str) -> bool:
+        return self._values.get(name) is not None
 
     def text(self, name: str, *, limit: int | None = None) -> str:
         value = self._values.get(name)
@@ -169,7 +183,12 @@ class Fields:
 
 def _object(content: bytes) -> Mapping[str, object]:
     try:
-        body = json.loads(content)
+        if len(content) <= LARGEST_JSON:
+            body = json.loads(content)
+        else:
+            body = read_large(content, json.loads, limit=LARGEST_JSON)
+    except TooLarge as error:
+        raise RequestError(Code.INVALID_PARAMETERS, error.detail) from None
     except (ValueError, RecursionError):
         raise RequestError(Code.INVALID_PARAMETERS, "request body is not valid JSON") from None
     if not isinstance(body, dict):
@@ -177,7 +196,31 @@ def _object(content: bytes) -> Mapping[str, object]:
     return body
 
 
+def _source(fields: Fields) -> tuple[Source, ...]:
+    source = fields.source("image")
+    return () if source is None else (source,)
+
+
+def _check_generation(fields: Fields) -> None:
+    """What an order by text or with one picture may have besides (Kling, "Text to Image / Image to Image")."""
+    for name in ("image_fidelity", "human_fidelity"):
+        fields.share(name)
+    if reference := fields.text("image_reference"):
+        fields.choice("image_reference", REFERENCES)
+        if not fields.text("image"):
+            raise RequestError(Code.BAD_VALUE, f"image_reference {reference} needs an image")
+    if fields.text("image") and fields.text("negative_prompt"):
+        raise RequestError(Code.BAD_VALUE, "negative_prompt is not supported with an image")
+    fields.choice("resolution", RESOLUTIONS)
+    elements = fields.objects("element_list")
+    for element in elements:
+        element.coordinate("element_id")
+    if len(elements) + bool(fields.text("image")) > MOST_ELEMENTS:
+        raise RequestError(Code.BAD_VALUE, f"element_list and image are at most {MOST_ELEMENTS} together")
+
+
 def _sources(fields: Fields, product: Product) -> tuple[Source, ...]:
+    assert product.list_field is not None
     items = fields.objects(product.list_field)
     if not product.fewest <= len(items) <= product.most:
         raise RequestError(
