@@ -1,7 +1,7 @@
 """Deliveries in hand: one lane for each endpoint, so that a slow or dead one holds up nobody but itself."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
@@ -24,6 +24,7 @@ BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
 DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
+FAILING_REMEMBERED: Final = 1024  # shared lanes that failed last, and have nothing to do now
 
 
 class Lane:
@@ -33,7 +34,8 @@ class Lane:
     one before has ended, however it ended.
     """
 
-    def __init__(self, *, concurrency: int = CONCURRENCY) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         self.active = 0
         self.promised: set[DeliveryId] = set()  # to what may yet be committed
         self.overflowed = False  # more waits in the database
@@ -43,8 +45,8 @@ class Lane:
         self.failures = 0  # in a row
         self.rests = False
         self.rested = 0  # times in a row
-        self._concurrency = concurrency
-        self._retries_at_a_time = concurrency // 2  # so that retries never starve first attempts
+        self._concurrency = SHARED_CONCURRENCY if is_shared else CONCURRENCY
+        self._retries_at_a_time = self._concurrency // 2  # so that retries never starve first attempts
         self._active_retries = 0
         self._first: deque[Duty] = deque()
         self._retries: deque[Duty] = deque()
@@ -66,7 +68,7 @@ class Lane:
         return not (self._held or self.promised or self.rests or self.overflowed)
 
     def add(self, duty: Duty) -> None:
-        if not self._held:
+        if not self._held and not self.is_shared:
             self.failures = max(self.failures, duty.endpoint.failures)  # what earlier lanes of it have seen
         self._held += 1
         story = _story(duty)
@@ -171,6 +173,8 @@ class Lanes:
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
+        # Failures and rests in a row; an endpoint with a lane of its own carries its failures itself.
+        self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
         self._recalled: list[DeliveryId] = []
         self.startable = asyncio.Event()
@@ -226,8 +230,8 @@ class Lanes:
     def _lane(self, endpoint: Endpoint) -> Lane:
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
-            lane = Lane(concurrency=SHARED_CONCURRENCY if endpoint.shares_lane else CONCURRENCY)
-            self._lanes[endpoint.lane] = lane
+            lane = self._lanes[endpoint.lane] = Lane(is_shared=endpoint.shares_lane)
+            lane.failures, lane.rested = self._failing.pop(endpoint.lane, (0, 0))
         return lane
 
     # What the database holds
@@ -415,9 +419,14 @@ class Lanes:
 
     def _leave_if_idle(self, key: LaneKey, lane: Lane) -> bool:
         """Where it stands in a line yet it is passed over when its turn comes: there is nothing in it to start."""
-        if lane.is_idle:
-            self._lanes.pop(key, None)
-        return lane.is_idle
+        if not lane.is_idle:
+            return False
+        self._lanes.pop(key, None)
+        if lane.is_shared and lane.failures:
+            self._failing[key] = (lane.failures, lane.rested)
+            if len(self._failing) > FAILING_REMEMBERED:
+                self._failing.popitem(last=False)
+        return True
 
     def _take_turn(self, lane: Lane) -> None:
         if not lane.queued_in_turn and lane.can_start():

@@ -18,6 +18,7 @@ from service.lanes import (
     BREAKS_AFTER,
     CONCURRENCY,
     DEPTH,
+    FAILING_REMEMBERED,
     Lanes,
 )
 
@@ -379,6 +380,41 @@ def test_endpoints_of_tasks_at_a_dead_host_rest_together() -> None:
     other = of_tasks(1, "healthy.example")
     lanes.offer(other)
     assert started(lanes) == other
+
+
+def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
+    """Nothing waits for it in between, and each time it is another endpoint."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    rests: list[datetime] = []
+    lanes.on_rest = rests.append
+    tried = 0
+    for one in of_tasks(BREAKS_AFTER + 1, "dead.example"):
+        lanes.offer([one])
+        for begun in started(lanes):
+            tried += 1
+            lanes.end(begun, delivered=False)
+            lanes.settle(begun)
+    assert tried == BREAKS_AFTER
+    for rest in (1, 2, 4):
+        assert rests[-1] - clock.now == timedelta(seconds=rest)
+        clock.now = rests[-1]
+        lanes.wake()
+        lanes.offer(of_tasks(2, "dead.example"))
+        [alone] = started(lanes)
+        lanes.end(alone, delivered=False)
+        lanes.settle(alone)
+
+
+def test_only_so_many_dead_hosts_are_remembered() -> None:
+    lanes = Lanes()
+    for number in range(FAILING_REMEMBERED + 50):
+        lanes.offer(of_tasks(1, f"dead-{number}.example"))
+        for one in started(lanes):
+            lanes.end(one, delivered=False)
+            lanes.settle(one)
+    assert not lanes._lanes
+    assert len(lanes._failing) == FAILING_REMEMBERED
 
 
 def test_endpoints_of_one_task_at_one_host_do_not_wait_for_each_other() -> None:

@@ -1,0 +1,193 @@
+"""Lanes as their owners meet them: a dead host, an endpoint that is changed while much waits, answers that cannot be kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
+from tests.integration.klingel import Klingel, Receiver, callback, succeed
+
+FAULT = (
+    "create trigger fault before insert on attempts when {} begin select raise(abort, 'a fault of ours'); end"
+)
+
+
+async def test_a_dead_host_of_many_tasks_rests_and_the_others_go_on(klingel: Klingel) -> None:
+    """`callback_url`: each endpoint is met only a few times, the host they share is found out all the same."""
+    async with Receiver().running() as dead:
+        dead.always = 500
+        for _ in range(BREAKS_AFTER):
+            await klingel.submit(callback_url=dead.url)
+
+        async def all_have_failed() -> bool:
+            [row] = klingel.rows("select count(*) as number from attempts")
+            return bool(row["number"] == BREAKS_AFTER)
+
+        await klingel.until(all_have_failed)
+        await klingel.submit(callback_url=dead.url)
+        await klingel.submit(callback_url=klingel.receiver.url)
+        await klingel.receiver.until(1)
+        assert len(dead.received) == BREAKS_AFTER  # it rests
+        klingel.clock.advance(seconds=1)
+        await dead.until(BREAKS_AFTER + 1)
+
+
+async def test_a_host_that_hangs_keeps_no_more_than_its_share_of_attempts(klingel: Klingel) -> None:
+    async with Receiver().running() as hanging:
+        hanging.gate = asyncio.Event()
+        await asyncio.gather(
+            *(klingel.submit_async(callback_url=hanging.url) for _ in range(SHARED_CONCURRENCY + 10))
+        )
+        await hanging.until(SHARED_CONCURRENCY)
+        await klingel.submit(callback_url=klingel.receiver.url)
+        await klingel.receiver.until(1)
+        assert len(hanging.received) == SHARED_CONCURRENCY
+        hanging.gate.set()
+        await hanging.until(SHARED_CONCURRENCY + 10)
+
+
+# An endpoint that is changed
+
+
+@asynccontextmanager
+async def much_waits(klingel: Klingel) -> AsyncIterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """An endpoint with its hands full, and two events of each of 20 tasks."""
+    klingel.receiver.gate = asyncio.Event()
+    endpoint = await klingel.endpoint()
+    tasks = []
+    for _ in range(20):
+        task = await klingel.submit()
+        await klingel.call_back(callback(task, "processing"))
+        tasks.append(task)
+    await klingel.receiver.until(CONCURRENCY)
+    yield endpoint, tasks
+
+
+async def test_what_waits_goes_to_the_new_url_once_and_in_its_order(klingel: Klingel) -> None:
+    async with Receiver().running() as new, much_waits(klingel) as (endpoint, tasks):
+        response = await klingel.http.patch(
+            f"/v1/endpoints/{endpoint['id']}", json={"config": {"url": new.url}}
+        )
+        assert response.status_code == 200
+        for number, task in enumerate(tasks):  # behind what waits
+            await klingel.call_back(succeed(task), number=number)
+        assert klingel.receiver.gate is not None
+        klingel.receiver.gate.set()
+        await new.until(3 * len(tasks) - CONCURRENCY)
+        await klingel.until_deliveries(*["delivered"] * 3 * len(tasks), limit="200")
+        received = [*klingel.receiver.received, *new.received]
+        assert len(klingel.receiver.received) == CONCURRENCY  # those that had begun
+        assert len({one.headers["webhook-id"] for one in received}) == len(received) == 3 * len(tasks)
+        for task in tasks:
+            story = [one.event for one in received if one.event["data"]["task"]["id"] == task["id"]]
+            assert [event["sequence"] for event in story] == [1, 2, 3]
+
+
+async def test_what_waits_when_a_secret_is_rotated_is_signed_with_both(klingel: Klingel) -> None:
+    async with much_waits(klingel) as (endpoint, tasks):
+        await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")
+        assert klingel.receiver.gate is not None
+        klingel.receiver.gate.set()
+        received = await klingel.receiver.until(2 * len(tasks))
+        signatures = [len(one.headers["webhook-signature"].split()) for one in received]
+        assert signatures == [1] * CONCURRENCY + [2] * (2 * len(tasks) - CONCURRENCY)
+
+
+async def test_what_waits_for_the_endpoint_of_a_task_goes_where_that_is_led_now(klingel: Klingel) -> None:
+    """Its lane is another then: that of its new host."""
+    klingel.receiver.gate = asyncio.Event()
+    task = await klingel.submit(callback_url=klingel.receiver.url)
+    await klingel.receiver.until(1)
+    await klingel.call_back(callback(task, "processing"))
+    [endpoint] = task["endpoints"]
+    async with Receiver().running() as new:
+        await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"config": {"url": new.url}})
+        await klingel.call_back(succeed(task))
+        received = await new.until(2)
+        assert [one.event["sequence"] for one in received] == [2, 3]
+        klingel.receiver.gate.set()
+        await klingel.until_deliveries("delivered", "delivered", "delivered")
+        assert len(klingel.receiver.received) == 1
+
+
+async def test_a_replay_of_more_than_a_lane_holds_keeps_to_it(klingel: Klingel) -> None:
+    """Made in one commit, and each goes out once."""
+    endpoint = await klingel.endpoint(types=["task.succeeded"])
+    for _ in range(DEPTH + 20):
+        await klingel.submit()
+    klingel.receiver.gate = asyncio.Event()
+    since = {"since": "2026-01-01T00:00:00Z", "only": "all"}
+    await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"types": ["task.submitted"]})
+    response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=since)
+    assert response.json() == {"replayed": DEPTH + 20}
+    await klingel.receiver.until(CONCURRENCY)
+    [held] = klingel.rows("select count(*) as number from deliveries where lease_until is not null")
+    assert held["number"] <= DEPTH
+    klingel.receiver.gate.set()
+    received = await klingel.receiver.until(DEPTH + 20)
+    assert len({one.headers["webhook-id"] for one in received}) == len(received) == DEPTH + 20
+
+
+# What cannot be kept of an attempt
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """The URL of a server that says exactly this, whatever it is asked."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_an_answer_whose_headers_are_not_utf_8_is_recorded_like_any_other(klingel: Klingel) -> None:
+    answer = b"HTTP/1.1 503 Oops\r\ncontent-encoding: gzip\xff\r\ncontent-length: 0\r\n\r\n"
+    async with answering(answer) as url:
+        await klingel.endpoint(config={"url": url})
+        await klingel.submit()
+        [delivery] = await klingel.deliveries()
+        [attempt] = await klingel.until_attempts(delivery["id"], 1)
+    assert (attempt["status_code"], attempt["outcome"]) == (503, "retry")
+    assert attempt["response_excerpt"] == "(gzip�-encoded, not unpacked)"
+
+
+async def test_an_attempt_that_cannot_be_recorded_in_full_is_recorded_in_short(klingel: Klingel) -> None:
+    """Whatever the fault of ours: the retry is planned, and those that ended beside it are as they were."""
+    await klingel.tamper(FAULT.format("new.status_code = 500 and new.excerpt <> ''"))
+    async with Receiver().running() as other:
+        good = await klingel.endpoint(config={"url": other.url})
+        bad = await klingel.endpoint()
+        klingel.receiver.answers(500)
+        await klingel.submit()
+        [kept] = await klingel.until_deliveries("delivered", endpoint_id=good["id"])
+        [delivery] = await klingel.deliveries(endpoint_id=bad["id"])
+        [attempt] = await klingel.until_attempts(delivery["id"], 1)
+    assert (attempt["status_code"], attempt["outcome"], attempt["response_excerpt"]) == (500, "retry", "")
+    assert attempt["reason"] == "Klingel could not keep what was answered"
+    [whole] = await klingel.attempts(kept["id"])
+    assert whole["response_excerpt"] == "noted"
+    klingel.clock.advance(seconds=6)
+    await klingel.until_deliveries("delivered", endpoint_id=bad["id"])
+
+
+async def test_what_follows_from_an_attempt_for_its_endpoint_does_not_cost_the_attempt(
+    klingel: Klingel,
+) -> None:
+    """That the endpoint is to be disabled, or its others told, is a matter of its own."""
+    await klingel.tamper(
+        "create trigger fault before update on endpoints begin select raise(abort, 'a fault of ours'); end"
+    )
+    await klingel.endpoint()
+    klingel.receiver.answers(500)
+    await klingel.submit()
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    klingel.clock.advance(seconds=6)
+    await klingel.receiver.until(2)
