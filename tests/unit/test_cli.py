@@ -829,10 +829,13 @@ def test_wrong_settings_end_with_2_all_named(
 
 
 def test_the_sandbox_refuses_what_it_does_not_know_before_it_starts(klingel: Klingel) -> None:
-    run = klingel.run("sandbox", "--fault", "slow", "sloow", "--webhook-secret", "short")
+    run = klingel.run(
+        "sandbox", "--fault", "slow", "sloow", "--webhook-secret", "short", "--allow-network", "10.0.0.1/8"
+    )
     assert run.code == 2
     assert run.err.startswith("There is no fault sloow: choose from slow, fail,")
     assert "--webhook-secret" in run.err
+    assert "--allow-network: 10.0.0.1/8 has host bits set" in run.err
 
 
 def test_client_commands_do_not_load_the_server() -> None:
