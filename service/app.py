@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 import sys
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,13 +24,15 @@ from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.providers.kling import KlingCallbacks, KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
+from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
+from handlers.sinks.archive import ArchiveSink, Origins
 from handlers.sinks.brokers import open_brokers
 from handlers.sinks.mqtt import MqttConfig, MqttSink
 from handlers.sinks.nats import NatsConfig, NatsSink
 from handlers.sinks.redis import RedisConfig, RedisSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
-from service.api import deliveries, endpoints, events, health, keys, openapi, tasks
+from service.api import deliveries, endpoints, events, files, health, keys, openapi, tasks
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import RequestLog
@@ -38,16 +41,22 @@ from service.batching import Batcher
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
-from service.domain.secrets import CallbackTokens, Vault, sandbox_key
+from service.domain.kept import ARCHIVE
+from service.domain.links import Links
+from service.domain.secrets import CallbackTokens, FileSignatures, Vault, sandbox_key
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
+from service.expiry import Expiry
 from service.guesses import KEYS, Guesses
+from service.keeping import Keeper
 from service.lanes import Lanes
 from service.lines import Lines
 from service.logs import configure_logs
 from service.metrics import Metrics
-from service.network import Guard, open_dialler
+from service.network import EVERYWHERE, Guard, open_dialler
+from service.outputs import Outputs
+from service.previews import Previews
 from service.publication import Publisher
 from service.retention import Retention
 from service.server import run_server
@@ -58,6 +67,7 @@ from service.submits import SubmitReader
 from service.wakeups import Wakeups
 from storage.files import Files
 from storage.sqlite import open_sqlite
+from storage.store import open_store
 
 OPEN_FILES: Final = 65_536
 
@@ -111,6 +121,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/deliveries", deliveries.index, methods=["GET"]),
     Route("/v1/deliveries/{id}", deliveries.show, methods=["GET"]),
     Route("/v1/deliveries/{id}/replay", deliveries.replay, methods=["POST"]),
+    Route("/v1/files/{name}", files.show, methods=["GET"]),
     Route("/v1/keys", keys.create, methods=["POST"]),
     Route("/v1/keys", keys.index, methods=["GET"]),
     Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
@@ -157,6 +168,7 @@ def create_app(
     """The whole service; tests pass a transport and a clock, production passes neither."""
     told = hooks or Hooks()
     sandbox = _sandbox(settings) if settings.embeds_sandbox else None
+    store = None if settings.kept_at is None else open_store(settings.kept_at)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[AppState]:
@@ -193,15 +205,38 @@ def create_app(
             batcher = Batcher(database, observe=observe)
             await stack.enter_async_context(batcher.running())
             lines = Lines(wakeups=wakeups, clock=clock)
-            publisher = Publisher(lanes=lanes, lines=lines, streams=streams, clock=clock)
+            outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, clock=clock)
+            publisher = Publisher(lanes=lanes, lines=lines, outputs=outputs, streams=streams, clock=clock)
+            links = Links(FileSignatures(secrets), base_url=settings.reachable_url, clock=clock)
+            keeper = Keeper(
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                store=store,
+                links=links,
+                previews=Previews(),
+                clock=clock,
+            )
+            provider_dialler = await stack.enter_async_context(open_dialler(Guard(EVERYWHERE)))
+            origins = Origins(dialler, provider_dialler, settings.provider_base_url)
+            archive = ArchiveSink(keeper, origins, largest=settings.file_max_bytes)
             deliverer = Deliverer(
                 database=database,
                 batcher=batcher,
                 publisher=publisher,
                 lanes=lanes,
-                sinks=sinks,
+                sinks=ChainMap(sinks, {ARCHIVE: archive}),  # beside those that people may choose
                 wakeups=wakeups,
                 metrics=metrics,
+                clock=clock,
+                deadlines={ARCHIVE: ARCHIVE_DEADLINE},
+            )
+            expiry = Expiry(
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                links=links,
+                wakeups=wakeups,
                 clock=clock,
             )
             deadlines = Deadlines(
@@ -237,7 +272,9 @@ def create_app(
             retention = Retention(
                 batcher=batcher,
                 files=files,
+                keeper=keeper,
                 keep=timedelta(days=settings.retention_days),
+                keep_files=timedelta(days=settings.file_retention_days),
                 keep_tasks=timedelta(days=settings.task_retention_days),
                 wakeups=wakeups,
                 clock=clock,
@@ -245,7 +282,7 @@ def create_app(
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
             if dispatches:
-                for part in (deliverer, deadlines, submitter, retention):
+                for part in (deliverer, deadlines, expiry, submitter, retention):
                     await stack.enter_async_context(part.running())
             told.stop_streams = streams.close
             told.wakeups = wakeups
@@ -265,7 +302,10 @@ def create_app(
                 submitter=submitter,
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
+                expiry=expiry if dispatches else None,
                 retention=retention if dispatches else None,
+                keeper=keeper,
+                links=links,
                 metrics=metrics,
                 key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import structlog
@@ -27,6 +28,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
 from service.domain.ids import DeliveryId, EndpointId
+from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
 from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
@@ -39,6 +41,7 @@ from storage.deliveries import Outcome
 from storage.endpoints import Health
 
 ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
+NO_OTHERS: Final[Mapping[str, timedelta]] = MappingProxyType({})
 ATTEMPTS_AT_A_TIME: Final = 512
 CLAIM: Final = 500
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
@@ -91,7 +94,13 @@ class Deliverer:
         wakeups: Wakeups,
         metrics: Metrics,
         clock: Clock,
+        deadlines: Mapping[str, timedelta] = NO_OTHERS,
     ) -> None:
+        """
+        Args:
+            deadlines: of an attempt, for the kinds that need another than `ATTEMPT_DEADLINE`; less than a lease.
+        """
+        self._deadlines = deadlines
         self._database = database
         self._batcher = batcher
         self._publisher = publisher
@@ -279,11 +288,12 @@ class Deliverer:
             return Reply(
                 status_code=None, reason=f"this Klingel does not know endpoints of kind {duty.endpoint.kind}"
             )
+        deadline = self._deadlines.get(duty.endpoint.kind, ATTEMPT_DEADLINE)
         try:
-            async with asyncio.timeout(ATTEMPT_DEADLINE.total_seconds()):
+            async with asyncio.timeout(deadline.total_seconds()):
                 return await sink.send(duty, now=now)
         except TimeoutError:
-            return Reply(status_code=None, reason=f"no full answer within {ATTEMPT_DEADLINE.seconds} s")
+            return Reply(status_code=None, reason=f"no full answer within {deadline.seconds} s")
         except Exception as error:
             log.exception("delivery.sink_broke", delivery_id=duty.id, kind=duty.endpoint.kind)
             return Reply(status_code=None, reason=f"Klingel could not send it: {type(error).__name__}")
@@ -370,7 +380,9 @@ def _health(endpoint: Endpoint, attempts: Sequence[Attempt]) -> Health:
         failures += 1
         failing_since = failing_since or attempt.started_at.astimezone(UTC)
         if attempt.outcome is AttemptOutcome.GONE:
-            reason = "it answered 410 Gone"
+            reason = "it answered 410 Gone" if attempt.status_code == 410 else attempt.reason
+        elif endpoint.kind == ARCHIVE:
+            continue  # nobody could enable it again; each of its outputs has its own end
         elif failures >= DISABLE_AFTER_FAILURES and attempt.started_at - failing_since >= DISABLE_AFTER:
             reason = f"{failures} attempts in a row failed, over more than {DISABLE_AFTER.days} day"
     return Health(id=endpoint.id, failures=failures, failing_since=failing_since, disabled_reason=reason)

@@ -8,9 +8,10 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import aiodns
@@ -72,7 +73,11 @@ _EMBEDS_IPV4: Final = (
 # 2, 4 and 8 seconds for an answer by a name server: within the deadline of an attempt, which is the caller's.
 DNS_WAIT_S: Final = 2
 DNS_TRIES: Final = 3
+# Opened, nothing is refused: for hosts that the operator chose, not for what others name.
+EVERYWHERE: Final[Sequence[Network]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
 LARGEST_HEAD_FIELD: Final = 8190
+PIECE: Final = 256 * 1024  # of a download
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 # The URL standard's "ends in a number": system libraries read 2130706433, 127.1, 0177.0.0.1 and 0x7f.1 as addresses.
@@ -232,6 +237,15 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer that is too large to be held: its head, and its body as it comes."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    pieces: AsyncIterator[bytes]  # raises as `Dialler.get` does, also where the body is cut off
+
+
 class Dialler:
     """Sends requests to URLs that others chose. Use `open_dialler`."""
 
@@ -258,20 +272,48 @@ class Dialler:
             OSError, aiohttp.ClientError: it could not be done.
         """
         target = self.check(url)
-        try:
+        with _refusals():
             async with self._session.post(
                 target, data=body, headers=headers, allow_redirects=False
             ) as response:
-                return Answer(
-                    response.status,
-                    {name.lower(): value for name, value in response.headers.items()},
-                    await _first(response, read_limit),
-                )
-        except aiohttp.ClientConnectorError as error:
-            cause = error.os_error if isinstance(error.os_error, Refused) else error.__cause__
-            if isinstance(cause, Refused):
-                raise cause from None
-            raise
+                return Answer(response.status, _named(response), await _first(response, read_limit))
+
+    @asynccontextmanager
+    async def get(
+        self, url: str, *, headers: Mapping[str, str], silence: timedelta
+    ) -> AsyncIterator[Download]:
+        """One download, without redirects. The caller sets its deadline, and stops reading when it is too much.
+
+        Args:
+            silence: so long the other side may say nothing.
+
+        Raises:
+            Refused: the URL or where it leads.
+            OSError, aiohttp.ClientError: it could not be done, or not to its end.
+        """
+        target = self.check(url)
+        patience = aiohttp.ClientTimeout(total=None, sock_read=silence.total_seconds())
+        with _refusals():
+            async with self._session.get(
+                target, headers=headers, allow_redirects=False, timeout=patience
+            ) as response:
+                yield Download(response.status, _named(response), response.content.iter_chunked(PIECE))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the resolver refuses comes out of the connector as an error of its own."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        cause = error.os_error if isinstance(error.os_error, Refused) else error.__cause__
+        if isinstance(cause, Refused):
+            raise cause from None
+        raise
+
+
+def _named(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 async def _first(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 
 from service.batching import Batcher
 from service.domain.times import Clock
+from service.keeping import Keeper
 from service.loops import Loop
 from service.submission import KEY_LIFE
 from service.wakeups import Wakeups
@@ -28,6 +29,7 @@ class Retention:
     """
     Args:
         keep: of events, deliveries, callbacks.
+        keep_files: of kept outputs; they go with their tasks at the latest.
         keep_tasks: of tasks that have ended, and of their input files.
     """
 
@@ -36,14 +38,18 @@ class Retention:
         *,
         batcher: Batcher,
         files: Files,
+        keeper: Keeper,
         keep: timedelta,
+        keep_files: timedelta,
         keep_tasks: timedelta,
         wakeups: Wakeups,
         clock: Clock,
     ) -> None:
         self._batcher = batcher
         self._files = files
+        self._keeper = keeper
         self._keep = keep
+        self._keep_files = keep_files
         self._keep_tasks = max(keep_tasks, keep)
         self._clock = clock
         self._pruning = asyncio.Lock()
@@ -78,7 +84,12 @@ class Retention:
             "tasks": (self._tasks, now - self._keep_tasks),
         }
         async with self._pruning:
-            return {name: await self._all(forget, before) for name, (forget, before) in kinds.items()}
+            kept = await self._keeper.forget(
+                before=now - self._keep_files, tasks_before=now - self._keep_tasks
+            )
+            return {"kept_files": kept} | {
+                name: await self._all(forget, before) for name, (forget, before) in kinds.items()
+            }
 
     async def _all(self, forget: Callable[..., Awaitable[int]], before: datetime) -> int:
         async def page(tx: Transaction, moments: Sequence[datetime]) -> list[int]:

@@ -37,6 +37,7 @@ PROVIDER_URLS: Final = {
     ProviderName.COMETAPI: "https://api.cometapi.com",
     ProviderName.KLING: "https://api-singapore.klingai.com",
 }
+NO_STORE: Final = "none:"
 SECRET_FILE: Final = "klingel.secret"  # noqa: S105 - the name of a file
 
 
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
     task_retention_days: int = Field(
         365, ge=1, le=36_500, description="days that ended tasks and their input files are kept"
     )
+    store_url: str | None = Field(None, description="where outputs are kept; `none:` keeps nothing")
+    file_max_bytes: int = Field(
+        1024 * 1024 * 1024, ge=1, le=1024**4, description="bytes of the largest output that is kept"
+    )
+    file_retention_days: int = Field(365, ge=1, le=36_500, description="days that outputs are kept")
     roles: Annotated[frozenset[Role], NoDecode] = Field(
         frozenset(Role), description="what this process does: `web`, `dispatch`"
     )
@@ -168,6 +174,22 @@ class Settings(BaseSettings):
             raise ValueError("must be sqlite:///path/to/file.db")
         return value
 
+    @field_validator("store_url")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is None or value == NO_STORE:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme == "file":
+            known = parts.netloc in {"", "localhost"} and parts.path.startswith("/")
+        else:
+            known = parts.scheme in {"s3", "gs", "az"} and bool(parts.netloc)
+        if not known or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError(
+                "must be file:///path/to/folder, s3://bucket/folder, gs://bucket/folder, az://container/folder or none:"
+            )
+        return value
+
     @field_validator("provider_key")
     @classmethod
     def _needed_by_the_provider(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -223,6 +245,13 @@ class Settings(BaseSettings):
         if self.database_url is None:
             return self.data_dir / "klingel.db"
         return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def kept_at(self) -> str | None:
+        """The store's URL; None where nothing is to be kept."""
+        if self.store_url == NO_STORE:
+            return None
+        return self.store_url or (self.data_dir.absolute() / "files").as_uri()
 
     @property
     def inputs_path(self) -> Path:

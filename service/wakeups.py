@@ -58,8 +58,16 @@ class Wakeups:
         self.attempts = Wakeup(clock)
         self.deadlines = Wakeup(clock)
         self.retention = Wakeup(clock)
+        self.expiry = Wakeup(clock)
 
     def notify_all(self) -> None:
         """The clock was moved by hand."""
-        for wakeup in (self.submission, self.delivery, self.attempts, self.deadlines, self.retention):
+        for wakeup in (
+            self.submission,
+            self.delivery,
+            self.attempts,
+            self.deadlines,
+            self.retention,
+            self.expiry,
+        ):
             wakeup.notify()

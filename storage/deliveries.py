@@ -149,6 +149,7 @@ class DeliveryFilter:
     """What None leaves open."""
 
     endpoint_id: str | None = None
+    but_endpoint_id: str | None = None
     status: str | None = None
     event_id: str | None = None
     task_id: str | None = None
@@ -163,6 +164,7 @@ async def page(
         account_id=account_id,
         before_id=before_id,
         endpoint_id=wanted.endpoint_id,
+        but_endpoint_id=wanted.but_endpoint_id,
         status=wanted.status,
         event_id=wanted.event_id,
         task_id=wanted.task_id,

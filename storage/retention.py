@@ -39,7 +39,13 @@ async def tasks(tx: Transaction, *, before: datetime, limit: int) -> tuple[int, 
     ids: Sequence[str] = [row["id"] for row in rows]
     needed = [row["sha256"] for row in await tx.all("files_of_tasks", ids=json_text(ids))]
     named = [{"id": task_id} for task_id in ids]
-    for statement in ("delete_task_files", "delete_transitions", "delete_task_idempotency", "delete_task"):
+    for statement in (
+        "delete_task_files",
+        "delete_task_expiries",
+        "delete_transitions",
+        "delete_task_idempotency",
+        "delete_task",
+    ):
         await tx.run_many(statement, named)
     used = {row["sha256"] for row in await tx.all("files_in_use", hashes=json_text(needed))}
     return len(ids), [sha256 for sha256 in needed if sha256 not in used]

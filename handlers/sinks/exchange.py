@@ -42,7 +42,7 @@ async def post(
     except Refused as error:
         return Reply(status_code=None, reason=f"not dialled: {error}"), None
     except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-        return Reply(status_code=None, reason=_why(error)), None
+        return Reply(status_code=None, reason=why(error)), None
     reply = Reply(
         status_code=answer.status,
         reason="answered",
@@ -64,7 +64,7 @@ def refuses_for_good(status: int) -> bool:
     return 400 <= status < 500 and status not in TAKEN_LATER
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """In words for the endpoint's owner."""
     match error:
         case aiohttp.ClientConnectorDNSError():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,18 +13,25 @@ from service.api.state import State
 from service.domain.deliveries import Delivery, DeliveryStatus
 from service.domain.errors import EndpointDisabled, KlingelError, NotFound
 from service.domain.ids import AccountId
+from service.domain.kept import ARCHIVE, archive_id
 from service.publication import replayed
 from storage import deliveries, endpoints, events
 from storage.database import Transaction
 from storage.deliveries import DeliveryFilter
 
+KINDS: Final = (ARCHIVE,)
+
 
 async def index(request: Request[State]) -> Response:
+    """Those to the account's endpoints; those to its archive, which keeps outputs, with `kind=archive`."""
     key = await authenticate(request)
-    query = Query(request, known=("endpoint_id", "status", "event_id", "task_id"))
+    query = Query(request, known=("kind", "endpoint_id", "status", "event_id", "task_id"))
     page = query.page()
+    endpoint_id, archive = query.word("endpoint_id"), archive_id(key.account_id)
+    of_archive = query.choice("kind", KINDS) is not None
     wanted = DeliveryFilter(
-        endpoint_id=query.word("endpoint_id"),
+        endpoint_id=archive if of_archive else endpoint_id,
+        but_endpoint_id=archive if endpoint_id is None and not of_archive else None,
         status=query.choice("status", list(DeliveryStatus)),
         event_id=query.word("event_id"),
         task_id=query.word("task_id"),

@@ -19,6 +19,7 @@ async def readyz(request: Request[State]) -> Response:
         "deliverer": state["deliverer"],
         "submitter": None if state["deliverer"] is None else state["submitter"],
         "deadlines": state["deadlines"],
+        "expiry": state["expiry"],
         "retention": state["retention"],
     }
     checks = {name: "ok" if part.alive else "stopped" for name, part in parts.items() if part is not None}

@@ -6,9 +6,12 @@ from typing import TypedDict
 from service.batching import Batcher
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
+from service.domain.links import Links
 from service.domain.secrets import PushKeys, Vault
 from service.domain.times import Clock
+from service.expiry import Expiry
 from service.guesses import Guesses
+from service.keeping import Keeper
 from service.metrics import Metrics
 from service.publication import Publisher
 from service.retention import Retention
@@ -36,6 +39,9 @@ class State(TypedDict):
     submitter: Submitter  # takes in everywhere, sends where this process dispatches
     deliverer: Deliverer | None  # None where it does not
     deadlines: Deadlines | None
+    expiry: Expiry | None
     retention: Retention | None
+    keeper: Keeper
+    links: Links
     metrics: Metrics
     key_guesses: Guesses

@@ -80,7 +80,7 @@ async def _answer(request: Request[State], reader: Reader, task: Task) -> Respon
         )
         refusal.headers.update(headers)
         return refusal
-    view = await _whole(reader, task)
+    view = await _whole(request, reader, task)
     vault = request.state["vault"]
     bound = await endpoints.of(reader, [], [task.id])
     if bound:
@@ -97,9 +97,9 @@ def _repeated(task_id: TaskId, status: int, body: str) -> Response:
     return Response(body, status_code=status, media_type=media_type, headers=headers)
 
 
-async def _whole(reader: Reader, task: Task) -> dict[str, Any]:
+async def _whole(request: Request[State], reader: Reader, task: Task) -> dict[str, Any]:
     """The task as everyone sees it, and what only a look at one task shows."""
-    return task.view() | {
+    return request.state["links"].shown(task).view() | {
         "input": {**task.extras, **task.input},
         "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
     }
@@ -124,14 +124,15 @@ async def index(request: Request[State]) -> Response:
     query.check()
     async with request.state["database"].reading() as reader:
         found = await tasks.page(reader, key.account_id, wanted, before_id=page.cursor, limit=page.limit + 1)
-    return page.respond(found, views=[task.view() for task in found])
+    links = request.state["links"]
+    return page.respond(found, views=[links.shown(task).view() for task in found])
 
 
 async def show(request: Request[State]) -> Response:
     key = await authenticate(request)
     async with request.state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)
-        return JSONResponse(await _whole(reader, task))
+        return JSONResponse(await _whole(request, reader, task))
 
 
 async def callbacks(request: Request[State]) -> Response:
@@ -164,7 +165,7 @@ async def refresh(request: Request[State]) -> Response:
     )
     async with state["database"].reading() as reader:
         return JSONResponse(
-            await _whole(reader, await _found(reader, request, key.account_id)) | {"refresh": verdict}
+            await _whole(request, reader, await _found(reader, request, key.account_id)) | {"refresh": verdict}
         )
 
 

@@ -88,6 +88,30 @@ def task_event(type: EventType, task: Task, transition: Transition | None, at: d
     )
 
 
+def output_event(
+    type: EventType, task: Task, place: int, at: datetime, *, file: Mapping[str, Any] | None = None
+) -> Event:
+    """A fact about one of the task's outputs; its sequence is already counted up.
+
+    Args:
+        place: of the output among the task's, from 0.
+        file: our own copy, as readers see it.
+    """
+    id = new_event_id()
+    data: dict[str, Any] = {"task": task.view(), "output": task.outputs[place].view()}
+    if file is not None:
+        data["file"] = file
+    return Event(
+        id=id,
+        type=type,
+        account_id=task.account_id,
+        task_id=task.id,
+        sequence=task.sequence,
+        at=at,
+        body=_body(id, type, at, task.sequence, data),
+    )
+
+
 def endpoint_event(
     type: EventType,
     account_id: AccountId,

@@ -60,6 +60,7 @@ select * from deliveries
 where account_id = :account_id
   and (cast(:before_id as text) is null or id < :before_id)
   and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
   and (cast(:status as text) is null or status = :status)
   and (cast(:event_id as text) is null or event_id = :event_id)
   and (cast(:task_id as text) is null or task_id = :task_id)

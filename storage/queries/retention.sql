@@ -47,6 +47,7 @@ where tasks.id < :bound and status in ('succeeded', 'failed', 'rejected')
   and not exists (select 1 from events where events.task_id = tasks.id)
   and not exists (select 1 from endpoints where endpoints.task_id = tasks.id)
   and not exists (select 1 from deliveries where deliveries.task_id = tasks.id)
+  and not exists (select 1 from kept_files where kept_files.task_id = tasks.id)
   -- while an event of its parent could be delivered again, it tells that this was done
   and not exists (select 1 from events where events.task_id = tasks.parent_id)
 order by tasks.id limit :limit;

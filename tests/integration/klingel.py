@@ -430,6 +430,7 @@ USUAL: Mapping[str, Any] = {
     "public_url": "https://klingel.example.com",
     "allow_networks": "127.0.0.0/8",
     "submit_wait": 5,
+    "store_url": "none:",  # the outputs of most tests are nowhere
     "_env_file": None,
 }
 

@@ -1,0 +1,250 @@
+"""Archive: the outputs that an event names are copied into Klingel's own store, before the provider drops them."""
+
+import asyncio
+import hashlib
+import ssl
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import IO, Any, Final
+
+import aiohttp
+import anyio
+from anyio.to_thread import run_sync
+from yarl import URL
+
+from handlers.sinks import exchange
+from service.domain.deliveries import AttemptOutcome, Duty, Reply, parse_retry_after
+from service.domain.endpoints import Endpoint
+from service.domain.errors import Fault, StorageUnavailable
+from service.domain.faults import InvalidFields
+from service.domain.ids import AccountId
+from service.domain.kept import KeptFile
+from service.domain.media_types import HEAD, UNKNOWN, is_page, media_type
+from service.domain.tasks import Output, Task
+from service.keeping import Content, Keeper
+from service.network import Dialler, Download, Refused
+
+DEADLINE: Final = timedelta(minutes=9)  # of an attempt: all outputs of a task, and less than a lease
+SILENCE: Final = timedelta(seconds=30)  # of the other side, at most
+AT_A_TIME: Final = 16  # downloads of everybody,
+AT_A_TIME_FOR_ONE: Final = 4  # and of one account
+WRITERS: Final = 4  # threads that write and hash
+BLOCK: Final = 1024 * 1024  # written and hashed in one go
+# A file that a callback names may not be everywhere yet: so many attempts until "not found" is believed.
+NOT_FOUND_AFTER: Final = 3
+
+
+class _NotKept(Exception):
+    """Why an output could not be kept, and whether another attempt may do better."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        for_good: bool = False,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.for_good = for_good
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Who dials what: the provider that the operator chose may be in a private network, its callbacks' URLs not.
+
+    Args:
+        dialler: guarded.
+        provider_dialler: one that may go everywhere, for this origin alone.
+        provider_url: names the origin: scheme, host and port.
+    """
+
+    dialler: Dialler
+    provider_dialler: Dialler
+    provider_url: str
+
+    def dialler_for(self, url: str) -> Dialler:
+        try:
+            is_providers = URL(url).origin() == URL(self.provider_url).origin()
+        except ValueError:  # no URL, or one without a host: the guard says so
+            is_providers = False
+        return self.provider_dialler if is_providers else self.dialler
+
+
+class ArchiveSink:
+    """Delivers to endpoints of kind `archive`: one attempt fetches what is not kept yet of one task.
+
+    Args:
+        largest: bytes of one output.
+    """
+
+    def __init__(self, keeper: Keeper, origins: Origins, *, largest: int) -> None:
+        self._keeper = keeper
+        self._origins = origins
+        self._largest = largest
+        self._places = asyncio.Semaphore(AT_A_TIME)
+        self._places_for_one: defaultdict[AccountId, _Places] = defaultdict(_Places)
+        self._writers = anyio.CapacityLimiter(WRITERS)
+
+    def configure(
+        self,
+        raw: object,  # noqa: ARG002 - nobody configures it
+        *,
+        pointer: str,
+        before: Endpoint | None = None,  # noqa: ARG002
+    ) -> tuple[Mapping[str, Any], str | None]:
+        raise InvalidFields([Fault("Klingel makes endpoints of this kind itself.", pointer)])
+
+    async def send(self, duty: Duty, *, now: datetime) -> Reply:
+        task = None if duty.event.task_id is None else await self._keeper.task(duty.event.task_id)
+        if task is None:
+            return _reply([], [], 0)
+        kept: list[KeptFile] = []
+        failed: list[_NotKept] = []
+        missing = [place for place, output in enumerate(task.outputs) if output.stored_url is None]
+        for place in missing:
+            try:
+                async with self._place_for(task.account_id):
+                    file = await self._keep(task, place, attempt=duty.attempt, now=now)
+            except _NotKept as error:
+                failed.append(error)
+            else:
+                kept += [] if file is None else [file]
+        return _reply(kept, failed, len(missing))
+
+    @asynccontextmanager
+    async def _place_for(self, account_id: AccountId) -> AsyncIterator[None]:
+        """Who has much to fetch waits for itself first."""
+        own = self._places_for_one[account_id]
+        own.wanted += 1
+        try:
+            async with own.free, self._places:
+                yield
+        finally:
+            own.wanted -= 1
+            if not own.wanted:
+                del self._places_for_one[account_id]
+
+    async def _keep(self, task: Task, place: int, *, attempt: int, now: datetime) -> KeptFile | None:
+        output = task.outputs[place]
+        # Nameless: whatever happens to this process, nothing of it is left.
+        with tempfile.TemporaryFile() as file:
+            try:
+                content = await self._fetched(output, file, attempt=attempt, now=now)
+                return await self._keeper.keep(task, place, content)
+            except Refused as error:
+                raise _NotKept(f"not dialled: {error}") from None
+            except StorageUnavailable as error:
+                raise _NotKept(error.detail.rstrip(".")) from None
+            except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+                raise _NotKept(exchange.why(error)) from None
+
+    async def _fetched(self, output: Output, file: IO[bytes], *, attempt: int, now: datetime) -> Content:
+        """The output, whole, in `file`.
+
+        Raises:
+            _NotKept, Refused, OSError, aiohttp.ClientError
+        """
+        dialler = self._origins.dialler_for(output.url)
+        headers = {"user-agent": exchange.USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}
+        async with dialler.get(output.url, headers=headers, silence=SILENCE) as download:
+            length = _announced(download, attempt=attempt, now=now)
+            if length is not None and length > self._largest:
+                raise self._too_large()
+            size, sha256 = await self._written(download, file)
+        if length is not None and size != length:
+            raise _NotKept(f"cut off: {size} of {length} bytes came")
+        file.seek(0)
+        head = file.read(HEAD)
+        type = media_type(head)
+        if not head:
+            raise _NotKept("an empty file")
+        if type is UNKNOWN and is_page(head):
+            raise _NotKept(f"a page came instead of a {output.kind}", status=download.status)
+        return Content(file=file, type=type, size=size, sha256=sha256)
+
+    async def _written(self, download: Download, file: IO[bytes]) -> tuple[int, str]:
+        """How many bytes came, and their hash."""
+        hashed = hashlib.sha256()
+        size = 0
+        block = bytearray()
+
+        def write(what: bytes) -> None:
+            file.write(what)
+            hashed.update(what)
+
+        async for piece in download.pieces:
+            size += len(piece)
+            if size > self._largest:
+                raise self._too_large()
+            block += piece
+            if len(block) >= BLOCK:
+                await run_sync(write, bytes(block), limiter=self._writers)
+                block.clear()
+        await run_sync(write, bytes(block), limiter=self._writers)
+        file.flush()
+        return size, hashed.hexdigest()
+
+    def _too_large(self) -> _NotKept:
+        return _NotKept(f"larger than {self._largest} bytes (KLINGEL_FILE_MAX_BYTES)", for_good=True)
+
+
+class _Places:
+    """Of one account, while it has something to fetch."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(AT_A_TIME_FOR_ONE)
+        self.wanted = 0
+
+
+def _announced(download: Download, *, attempt: int, now: datetime) -> int | None:
+    """How long the file is to be, if it is one; None where it comes in chunks, whose end can be told too."""
+    status, headers = download.status, download.headers
+    match status:
+        case 200:
+            pass
+        case 410:
+            raise _NotKept("gone at the provider", status=status, for_good=True)
+        case 404:
+            raise _NotKept("not found at the provider", status=status, for_good=attempt >= NOT_FOUND_AFTER)
+        case 301 | 302 | 303 | 307 | 308:
+            raise _NotKept("it redirects, and redirects are not followed", status=status)
+        case _:
+            wait = parse_retry_after(headers.get("retry-after"), now) if status in {429, 503} else None
+            raise _NotKept("answered", status=status, retry_after=wait)
+    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
+        raise _NotKept("it came packed, although that was not asked for", status=status)
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit():
+        return int(length)
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return None
+    raise _NotKept(
+        "it does not say how long it is, so that nobody could tell if it was cut off", status=status
+    )
+
+
+def _reply(kept: Sequence[KeptFile], failed: Sequence[_NotKept], wanted: int) -> Reply:
+    """What is kept stays kept; the next attempt goes for the rest."""
+    told = [f"{file.name} {file.content_type} {file.size} bytes sha256 {file.sha256}" for file in kept]
+    if not failed:
+        reason = "kept" if wanted else "nothing to keep"
+        return Reply(
+            status_code=None, reason=reason, excerpt="\n".join(told), ending=AttemptOutcome.DELIVERED
+        )
+    worst = next((error for error in failed if not error.for_good), failed[0])
+    waits = [error.retry_after for error in failed if error.retry_after is not None]
+    return Reply(
+        status_code=worst.status,
+        reason=f"{len(failed)} of {wanted} not kept: {worst.reason}" if wanted > 1 else worst.reason,
+        retry_after=max(waits, default=None),
+        excerpt="\n".join(told),
+        ending=AttemptOutcome.DEAD if worst.for_good else AttemptOutcome.RETRY,
+    )

@@ -1,0 +1,211 @@
+"""Keeps outputs: their bytes in the store, the fact in the task, `output.stored` for whoever wants to know."""
+
+import hashlib
+import io
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import IO, Final
+
+import structlog
+
+from service.batching import Batcher
+from service.domain.errors import StorageUnavailable
+from service.domain.events import EventType, output_event
+from service.domain.ids import TaskId
+from service.domain.kept import FileStatus, KeptFile, Role, let_go, new_file_name, stored
+from service.domain.lifecycle import Verdict
+from service.domain.links import Links
+from service.domain.media_types import MediaType
+from service.domain.tasks import Task
+from service.domain.times import Clock
+from service.domain.transitions import Change
+from service.previews import PREVIEW_TYPE, Previews
+from service.publication import Publisher
+from storage import kept_files, tasks
+from storage.database import Database, Transaction
+from storage.store import Store
+
+PAGE: Final = 200
+ARRIVES_WITHIN: Final = timedelta(days=1)  # or never: no attempt takes as long
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A whole output, where the store can read it."""
+
+    file: IO[bytes]
+    type: MediaType
+    size: int  # bytes
+    sha256: str  # hex
+
+
+class Keeper:
+    """
+    Args:
+        store: None where nothing is kept any more; what was kept is forgotten in its time all the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        batcher: Batcher,
+        publisher: Publisher,
+        store: Store | None,
+        links: Links,
+        previews: Previews,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._batcher = batcher
+        self._publisher = publisher
+        self._store = store
+        self._links = links
+        self._previews = previews
+        self._clock = clock
+
+    async def task(self, task_id: TaskId) -> Task | None:
+        async with self._database.reading() as reader:
+            return (await tasks.get_many(reader, [task_id])).get(task_id)
+
+    async def keep(self, task: Task, place: int, content: Content) -> KeptFile | None:
+        """The output's file; None where somebody else has kept it in the meantime.
+
+        Args:
+            place: of the output among the task's, from 0.
+
+        Raises:
+            StorageUnavailable: the store or the database; nothing is kept.
+        """
+        store = self._store
+        if store is None:
+            raise StorageUnavailable("Nothing is kept here: KLINGEL_STORE_URL is none:.")
+        output = self._named(task, place, Role.OUTPUT, content)
+        await self._batcher.run(self._announce, [output])
+        await store.put(output.name, content.file, content_type=output.content_type)
+        files = [output]
+        if (made := await self._previews.of(content.file, content.type)) is not None:
+            small = _preview_content(made)
+            preview = self._named(task, place, Role.PREVIEW, small)
+            if await self._keep_preview(store, preview, small):
+                files.append(preview)
+        if await self._batcher.run(self._record, files):
+            return output
+        await self._drop_leaving()
+        return None
+
+    async def _keep_preview(self, store: Store, preview: KeptFile, content: Content) -> bool:
+        try:
+            await self._batcher.run(self._announce, [preview])
+            await store.put(preview.name, content.file, content_type=preview.content_type)
+        except StorageUnavailable as error:
+            log.warning("preview.not_kept", task_id=preview.task_id, reason=error.detail)
+            return False
+        return True
+
+    def _named(self, task: Task, place: int, role: Role, content: Content) -> KeptFile:
+        return KeptFile(
+            name=new_file_name(content.type),
+            account_id=task.account_id,
+            task_id=task.id,
+            place=place,
+            role=role,
+            content_type=content.type.name,
+            size=content.size,
+            sha256=content.sha256,
+            created_at=self._clock(),
+        )
+
+    async def _announce(self, tx: Transaction, items: Sequence[Sequence[KeptFile]]) -> list[None]:
+        await kept_files.announce(tx, [file for files in items for file in files])
+        return [None] * len(items)
+
+    async def _record(self, tx: Transaction, items: Sequence[Sequence[KeptFile]]) -> list[bool]:
+        return [await self._record_one(tx, files) for files in items]
+
+    async def _record_one(self, tx: Transaction, files: Sequence[KeptFile]) -> bool:
+        """Whether this is the copy that counts."""
+        names, output = [file.name for file in files], files[0]
+        task = (await tasks.get_many(tx, [output.task_id]))[output.task_id]
+        if task.outputs[output.place].stored_url is not None:
+            await kept_files.set_status(tx, names, FileStatus.LEAVING)
+            return False
+        await kept_files.set_status(tx, names, FileStatus.KEPT)
+        await kept_files.forget_expiries(tx, [(task.id, output.place)])
+        now = self._clock()
+        after = stored(task, files, now)
+        event = output_event(
+            EventType.OUTPUT_STORED, self._links.shown(after), output.place, now, file=output.view()
+        )
+        await self._publisher.record(
+            tx, [Change(verdict=Verdict.ADVANCED, before=task, after=after, event=event)]
+        )
+        return True
+
+    def read(self, file: KeptFile, *, start: int, end: int) -> AsyncIterator[bytes]:
+        """As `Store.read`.
+
+        Raises:
+            StorageUnavailable: nothing is kept any more.
+        """
+        if self._store is None:
+            raise StorageUnavailable("The store of kept outputs is switched off.")
+        return self._store.read(file.name, start=start, end=end)
+
+    async def forget(self, *, before: datetime, tasks_before: datetime) -> int:
+        """Files that were made earlier, and those of ended tasks that were; how many.
+
+        What is in the store goes after the commit that takes it from its task, and the row last: a crash in
+        between leaves nothing that is not tried again.
+        """
+        number = 0
+        while gone := await self._batcher.run(self._let_go, (before, tasks_before)):
+            number += gone
+        await self._drop_leaving()
+        return number
+
+    async def _let_go(self, tx: Transaction, bounds: Sequence[tuple[datetime, datetime]]) -> list[int]:
+        numbers: list[int] = []
+        for before, tasks_before in bounds:
+            files = await kept_files.old(
+                tx,
+                before=before,
+                arriving_before=self._clock() - ARRIVES_WITHIN,
+                tasks_before=tasks_before,
+                limit=PAGE,
+            )
+            await kept_files.set_status(tx, [file.name for file in files], FileStatus.LEAVING)
+            owners = await tasks.get_many(tx, {file.task_id for file in files})
+            await kept_files.save_outputs(tx, [let_go(task, files) for task in owners.values()])
+            numbers.append(len(files))
+        return numbers
+
+    async def _drop_leaving(self) -> None:
+        after = ""
+        while True:
+            async with self._database.reading() as reader:
+                names = await kept_files.leaving(reader, after=after, limit=PAGE)
+            if not names:
+                return
+            after = names[-1]
+            try:
+                if self._store is not None:
+                    for name in names:
+                        await self._store.drop(name)
+                await self._batcher.run(self._forget_names, names)
+            except StorageUnavailable as error:
+                log.warning("files.not_dropped", number=len(names), reason=error.detail)
+                return
+
+    async def _forget_names(self, tx: Transaction, items: Sequence[Sequence[str]]) -> list[None]:
+        await kept_files.delete(tx, [name for names in items for name in names])
+        return [None] * len(items)
+
+
+def _preview_content(made: bytes) -> Content:
+    return Content(
+        file=io.BytesIO(made), type=PREVIEW_TYPE, size=len(made), sha256=hashlib.sha256(made).hexdigest()
+    )
