@@ -87,6 +87,13 @@ _TASK_WORDS: Final[Mapping[str, _Words]] = {
     EventType.TASK_OVERDUE: _Words(
         "overdue", Mood.WARNING, Urgency.HIGH, "Its callback has not come by its deadline."
     ),
+    EventType.OUTPUT_STORED: _Words("kept", Mood.NOTE, Urgency.LOW, "Klingel has its own copy."),
+    EventType.OUTPUT_EXPIRING: _Words(
+        "about to be lost",
+        Mood.WARNING,
+        Urgency.HIGH,
+        "The provider's copy goes soon, and there is no other.",
+    ),
 }
 _NOUNS: Final[Mapping[str, str]] = {
     OutputKind.IMAGE: "Picture",
@@ -99,7 +106,7 @@ def message_of(event: Event) -> Message:
     content = event.content()
     data = content["data"]
     if isinstance(task := data.get("task"), dict):
-        return _of_task(event.type, task)
+        return _of_task(event.type, task, [data["output"]] if "output" in data else task["outputs"])
     endpoint = data.get("endpoint") or {}
     match event.type:
         case EventType.ENDPOINT_DISABLED:
@@ -123,16 +130,16 @@ def message_of(event: Event) -> Message:
             )
 
 
-def _of_task(type: EventType, task: Mapping[str, Any]) -> Message:
+def _of_task(type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> Message:
     words = _TASK_WORDS.get(type) or _Words(f"- {type}", Mood.NOTE, Urgency.LOW)
-    made = _made(task["outputs"])
+    made = _made(outputs)
     known = TASK_TYPES.get(task["type"])
     noun = _NOUNS[known.makes] if known is not None else "Task"
     subject = f"{len(made)} {noun.lower()}s" if len(made) > 1 else noun
     lines = [
         words.sentence,
         _error(task["error"]),
-        _facts(task["outputs"]) if words.mood is Mood.GOOD else "",
+        _facts(outputs) if words.mood is Mood.GOOD else "",
         f"{_name(task)}{task['type']}",
     ]
     return Message(

@@ -26,13 +26,16 @@ from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
 from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
 from handlers.sinks.archive import ArchiveSink, Origins
+from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.brokers import open_brokers
 from handlers.sinks.mqtt import MqttConfig, MqttSink
 from handlers.sinks.nats import NatsConfig, NatsSink
+from handlers.sinks.ntfy import NtfyConfig, NtfySink
 from handlers.sinks.redis import RedisConfig, RedisSink
+from handlers.sinks.web_push import WebPushConfig, WebPushSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
-from service.api import deliveries, endpoints, events, files, health, keys, openapi, tasks
+from service.api import deliveries, endpoints, events, files, health, keys, openapi, tasks, web_push
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import RequestLog
@@ -43,7 +46,7 @@ from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
 from service.domain.kept import ARCHIVE
 from service.domain.links import Links
-from service.domain.secrets import CallbackTokens, FileSignatures, Vault, sandbox_key
+from service.domain.secrets import CallbackTokens, FileSignatures, PushKeys, Vault, sandbox_key
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
@@ -122,6 +125,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/deliveries/{id}", deliveries.show, methods=["GET"]),
     Route("/v1/deliveries/{id}/replay", deliveries.replay, methods=["POST"]),
     Route("/v1/files/{name}", files.show, methods=["GET"]),
+    Route("/v1/web-push/key", web_push.key, methods=["GET"]),
     Route("/v1/keys", keys.create, methods=["POST"]),
     Route("/v1/keys", keys.index, methods=["GET"]),
     Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
@@ -137,6 +141,9 @@ ROUTES: Final[Sequence[BaseRoute]] = (
         openapi.described_with(
             {
                 "webhook": WebhookConfig,
+                "ntfy": NtfyConfig,
+                "web_push": WebPushConfig,
+                "apprise": AppriseConfig,
                 "nats": NatsConfig,
                 "mqtt": MqttConfig,
                 "redis": RedisConfig,
@@ -175,7 +182,7 @@ def create_app(
         async with AsyncExitStack() as stack:  # closes in reverse order, also on error
             secrets = settings.secrets()
             database = await stack.enter_async_context(open_sqlite(settings.database_path))
-            vault, tokens = Vault(secrets), CallbackTokens(secrets)
+            vault, tokens, push_keys = Vault(secrets), CallbackTokens(secrets), PushKeys(secrets)
             named = None if settings.api_key is None else settings.api_key.get_secret_value()
             await ensure_admin_key(database, named=named, vault=vault, clock=clock, tell=told.on_first_key)
             metrics = Metrics()
@@ -190,8 +197,13 @@ def create_app(
             brokers = await stack.enter_async_context(open_brokers(guard))
             provider = _provider(settings, client, clock, metrics)
             providers: dict[str, Provider] = {provider.name: provider}
+            apprise = AppriseSink(guard, vault)
+            stack.callback(apprise.close)
             sinks: dict[str, Sink] = {
                 "webhook": WebhookSink(dialler, vault),
+                "ntfy": NtfySink(dialler, vault),
+                "web_push": WebPushSink(dialler, vault, push_keys, reachable_url=settings.reachable_url),
+                "apprise": apprise,
                 "nats": NatsSink(brokers, vault),
                 "mqtt": MqttSink(brokers, vault),
                 "redis": RedisSink(brokers, vault),
@@ -296,6 +308,7 @@ def create_app(
                 streams=streams,
                 wakeups=wakeups,
                 vault=vault,
+                push_keys=push_keys,
                 sinks=sinks,
                 readers=_callback_readers(settings),
                 submits=SubmitReader(sinks=sinks, vault=vault),

@@ -1,7 +1,7 @@
 """What a borrowed library may do in its thread: dial judged addresses, read what is installed. Nothing else.
 
-For honest code that is given hostile URLs: it judges what Python itself does (PEP 578), at the moment when it is done, so
-neither a second look-up nor a redirect leads past it. What a C extension does by itself, or another thread, it does not see.
+For honest code that is given hostile URLs: it judges what Python itself does (PEP 578), at the moment when it is done,
+so neither a second look-up nor a redirect leads past it. It does not see what a C extension or another thread does.
 """
 
 import ipaddress

@@ -184,7 +184,8 @@ async def test_what_is_asked_for_in_the_examples_is_accepted(
     for name in ("kling.multi-image-to-image", "kling.multi-image-to-video"):
         for example in schemas[f"SubmitBody.{name}"]["examples"]:
             assert (await klingel.http.post("/v1/tasks", json=example)).status_code == 201
-    for example in schemas["EndpointBody.webhook"]["examples"]:
+    ntfy, webhook = (schemas[f"EndpointBody.{kind}"]["examples"] for kind in ("ntfy", "webhook"))
+    for example in [*ntfy, *webhook]:
         endpoint = await klingel.http.post("/v1/endpoints", json=example)
         assert endpoint.status_code == 201
         where = endpoint.headers["location"]
@@ -343,6 +344,7 @@ async def _endpoints(klingel: Klingel) -> None:
     endpoint = await klingel.endpoint(config=secrets, description="d", filter="data.task", types=["*"])
     where = f"/v1/endpoints/{endpoint['id']}"
     assert (await http.get(where)).status_code == 200
+    assert (await http.get("/v1/web-push/key")).status_code == 200
     assert (await http.patch(where, json={"filter": None})).status_code == 200
     assert (await http.patch(where, json={"filter": "["})).status_code == 422
     assert (await http.patch(where, content=b"{")).status_code == 400

@@ -71,7 +71,6 @@ def test_a_datagram_is_judged_too() -> None:
         lambda: Path("/proc/self/environ").read_bytes(),
         lambda: Path(sys.prefix, "..", "klingel.secret").read_bytes(),
         lambda: Path(sys.prefix, "new").write_text(""),
-        lambda: socket.create_server(("127.0.0.1", 0)),
     ],
 )
 def test_nothing_else_of_this_machine_is_touched(action: Callable[[], object]) -> None:
@@ -79,11 +78,20 @@ def test_nothing_else_of_this_machine_is_touched(action: Callable[[], object]) -
         action()
 
 
+def test_nothing_is_served() -> None:
+    with confined(LOOPBACK), socket.socket() as used, pytest.raises(PermissionError):
+        used.bind(("127.0.0.1", 0))
+
+
 def test_a_link_leads_nowhere_else(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
+    secret, link = tmp_path / "secret", Path(sys.prefix) / f"link-{tmp_path.name}"
     secret.write_text("x")
-    with confined(LOOPBACK), pytest.raises(PermissionError):
-        secret.read_text()
+    link.symlink_to(secret)
+    try:
+        with confined(LOOPBACK), pytest.raises(PermissionError):
+            link.read_text()
+    finally:
+        link.unlink()
 
 
 def test_what_is_installed_can_be_read() -> None:

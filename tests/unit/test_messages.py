@@ -1,10 +1,12 @@
 """What an event says to a person."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from handlers.messages import Mood, Urgency, cut, cut_bytes, message_of
 from service.domain.events import EventType
@@ -76,6 +78,15 @@ def test_what_others_wrote_stays_on_its_line_and_turns_nothing_around() -> None:
     assert body.startswith("a b c")
     assert len(body.splitlines()) == 1
     assert len(body) < 560
+
+
+def test_of_an_output_that_goes_only_that_one_is_linked() -> None:
+    event = event_of(outputs=[picture(0), picture(1)])
+    data = event.content()["data"] | {"output": picture(1).view()}
+    expiring = replace(event, type=EventType.OUTPUT_EXPIRING, body=to_json({"data": data}))
+    message = message_of(expiring)
+    assert (message.title, message.link) == ("Video about to be lost", picture(1).url)
+    assert message.urgency is Urgency.HIGH
 
 
 def test_a_test_says_that_it_is_one() -> None:

@@ -142,6 +142,12 @@ class CreatedEndpoint(Endpoint):
     secret: Secret
 
 
+class WebPushKey(TypedDict):
+    """An uncompressed point on P-256, in unpadded base64url."""
+
+    public_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{87}$")]
+
+
 class RotatedSecret(TypedDict):
     id: EndpointId
     secret: Secret

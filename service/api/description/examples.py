@@ -14,6 +14,7 @@ from service.domain.errors import Fault, Unprocessable
 from service.domain.events import EventType, endpoint_event, task_event
 from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
 from service.domain.lifecycle import Status, Verdict
+from service.domain.secrets import PushKeys
 from service.domain.tasks import Output, OutputKind, Task, Transition
 from service.domain.times import rfc3339
 from service.settings import ProviderName
@@ -129,6 +130,7 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "types": [EventType.TASK_SUCCEEDED, EventType.TASK_FAILED],
         "filter": "data.task.metadata.customer == '7'",
     },
+    "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
     "EndpointPatch": {"enabled": False},
     "ReplayBody": {"since": rfc3339(_AT)},
     "KeyBody": {"name": _key.name, "account": _key.account_name},
@@ -141,6 +143,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "Callback": _callback.view(),
     "Endpoint": _endpoint.view(),
     "CreatedEndpoint": _endpoint.view() | {"secret": _SECRET},
+    "WebPushKey": {"public_key": PushKeys([_SECRET]).public},
     "RotatedSecret": {
         "id": _ENDPOINT,
         "secret": _SECRET,

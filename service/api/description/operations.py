@@ -6,7 +6,7 @@ from enum import StrEnum
 from inspect import getdoc
 from typing import Any, Final
 
-from service.api import deliveries, endpoints, events, health, keys, pruning, tasks
+from service.api import deliveries, endpoints, events, health, keys, pruning, tasks, web_push
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
@@ -357,6 +357,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         body="ReplayBody",
         answers={202: shows(answers.Replayed, "They are on their way.")},
         problems=(*BODY_PROBLEMS, errors.NotFound, errors.Conflict, errors.Unavailable),
+    ),
+    "GET /v1/web-push/key": Operation(
+        id="showWebPushKey",
+        summary="Show the key under which a browser subscribes to push",
+        description=_told(web_push.key),
+        tag=Tag.ENDPOINTS,
+        answers={200: shows(answers.WebPushKey, "The present one.")},
     ),
     "GET /v1/deliveries": Operation(
         id="listDeliveries",
