@@ -28,6 +28,7 @@ from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
 from handlers.sinks.archive import ArchiveSink, Origins
 from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.brokers import open_brokers
+from handlers.sinks.followup import FollowUpConfig, FollowUpSink
 from handlers.sinks.mqtt import MqttConfig, MqttSink
 from handlers.sinks.nats import NatsConfig, NatsSink
 from handlers.sinks.ntfy import NtfyConfig, NtfySink
@@ -148,6 +149,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
                 "mqtt": MqttConfig,
                 "redis": RedisConfig,
                 "amqp": AmqpConfig,
+                "task": FollowUpConfig,
             }
         ),
         methods=["GET"],
@@ -273,6 +275,7 @@ def create_app(
                 wakeups=wakeups,
                 clock=clock,
             )
+            sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
             callbacks = CallbackReceiver(
                 providers=providers,
                 tokens=tokens,

@@ -1,9 +1,10 @@
 """What people ask of a task, read whole, every fault told at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import isfinite
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -14,16 +15,29 @@ from service.bodies import SMALL_BODY, parse_json, parse_large_json
 from service.delivery import Sink
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, Unprocessable
+from service.domain.expressions import LONGEST_EXPRESSION
 from service.domain.faults import InvalidFields, accept
+from service.domain.follow_ups import (
+    KIND,
+    LARGEST_TEMPLATE,
+    LONGEST_CHAIN,
+    MOST_FOLLOW_UPS,
+    PICTURES_INSIDE,
+    Parent,
+    rehearse_all,
+    subscription,
+)
 from service.domain.inputs import PicturesInside, ValidatedInput, validate
-from service.domain.secrets import Vault
-from service.domain.task_types import TASK_TYPES
+from service.domain.secrets import Vault, new_endpoint_secret
+from service.domain.task_types import TASK_TYPES, TaskType
+from service.domain.templates import faults as template_faults
 from service.submission import Draft
-from service.subscriptions import read_endpoint
+from service.subscriptions import read_endpoint, subscription_faults
 
 LARGEST_METADATA: Final = 16 * 1024
 DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and parsers end at 200
 LONGEST_DEADLINE_S: Final = 30 * 24 * 3600
+MOST_ENDPOINTS: Final = 10  # of one task
 READERS: Final = (
     2  # bodies with pictures, or large ones, read at the same time: each may take 250 MB and seconds
 )
@@ -35,26 +49,47 @@ ExternalTaskId = Annotated[
 ]
 
 
-class SubmitBody(BaseModel):
-    """`input` is for the task type to read, `endpoints` for their kinds."""
+class TemplateBody(BaseModel):
+    """A submit, but for what only one task can have. `input` is for the task type to read, `endpoints` for their kinds."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     type: str
     input: dict[str, Any]
-    external_task_id: ExternalTaskId | None = None
     metadata: dict[str, Any] = {}
     callback_url: str | None = None
-    endpoints: Annotated[list[Any], Field(max_length=10)] = []
+    endpoints: Annotated[list[Any], Field(max_length=MOST_ENDPOINTS)] = []
+    follow_ups: Annotated[list[Any], Field(max_length=MOST_FOLLOW_UPS)] = []
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)] | None = None
+
+
+class SubmitBody(TemplateBody):
+    external_task_id: ExternalTaskId | None = None
+
+
+class FollowUpBody(BaseModel):
+    """What to submit when something happens to a task. `submit` is a `TemplateBody`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    on: Literal[
+        "task.submitted",
+        "task.processing",
+        "task.succeeded",
+        "task.failed",
+        "task.rejected",
+        "task.unconfirmed",
+        "task.overdue",
+        "task.outputs_added",
+    ]
+    filter: Annotated[str, Field(max_length=LONGEST_EXPRESSION)] | None = None
+    submit: dict[str, Any]
 
 
 class Reading(Protocol):
     """Makes a draft of a body's JSON, as `read_submit` does."""
 
-    def __call__(
-        self, raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool
-    ) -> Draft: ...
+    def __call__(self, raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool) -> Draft: ...
 
 
 class SubmitReader:
@@ -97,36 +132,249 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
         Unprocessable: with every fault.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    faults: list[Fault] = []
-    body: SubmitBody | None = None
-    try:
-        body = accept(SubmitBody, raw)
-    except InvalidFields as error:
-        faults += error.faults
+    frame = _Frames(sinks, vault).read(SubmitBody, raw, "#")
     fields = raw if isinstance(raw, dict) else {}
-    name = fields.get("type")
-    task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
+    faults = [*frame.faults]
     accepted: ValidatedInput | None = None
-    if task_type is not None and isinstance(fields.get("input"), dict):
+    if frame.type is not None and isinstance(fields.get("input"), dict):
         try:
-            accepted = validate(task_type.input_model, fields["input"], decoding=decoding)
+            accepted = validate(frame.type.input_model, fields["input"], decoding=decoding)
         except InvalidFields as error:
             faults += error.faults
-    elif task_type is None and isinstance(name, str):
-        faults.append(Fault(f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}.", "#/type"))
-    faults += storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)
-    drafts, endpoint_faults = _read_endpoints(fields, sinks, vault)
-    faults += endpoint_faults
-    if faults or body is None or task_type is None or accepted is None:
+        parent = Parent(
+            type=frame.type,
+            input=fields["input"] if accepted is None else accepted.fields,
+            metadata=metadata if isinstance(metadata := fields.get("metadata"), dict) else {},
+            external_task_id=None if frame.body is None else frame.body.external_task_id,
+        )
+        if not _is_too_large(fields.get("follow_ups")):
+            faults += rehearse_all(fields.get("follow_ups"), parent=parent, pointer="#/follow_ups")
+    if faults or frame.body is None or frame.type is None or accepted is None:
         raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
-    return Draft(
-        type=task_type,
-        input=accepted,
-        external_task_id=body.external_task_id,
-        metadata=body.metadata,
-        deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
-        endpoints=drafts,
-    )
+    return frame.draft(frame.body, frame.type, accepted, external_task_id=frame.body.external_task_id)
+
+
+def read_follow_up(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, secret: str) -> Draft:
+    """A template whose input an event has filled.
+
+    Args:
+        secret: signs what its endpoints send, and what those of its own follow-ups do, where they have none of their
+            own.
+
+    Raises:
+        Unprocessable: with every fault.
+    """
+    frame = _Frames(sinks, vault, secret=secret).read(TemplateBody, raw, "#")
+    faults = [*frame.faults]
+    accepted: ValidatedInput | None = None
+    if frame.type is not None and isinstance(raw, dict):
+        try:
+            accepted = validate(frame.type.input_model, raw.get("input"), decoding=False)
+        except InvalidFields as error:
+            faults += error.faults
+        except PicturesInside:
+            faults.append(Fault(PICTURES_INSIDE, "#/input"))
+    if faults or frame.body is None or frame.type is None or accepted is None:
+        raise Unprocessable("The follow-up has faults; nothing was sent.", faults=faults)
+    return frame.draft(frame.body, frame.type, accepted)
+
+
+def read_template(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, pointer: str) -> dict[str, Any]:
+    """A template as it may be shown: without what is secret in its endpoints.
+
+    Raises:
+        InvalidFields: with every fault that does not depend on an event.
+    """
+    return _Frames(sinks, vault).template(raw, pointer, depth=1)
+
+
+Body = TypeVar("Body", bound=TemplateBody)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame(Generic[Body]):
+    """A submit but for its input."""
+
+    body: Body | None
+    type: TaskType | None
+    endpoints: Sequence[EndpointDraft]  # as listed, then that of the callback_url
+    rules: Sequence[EndpointDraft]
+    faults: Sequence[Fault]
+
+    def draft(
+        self, body: Body, type: TaskType, input: ValidatedInput, *, external_task_id: str | None = None
+    ) -> Draft:
+        return Draft(
+            type=type,
+            input=input,
+            external_task_id=external_task_id,
+            metadata=body.metadata,
+            deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
+            endpoints=[*self.endpoints, *self.rules],
+        )
+
+
+class _Frames:
+    """Reads submits and templates but for their inputs.
+
+    Args:
+        secret: of the endpoints that name none; each gets one of its own if that is None.
+    """
+
+    def __init__(self, sinks: Mapping[str, Sink], vault: Vault, *, secret: str | None = None) -> None:
+        self._sinks = sinks
+        self._vault = vault
+        self._secret = secret
+
+    def read(self, model: type[Body], raw: object, pointer: str, *, depth: int = 0) -> _Frame[Body]:
+        """
+        Args:
+            depth: of the task, in a chain of follow-ups.
+        """
+        faults: list[Fault] = []
+        body: Body | None = None
+        try:
+            body = accept(model, raw, pointer=pointer)
+        except InvalidFields as error:
+            faults += error.faults
+        fields = raw if isinstance(raw, dict) else {}
+        name = fields.get("type")
+        task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
+        if task_type is None and isinstance(name, str):
+            detail = f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}."
+            faults.append(Fault(detail, f"{pointer}/type"))
+        faults += [
+            Fault(fault.detail, pointer + fault.pointer.removeprefix("#"))
+            for fault in storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)
+        ]
+        drafts, endpoint_faults = self._endpoints(fields, pointer)
+        rules, rule_faults = self._rules(fields.get("follow_ups"), f"{pointer}/follow_ups", depth)
+        return _Frame(
+            body=body,
+            type=task_type,
+            endpoints=drafts,
+            rules=rules,
+            faults=[*faults, *endpoint_faults, *rule_faults],
+        )
+
+    def _endpoints(self, fields: Mapping[str, Any], pointer: str) -> tuple[list[EndpointDraft], list[Fault]]:
+        drafts: list[EndpointDraft] = []
+        faults: list[Fault] = []
+        listed = fields.get("endpoints")
+        for index, raw in enumerate(listed[:MOST_ENDPOINTS] if isinstance(listed, list) else []):
+            where = f"{pointer}/endpoints/{index}"
+            try:
+                drafts.append(self._endpoint(raw, where))
+            except InvalidFields as error:
+                faults += error.faults
+        url = fields.get("callback_url")
+        if isinstance(url, str):
+            try:
+                drafts.append(self._endpoint({"kind": "webhook", "config": {"url": url}}, pointer))
+            except InvalidFields as error:
+                faults += [Fault(fault.detail, f"{pointer}/callback_url") for fault in error.faults]
+        return drafts, faults
+
+    def _endpoint(self, raw: object, pointer: str) -> EndpointDraft:
+        """
+        Raises:
+            InvalidFields: with every fault.
+        """
+        if isinstance(raw, dict) and raw.get("kind") == KIND:
+            raise InvalidFields([Fault("What follows a task stands in its follow_ups.", f"{pointer}/kind")])
+        draft, _ = read_endpoint(raw, sinks=self._sinks, vault=self._vault, pointer=pointer)
+        if self._secret is None or (isinstance(raw, dict) and raw.get("secret") is not None):
+            return draft
+        return replace(draft, secret=self._vault.seal(self._secret))
+
+    def _rules(self, follow_ups: object, pointer: str, depth: int) -> tuple[list[EndpointDraft], list[Fault]]:
+        if not isinstance(follow_ups, list) or not follow_ups:
+            return [], []
+        if depth >= LONGEST_CHAIN:
+            return [], [Fault(f"At most {LONGEST_CHAIN} follow-ups come one after another.", pointer)]
+        if depth == 0 and _is_too_large(follow_ups):
+            return [], [Fault(f"Follow-ups have at most {LARGEST_TEMPLATE} bytes as JSON.", pointer)]
+        drafts: list[EndpointDraft] = []
+        faults: list[Fault] = []
+        for index, raw in enumerate(follow_ups[:MOST_FOLLOW_UPS]):
+            try:
+                drafts.append(self._rule(raw, f"{pointer}/{index}", depth))
+            except InvalidFields as error:
+                faults += error.faults
+        return drafts, faults
+
+    def _rule(self, raw: object, pointer: str, depth: int) -> EndpointDraft:
+        """
+        Raises:
+            InvalidFields: with every fault that does not depend on an event.
+        """
+        faults: list[Fault] = []
+        body: FollowUpBody | None = None
+        try:
+            body = accept(FollowUpBody, raw, pointer=pointer)
+        except InvalidFields as error:
+            faults += error.faults
+        fields = raw if isinstance(raw, dict) else {}
+        faults += subscription_faults(None, fields.get("filter"), pointer)
+        shown: dict[str, Any] = {}
+        if isinstance(fields.get("submit"), dict):
+            try:
+                shown = self.template(fields["submit"], f"{pointer}/submit", depth=depth + 1)
+            except InvalidFields as error:
+                faults += error.faults
+        if faults or body is None:
+            raise InvalidFields(faults)
+        return EndpointDraft(
+            kind=KIND,
+            config={"submit": shown},
+            credentials=seal_template(body.submit, shown, self._vault),
+            secret=self._vault.seal(self._secret or new_endpoint_secret()),
+            types=tuple(subscription([body.on])),
+            filter=body.filter,
+        )
+
+    def template(self, raw: object, pointer: str, *, depth: int) -> dict[str, Any]:
+        """As it may be shown.
+
+        Raises:
+            InvalidFields: with every fault that does not depend on an event.
+        """
+        if _is_too_large(raw):
+            raise InvalidFields([Fault(f"A template has at most {LARGEST_TEMPLATE} bytes as JSON.", pointer)])
+        frame = self.read(TemplateBody, raw, pointer, depth=depth)
+        fields = raw if isinstance(raw, dict) else {}
+        faults = [*frame.faults]
+        faults += [
+            Fault(found.detail, f"{pointer}/input{found.path()}")
+            for found in template_faults(fields.get("input"))
+        ]
+        if faults or frame.body is None:
+            raise InvalidFields(faults)
+        return _shown(fields, frame)
+
+
+def _shown(template: Mapping[str, Any], frame: _Frame[TemplateBody]) -> dict[str, Any]:
+    shown = dict(template)
+    if "endpoints" in template:
+        # The last one may be that of the callback_url.
+        listed = zip(template["endpoints"], frame.endpoints, strict=False)
+        shown["endpoints"] = [
+            {name: value for name, value in {**raw, "config": dict(draft.config)}.items() if name != "secret"}
+            for raw, draft in listed
+        ]
+    if "follow_ups" in template:
+        pairs = zip(template["follow_ups"], frame.rules, strict=True)
+        shown["follow_ups"] = [{**raw, "submit": rule.config["submit"]} for raw, rule in pairs]
+    return shown
+
+
+def seal_template(template: Mapping[str, Any], shown: Mapping[str, Any], vault: Vault) -> str | None:
+    """The whole template, where what is shown is not all."""
+    return None if shown == template else vault.seal(to_json(template).decode())
+
+
+def _is_too_large(raw: object) -> bool:
+    return isinstance(raw, (dict, list)) and len(to_json(raw)) > LARGEST_TEMPLATE
 
 
 def storable_faults(name: str, value: object, *, largest: int) -> list[Fault]:
@@ -160,25 +408,3 @@ def _members(value: object) -> Iterable[Any]:
             return value
         case _:
             return ()
-
-
-def _read_endpoints(
-    fields: Mapping[str, Any], sinks: Mapping[str, Sink], vault: Vault
-) -> tuple[list[EndpointDraft], list[Fault]]:
-    drafts: list[EndpointDraft] = []
-    faults: list[Fault] = []
-    listed = fields.get("endpoints")
-    for index, raw in enumerate(listed[:10] if isinstance(listed, list) else []):
-        try:
-            draft, _ = read_endpoint(raw, sinks=sinks, vault=vault, pointer=f"#/endpoints/{index}")
-            drafts.append(draft)
-        except InvalidFields as error:
-            faults += error.faults
-    url = fields.get("callback_url")
-    if isinstance(url, str):
-        try:
-            draft, _ = read_endpoint({"kind": "webhook", "config": {"url": url}}, sinks=sinks, vault=vault)
-            drafts.append(draft)
-        except InvalidFields as error:
-            faults += [Fault(fault.detail, "#/callback_url") for fault in error.faults]
-    return drafts, faults

@@ -1,7 +1,7 @@
 """What people ask of an endpoint, read whole, every fault told at once: which events go where."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,23 @@ from service.domain.expressions import InvalidExpression, check
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
+
+
+@runtime_checkable
+class Choosy(Sink, Protocol):
+    """A kind of endpoint whose configuration must fit the events that it gets."""
+
+    def subscription(self, types: Sequence[str] | None) -> Sequence[str]:
+        """What it listens to, given the patterns that were asked for, if any were."""
+
+    def misfits(self, config: object, *, types: Sequence[str], pointer: str) -> Sequence[Fault]:
+        """Why it cannot do with these events what it is configured for.
+
+        Args:
+            config: as given, or as shown; what is wrong in it whatever the event is told by `configure`.
+            types: the patterns that were asked for.
+            pointer: where the endpoint stands in the request.
+        """
 
 
 class EndpointBody(BaseModel):
@@ -55,6 +72,7 @@ def read_endpoint(
         faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), pointer)
+    types: Sequence[str] = ALL_TASK_EVENTS if body is None else body.types
     config: Mapping[str, Any] = {}
     credentials: str | None = None
     kind = fields.get("kind", "webhook")
@@ -64,6 +82,9 @@ def read_endpoint(
             config, credentials = sink.configure(fields.get("config"), pointer=f"{pointer}/config")
         except InvalidFields as error:
             faults += error.faults
+        if isinstance(sink, Choosy):
+            types = sink.subscription(_texts(fields.get("types")))
+            faults += sink.misfits(fields.get("config"), types=types, pointer=pointer)
     elif isinstance(kind, str):
         faults.append(
             Fault(f"There is no kind {kind!r}. There are: {', '.join(sorted(sinks))}.", f"{pointer}/kind")
@@ -82,12 +103,17 @@ def read_endpoint(
         config=config,
         credentials=credentials,
         secret=vault.seal(secret),
-        types=tuple(body.types),
+        types=tuple(types),
         filter=body.filter,
         description=body.description,
         enabled=body.enabled,
     )
     return draft, secret
+
+
+def _texts(listed: object) -> list[str] | None:
+    """Those that can be read."""
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else None
 
 
 def subscription_faults(types: object, filter: object, pointer: str) -> list[Fault]:

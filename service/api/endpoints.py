@@ -27,7 +27,7 @@ from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
 from service.publication import Publisher
 from service.replays import Replays
-from service.subscriptions import EndpointPatch, read_endpoint, subscription_faults
+from service.subscriptions import Choosy, EndpointPatch, read_endpoint, subscription_faults
 from storage import endpoints
 from storage.database import Transaction
 from storage.keys import ApiKey
@@ -106,6 +106,15 @@ async def update(request: Request[State]) -> Response:
             )
         except InvalidFields as error:
             faults += error.faults
+    sink = state["sinks"].get(endpoint.kind)
+    if patch is not None and not faults and isinstance(sink, Choosy):
+        faults += sink.misfits(
+            endpoint.config if configured is None else configured[0],
+            types=patch.types or endpoint.types,
+            pointer="#",
+        )
+        if patch.types is not None:
+            patch = patch.model_copy(update={"types": list(sink.subscription(patch.types))})
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)
     edit = _Edit(

@@ -22,6 +22,8 @@ from storage import endpoints, tasks
 from storage.database import Reader
 from storage.tasks import TaskFilter
 
+MOST_CHILDREN: Final = 100  # shown with a task
+
 _PROBLEMS: Final = {
     Refusal.REQUEST: errors.ProviderRefused,
     Refusal.EXISTS: errors.ProviderRefused,
@@ -102,6 +104,7 @@ async def _whole(request: Request[State], reader: Reader, task: Task) -> dict[st
     return request.state["links"].shown(task).view() | {
         "input": {**task.extras, **task.input},
         "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
+        "children": [child.view() for child in await tasks.children(reader, task, limit=MOST_CHILDREN)],
     }
 
 
@@ -165,7 +168,8 @@ async def refresh(request: Request[State]) -> Response:
     )
     async with state["database"].reading() as reader:
         return JSONResponse(
-            await _whole(request, reader, await _found(reader, request, key.account_id)) | {"refresh": verdict}
+            await _whole(request, reader, await _found(reader, request, key.account_id))
+            | {"refresh": verdict}
         )
 
 

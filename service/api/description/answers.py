@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
+from service.api.tasks import MOST_CHILDREN
 from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.lifecycle import Status, Verdict
@@ -70,7 +71,7 @@ class Task(TypedDict):
     provider_task_id: str | None
     external_task_id: Annotated[str, Field(description="the caller's, or else the task's own id")]
     metadata: dict[str, Any]
-    parent_id: TaskId | None
+    parent_id: Annotated[TaskId | None, Field(description="the task that it follows from")]
     outputs: list[Output]
     error: TaskError | None
     created_at: Moment
@@ -81,11 +82,22 @@ class Task(TypedDict):
     overdue_at: Moment | None
 
 
+class Child(TypedDict):
+    """A task that a follow-up made."""
+
+    id: TaskId
+    type: TaskTypeName
+    status: Status
+
+
 class TaskDetail(Task):
-    """One task: also its input, Base64 pictures as references to their bytes, and its transitions."""
+    """One task: also its input, Base64 pictures as references to their bytes, its transitions, and its children."""
 
     input: dict[str, Any]
     transitions: list[Transition]
+    children: Annotated[
+        list[Child], Field(max_length=MOST_CHILDREN, description="the oldest ones, if there are more")
+    ]
 
 
 class BoundEndpoint(TypedDict):

@@ -15,7 +15,7 @@ from service.domain.events import EventType, endpoint_event, task_event
 from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
 from service.domain.lifecycle import Status, Verdict
 from service.domain.secrets import PushKeys
-from service.domain.tasks import Output, OutputKind, Task, Transition
+from service.domain.tasks import Child, Output, OutputKind, Task, Transition
 from service.domain.times import rfc3339
 from service.settings import ProviderName
 from storage.keys import ApiKey, KeyRole
@@ -25,6 +25,7 @@ _AT: Final = datetime(2026, 11, 22, 5, 30, tzinfo=UTC)
 _DONE: Final = _AT + timedelta(seconds=72, milliseconds=340)
 _ACCOUNT: Final = AccountId("acc_019aa93ebcc07e1186a2f0c1d2e3f401")
 _TASK: Final = TaskId("task_019aa93ebcc07e1186a2f0c1d2e3f402")
+_CHILD: Final = TaskId("task_019aa93fd7547e1186a2f0c1d2e3f408")
 _EVENT: Final = EventId("evt_019aa93fd7547e1186a2f0c1d2e3f403")
 _ENDPOINT: Final = EndpointId("end_019aa93ebcc07e1186a2f0c1d2e3f404")
 _DELIVERY: Final = DeliveryId("dlv_019aa93fd7547e1186a2f0c1d2e3f405")
@@ -119,8 +120,17 @@ _key: Final = ApiKey(
     created_at=_AT,
 )
 
-_detail: Final = _task.view() | {"input": dict(_task.input), "transitions": [_transition.view()]}
+_detail: Final = _task.view() | {
+    "input": dict(_task.input),
+    "transitions": [_transition.view()],
+    "children": [Child(id=_CHILD, type="kling.multi-image-to-video", status=Status.PROCESSING).view()],
+}
 _shown_delivery: Final = _delivery.view()
+
+_FOLLOWING: Final = {
+    "prompt": "They come alive: {{ data.task.external_task_id }}",
+    "image_list": {"$": "data.task.outputs[:4].{image: url}"},
+}
 
 # By the names of the components; those of submits stand with the input models.
 BODY_EXAMPLES: Final[Mapping[str, Any]] = {
@@ -131,6 +141,15 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "filter": "data.task.metadata.customer == '7'",
     },
     "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
+    "EndpointBody.task": {
+        "kind": "task",
+        "filter": "data.task.type == 'kling.multi-image-to-image'",
+        "config": {"submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING}},
+    },
+    "FollowUpBody": {
+        "on": EventType.TASK_SUCCEEDED,
+        "submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING},
+    },
     "EndpointPatch": {"enabled": False},
     "ReplayBody": {"since": rfc3339(_AT)},
     "KeyBody": {"name": _key.name, "account": _key.account_name},

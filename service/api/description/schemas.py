@@ -13,8 +13,10 @@ from service.api.endpoints import ReplayBody
 from service.api.keys import KeyBody
 from service.domain.endpoints import is_pattern
 from service.domain.events import EventType
+from service.domain.follow_ups import KIND as FOLLOW_UP
+from service.domain.follow_ups import LARGEST_TEMPLATE, subscription
 from service.domain.task_types import TASK_TYPES
-from service.submits import DEEPEST_METADATA, LARGEST_METADATA, SubmitBody
+from service.submits import DEEPEST_METADATA, LARGEST_METADATA, FollowUpBody, SubmitBody, TemplateBody
 from service.subscriptions import EndpointBody, EndpointPatch
 
 COMPONENT: Final = "#/components/schemas/{model}"
@@ -71,7 +73,8 @@ def body_schemas(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     components |= _endpoint_bodies(configs)
     components |= _submit_bodies()
     for name, example in BODY_EXAMPLES.items():
-        components[name]["examples"] = [example]
+        if name in components:  # its kind of endpoint is described here
+            components[name]["examples"] = [example]
     return components
 
 
@@ -87,6 +90,8 @@ def _endpoint_bodies(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         }
         _subscribes(body)
         body["description"] = "Where events go, and which."
+        if kind == FOLLOW_UP:
+            body["properties"]["types"]["default"] = list(subscription(None))
         body["required"] = [*body.get("required", []), "config", *([] if kind == DEFAULT_KIND else ["kind"])]
         made[f"EndpointBody.{kind}"] = body
         change = _without_defaults(_schema(config))
@@ -98,6 +103,10 @@ def _endpoint_bodies(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     _subscribes(patch)
     return made | {
         "EndpointBody": {"oneOf": [reference(f"EndpointBody.{kind}") for kind in configs]},
+        "BoundEndpointBody": {
+            "description": "An endpoint for one task's events; what follows it stands in its `follow_ups`.",
+            "oneOf": [reference(f"EndpointBody.{kind}") for kind in configs if kind != FOLLOW_UP],
+        },
         "EndpointPatch": patch,
     }
 
@@ -121,16 +130,27 @@ def _submit_bodies() -> dict[str, Any]:
         body = _schema(SubmitBody)
         model = row.input_model
         body["properties"] |= {"type": {"const": name}, "input": reference(model.__name__)}
-        body["properties"]["metadata"]["description"] = (
-            f"at most {LARGEST_METADATA} bytes as JSON, {DEEPEST_METADATA} levels"
-        )
+        _submits(body)
         body["description"] = "What is not given is left to Klingel or to the provider."
-        body["properties"]["endpoints"]["items"] = reference("EndpointBody")
         body["examples"] = [
             {"type": name, "input": example} for example in _schema(model).get("examples", [])
         ]
         made[f"SubmitBody.{name}"] = body
         made |= _components(model)
+    template = _schema(TemplateBody)
+    template["properties"] |= {
+        "type": {"enum": list(TASK_TYPES)},
+        "input": {
+            "type": "object",
+            "description": 'of that type, in which `{"$": "<JMESPath>"}` stands for a value over the event, and '
+            "`{{ <JMESPath> }}` in a text for its text",
+        },
+    }
+    _submits(template)
+    template["description"] = "What a follow-up submits."
+    follow_up = _schema(FollowUpBody)
+    follow_up["description"] = "What to submit when something happens to the task, once."
+    made |= {"TaskTemplate": template, "FollowUpBody": follow_up}
     mapping = {name: COMPONENT.format(model=f"SubmitBody.{name}") for name in TASK_TYPES}
     made["SubmitBody"] = {
         "oneOf": [reference(f"SubmitBody.{name}") for name in TASK_TYPES],
@@ -139,10 +159,21 @@ def _submit_bodies() -> dict[str, Any]:
     return made
 
 
+def _submits(body: dict[str, Any]) -> None:
+    body["properties"]["metadata"]["description"] = (
+        f"at most {LARGEST_METADATA} bytes as JSON, {DEEPEST_METADATA} levels"
+    )
+    body["properties"]["endpoints"]["items"] = reference("BoundEndpointBody")
+    body["properties"]["follow_ups"]["items"] = reference("FollowUpBody")
+    body["properties"]["follow_ups"]["description"] = f"at most {LARGEST_TEMPLATE} bytes as JSON"
+
+
 def _components(model: type[BaseModel]) -> dict[str, Any]:
     """The model's own schema, and those that it needs, by their names."""
     schema = model.model_json_schema(schema_generator=_Generator, ref_template=COMPONENT)
     needed: dict[str, Any] = schema.pop("$defs", {})
+    if "submit" in schema.get("properties", {}):
+        schema["properties"]["submit"] = reference("TaskTemplate")
     return {name: _untitled(each) for name, each in {**needed, model.__name__: schema}.items()}
 
 

@@ -1,0 +1,262 @@
+"""Follow-ups: tasks that are submitted when something happens to another one; what is wrong with one, told beforehand."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from service.domain.endpoints import selects
+from service.domain.errors import Fault
+from service.domain.events import ON_ARRIVAL, EventType, task_event
+from service.domain.expressions import Budget
+from service.domain.faults import Finding, InvalidFields
+from service.domain.ids import AccountId, TaskId
+from service.domain.inputs import PicturesInside, validate
+from service.domain.lifecycle import Status
+from service.domain.task_types import TASK_TYPES, TaskType
+from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.templates import faults as template_faults
+from service.domain.templates import fill
+
+KIND: Final = "task"  # of the endpoints that submit follow-ups
+FOLLOWED: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
+LONGEST_CHAIN: Final = 8  # follow-ups one after another
+MOST_FOLLOW_UPS: Final = 10  # of one task, or of one template
+LARGEST_TEMPLATE: Final = 32 * 1024  # bytes as JSON, with all that follows
+FILLING: Final = 20_000  # steps of all expressions of one template over one event
+REHEARSING: Final = 50_000  # of all rehearsals of one request: some 0.1 s
+MOST_OUTPUTS: Final = 9
+# Tried where it is not known how many there will be: enough for a list with entries of two to four, or the last one.
+LIKELY_OUTPUTS: Final = (4, MOST_OUTPUTS, 1, 2, 3)
+
+PICTURES_INSIDE: Final = "A picture in a follow-up is an http(s) URL, or comes from the event as one."
+
+_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_STATUS: Final[Mapping[EventType, Status]] = {
+    **{type: status for status, type in ON_ARRIVAL.items()},
+    EventType.TASK_OVERDUE: Status.PROCESSING,
+    EventType.TASK_OUTPUTS_ADDED: Status.SUCCEEDED,
+}
+
+
+def subscription(types: Sequence[str] | None) -> Sequence[str]:
+    """The types that a follow-up listens to, given those that were asked for: a success, where nothing was said.
+
+    Whoever waits for a success waits for its outputs, which may come later.
+    """
+    asked = tuple(types) if types is not None else (str(EventType.TASK_SUCCEEDED),)
+    late = EventType.TASK_OUTPUTS_ADDED
+    if selects(asked, EventType.TASK_SUCCEEDED) and not selects(asked, late):
+        return (*asked, str(late))
+    return asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What is known of the tasks whose events a follow-up gets. None is what any task may have."""
+
+    type: TaskType
+    input: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = None
+    external_task_id: str | None = None
+
+    def outputs(self) -> Sequence[int]:
+        """How many things it may make."""
+        if self.type.makes is not OutputKind.IMAGE:
+            return (1,)
+        number = 1 if self.input is None else self.input.get("n", 1)
+        if self.input is None or type(number) is not int or not 1 <= number <= MOST_OUTPUTS:
+            return LIKELY_OUTPUTS
+        return (number,)
+
+
+ANY_PARENT: Final = tuple(Parent(type=type) for type in TASK_TYPES.values())
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A template filled once, over one made-up event."""
+
+    input: object
+    faults: list[Fault] = field(default_factory=list)
+
+
+def rehearse(
+    submit: object,
+    *,
+    types: Sequence[str],
+    parents: Sequence[Parent],
+    pointer: str,
+    budget: Budget | None = None,
+) -> list[Fault]:
+    """What would keep a template, and those inside it, from becoming tasks, tried over made-up events.
+
+    For each type of event there must be a parent, and a number of things that it made, for which all is well. What a
+    template is wrong in whatever the event is not told here.
+
+    Args:
+        types: of the events that it will get, as patterns.
+        pointer: where the template stands in the request.
+        budget: what all expressions may cost together.
+    """
+    fields = submit if isinstance(submit, dict) else {}
+    name, template = fields.get("type"), fields.get("input")
+    task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
+    if task_type is None or not isinstance(template, dict) or template_faults(template):
+        return []
+    left = budget or Budget(REHEARSING)
+    chosen = _rehearsed(types)
+    faults: list[Fault] = []
+    best: _Trial | None = None
+    for type in chosen:
+        best = _best(template, task_type, type, parents, f"{pointer}/input", left)
+        told = best.faults if len(chosen) == 1 else [_of(fault, type) for fault in best.faults]
+        faults += [fault for fault in told if fault not in faults]
+    if best is None:
+        return faults
+    child = _child(task_type, best.input, fields.get("metadata"))
+    for index, on, inner in _inside(fields.get("follow_ups")):
+        where = f"{pointer}/follow_ups/{index}/submit"
+        faults += rehearse(inner, types=[on], parents=[child], pointer=where, budget=left)
+    return faults
+
+
+def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fault]:
+    """`rehearse`, for all follow-ups of one task."""
+    left = Budget(REHEARSING)
+    return [
+        fault
+        for index, on, submit in _inside(follow_ups)
+        for fault in rehearse(
+            submit, types=[on], parents=[parent], pointer=f"{pointer}/{index}/submit", budget=left
+        )
+    ]
+
+
+def _rehearsed(types: Sequence[str]) -> list[EventType]:
+    """Late outputs are as a success is."""
+    chosen = [type for type in FOLLOWED if selects(types, type)]
+    if EventType.TASK_SUCCEEDED in chosen and EventType.TASK_OUTPUTS_ADDED in chosen:
+        chosen.remove(EventType.TASK_OUTPUTS_ADDED)
+    return chosen
+
+
+def _of(fault: Fault, type: EventType) -> Fault:
+    return Fault(f"Over {type}: {fault.detail}", fault.pointer)
+
+
+def _inside(follow_ups: object) -> Iterator[tuple[int, str, object]]:
+    """Index, event and template of each that can be read."""
+    if isinstance(follow_ups, list):
+        for index, raw in enumerate(follow_ups[:MOST_FOLLOW_UPS]):
+            match raw:
+                case {"on": str(on), "submit": submit} if on in FOLLOWED:
+                    yield index, on, submit
+
+
+def _child(type: TaskType, input: object, metadata: object) -> Parent:
+    return Parent(
+        type=type,
+        input=input if isinstance(input, dict) else None,
+        metadata=metadata if isinstance(metadata, dict) else {},
+    )
+
+
+def _best(
+    template: Mapping[str, Any],
+    type: TaskType,
+    on: EventType,
+    parents: Sequence[Parent],
+    pointer: str,
+    budget: Budget,
+) -> _Trial:
+    """The first trial without faults, or else the one that has the fewest."""
+    best: _Trial | None = None
+    succeeded = _STATUS[on] is Status.SUCCEEDED
+    for parent in parents:
+        for number in parent.outputs() if succeeded else (0,):
+            trial = _try(template, type, parent, _example(parent, on, number), pointer, budget)
+            if not trial.faults:
+                return trial
+            if best is None or len(trial.faults) < len(best.faults):
+                best = trial
+    assert best is not None
+    return best
+
+
+def _try(
+    template: Mapping[str, Any], type: TaskType, parent: Parent, event: object, pointer: str, budget: Budget
+) -> _Trial:
+    filled = fill(template, event, budget=budget)
+    gaps = [pointer + Finding(gap.location, "").path() for gap in filled.gaps]
+    trial = _Trial(
+        filled.value,
+        [
+            Fault(gap.detail, place)
+            for gap, place in zip(filled.gaps, gaps, strict=True)
+            # What people keep in the metadata of tasks to come, nobody knows.
+            if parent.metadata is not None or "metadata" not in gap.expression
+        ],
+    )
+    try:
+        trial.input = dict(validate(type.input_model, filled.value, pointer=pointer, decoding=False).fields)
+    except PicturesInside:
+        trial.faults.append(Fault(PICTURES_INSIDE, pointer))
+    except InvalidFields as error:
+        trial.faults += [
+            fault
+            for fault in error.faults
+            if not any(fault.pointer == gap or fault.pointer.startswith(f"{gap}/") for gap in gaps)
+        ]
+    return trial
+
+
+def _example(parent: Parent, on: EventType, outputs: int) -> object:
+    """An event as it would be of a task that made so many things."""
+    status = _STATUS[on]
+    kind = parent.type.makes
+    finished_at = _AT + timedelta(minutes=1)
+    id = TaskId("task_" + 32 * "0")
+    task = Task(
+        id=id,
+        account_id=AccountId("acc_" + 32 * "0"),
+        type=parent.type.name,
+        provider="cometapi",
+        status=status,
+        input={},
+        external_task_id=parent.external_task_id or id,
+        provider_external_id=id,
+        provider_task_id="881203390284693504",
+        metadata=parent.metadata or {},
+        outputs=[
+            Output(
+                kind=kind,
+                index=index,
+                url=f"https://example.com/{index}.{_ENDINGS[kind]}",
+                id=f"{index}",
+                duration_s=None if kind is OutputKind.IMAGE else 5.0,
+                expires_at=_AT + timedelta(days=30),
+            )
+            for index in range(outputs)
+        ],
+        error=TaskError("1", "an example") if status in {Status.FAILED, Status.REJECTED} else None,
+        sequence=1,
+        created_at=_AT,
+        updated_at=finished_at,
+        submitted_at=_AT,
+        finished_at=finished_at if status.is_terminal else None,
+        deadline_at=_AT + timedelta(hours=1),
+        overdue_at=finished_at if on is EventType.TASK_OVERDUE else None,
+    )
+    arrived = on in ON_ARRIVAL.values()
+    transition = (
+        Transition(before=Status.QUEUED, after=status, at=finished_at, sequence=1) if arrived else None
+    )
+    return task_event(on, task, transition, finished_at).content()
+
+
+_ENDINGS: Final[Mapping[OutputKind, str]] = {
+    OutputKind.IMAGE: "png",
+    OutputKind.VIDEO: "mp4",
+    OutputKind.AUDIO: "mp3",
+}

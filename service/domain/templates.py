@@ -1,0 +1,129 @@
+"""Templates of follow-ups: a task's input with places that an event fills.
+
+An object `{"$": "<JMESPath>"}` is replaced by the expression's value over the event, whatever that is; `{{ <JMESPath> }}`
+inside a string by its text; all else is literal.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from service.domain.expressions import Budget, CannotEvaluate, InvalidExpression, check, evaluate
+from service.domain.faults import Finding, Location
+
+DEEPEST: Final = 32
+MOST_PLACES: Final = 100
+_PLACE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A place for which the event has no value."""
+
+    location: Location
+    expression: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Where there are gaps the value is null."""
+
+    value: Any
+    gaps: Sequence[Gap]
+
+
+def faults(template: object) -> list[Finding]:
+    """What is wrong with a template, whatever the event."""
+    found = list(_faults(template, ()))
+    places = sum(1 for _ in _expressions(template, 0))
+    if places > MOST_PLACES:
+        found.append(
+            Finding((), f"A template has at most {MOST_PLACES} places to fill; this one has {places}.")
+        )
+    return found
+
+
+def _faults(template: object, location: Location) -> Iterator[Finding]:
+    match template:
+        case {"$": str(expression), **rest} if not rest:
+            yield from _expression_faults(expression, location)
+        case {"$": _}:
+            yield Finding(
+                location, 'An object with "$" has nothing else in it, and "$" is a JMESPath expression.'
+            )
+        case dict() | list() if len(location) >= DEEPEST:
+            yield Finding(location, f"A template is nested at most {DEEPEST} levels deep.")
+        case dict():
+            for name, member in template.items():
+                yield from _faults(member, (*location, str(name)))
+        case list():
+            for index, entry in enumerate(template):
+                yield from _faults(entry, (*location, index))
+        case str():
+            for expression in _PLACE.findall(template):
+                yield from _expression_faults(expression.strip(), location)
+
+
+def _expression_faults(expression: str, location: Location) -> Iterator[Finding]:
+    try:
+        check(expression)
+    except InvalidExpression as error:
+        shown = expression if len(expression) <= 64 else expression[:64] + "…"
+        yield Finding(location, f"{shown!r} is no JMESPath expression: {error}.")
+
+
+def _expressions(template: object, depth: int) -> Iterator[str]:
+    match template:
+        case {"$": str(expression), **rest} if not rest:
+            yield expression
+        case dict() | list() if depth < DEEPEST:
+            for member in template.values() if isinstance(template, dict) else template:
+                yield from _expressions(member, depth + 1)
+        case str():
+            yield from _PLACE.findall(template)
+
+
+def fill(template: Any, event: object, *, budget: Budget) -> Filled:
+    """
+    Args:
+        template: one without `faults`.
+        budget: what its expressions may cost together; once it is spent, the places that are left are gaps.
+    """
+    gaps: list[Gap] = []
+
+    def value(expression: str, location: Location) -> Any:
+        try:
+            found = evaluate(expression, event, budget=budget)
+        except CannotEvaluate as error:
+            gaps.append(Gap(location, expression, f"{expression!r} breaks over the event: {error}."))
+            return None
+        if found is None:
+            gaps.append(Gap(location, expression, f"{expression!r} has no value over the event."))
+        return found
+
+    def filled(part: Any, location: Location) -> Any:
+        match part:
+            case {"$": str(expression), **rest} if not rest:
+                return value(expression, location)
+            case dict():
+                return {name: filled(member, (*location, str(name))) for name, member in part.items()}
+            case list():
+                return [filled(entry, (*location, index)) for index, entry in enumerate(part)]
+            case str():
+                texts = [value(place.strip(), location) for place in _PLACE.findall(part)]
+                if any(text is None for text in texts):
+                    return None
+                remaining = iter(texts)
+                return _PLACE.sub(lambda _: _text(next(remaining)), part)
+            case _:
+                return part
+
+    return Filled(filled(template, ()), tuple(gaps))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else to_json(value).decode()
