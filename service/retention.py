@@ -16,8 +16,8 @@ from service.loops import Loop
 from service.submission import KEY_LIFE
 from service.wakeups import Wakeups
 from storage import retention
-from storage.database import Transaction
-from storage.files import Files
+from storage.database import Database, Transaction
+from storage.files import Files, sweep
 
 PAGE: Final = 200  # rows of one kind in one commit
 EVERY: Final = timedelta(days=1)
@@ -36,6 +36,7 @@ class Retention:
     def __init__(
         self,
         *,
+        database: Database,
         batcher: Batcher,
         files: Files,
         keeper: Keeper,
@@ -45,6 +46,7 @@ class Retention:
         wakeups: Wakeups,
         clock: Clock,
     ) -> None:
+        self._database = database
         self._batcher = batcher
         self._files = files
         self._keeper = keeper
@@ -87,9 +89,9 @@ class Retention:
             kept = await self._keeper.forget(
                 before=now - self._keep_files, tasks_before=now - self._keep_tasks
             )
-            return {"kept_files": kept} | {
-                name: await self._all(forget, before) for name, (forget, before) in kinds.items()
-            }
+            forgotten = {name: await self._all(forget, before) for name, (forget, before) in kinds.items()}
+            swept = await sweep(self._files, self._database)
+        return forgotten | {"kept_files": kept, "input_files": swept}
 
     async def _all(self, forget: Callable[..., Awaitable[int]], before: datetime) -> int:
         async def page(tx: Transaction, moments: Sequence[datetime]) -> list[int]:
