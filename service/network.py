@@ -335,17 +335,20 @@ async def open_dialler(guard: Guard, *, nameservers: Sequence[str] = ()) -> Asyn
         nameservers: to be asked instead of the system's; `address:port`. For tests.
     """
     resolver = GuardedResolver(guard, nameservers)
-    connector = aiohttp.TCPConnector(
-        resolver=resolver, use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,  # nothing is unpacked, so nothing can explode
-        trust_env=False,
-        max_line_size=LARGEST_HEAD_FIELD,
-        max_field_size=LARGEST_HEAD_FIELD,
-        timeout=aiohttp.ClientTimeout(total=None),
-        skip_auto_headers={"User-Agent", "Accept-Encoding", "Accept"},
-    ) as session:
-        yield Dialler(session, guard)
+    try:
+        connector = aiohttp.TCPConnector(
+            resolver=resolver, use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
+        )
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # nothing is unpacked, so nothing can explode
+            trust_env=False,
+            max_line_size=LARGEST_HEAD_FIELD,
+            max_field_size=LARGEST_HEAD_FIELD,
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers={"User-Agent", "Accept-Encoding", "Accept"},
+        ) as session:
+            yield Dialler(session, guard)
+    finally:
+        await resolver.close()  # aiohttp closes none but its own
