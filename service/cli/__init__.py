@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from service.cli import deliveries, endpoints, events, keys, server, tasks
+from service.cli import bots, chat, deliveries, endpoints, events, keys, server, tasks
 from service.cli.client import Refused, Unreachable
 from service.cli.listen import listen
 from service.cli.prune import prune
@@ -73,7 +73,7 @@ klingel watch task_0198c5… | xargs -n 1 curl -O
 """
     + EXIT_CODES,
 )
-for resource in (tasks, events, endpoints, deliveries, keys):
+for resource in (tasks, events, endpoints, deliveries, bots, chat, keys):
     resource.app.group = (CLIENT,)
     app.command(resource.app)
 app.command(

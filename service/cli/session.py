@@ -53,6 +53,7 @@ class Session:
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     transport: httpx.BaseTransport | None = None
     receiver_transport: httpx.BaseTransport | None = None  # of `listen`
+    platform_transport: httpx.BaseTransport | None = None  # of `chat`
     sleep: Callable[[float], None] = time.sleep
 
     @cached_property
