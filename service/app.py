@@ -36,7 +36,7 @@ from handlers.sinks.redis import RedisConfig, RedisSink
 from handlers.sinks.web_push import WebPushConfig, WebPushSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
-from service.api import deliveries, endpoints, events, files, health, keys, openapi, tasks, web_push
+from service.api import deliveries, dropin, endpoints, events, files, health, keys, openapi, tasks, web_push
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import RequestLog
@@ -131,6 +131,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/keys", keys.index, methods=["GET"]),
     Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
     Route("/v1/prune", prune, methods=["POST"]),
+    *dropin.routes(),
     Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
     Route("/callbacks/{rest:anything}", turn_callback_away, methods=["POST"]),

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
+from service.api import envelopes
 from service.domain import errors
 from service.domain.errors import Fault, KlingelError, Unprocessable
 
@@ -72,20 +73,22 @@ def problem_of(error: KlingelError) -> JSONResponse:
 async def on_klingel_error(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, KlingelError)
     structlog.contextvars.bind_contextvars(problem=error.code)
-    return problem_of(error)
+    return envelopes.refusal(request, error) if envelopes.are_spoken(request) else problem_of(error)
 
 
 async def on_http_exception(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
+    told, headers = error.detail, error.headers
     match error.status_code:
         case 404:
-            return problem(404, f"There is nothing at {path}.")
+            told = f"There is nothing at {path}."
         case 405:
-            allowed = {"allow": ", ".join(_allowed(request))}
-            return problem(405, f"{request.method} is not possible at {path}.", headers=allowed)
-        case status:
-            return problem(status, error.detail, headers=error.headers)
+            told = f"{request.method} is not possible at {path}."
+            headers = {"allow": ", ".join(_allowed(request))}
+    if envelopes.are_spoken(request):
+        return envelopes.no_such_method(error.status_code, told, headers)
+    return problem(error.status_code, told, headers=headers)
 
 
 def _allowed(request: Request[Any]) -> Sequence[str]:
@@ -103,7 +106,10 @@ async def on_unexpected(request: Request[Any], error: Exception) -> Response:
     log.error("request.broke", exc_info=error)
     # Answered outside of all middleware, so the id must be put on here.
     headers = {"x-request-id": structlog.contextvars.get_contextvars().get("request_id", "")}
-    return problem(500, "Klingel made a mistake. It is logged; nothing was stored half.", headers=headers)
+    told = "Klingel made a mistake. It is logged; nothing was stored half."
+    if envelopes.are_spoken(request):
+        return envelopes.envelope(envelopes.INTERNAL, told, headers=headers)
+    return problem(500, told, headers=headers)
 
 
 async def on_hung_up(request: Request[Any], error: Exception) -> Response:

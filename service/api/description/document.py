@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from service.api.description import answers
+from service.api.description import answers, dropin
 from service.api.description.operations import JSON, OPERATIONS, REFUSES, Access, Answer, Operation, Tag
 from service.api.description.schemas import body_schemas, reference, schemas_of
+from service.api.envelopes import ROOT
 from service.api.problems import MEDIA_TYPE, STATUS
 from service.domain.errors import KlingelError, StorageUnavailable
 
@@ -21,7 +22,8 @@ _INFO: Final = {
     "description": "Every answer to a request that could be read carries `X-Request-Id`; one that is sent is taken over. Bodies are read as JSON whatever "
     "`Content-Type` says. Faults of the service itself are a 500 problem. A request that is too slow or whose head is "
     "too large ends with 408 or 431 and no body. Fields may be added to what is answered at any time; fields that are "
-    "not known are refused in what is sent.",
+    f"not known are refused in what is sent. Below `{ROOT}` it is otherwise: what is not known goes to the provider, and "
+    "what is refused, or goes wrong, is answered in Kling's own envelope.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 _TAGS: Final = {
@@ -30,6 +32,7 @@ _TAGS: Final = {
     Tag.ENDPOINTS: "Where events go.",
     Tag.DELIVERIES: "What became of each event at each endpoint.",
     Tag.KEYS: "API keys, for admins.",
+    Tag.DROP_IN: "CometAPI's own paths, for clients that were written for it: they change their base URL and key.",
     Tag.PROVIDERS: "Where providers call back.",
     Tag.UPKEEP: "For whoever looks after this Klingel.",
 }
@@ -56,16 +59,17 @@ def describe(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     Args:
         configs: how each kind of endpoint is configured.
     """
+    operations = {**OPERATIONS, **dropin.OPERATIONS}
     shown = [
         content
-        for operation in OPERATIONS.values()
+        for operation in operations.values()
         for answer in operation.answers.values()
         for content in answer.content.values()
         if not isinstance(content, Mapping)
     ]
-    referred, components = schemas_of([*shown, answers.Event, answers.Problem])
+    referred, components = schemas_of([*shown, answers.Event, answers.Problem, dropin.KlingRefusal])
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for route, operation in OPERATIONS.items():
+    for route, operation in operations.items():
         method, path = route.split(" ")
         paths[path][method.lower()] = _operation(operation, referred)
     return {
@@ -77,7 +81,10 @@ def describe(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "paths": dict(paths),
         "webhooks": {"event": {"post": _webhook(referred)}},
         "components": {
-            "schemas": components | body_schemas(configs) | {"ProviderCallback": _PROVIDER_CALLBACK},
+            "schemas": components
+            | body_schemas(configs)
+            | dropin.body_schemas()
+            | {"ProviderCallback": _PROVIDER_CALLBACK},
             "securitySchemes": {
                 _BEARER: {"type": "http", "scheme": "bearer", "description": "An API key: `kl_…`."}
             },
@@ -148,6 +155,8 @@ def _headers(named: Mapping[str, str]) -> dict[str, Any]:
 
 def _problems(operation: Operation) -> dict[int, list[str]]:
     """The types of problem that may come, by status."""
+    if operation.tag is Tag.DROP_IN:
+        return {}  # it answers with none
     kinds: list[type[KlingelError]] = [*REFUSES[operation.access], *operation.problems]
     if operation.access is not Access.ANYONE:
         kinds.append(StorageUnavailable)

@@ -29,6 +29,7 @@ class Tag(StrEnum):
     ENDPOINTS = "endpoints"
     DELIVERIES = "deliveries"
     KEYS = "keys"
+    DROP_IN = "drop-in"
     PROVIDERS = "providers"
     UPKEEP = "upkeep"
 
@@ -124,6 +125,14 @@ METADATA: Final = {
     "description": "Any number of `metadata.<name>=<value>`: tasks with these values, compared as text.",
 }
 
+IDEMPOTENT: Final = (
+    _header(
+        "Idempotency-Key",
+        _matching(IDEMPOTENCY_KEY.pattern),
+        "For 24 hours the same key and body get the same answer.",
+    ),
+)
+
 TASK: Final = {"id": id_schema("task")}
 ENDPOINT: Final = {"id": id_schema("end")}
 DELIVERY: Final = {"id": id_schema("dlv")}
@@ -180,11 +189,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         description=_told(tasks.submit),
         tag=Tag.TASKS,
         parameters=(
-            _header(
-                "Idempotency-Key",
-                _matching(IDEMPOTENCY_KEY.pattern),
-                "For 24 hours the same key and body get the same answer.",
-            ),
+            *IDEMPOTENT,
             _header(
                 "Prefer",
                 {"type": "string", "examples": ["respond-async"]},

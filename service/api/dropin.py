@@ -1,0 +1,235 @@
+"""CometAPI's own paths below `/kling`: its clients change their base URL and key, and nothing else."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.api import envelopes
+from service.api.auth import authenticate
+from service.api.state import State
+from service.api.submitting import LARGEST_SUBMIT, answered, read_once
+from service.bodies import read_body
+from service.delivery import Sink
+from service.domain import kling_shapes
+from service.domain.endpoints import EndpointDraft
+from service.domain.errors import Fault, InvalidRequest, NotFound, Unprocessable
+from service.domain.events import EventType
+from service.domain.faults import InvalidFields, accept
+from service.domain.ids import TaskId
+from service.domain.inputs import ValidatedInput, validate
+from service.domain.lifecycle import Status
+from service.domain.secrets import Vault
+from service.domain.task_types import TASK_TYPES, Layout, TaskType
+from service.domain.tasks import Task
+from service.submission import Draft
+from service.submits import ExternalTaskId, storable_faults
+from service.subscriptions import read_endpoint
+from storage import tasks
+
+LARGEST_EXTRAS: Final = 64 * 1024  # bytes as JSON of the fields that only the provider knows
+# What takes longer is answered as `submitted`, and told by the task: clients wait for a create only so long, and 5 s
+# is httpx's own time-out.
+LONGEST_WAIT_S: Final = 4.0
+PAGE_NUMBERS: Final = range(1, 1001)
+PAGE_SIZES: Final = range(1, 501)
+USUAL_SIZE: Final = 30
+
+# What Kling calls back for. That Klingel waits, or waits too long, is nothing that its clients would know.
+CALLED_BACK: Final = (
+    EventType.TASK_SUBMITTED,
+    EventType.TASK_PROCESSING,
+    EventType.TASK_SUCCEEDED,
+    EventType.TASK_OUTPUTS_ADDED,
+    EventType.TASK_FAILED,
+    EventType.TASK_REJECTED,
+)
+
+
+class Addressed(BaseModel):
+    """What a body says besides the input."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    callback_url: str | None = None
+    external_task_id: ExternalTaskId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One of CometAPI's paths, and what a task asked for there is to us."""
+
+    path: str
+    task_type: TaskType
+    input_model: type[BaseModel]
+
+    async def create(self, request: Request[State]) -> Response:
+        """As CometAPI answers: `submitted`, or the refusal in the provider's own code and words."""
+        key = await authenticate(request)
+        state = request.state
+        body = await read_body(request, limit=LARGEST_SUBMIT)
+        once = await read_once(request, body, door=self.path)
+        draft = await state["submits"].read(body, by=partial(read_create, door=self))
+        stored = await state["submitter"].submit(key.account_id, draft, once=once)
+        del body, draft  # each as large as all its pictures
+        return await answered(
+            request,
+            stored,
+            once,
+            patience=min(state["settings"].submit_wait, LONGEST_WAIT_S),
+            answer=_answer,
+            repeat=_repeated,
+        )
+
+    async def query(self, request: Request[State]) -> Response:
+        """By Klingel's id, the caller's `external_task_id`, or the provider's id. The provider is not asked."""
+        key = await authenticate(request)
+        name = request.path_params["id"]
+        async with request.state["database"].reading() as reader:
+            task = await tasks.find(reader, name, account_id=key.account_id, type=self.task_type.name)
+        if task is None:
+            raise NotFound(f"Task not found by id or external id: {name}")
+        return envelopes.success(kling_shapes.queried(task.view()))
+
+    async def page(self, request: Request[State]) -> Response:
+        """Newest first. The provider is not asked."""
+        key = await authenticate(request)
+        number, size = _whole_numbers(
+            request, {"pageNum": (1, PAGE_NUMBERS), "pageSize": (USUAL_SIZE, PAGE_SIZES)}
+        )
+        async with request.state["database"].reading() as reader:
+            found = await tasks.numbered_page(
+                reader, key.account_id, type=self.task_type.name, skip=(number - 1) * size, limit=size
+            )
+        return envelopes.success([kling_shapes.queried(task.view()) for task in found])
+
+
+DOORS: Final[tuple[Door, ...]] = tuple(
+    Door(route.path, task_type, route.input_model or task_type.input_model)
+    for task_type in TASK_TYPES.values()
+    for route in task_type.routes[Layout.COMETAPI]
+)
+
+# Where CometAPI sells something else under the same path: the field that tells ours apart.
+APART: Final[Mapping[str, str]] = {"/kling/v1/images/generations": "subject_image_list"}
+NOT_OURS: Final = (
+    "Klingel makes pictures from several pictures here (multi-image to image), and has no type for a picture from "
+    "text or from one picture: give subject_image_list."
+)
+
+
+def routes() -> list[Route]:
+    made: list[tuple[str, Callable[[Request[State]], Awaitable[Response]], str]] = [
+        each
+        for door in DOORS
+        for each in (
+            (door.path, door.create, "POST"),
+            (door.path, door.page, "GET"),
+            (f"{door.path}/{{id}}", door.query, "GET"),
+        )
+    ]
+    return [Route(path, handler, methods=[method]) for path, handler, method in made]
+
+
+def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool, door: Door) -> Draft:
+    """A body of Kling's: fields of ours checked, all others left to the provider.
+
+    Its clients send optional fields blank when they mean nothing by them, so these are as good as absent. What is
+    absent stays so: the provider has defaults of its own.
+
+    Raises:
+        InvalidRequest: not an object.
+        Unprocessable: with every fault.
+        PicturesInside: something is to be decoded, and that was not wanted.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    ours = {*door.input_model.model_fields, *Addressed.model_fields}
+    given = {name: value for name, value in raw.items() if name in ours and value not in (None, "")}
+    extras = {name: value for name, value in raw.items() if name not in ours}
+    faults: list[Fault] = []
+    addressed: Addressed | None = None
+    accepted: ValidatedInput | None = None
+    try:
+        addressed = accept(Addressed, {name: given.pop(name, None) for name in Addressed.model_fields})
+    except InvalidFields as error:
+        faults += error.faults
+    if (apart := APART.get(door.path)) is not None and apart not in given:
+        faults.append(Fault(NOT_OURS, f"#/{apart}"))
+    else:
+        try:
+            accepted = validate(door.input_model, given, pointer="#", decoding=decoding)
+        except InvalidFields as error:
+            faults += error.faults
+    faults += [
+        Fault(fault.detail, "#")
+        for fault in storable_faults("What is not known here", extras, largest=LARGEST_EXTRAS)
+    ]
+    bound, endpoint_faults = _called_back(raw.get("callback_url"), sinks, vault)
+    faults += endpoint_faults
+    if faults or addressed is None or accepted is None:
+        raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
+    return Draft(
+        type=door.task_type,
+        input=ValidatedInput(_without_defaults(accepted.fields, given, door.input_model), accepted.files),
+        extras=extras,
+        path=door.path,
+        external_task_id=addressed.external_task_id,
+        endpoints=bound,
+    )
+
+
+def _without_defaults(
+    fields: Mapping[str, Any], given: Mapping[str, Any], model: type[BaseModel]
+) -> Mapping[str, Any]:
+    spelled = {
+        model.model_fields[name].serialization_alias or name for name in given if name in model.model_fields
+    }
+    return {name: value for name, value in fields.items() if name in spelled}
+
+
+def _called_back(
+    url: object, sinks: Mapping[str, Sink], vault: Vault
+) -> tuple[list[EndpointDraft], list[Fault]]:
+    if not isinstance(url, str) or not url:
+        return [], []
+    wanted = {"kind": "webhook", "config": {"url": url, "format": "kling"}, "types": list(CALLED_BACK)}
+    try:
+        draft, _ = read_endpoint(wanted, sinks=sinks, vault=vault)
+    except InvalidFields as error:
+        return [], [Fault(fault.detail, "#/callback_url") for fault in error.faults]
+    return [draft], []
+
+
+async def _answer(task: Task) -> Response:
+    if task.status is Status.REJECTED and task.error is not None:
+        return envelopes.providers_refusal(task.error)
+    return envelopes.success(kling_shapes.created(task.view()))
+
+
+def _repeated(task_id: TaskId, status: int, body: str) -> Response:
+    return Response(body, status_code=status, media_type=JSONResponse.media_type)
+
+
+def _whole_numbers(request: Request[State], wanted: Mapping[str, tuple[int, range]]) -> list[int]:
+    """
+    Raises:
+        Unprocessable: with every fault.
+    """
+    numbers: list[int] = []
+    faults: list[Fault] = []
+    for name, (usual, allowed) in wanted.items():
+        text = request.query_params.get(name, str(usual))
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
+        numbers.append(number)
+        if number not in allowed:
+            detail = f"It must be a whole number from {allowed.start} to {allowed.stop - 1}."
+            faults.append(Fault(detail, f"#/{name}"))
+    if faults:
+        raise Unprocessable("The query parameters have faults.", faults=faults)
+    return numbers
