@@ -48,6 +48,7 @@ class Service:
         self.next_answers: list[Answer] = []
         self.gate: asyncio.Event | None = None  # while set up and unset, answers wait
         self.requests: list[tuple[Mapping[str, str], bytes]] = []
+        self._changed = asyncio.Condition()
 
     def answers(self, status: int, body: str = "", **headers: str) -> None:
         self.next_answers.append(
@@ -70,7 +71,9 @@ class Service:
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()
-        self.requests.append(({name.lower(): value for name, value in request.headers.items()}, body))
+        async with self._changed:
+            self.requests.append(({name.lower(): value for name, value in request.headers.items()}, body))
+            self._changed.notify_all()
         if self.gate is not None:
             await self.gate.wait()
         if self.next_answers:
@@ -80,6 +83,11 @@ class Service:
 
     def judge(self, request: web.Request, body: bytes) -> web.Response:
         raise NotImplementedError
+
+    async def until(self, number: int) -> None:
+        """At least so many requests have come."""
+        async with asyncio.timeout(PATIENCE_S), self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= number)
 
 
 class FakeNtfy(Service):

@@ -140,6 +140,7 @@ async def test_a_service_that_hangs_is_cut_off_and_holds_up_its_own_endpoint_onl
     async with quick.running():
         other = replace(configured(sink, quick.apprise_url), id=EndpointId("end_2"))
         assert outcome(await sink.send(duty_of(other), now=NOW)) is AttemptOutcome.DELIVERED
+    await service.until(2)
     assert len(service.requests) == 2  # what the hanging one may take of the threads
     service.gate.set()
 
