@@ -297,7 +297,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag=Tag.ENDPOINTS,
         body="EndpointBody",
         answers={201: shows(answers.CreatedEndpoint, "Events go there from now on.", Location=LOCATION)},
-        problems=(*BODY_PROBLEMS, errors.Unavailable),
+        problems=(*BODY_PROBLEMS, errors.TooManyEndpoints, errors.Unavailable),
     ),
     "GET /v1/endpoints": Operation(
         id="listEndpoints",
