@@ -249,7 +249,9 @@ class Submitter:
                 results.append(Stored(followed[line]))
                 continue
             external = (task.account_id, task.external_task_id)
-            if external in taken:
+            # At Kling a create that was refused leaves its external id free; who was written for Kling counts on it.
+            freed = task.path is not None and await tasks.let_go_of_external_id(tx, taken.get(external))
+            if external in taken and not freed:
                 results.append(
                     ExternalTaskIdTaken(
                         f"A task with the external_task_id {task.external_task_id!r} exists already: "

@@ -151,6 +151,11 @@ async def followed(
     return {(row["parent_id"], row["rule_id"]): row["id"] for row in rows}
 
 
+async def let_go_of_external_id(tx: Transaction, task_id: TaskId | None) -> bool:
+    """Whether this task was there and rejected: from now on it goes by its own id alone."""
+    return task_id is not None and await tx.run("let_go_of_external_id", id=task_id) > 0
+
+
 async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
     """Each change as (before, after). One row changes once in a batch."""
     await tx.run_many(

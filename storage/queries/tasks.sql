@@ -58,6 +58,9 @@ select tasks.parent_id, tasks.rule_id, tasks.id
 from json_each(:pairs) as pair
 join tasks on tasks.parent_id = pair.value ->> 'parent' and tasks.rule_id = pair.value ->> 'rule';
 
+-- name: let_go_of_external_id!
+update tasks set external_task_id = id where id = :id and status = 'rejected';
+
 -- name: save_task*!
 -- Compare-and-set: the row must be as it was read.
 update tasks set

@@ -205,7 +205,7 @@ async def test_what_klingel_does_not_know_goes_through_as_it_came(klingel: Kling
     [body] = klingel.kling.creates
     assert body | news == body
     assert (await klingel.task(made["task_id"]))["input"] == {**IMAGE_INPUT, **news}
-    body = {"type": "kling.multi-image-to-image", "input": {**IMAGE_INPUT, "watermark_info": {}}}
+    body = _at_ours(input={**IMAGE_INPUT, "watermark_info": {}})
     assert (await klingel.http.post("/v1/tasks", json=body)).status_code == 422
 
 
@@ -442,6 +442,26 @@ async def test_an_external_task_id_is_taken_once_in_an_account(klingel: Klingel)
     assert (status, code) == (400, 1201)
     assert "already" in message
     assert len(klingel.kling.creates) == 1
+
+
+async def test_a_refused_create_leaves_its_external_task_id_free(klingel: Klingel) -> None:
+    """As at Kling, which has no task then: a client mends its body and sends it again. `/v1` keeps it taken."""
+    klingel.kling.answers(refused(400, 1301, "not allowed"), accepted("880000000000000009"))
+    body = {**IMAGE_INPUT, "external_task_id": "job-1"}
+    assert turned_down(await klingel.http.post(IMAGES, json=body))[1] == 1301
+    response = await klingel.http.post("/v1/tasks", json=_at_ours(external_task_id="job-1"))
+    assert response.status_code == 409
+    answers = await asyncio.gather(*(klingel.http.post(IMAGES, json=body) for _ in range(3)))
+    assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
+    shown = await query(klingel, "job-1")
+    assert shown["task_status"] == "submitted"
+    [refused_one] = (await klingel.http.get("/v1/tasks", params={"status": "rejected"})).json()["items"]
+    assert refused_one["external_task_id"] == refused_one["id"] != shown["task_id"]
+    assert len(klingel.kling.creates) == 2
+
+
+def _at_ours(**more: Any) -> dict[str, Any]:
+    return {"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT), **more}
 
 
 async def test_an_idempotency_key_makes_a_repeated_create_count_once(klingel: Klingel) -> None:
