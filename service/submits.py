@@ -19,11 +19,11 @@ from service.domain.expressions import LONGEST_EXPRESSION
 from service.domain.faults import InvalidFields, accept
 from service.domain.follow_ups import (
     KIND,
-    LARGEST_TEMPLATE,
     LONGEST_CHAIN,
     MOST_FOLLOW_UPS,
     PICTURES_INSIDE,
     Parent,
+    excess,
     rehearse_all,
     subscription,
 )
@@ -147,8 +147,7 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
             metadata=metadata if isinstance(metadata := fields.get("metadata"), dict) else {},
             external_task_id=None if frame.body is None else frame.body.external_task_id,
         )
-        if not _is_too_large(fields.get("follow_ups")):
-            faults += rehearse_all(fields.get("follow_ups"), parent=parent, pointer="#/follow_ups")
+        faults += rehearse_all(fields.get("follow_ups"), parent=parent, pointer="#/follow_ups")
     if faults or frame.body is None or frame.type is None or accepted is None:
         raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
     return frame.draft(frame.body, frame.type, accepted, external_task_id=frame.body.external_task_id)
@@ -185,6 +184,8 @@ def read_template(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, point
     Raises:
         InvalidFields: with every fault that does not depend on an event.
     """
+    if (too_much := excess(raw)) is not None:
+        raise InvalidFields([Fault(too_much, pointer)])
     return _Frames(sinks, vault).template(raw, pointer, depth=1)
 
 
@@ -292,8 +293,8 @@ class _Frames:
             return [], []
         if depth >= LONGEST_CHAIN:
             return [], [Fault(f"At most {LONGEST_CHAIN} follow-ups come one after another.", pointer)]
-        if depth == 0 and _is_too_large(follow_ups):
-            return [], [Fault(f"Follow-ups have at most {LARGEST_TEMPLATE} bytes as JSON.", pointer)]
+        if depth == 0 and (too_much := excess(follow_ups)) is not None:
+            return [], [Fault(too_much, pointer)]
         drafts: list[EndpointDraft] = []
         faults: list[Fault] = []
         for index, raw in enumerate(follow_ups[:MOST_FOLLOW_UPS]):
@@ -339,8 +340,6 @@ class _Frames:
         Raises:
             InvalidFields: with every fault that does not depend on an event.
         """
-        if _is_too_large(raw):
-            raise InvalidFields([Fault(f"A template has at most {LARGEST_TEMPLATE} bytes as JSON.", pointer)])
         frame = self.read(TemplateBody, raw, pointer, depth=depth)
         fields = raw if isinstance(raw, dict) else {}
         faults = [*frame.faults]
@@ -371,10 +370,6 @@ def _shown(template: Mapping[str, Any], frame: _Frame[TemplateBody]) -> dict[str
 def seal_template(template: Mapping[str, Any], shown: Mapping[str, Any], vault: Vault) -> str | None:
     """The whole template, where what is shown is not all."""
     return None if shown == template else vault.seal(to_json(template).decode())
-
-
-def _is_too_large(raw: object) -> bool:
-    return isinstance(raw, (dict, list)) and len(to_json(raw)) > LARGEST_TEMPLATE
 
 
 def storable_faults(name: str, value: object, *, largest: int) -> list[Fault]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from service.domain.endpoints import selects
 from service.domain.errors import Fault
 from service.domain.events import ON_ARRIVAL, EventType, task_event
@@ -22,6 +24,7 @@ KIND: Final = "task"  # of the endpoints that submit follow-ups
 FOLLOWED: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
 LONGEST_CHAIN: Final = 8  # follow-ups one after another
 MOST_FOLLOW_UPS: Final = 10  # of one task, or of one template
+MOST_TOGETHER: Final = 50  # with all that follow these
 LARGEST_TEMPLATE: Final = 32 * 1024  # bytes as JSON, with all that follows
 FILLING: Final = 20_000  # steps of all expressions of one template over one event
 REHEARSING: Final = 50_000  # of all rehearsals of one request: some 0.1 s
@@ -104,6 +107,8 @@ def rehearse(
     task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
     if task_type is None or not isinstance(template, dict) or template_faults(template):
         return []
+    if budget is None and excess(submit) is not None:
+        return []
     left = budget or Budget(REHEARSING)
     chosen = _rehearsed(types)
     faults: list[Fault] = []
@@ -123,6 +128,8 @@ def rehearse(
 
 def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fault]:
     """`rehearse`, for all follow-ups of one task."""
+    if excess(follow_ups) is not None:
+        return []
     left = Budget(REHEARSING)
     return [
         fault
@@ -131,6 +138,21 @@ def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fa
             submit, types=[on], parents=[parent], pointer=f"{pointer}/{index}/submit", budget=left
         )
     ]
+
+
+def excess(raw: object) -> str | None:
+    """Why a template, or a list of follow-ups, is more than anybody should wait for."""
+    if len(to_json(raw)) > LARGEST_TEMPLATE:
+        return f"Follow-ups have at most {LARGEST_TEMPLATE} bytes as JSON, with all that follow them."
+    if _count(raw.get("follow_ups") if isinstance(raw, dict) else raw) > MOST_TOGETHER:
+        return f"There are at most {MOST_TOGETHER} follow-ups, with all that follow them."
+    return None
+
+
+def _count(follow_ups: object) -> int:
+    inside = follow_ups if isinstance(follow_ups, list) else []
+    submits = [each.get("submit") for each in inside if isinstance(each, dict)]
+    return len(inside) + sum(_count(each.get("follow_ups")) for each in submits if isinstance(each, dict))
 
 
 def _rehearsed(types: Sequence[str]) -> list[EventType]:

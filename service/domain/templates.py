@@ -4,7 +4,6 @@ An object `{"$": "<JMESPath>"}` is replaced by the expression's value over the e
 inside a string by its text; all else is literal.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +15,8 @@ from service.domain.faults import Finding, Location
 
 DEEPEST: Final = 32
 MOST_PLACES: Final = 100
-_PLACE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+OPENING: Final = "{{"
+CLOSING: Final = "}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def _faults(template: object, location: Location) -> Iterator[Finding]:
             for index, entry in enumerate(template):
                 yield from _faults(entry, (*location, index))
         case str():
-            for expression in _PLACE.findall(template):
-                yield from _expression_faults(expression.strip(), location)
+            for expression in _places(template):
+                yield from _expression_faults(expression, location)
 
 
 def _expression_faults(expression: str, location: Location) -> Iterator[Finding]:
@@ -84,7 +84,7 @@ def _expressions(template: object, depth: int) -> Iterator[str]:
             for member in template.values() if isinstance(template, dict) else template:
                 yield from _expressions(member, depth + 1)
         case str():
-            yield from _PLACE.findall(template)
+            yield from _places(template)
 
 
 def fill(template: Any, event: object, *, budget: Budget) -> Filled:
@@ -114,15 +114,32 @@ def fill(template: Any, event: object, *, budget: Budget) -> Filled:
             case list():
                 return [filled(entry, (*location, index)) for index, entry in enumerate(part)]
             case str():
-                texts = [value(place.strip(), location) for place in _PLACE.findall(part)]
-                if any(text is None for text in texts):
+                texts = [
+                    (literal, "" if expression is None else value(expression, location))
+                    for literal, expression in _pieces(part)
+                ]
+                if any(found is None for _, found in texts):
                     return None
-                remaining = iter(texts)
-                return _PLACE.sub(lambda _: _text(next(remaining)), part)
+                return "".join(literal + _text(found) for literal, found in texts)
             case _:
                 return part
 
     return Filled(filled(template, ()), tuple(gaps))
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
+    """Literal text, and the expression after it; the last has none. Each character is looked at once, however many
+    places are opened and not closed.
+    """
+    position = 0
+    while (start := text.find(OPENING, position)) >= 0 and (end := text.find(CLOSING, start + 2)) >= 0:
+        yield text[position:start], text[start + 2 : end].strip()
+        position = end + 2
+    yield text[position:], None
+
+
+def _places(text: str) -> list[str]:
+    return [expression for _, expression in _pieces(text) if expression is not None]
 
 
 def _text(value: object) -> str:

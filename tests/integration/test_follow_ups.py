@@ -346,6 +346,11 @@ async def test_too_many_or_too_large_follow_ups_are_refused(klingel: Klingel) ->
     assert pointers(await refused(klingel, *11 * [follow_up(submit=LITERAL)])) == ["#/follow_ups"]
     large = follow_up(submit={**LITERAL, "metadata": {"a": "b" * 5000}})
     assert pointers(await refused(klingel, *7 * [large])) == ["#/follow_ups"]
+    many = follow_up(submit={**LITERAL, "follow_ups": 5 * [follow_up("task.failed", submit=LITERAL)]})
+    assert pointers(await refused(klingel, *9 * [many])) == ["#/follow_ups"]
+    body = {"kind": "task", "config": {"submit": {**LITERAL, "metadata": {"a": "b" * 40_000}}}}
+    response = await klingel.http.post("/v1/endpoints", json=body)
+    assert pointers(response) == ["#/config/submit"]
 
 
 async def test_pictures_inside_a_template_are_refused(klingel: Klingel) -> None:

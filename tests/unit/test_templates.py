@@ -43,6 +43,7 @@ def filled(template: Any, *, steps: int = 20_000) -> Filled:
         ({"price": {"$": "`5`"}}, {"price": 5}),
         ({"no": {"$": "`false`"}}, {"no": False}),
         ("{ not a place }", "{ not a place }"),
+        ("}} {{ type }} }} {{ open", "}} task.succeeded }} {{ open"),
     ],
 )
 def test_places_are_filled_and_all_else_is_literal(template: Any, expected: Any) -> None:
@@ -80,6 +81,11 @@ def test_a_template_is_neither_too_deep_nor_too_full_of_places() -> None:
     many = ["{{ type }}"] * MOST_PLACES
     assert faults(many) == []
     assert [found.path() for found in faults([*many, {"$": "type"}])] == [""]
+
+
+def test_a_text_is_read_once_however_many_places_are_opened_in_it() -> None:
+    """Else a few thousand braces would keep everybody waiting for half a minute."""
+    assert faults("{{" * 1_000_000) == []
 
 
 def test_expressions_share_one_budget() -> None:
