@@ -21,12 +21,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from handlers.callbacks import CallbackReader, CallbackReceiver
+from handlers.chat.desk import Desk
+from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
+from handlers.chat.sink import ChatSink, endpoint_model
 from handlers.providers.kling import KlingCallbacks, KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
+from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
 from handlers.sinks.archive import ArchiveSink, Origins
-from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.brokers import open_brokers
 from handlers.sinks.followup import FollowUpConfig, FollowUpSink
 from handlers.sinks.mqtt import MqttConfig, MqttSink
@@ -36,7 +39,19 @@ from handlers.sinks.redis import RedisConfig, RedisSink
 from handlers.sinks.web_push import WebPushConfig, WebPushSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
 from service.admin_keys import ensure_admin_key
-from service.api import deliveries, dropin, endpoints, events, files, health, keys, openapi, tasks, web_push
+from service.api import (
+    bots,
+    deliveries,
+    dropin,
+    endpoints,
+    events,
+    files,
+    health,
+    keys,
+    openapi,
+    tasks,
+    web_push,
+)
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import RequestLog
@@ -79,9 +94,10 @@ log = structlog.get_logger()
 
 
 class AppState(State):
-    """And what the providers' door needs."""
+    """And what the doors of providers and chats need."""
 
     callbacks: CallbackReceiver
+    desk: Desk
 
 
 async def receive_callback(request: Request[AppState]) -> Response:
@@ -90,6 +106,10 @@ async def receive_callback(request: Request[AppState]) -> Response:
 
 async def turn_callback_away(request: Request[AppState]) -> Response:
     return request.state["callbacks"].turn_away(request)
+
+
+async def receive_command(request: Request[AppState]) -> Response:
+    return await request.state["desk"].receive(request)
 
 
 class Anything(Convertor[str]):
@@ -125,16 +145,22 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/deliveries", deliveries.index, methods=["GET"]),
     Route("/v1/deliveries/{id}", deliveries.show, methods=["GET"]),
     Route("/v1/deliveries/{id}/replay", deliveries.replay, methods=["POST"]),
-    Route("/v1/files/{name}", files.show, methods=["GET"]),
     Route("/v1/web-push/key", web_push.key, methods=["GET"]),
+    Route("/v1/files/{name}", files.show, methods=["GET"]),
     Route("/v1/keys", keys.create, methods=["POST"]),
     Route("/v1/keys", keys.index, methods=["GET"]),
     Route("/v1/keys/{id}", keys.revoke, methods=["DELETE"]),
+    Route("/v1/bots", bots.create, methods=["POST"]),
+    Route("/v1/bots", bots.index, methods=["GET"]),
+    Route("/v1/bots/{id}", bots.show, methods=["GET"]),
+    Route("/v1/bots/{id}", bots.update, methods=["PATCH"]),
+    Route("/v1/bots/{id}", bots.delete, methods=["DELETE"]),
     Route("/v1/prune", prune, methods=["POST"]),
     *dropin.routes(),
     Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
     Route("/callbacks/{rest:anything}", turn_callback_away, methods=["POST"]),
+    Route("/chat/{platform}/{bot_id}", receive_command, methods=["GET", "POST"]),
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", health.metrics, methods=["GET"]),
@@ -151,6 +177,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
                 "redis": RedisConfig,
                 "amqp": AmqpConfig,
                 "task": FollowUpConfig,
+                **{voice.name: endpoint_model(voice) for voice in (*SPEAKING, *LISTENING)},
             }
         ),
         methods=["GET"],
@@ -222,6 +249,16 @@ def create_app(
             lines = Lines(wakeups=wakeups, clock=clock)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, clock=clock)
             publisher = Publisher(lanes=lanes, lines=lines, outputs=outputs, streams=streams, clock=clock)
+            sinks |= {
+                name: ChatSink(
+                    voice,
+                    vault=vault,
+                    database=database,
+                    batcher=batcher,
+                    reachable_url=settings.reachable_url,
+                )
+                for name, voice in open_voices(dialler).items()
+            }
             links = Links(FileSignatures(secrets), base_url=settings.reachable_url, clock=clock)
             keeper = Keeper(
                 database=database,
@@ -278,7 +315,7 @@ def create_app(
             )
             sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
             callbacks = CallbackReceiver(
-                providers=providers,
+                readers=_callback_readers(settings),
                 tokens=tokens,
                 batcher=batcher,
                 publisher=publisher,
@@ -286,6 +323,7 @@ def create_app(
                 clock=clock,
             )
             retention = Retention(
+                database=database,
                 batcher=batcher,
                 files=files,
                 keeper=keeper,
@@ -295,10 +333,22 @@ def create_app(
                 wakeups=wakeups,
                 clock=clock,
             )
+            submits = SubmitReader(sinks=sinks, vault=vault)
+            desk = Desk(
+                platforms=open_platforms(dialler),
+                database=database,
+                batcher=batcher,
+                submits=submits,
+                submitter=submitter,
+                files=files,
+                vault=vault,
+                wakeup=wakeups.commands,
+                clock=clock,
+            )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
             if dispatches:
-                for part in (deliverer, deadlines, expiry, submitter, retention):
+                for part in (deliverer, deadlines, expiry, submitter, retention, desk):
                     await stack.enter_async_context(part.running())
             told.stop_streams = streams.close
             told.wakeups = wakeups
@@ -314,8 +364,10 @@ def create_app(
                 vault=vault,
                 push_keys=push_keys,
                 sinks=sinks,
-                readers=_callback_readers(settings),
-                submits=SubmitReader(sinks=sinks, vault=vault),
+                bot_desk=desk,
+                desk=desk,
+                providers=providers,
+                submits=submits,
                 submitter=submitter,
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
@@ -361,6 +413,12 @@ def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metri
     )
 
 
+def _callback_readers(settings: Settings) -> Mapping[str, CallbackReader]:
+    """For each provider, not the present one alone: tasks may still be with one that was in use before."""
+    secrets = [secret.get_secret_value() for secret in settings.provider_webhook_secret]
+    return {name: KlingCallbacks(name, webhook_secrets=secrets) for name in ProviderName}
+
+
 def _sandbox(settings: Settings) -> Sandbox:
     """
     Raises:
@@ -397,12 +455,6 @@ def migrate(settings: Settings) -> str:
     asyncio.run(run())
     return f"{settings.database_path} is up to date."
 
-def _callback_readers(settings: Settings) -> Mapping[str, CallbackReader]:
-    """For each provider, not the present one alone: tasks may still be with one that was in use before."""
-    secrets = [secret.get_secret_value() for secret in settings.provider_webhook_secret]
-    return {name: KlingCallbacks(name, webhook_secrets=secrets) for name in ProviderName}
-
-
 
 def serve(settings: Settings) -> int:
     """Runs until it is stopped. Gives the exit code.
@@ -410,6 +462,7 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigurationError: before anything is served.
     """
+    settings.check_roles()
     configure_logs(settings.log)
     _raise_open_files()
     if settings.port == 0:
@@ -443,7 +496,6 @@ def _raise_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    settings.check_roles()
 
 
 def _greet(settings: Settings, first_keys: Sequence[str]) -> None:

@@ -265,6 +265,12 @@ class Dialler:
         return target
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], read_limit: int) -> Answer:
+        """As `send`."""
+        return await self.send("POST", url, body=body, headers=headers, read_limit=read_limit)
+
+    async def send(
+        self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], read_limit: int
+    ) -> Answer:
         """One exchange, without redirects. The caller sets its deadline.
 
         Raises:
@@ -273,8 +279,8 @@ class Dialler:
         """
         target = self.check(url)
         with _refusals():
-            async with self._session.post(
-                target, data=body, headers=headers, allow_redirects=False
+            async with self._session.request(
+                method, target, data=body, headers=headers, allow_redirects=False
             ) as response:
                 return Answer(response.status, _named(response), await _first(response, read_limit))
 

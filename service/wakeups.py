@@ -59,6 +59,7 @@ class Wakeups:
         self.deadlines = Wakeup(clock)
         self.retention = Wakeup(clock)
         self.expiry = Wakeup(clock)
+        self.commands = Wakeup(clock)
 
     def notify_all(self) -> None:
         """The clock was moved by hand."""
@@ -69,5 +70,6 @@ class Wakeups:
             self.deadlines,
             self.retention,
             self.expiry,
+            self.commands,
         ):
             wakeup.notify()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -107,6 +107,7 @@ class Destination:
     secrets: Mapping[str, Any]  # opened
     address: Address | None = None  # where the bot was asked; None for an endpoint of one's own
     asked_at: datetime | None = None  # when that was: some addresses end
+    url: str | None = None  # where the bot listens, for platforms that are told so with each button
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,13 @@ class Voice(Protocol):
         self, to: Destination, reference: Mapping[str, Any], card: Card, *, now: datetime
     ) -> Spoken:
         """Called only where `edits`, with a reference that it gave."""
+
+
+@runtime_checkable
+class EditsSomewhere(Protocol):
+    """Of a voice that `edits`, but not what it said everywhere: then one message is sent, when the task has ended."""
+
+    def can_edit(self, to: Destination) -> bool: ...
 
 
 class Platform(Voice, Protocol):

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, create_model
 
 from handlers.chat.configuration import configured, opened
-from handlers.chat.platform import Button, Card, Destination, Platform, Press, Spoken, Voice
+from handlers.chat.platform import Button, Card, Destination, EditsSomewhere, Platform, Press, Spoken, Voice
 from handlers.messages import Message, Urgency, message_of
 from service.batching import Batcher
 from service.domain.bots import Person
@@ -39,12 +39,19 @@ class ChatSink:
     """Delivers to endpoints of one platform: those of a bot, bound to a task, and those of one's own."""
 
     def __init__(
-        self, voice: Voice | Platform, *, vault: Vault, database: Database, batcher: Batcher
+        self,
+        voice: Voice | Platform,
+        *,
+        vault: Vault,
+        database: Database,
+        batcher: Batcher,
+        reachable_url: str,
     ) -> None:
         self._voice = voice
         self._vault = vault
         self._database = database
         self._batcher = batcher
+        self._reachable_url = reachable_url
         self._turns: WeakValueDictionary[tuple[EndpointId, TaskId], asyncio.Lock] = WeakValueDictionary()
         self.model = endpoint_model(voice)
 
@@ -69,6 +76,8 @@ class ChatSink:
             return BOT_IS_GONE
         card = card_of(event, secrets, has_bot="bot" in endpoint.config)
         updates: Updates = endpoint.config.get("updates") or default_updates(self._voice)
+        if updates == "edited" and not self._can_edit(to):
+            updates = "final"
         if event.task_id is None or event.sequence is None or updates == "each":
             return (await self._voice.post(to, card, now=now)).reply
         if updates == "final" and not _matters_at_the_end(card.message):
@@ -96,9 +105,13 @@ class ChatSink:
         return spoken.reply
 
     async def _say(self, to: Destination, card: Card, told: ChatMessage | None, now: datetime) -> Spoken:
-        if told is None or not self._voice.edits:
+        if told is None or not self._can_edit(to):
             return await self._voice.post(to, card, now=now)
         return await self._voice.edit(to, told.reference, card, now=now)
+
+    def _can_edit(self, to: Destination) -> bool:
+        voice = self._voice
+        return voice.edits and (not isinstance(voice, EditsSomewhere) or voice.can_edit(to))
 
     async def _destination(self, endpoint: Endpoint, secrets: Mapping[str, Any]) -> Destination | None:
         if "bot" not in endpoint.config:
@@ -112,6 +125,7 @@ class ChatSink:
             secrets=opened(self._vault, bot.credentials),
             address=secrets["address"],
             asked_at=endpoint.created_at,
+            url=f"{self._reachable_url}{bot.path}",
         )
 
     def _turn(self, endpoint_id: EndpointId, task_id: TaskId) -> asyncio.Lock:

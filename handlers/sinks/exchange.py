@@ -27,13 +27,28 @@ async def post(
     now: datetime,
     hidden: Sequence[str] = (),
 ) -> tuple[Reply, Answer | None]:
+    """As `send`."""
+    return await send(dialler, "POST", url, body=body, headers=headers, now=now, hidden=hidden)
+
+
+async def send(
+    dialler: Dialler,
+    method: str,
+    url: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str],
+    now: datetime,
+    hidden: Sequence[str] = (),
+) -> tuple[Reply, Answer | None]:
     """How it ended, and the answer where there was one. The caller sets the deadline.
 
     Args:
         hidden: what an answer that repeats it must not carry into the excerpt.
     """
     try:
-        answer = await dialler.post(
+        answer = await dialler.send(
+            method,
             url,
             body=body,
             headers={"user-agent": USER_AGENT, **headers, "accept-encoding": "identity"},

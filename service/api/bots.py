@@ -190,7 +190,7 @@ def _allowed(bodies: Sequence[AllowedBody]) -> tuple[Allowed, ...]:
 
 
 def _view(request: Request[State], bot: Bot) -> dict[str, Any]:
-    return bot.view() | {"url": f"{request.state['settings'].reachable_url}/chat/{bot.platform}/{bot.id}"}
+    return bot.view() | {"url": f"{request.state['settings'].reachable_url}{bot.path}"}
 
 
 async def _found(request: Request[State], account_id: AccountId) -> Bot:

@@ -19,6 +19,7 @@ async def readyz(request: Request[State]) -> Response:
         "deliverer": state["deliverer"],
         "submitter": None if state["deliverer"] is None else state["submitter"],
         "deadlines": state["deadlines"],
+        "commands": None if state["deliverer"] is None else state["bot_desk"],
         "expiry": state["expiry"],
         "retention": state["retention"],
     }

@@ -1,11 +1,12 @@
 """What the doors need of the house; the composition root fills it."""
 
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypedDict
 
 from service.batching import Batcher
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
+from service.domain.bots import Bot
 from service.domain.links import Links
 from service.domain.secrets import PushKeys, Vault
 from service.domain.times import Clock
@@ -23,6 +24,26 @@ from service.wakeups import Wakeups
 from storage.database import Database
 
 
+class BotDesk(Protocol):
+    """Where chat bots work: knows what each platform needs."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def platforms(self) -> Sequence[str]:
+        """On which there can be bots."""
+
+    def configure(
+        self, platform: str, raw: object, *, pointer: str, before: Bot | None = None
+    ) -> tuple[Mapping[str, Any], str | None]:
+        """A bot's configuration: the readable part, and the secret part, sealed.
+
+        Raises:
+            InvalidFields: with every fault.
+        """
+
+
 class State(TypedDict):
     settings: Settings
     clock: Clock
@@ -34,6 +55,7 @@ class State(TypedDict):
     vault: Vault
     push_keys: PushKeys
     sinks: Mapping[str, Sink]
+    bot_desk: BotDesk
     providers: Mapping[str, Provider]
     submits: SubmitReader
     submitter: Submitter  # takes in everywhere, sends where this process dispatches

@@ -55,6 +55,11 @@ class Bot:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def path(self) -> str:
+        """Where its platform reaches it, at this Klingel."""
+        return f"/chat/{self.platform}/{self.id}"
+
     def obeys(self, person: Person) -> bool:
         return any(allowed.includes(person) for allowed in self.allow)
 

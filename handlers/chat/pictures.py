@@ -1,0 +1,61 @@
+"""Pictures that people attach: fetched from where their platform keeps them."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+import aiohttp
+
+from handlers.chat.platform import NotFetched
+from handlers.sinks.exchange import TAKEN_LATER, USER_AGENT, why
+from service.network import Dialler, Download, Refused
+
+LARGEST_PICTURE: Final = 10 * 1024 * 1024  # what providers take
+DEADLINE: Final = timedelta(seconds=30)
+SILENCE: Final = timedelta(seconds=10)
+
+
+async def fetch_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str]) -> str:
+    """The file at `url`, in Base64. Whether it is a picture is judged where submits are read.
+
+    Args:
+        url: at the platform; the caller has seen to that.
+
+    Raises:
+        NotFetched.
+    """
+    asked = {"user-agent": USER_AGENT, **headers, "accept-encoding": "identity"}
+    try:
+        async with (
+            asyncio.timeout(DEADLINE.total_seconds()),
+            dialler.get(url, headers=asked, silence=SILENCE) as download,
+        ):
+            return base64.b64encode(await _read(download)).decode()
+    except Refused as error:
+        raise NotFetched(str(error)) from None
+    except TimeoutError:
+        raise NotFetched("it takes too long to come", may_come=True) from None
+    except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+        raise NotFetched(why(error), may_come=True) from None
+
+
+async def _read(download: Download) -> bytes:
+    status = download.status
+    if status != 200:
+        raise NotFetched(f"the platform answered {status}", may_come=status >= 500 or status in TAKEN_LATER)
+    announced = download.headers.get("content-length", "")
+    parts: list[bytes] = []
+    size = int(announced) if announced.isascii() and announced.isdigit() else 0
+    if size <= LARGEST_PICTURE:
+        size = 0
+        async for piece in download.pieces:
+            size += len(piece)
+            if size > LARGEST_PICTURE:
+                break
+            parts.append(piece)
+    if size > LARGEST_PICTURE:
+        raise NotFetched(f"it is larger than {LARGEST_PICTURE // (1024 * 1024)} MB")
+    return b"".join(parts)
