@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from anyio.to_thread import run_sync
 from pydantic_core import from_json, to_json
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -50,6 +51,7 @@ SHOWN: Final = 5  # tasks, to who asks for their status
 TRIES: Final = 5
 FIRST_PAUSE: Final = timedelta(seconds=2)  # doubles with each try
 WORK_DEADLINE: Final = timedelta(minutes=2)  # of one try: pictures are fetched
+TELL_DEADLINE: Final = timedelta(seconds=15)
 
 log = structlog.get_logger()
 
@@ -154,17 +156,15 @@ class Desk:
         except Forged as error:
             log.warning("chat.forged", platform=platform.name, bot_id=bot.id, reason=str(error))
             return Response("Not signed by the platform\n", status_code=401, media_type="text/plain")
-        answer = heard if isinstance(heard, Answer) else await self._attend(platform, bot, heard)
-        return Response(answer.body, status_code=answer.status, headers=dict(answer.headers))
-
-    async def _attend(self, platform: Platform, bot: Bot, heard: Said | Pressed) -> Answer:
+        if isinstance(heard, Answer):
+            return _response(heard)
         words = await self._words(bot, heard)
         answer = platform.answer(heard, words)
-        if answer is not None:
-            return answer
-        if words is not None:
-            await self._tell(platform, bot, heard.address, words)
-        return platform.answer(heard, None) or Answer()
+        if answer is not None or words is None:
+            return _response(answer or Answer())
+        # After the answer: the platform would else wait for itself, and ask again.
+        telling = BackgroundTask(self._tell, platform, bot, heard.address, words)
+        return _response(platform.answer(heard, None) or Answer(), telling)
 
     async def _words(self, bot: Bot, heard: Said | Pressed) -> str | None:
         """What is said at once; None where the task's own message will say it."""
@@ -355,8 +355,16 @@ class Desk:
             address=address,
             asked_at=self._clock(),
         )
-        reply = await platform.tell(to, text, now=self._clock())
-        log.info("chat.told", platform=platform.name, bot_id=bot.id, reason=reply.reason)
+        try:
+            async with asyncio.timeout(TELL_DEADLINE.total_seconds()):
+                reason = (await platform.tell(to, text, now=self._clock())).reason
+        except TimeoutError:
+            reason = "no answer in time"
+        log.info("chat.told", platform=platform.name, bot_id=bot.id, reason=reason)
+
+
+def _response(answer: Answer, then: BackgroundTask | None = None) -> Response:
+    return Response(answer.body, status_code=answer.status, headers=dict(answer.headers), background=then)
 
 
 def _opened_work(vault: Vault, command: Command) -> _Work:
