@@ -457,6 +457,34 @@ def test_json_as_a_submit_is_taken_or_refused_and_never_breaks(fresh: Served, da
         httpx.URL(fault["pointer"])
 
 
+DROP_IN_PATHS = tuple(path for path in DOCUMENT["paths"] if path.startswith("/kling/") and "{" not in path)
+
+
+@bounded
+@given(st.data())
+def test_json_at_a_drop_in_path_is_taken_or_refused_in_an_envelope(
+    fresh: Served, data: st.DataObject
+) -> None:
+    path = data.draw(st.sampled_from(DROP_IN_PATHS))
+    whole = VIDEO_INPUT if "videos" in path else IMAGE_INPUT
+    document = data.draw(changed(whole, SUBMIT_NAMES) | documents(SUBMIT_NAMES))
+    content = json.dumps(document, ensure_ascii=data.draw(st.booleans())).encode(errors="surrogatepass")
+    response = fresh.http.post(path, content=content)
+    told = response.json()
+    assert response.headers["content-type"] == "application/json"
+    assert told["request_id"] == response.headers["x-request-id"]
+    if response.status_code == 200:
+        task = fresh.http.get(f"{path}/{told['data']['task_id']}").json()["data"]
+        assert task.items() >= told["data"].items()
+        known = DOCUMENT["components"]["schemas"][f"KlingBody.{path.rpartition('/')[2]}"]["properties"]
+        sent = json.loads(fresh.kling.requests[-1].content)
+        for name in document.keys() - known.keys():
+            assert sent[name] == document[name]
+        return
+    assert (response.status_code, told["code"]) in {(400, 1200), (400, 1201)}, response.text
+    assert told["message"]
+
+
 def _can_be_told(fresh: Served, task: Mapping[str, Any]) -> None:
     """In lists, in its event, and to who is subscribed to it."""
     assert fresh.http.get(f"/v1/tasks/{task['id']}").json()["metadata"] == task["metadata"]
