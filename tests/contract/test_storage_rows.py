@@ -106,7 +106,11 @@ def test_a_moment_is_kept_to_the_millisecond_rounded_down(microseconds: int) -> 
 
 
 async def test_a_task_comes_back_as_it_was_stored(database: SqliteDatabase) -> None:
-    born = task(metadata={"customer": "Zoë", "n": 1, "deep": {"list": [True, None, 1.5]}})
+    born = task(
+        metadata={"customer": "Zoë", "n": 1, "deep": {"list": [True, None, 1.5]}},
+        extras={"watermark_info": {"enabled": True}, "": None},
+        path="/kling/v1/images/generations",
+    )
     await store(database, born)
     assert await read(database) == born
 
@@ -163,6 +167,59 @@ async def test_a_task_is_somebody_elses_to_another_account(database: SqliteDatab
     async with database.reading() as reader:
         assert await tasks.get(reader, "task_1", account_id=OTHER) is None
         assert await tasks.page(reader, OTHER, TaskFilter(), before_id=None, limit=9) == []
+
+
+async def test_a_task_is_found_by_each_of_its_names_and_by_nobody_elses(database: SqliteDatabase) -> None:
+    """What could be two tasks' is that of the one that was given it as its own."""
+    born = [task("task_1"), task("task_2", external_task_id="theirs"), task("task_3", type=VIDEO)]
+    await store(database, *born)
+    for one, theirs in zip(born, ("theirs", "theirs-2", "theirs-3"), strict=True):
+        await change(database, one, provider_task_id=theirs)
+
+    async def found(name: str, account_id: AccountId = ACCOUNT, type: str = IMAGE) -> str | None:
+        async with database.reading() as reader:
+            one = await tasks.find(reader, name, account_id=account_id, type=type)
+        return None if one is None else one.id
+
+    assert [await found(name) for name in ("task_1", "external-task_1")] == ["task_1"] * 2
+    assert [await found(name) for name in ("task_2", "theirs", "theirs-2")] == ["task_2"] * 3
+    assert [await found(name, OTHER) for name in ("task_1", "external-task_1", "theirs")] == [None] * 3
+    assert [await found(name) for name in ("task_3", "theirs-3", "", "\0")] == [None] * 4
+    assert await found("theirs-3", type=VIDEO) == "task_3"
+
+
+async def test_numbered_pages_hold_the_accounts_tasks_of_a_type_newest_first(
+    database: SqliteDatabase,
+) -> None:
+    mine = [task(f"task_{n}") for n in range(5)]
+    await store(database, *mine, task("task_7", type=VIDEO), task("task_8", account_id=OTHER))
+
+    async def page(skip: int, limit: int) -> list[str]:
+        async with database.reading() as reader:
+            return ids(await tasks.numbered_page(reader, ACCOUNT, type=IMAGE, skip=skip, limit=limit))
+
+    assert await page(0, 2) == ["task_4", "task_3"]
+    assert await page(4, 2) == ["task_0"]
+    assert await page(499_500, 500) == []
+
+
+async def test_only_a_rejected_task_lets_go_of_its_external_id(database: SqliteDatabase) -> None:
+    refused, running = task("task_1"), task("task_2")
+    await store(database, refused, running)
+    await change(
+        database,
+        refused,
+        status=Status.REJECTED,
+        error=TaskError("1301", "no", Refusal.REQUEST),
+        finished_at=NOW,
+        next_send_at=None,
+    )
+    async with database.transaction() as tx:
+        assert await tasks.let_go_of_external_id(tx, TaskId("task_1"))
+        assert not await tasks.let_go_of_external_id(tx, TaskId("task_2"))
+        assert not await tasks.let_go_of_external_id(tx, None)
+    assert (await read(database, "task_1")).external_task_id == "task_1"
+    assert (await read(database, "task_2")).external_task_id == "external-task_2"
 
 
 async def test_two_tasks_of_one_account_cannot_share_an_external_id(database: SqliteDatabase) -> None:
