@@ -60,6 +60,11 @@ class Message:
         return self.made[0].url if self.made else None
 
     @property
+    def matters_at_the_end(self) -> bool:
+        """Worth sending where only the result is told."""
+        return self.is_final or self.task_id is None or self.urgency is Urgency.HIGH
+
+    @property
     def picture(self) -> str | None:
         """What can be shown as it is."""
         return next((made.url for made in self.made if made.kind is OutputKind.IMAGE), None)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, create_model
 
 from handlers.chat.configuration import configured, opened
 from handlers.chat.platform import Button, Card, Destination, EditsSomewhere, Platform, Press, Spoken, Voice
-from handlers.messages import Message, Urgency, message_of
+from handlers.messages import message_of
 from service.batching import Batcher
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
@@ -80,7 +80,7 @@ class ChatSink:
             updates = "final"
         if event.task_id is None or event.sequence is None or updates == "each":
             return (await self._voice.post(to, card, now=now)).reply
-        if updates == "final" and not _matters_at_the_end(card.message):
+        if updates == "final" and not card.message.matters_at_the_end:
             return SAID_AT_THE_END
         async with self._turn(endpoint.id, event.task_id):  # each sees what the one before has posted
             return await self._show(to, card, event.task_id, event.sequence, endpoint.id, now)
@@ -180,7 +180,3 @@ def _buttons(event: Event) -> Sequence[Button]:
     if any(output["kind"] == OutputKind.IMAGE for output in task["outputs"]):
         buttons.append(Button(label="Make a video of it", press=Press.FILM, task_id=task["id"]))
     return buttons
-
-
-def _matters_at_the_end(message: Message) -> bool:
-    return message.is_final or message.task_id is None or message.urgency is Urgency.HIGH
