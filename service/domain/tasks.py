@@ -95,7 +95,7 @@ class Task:
     # What the provider is told as external_task_id: its idempotency key, and what it can be asked by.
     provider_external_id: str
     provider_task_id: str | None = None
-    extras: Mapping[str, Any] = field(default_factory=dict)  # fields that only the provider knows, as they came
+    extras: Mapping[str, Any] = field(default_factory=dict)  # fields only the provider knows, as they came
     path: str | None = None  # which of the provider's paths the caller has asked at, where it has several
     metadata: Mapping[str, Any] = field(default_factory=dict)
     parent_id: TaskId | None = None  # the task whose event a follow-up made it of
