@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
+from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Platform, Voice
 from service.network import Dialler
 
 SPEAKING: Final[Sequence[type[Voice]]] = ()  # and nothing else
-LISTENING: Final[Sequence[type[Platform]]] = ()  # as well
+LISTENING: Final[Sequence[type[Platform]]] = (Mattermost,)  # as well
 
 
 def open_voices(dialler: Dialler) -> dict[str, Voice]:
