@@ -32,6 +32,7 @@ MP3: Final = MediaType("audio/mpeg", "mp3")
 M4A: Final = MediaType("audio/mp4", "m4a")
 WAV: Final = MediaType("audio/wav", "wav")
 UNKNOWN: Final = MediaType("application/octet-stream", "bin")
+MEDIA_TYPES: Final = (JPEG, PNG, WEBP, GIF, MP4, QUICKTIME, WEBM, MP3, M4A, WAV, UNKNOWN)
 
 _PICTURE_BRANDS: Final = frozenset({b"avif", b"avis", b"heic", b"heix", b"heif", b"mif1", b"msf1"})
 _PAGE: Final = re.compile(

@@ -24,6 +24,7 @@ def id_schema(prefix: str) -> dict[str, Any]:
 
 MOMENT: Final = {"type": "string", "format": "date-time", "description": "UTC, to the millisecond"}
 TASK_EVENTS: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
+OUTPUT_EVENTS: Final = (EventType.OUTPUT_STORED, EventType.OUTPUT_EXPIRING)
 ENDPOINT_EVENTS: Final = (EventType.ENDPOINT_DISABLED, EventType.ENDPOINT_TEST)
 
 Moment = Annotated[str, WithJsonSchema(MOMENT)]
@@ -47,8 +48,10 @@ class Output(TypedDict):
     id: NotRequired[Annotated[str, Field(description="the provider's own")]]
     duration_s: NotRequired[float]
     watermark_url: NotRequired[str]
-    expires_at: NotRequired[Moment]
-    stored_url: NotRequired[str]
+    expires_at: NotRequired[Annotated[Moment, Field(description="when the provider drops it")]]
+    stored_url: NotRequired[Annotated[str, Field(description="Klingel's own copy, for whoever has the link")]]
+    poster_url: NotRequired[Annotated[str, Field(description="the first frame of a video, as a small JPEG")]]
+    thumbnail_url: NotRequired[Annotated[str, Field(description="a picture, as a small JPEG")]]
 
 
 class TaskError(TypedDict):
@@ -226,6 +229,31 @@ class TaskEvent(TypedDict):
     data: TaskEventData
 
 
+class File(TypedDict):
+    """A kept output: `GET /v1/files/{name}`."""
+
+    name: str
+    size: Annotated[int, Field(ge=1, description="bytes")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    content_type: Annotated[str, Field(description="as its bytes say")]
+
+
+class OutputEventData(TypedDict):
+    task: Task
+    output: Annotated[Output, Field(description="the one of them that it is about")]
+    file: NotRequired[Annotated[File, Field(description="for `output.stored`: the copy that was made")]]
+
+
+class OutputEvent(TypedDict):
+    """An output was kept, or is about to be lost at the provider and could not be."""
+
+    id: EventId
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": list(OUTPUT_EVENTS)})]
+    timestamp: Moment
+    sequence: EventSequence
+    data: OutputEventData
+
+
 class EndpointEventData(TypedDict):
     endpoint: Endpoint
     message: NotRequired[str]
@@ -239,7 +267,7 @@ class EndpointEvent(TypedDict):
     data: EndpointEventData
 
 
-Event = TypeAliasType("Event", TaskEvent | EndpointEvent)
+Event = TypeAliasType("Event", TaskEvent | OutputEvent | EndpointEvent)
 
 
 class ApiKey(TypedDict):
@@ -291,7 +319,7 @@ class TaskPage(_Page):
 
 
 class TaskEventPage(_Page):
-    items: list[TaskEvent]
+    items: list[TaskEvent | OutputEvent]
 
 
 class EventPage(_Page):

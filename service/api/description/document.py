@@ -31,6 +31,7 @@ _TAGS: Final = {
     Tag.EVENTS: "The log of what happened, and the log as it grows.",
     Tag.ENDPOINTS: "Where events go.",
     Tag.DELIVERIES: "What became of each event at each endpoint.",
+    Tag.FILES: "What tasks made, kept by Klingel.",
     Tag.KEYS: "API keys, for admins.",
     Tag.DROP_IN: "CometAPI's own paths, for clients that were written for it: they change their base URL and key.",
     Tag.PROVIDERS: "Where providers call back.",

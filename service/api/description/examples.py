@@ -11,10 +11,12 @@ from service.api.problems import problem_of
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
-from service.domain.events import EventType, endpoint_event, task_event
+from service.domain.events import EventType, endpoint_event, output_event, task_event
 from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
+from service.domain.kept import KeptFile, Role, stored
 from service.domain.lifecycle import Status, Verdict
-from service.domain.secrets import PushKeys
+from service.domain.links import Links
+from service.domain.secrets import FileSignatures, PushKeys
 from service.domain.tasks import Child, Output, OutputKind, Task, Transition
 from service.domain.times import rfc3339
 from service.settings import ProviderName
@@ -66,6 +68,22 @@ _task: Final = Task(
     finished_at=_DONE,
     deadline_at=_AT + timedelta(hours=1),
 )
+_STORED: Final = _DONE + timedelta(seconds=2)
+_file: Final = KeptFile(
+    name="44791a8d2f12c146f968e88dc2947628a8499c25.mp4",
+    account_id=_ACCOUNT,
+    task_id=_TASK,
+    place=0,
+    role=Role.OUTPUT,
+    content_type="video/mp4",
+    size=5_318_422,
+    sha256="8bcaebcc5a30cb2a5fcf97835596a120d93cf4c5715cedeb060c8222980811d4",
+    created_at=_STORED,
+)
+_links: Final = Links(
+    FileSignatures(["an example"]), base_url="https://klingel.example.com", clock=lambda: _STORED
+)
+_kept: Final = _links.shown(stored(_task, [_file], _STORED))
 _transition: Final = Transition(before=Status.PROCESSING, after=Status.SUCCEEDED, at=_DONE, sequence=3)
 _endpoint: Final = Endpoint(
     id=_ENDPOINT,
@@ -140,7 +158,6 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "types": [EventType.TASK_SUCCEEDED, EventType.TASK_FAILED],
         "filter": "data.task.metadata.customer == '7'",
     },
-    "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
     "EndpointBody.task": {
         "kind": "task",
         "filter": "data.task.type == 'kling.multi-image-to-image'",
@@ -150,6 +167,7 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "on": EventType.TASK_SUCCEEDED,
         "submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING},
     },
+    "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
     "EndpointPatch": {"enabled": False},
     "ReplayBody": {"since": rfc3339(_AT)},
     "KeyBody": {"name": _key.name, "account": _key.account_name},
@@ -173,6 +191,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "SentTest": {"event_id": _EVENT, "delivery": _shown_delivery},
     "Replayed": {"replayed": 3},
     "TaskEvent": task_event(EventType.TASK_SUCCEEDED, _task, _transition, _DONE).content() | {"id": _EVENT},
+    "OutputEvent": output_event(EventType.OUTPUT_STORED, _kept, 0, _STORED, file=_file.view()).content()
+    | {"id": _EVENT},
     "EndpointEvent": endpoint_event(
         EventType.ENDPOINT_TEST, _ACCOUNT, {"endpoint": _endpoint.view()}, _DONE
     ).content()

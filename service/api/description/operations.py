@@ -6,16 +6,19 @@ from enum import StrEnum
 from inspect import getdoc
 from typing import Any, Final
 
-from service.api import deliveries, endpoints, events, health, keys, pruning, tasks, web_push
+from service.api import deliveries, endpoints, events, files, health, keys, pruning, tasks, web_push
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
+from service.api.problems import MEDIA_TYPE
 from service.api.submitting import IDEMPOTENCY_KEY
 from service.domain import errors
 from service.domain.deliveries import DeliveryStatus
 from service.domain.errors import KlingelError
 from service.domain.events import EventType
+from service.domain.kept import FILE_NAME
 from service.domain.lifecycle import Status
+from service.domain.media_types import MEDIA_TYPES
 from service.settings import ProviderName
 
 JSON: Final = "application/json"
@@ -28,6 +31,7 @@ class Tag(StrEnum):
     EVENTS = "events"
     ENDPOINTS = "endpoints"
     DELIVERIES = "deliveries"
+    FILES = "files"
     KEYS = "keys"
     DROP_IN = "drop-in"
     PROVIDERS = "providers"
@@ -137,6 +141,8 @@ TASK: Final = {"id": id_schema("task")}
 ENDPOINT: Final = {"id": id_schema("end")}
 DELIVERY: Final = {"id": id_schema("dlv")}
 KEY: Final = {"id": id_schema("key")}
+FILE: Final = {"name": _matching(FILE_NAME.pattern)}
+FILE_CONTENT: Final[Mapping[str, Any]] = {type.name: {} for type in MEDIA_TYPES}
 CALLBACK: Final = {
     "provider": _one_of(ProviderName),
     "task_id": id_schema("task"),
@@ -373,8 +379,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /v1/deliveries": Operation(
         id="listDeliveries",
         summary="List deliveries, newest first",
+        description=_told(deliveries.index),
         tag=Tag.DELIVERIES,
         parameters=(
+            _query("kind", {"type": "string", "enum": list(deliveries.KINDS)}, "Only those to the archive."),
             _query("endpoint_id", _matching(WORD), "Only those to it."),
             _query("status", _one_of(DeliveryStatus), "Only these."),
             _query("event_id", _matching(WORD), "Only those of it."),
@@ -401,6 +409,31 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         path=DELIVERY,
         answers={202: shows(answers.Delivery, "The new delivery.", Location=LOCATION)},
         problems=(errors.NotFound, errors.EndpointDisabled, errors.Unavailable),
+    ),
+    "GET /v1/files/{name}": Operation(
+        id="getFile",
+        summary="Get a kept output",
+        description=_told(files.show),
+        tag=Tag.FILES,
+        path=FILE,
+        parameters=(
+            _query("expires", {"type": "integer", "minimum": 0}, "Of a signed link: seconds since 1970."),
+            _query("signature", {"type": "string"}, "Of a signed link; no key is needed then."),
+            _header("Range", {"type": "string", "examples": ["bytes=0-1023"]}, "One range of bytes."),
+            _header("If-Range", {"type": "string"}, "The range only if the file is still this one."),
+            _header("If-None-Match", {"type": "string"}, "Nothing if the file is still one of these."),
+        ),
+        answers={
+            200: Answer("All of it.", FILE_CONTENT, {"ETag": "made from its SHA-256"}),
+            206: Answer("The range.", FILE_CONTENT, {"Content-Range": "which bytes, of how many"}),
+            304: Answer("You have it."),
+            416: Answer(
+                "There are no such bytes.",
+                {MEDIA_TYPE: answers.Problem},
+                {"Content-Range": "how many bytes there are"},
+            ),
+        },
+        problems=(errors.Forbidden, errors.NotFound),
     ),
     "POST /v1/keys": Operation(
         id="createKey",
