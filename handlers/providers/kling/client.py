@@ -119,7 +119,8 @@ class KlingProvider(KlingCallbacks):
     async def _create(self, order: Order, authorization: str) -> CreateOutcome:
         route = TASK_TYPES[order.type].route(self._layout, order.path)
         known = {route.renames.get(name, name): value for name, value in order.input.items()}
-        fields = {**order.extras, **known} | {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
+        ours = {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
+        fields = {**order.extras, **known, **ours}
         redact = redactor(authorization=authorization, callback_url=order.callback_url)
         word = "unknown"
         try:
