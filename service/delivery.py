@@ -152,7 +152,7 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        while await self._batcher.run(self._claim, self._clock()):
+        while await self._batcher.run(self._claim, None):
             pass
         async with self._database.reading() as reader:
             due = await deliveries.next_moment(reader, busy=self._lanes.full())
@@ -161,9 +161,10 @@ class Deliverer:
         awake = self._lanes.wake()
         return min((moment for moment in (due, awake) if moment is not None), default=None)
 
-    async def _claim(self, tx: Transaction, moments: Sequence[datetime]) -> list[bool]:
+    async def _claim(self, tx: Transaction, asked: Sequence[None]) -> list[bool]:
         """Takes what is due into the lanes; gives whether there may be more."""
-        now = max(moments)
+        # Read here, not when it was asked for: what was turned away from its lane since must be found.
+        now = self._clock()
         await deliveries.rescue(tx, now=now)
         recalled = self._lanes.recalled()
         await deliveries.give_back(tx, recalled)
@@ -198,7 +199,7 @@ class Deliverer:
         if len(due) < CLAIM:
             tx.on_commit(lambda: self._lanes.end_claim(full))
         # Of a page that no lane took the lanes ask themselves, when they have room.
-        return [len(due) == CLAIM and bool(promised or deleted)] * len(moments)
+        return [len(due) == CLAIM and bool(promised or deleted)] * len(asked)
 
     async def _start_next(self) -> datetime:
         await self._lanes.startable.wait()

@@ -574,7 +574,7 @@ async def test_a_refused_task_still_tells_its_endpoints(klingel: Klingel) -> Non
 
 async def test_a_replay_of_failures_sends_each_dead_letter_once_more(klingel: Klingel) -> None:
     """`only: failed`, since a moment; one that was replayed is not replayed again."""
-    endpoint = await klingel.endpoint()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
     path = f"/v1/endpoints/{endpoint['id']}/replay"
     klingel.receiver.answers(410)
     await klingel.submit()
