@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.bots import Allowed, Bot, Command
-from service.domain.ids import AccountId, BotId, EndpointId, TaskId
+from service.domain.ids import AccountId, BotId, CommandId, EndpointId, TaskId
 from service.domain.tasks import Task
 from storage import tasks
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
@@ -104,13 +104,35 @@ async def is_known(reader: Reader, bot_id: BotId, key: str) -> bool:
     return await reader.one("command_by_key", bot_id=bot_id, key=key) is not None
 
 
-async def due_commands(reader: Reader, *, now: datetime, limit: int) -> list[Command]:
-    rows = await reader.all("due_commands", now=milliseconds(now), limit=limit)
+async def due_commands(
+    reader: Reader, *, now: datetime, begun: Sequence[CommandId], busy: Sequence[BotId], limit: int
+) -> list[Command]:
+    """But for those that are begun, and those of bots that have enough of them."""
+    rows = await reader.all(
+        "due_commands",
+        now=milliseconds(now),
+        begun=json_text(begun),
+        busy=json_text(busy),
+        limit=limit,
+    )
     return [_command(row) for row in rows]
 
 
-async def next_command_at(reader: Reader) -> datetime | None:
-    at: int | None = await reader.value("next_command_at")
+async def commands_beginning(
+    reader: Reader, bot_id: BotId, person: str, prefix: str, *, since: datetime
+) -> list[Command]:
+    """Those of one person whose keys begin so."""
+    rows = await reader.all(
+        "commands_beginning", bot_id=bot_id, person=person, prefix=prefix, since=milliseconds(since)
+    )
+    return [_command(row) for row in rows]
+
+
+async def next_command_at(
+    reader: Reader, *, begun: Sequence[CommandId], busy: Sequence[BotId]
+) -> datetime | None:
+    """When the next of the others is due."""
+    at: int | None = await reader.value("next_command_at", begun=json_text(begun), busy=json_text(busy))
     return moment(at)
 
 

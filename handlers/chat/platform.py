@@ -49,6 +49,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Album:
+    """Pictures that belong together, but are told of one by one, in any order."""
+
+    id: str  # the platform's
+    place: int  # in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
     """A command, as a person gave it."""
 
@@ -56,7 +64,17 @@ class Said:
     person: Person
     text: str  # what follows the bot's name or slash command
     pictures: Sequence[Mapping[str, Any]] = ()  # what `fetch` needs to have them, in their order
+    album: Album | None = None  # which has more of them
     address: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """More pictures of an album; the command that they belong to comes with another of them, before or after."""
+
+    person: Person
+    pictures: Sequence[Mapping[str, Any]]
+    album: Album
 
 
 class Press(StrEnum):
@@ -79,7 +97,7 @@ class Pressed:
 
 # What an inbound request is: something to be done, or something that its answer settles (a check of the URL, a ping,
 # what concerns nobody).
-Heard = Said | Pressed | Answer
+Heard = Said | Attached | Pressed | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ select * from bots where id = :id and deleted_at is null;
 
 -- name: list_bots
 select * from bots
-where account_id = :account_id and deleted_at is null and (cast(:before_id as text) is null or id < :before_id)
+where account_id = :account_id and deleted_at is null
+  and id < coalesce(:before_id, 'bot_g')  -- after all ids, and found in the index
 order by id desc
 limit :limit;
 
@@ -38,10 +39,26 @@ on conflict (bot_id, key) do nothing;
 select * from commands where bot_id = :bot_id and key = :key;
 
 -- name: due_commands
-select * from commands where next_try_at <= :now order by next_try_at, id limit :limit;
+-- Not those that are begun already, nor those of bots that have enough of them.
+select * from commands
+where next_try_at <= :now
+  and id not in (select value from json_each(:begun))
+  and bot_id not in (select value from json_each(:busy))
+order by next_try_at, id
+limit :limit;
+
+-- name: commands_beginning
+-- Not by LIKE: the prefix is a platform's, and may hold what LIKE takes for a wildcard.
+select * from commands
+where bot_id = :bot_id and person = :person and created_at >= :since
+  and substr(key, 1, length(cast(:prefix as text))) = :prefix
+order by id;
 
 -- name: next_command_at$
-select min(next_try_at) from commands where next_try_at is not null;
+select min(next_try_at) from commands
+where next_try_at is not null
+  and id not in (select value from json_each(:begun))
+  and bot_id not in (select value from json_each(:busy));
 
 -- name: save_command!
 update commands set tries = :tries, next_try_at = :next_try_at, task_id = :task_id where id = :id;
