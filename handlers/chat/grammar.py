@@ -18,7 +18,7 @@ VIDEO: Final = "kling.multi-image-to-video"
 # Some platforms write addresses as <https://…|label>.
 URL: Final = re.compile(r"<?(?P<url>https?://[^\s<>|]+)(?:\|[^>]*)?>?", re.IGNORECASE)
 TOKEN: Final = re.compile(
-    r"""(?P<name>[a-z][a-z_]{0,39})=(?P<value>"[^"]*"|\S*)|\S+""",
+    r"""(?P<name>[a-z][a-z_]{0,39})=(?P<value>["“”„][^"“”„]*["“”]|\S*)|\S+""",  # phones write quotes as they please
 )
 # Said by name in the options' place, they would be a second way to say what has one.
 NOT_OPTIONS: Final = frozenset({"prompt", "image_list", "subject_image_list", "scence_image"})
@@ -119,7 +119,7 @@ def _ask(type: str, rest: str) -> Asked:
 
 
 def _unwrapped(value: str) -> str:
-    value = value.strip('"')
+    value = value.strip('"“”„')
     url = URL.fullmatch(value)
     return value if url is None else url["url"]
 

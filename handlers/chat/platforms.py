@@ -5,10 +5,11 @@ from typing import Final
 
 from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Platform, Voice
+from handlers.chat.slack import Slack
 from service.network import Dialler
 
 SPEAKING: Final[Sequence[type[Voice]]] = ()  # and nothing else
-LISTENING: Final[Sequence[type[Platform]]] = (Mattermost,)  # as well
+LISTENING: Final[Sequence[type[Platform]]] = (Mattermost, Slack)  # as well
 
 
 def open_voices(dialler: Dialler) -> dict[str, Voice]:
