@@ -341,6 +341,7 @@ def create_app(
                 submits=submits,
                 submitter=submitter,
                 files=files,
+                links=links,
                 vault=vault,
                 wakeup=wakeups.commands,
                 clock=clock,

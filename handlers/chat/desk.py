@@ -1,6 +1,7 @@
 """The front desk: a command comes in from a chat, is written down, answered, and becomes a task."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,9 @@ from starlette.responses import Response
 from handlers.chat.configuration import configured, opened
 from handlers.chat.grammar import VIDEO, Ask, AskStatus, Usage, parse, pictures_input, submit_input
 from handlers.chat.platform import (
+    Album,
     Answer,
+    Attached,
     Destination,
     Forged,
     Inbound,
@@ -30,15 +33,24 @@ from handlers.chat.platform import (
 from service.batching import Batcher
 from service.bodies import read_body
 from service.domain.bots import Bot, Command, Person
-from service.domain.endpoints import EndpointDraft
-from service.domain.errors import ConfigurationError, KlingelError, Unprocessable
-from service.domain.ids import TaskId, new_command_id
+from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft
+from service.domain.errors import (
+    ConfigurationError,
+    ExternalTaskIdTaken,
+    InvalidRequest,
+    KlingelError,
+    TooLarge,
+    Unprocessable,
+)
+from service.domain.events import EventType
+from service.domain.ids import BotId, CommandId, TaskId, new_command_id
 from service.domain.inputs import with_files
+from service.domain.links import Links
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
-from service.domain.times import Clock
+from service.domain.times import Clock, rfc3339
 from service.loops import Loop
-from service.submission import Draft, Once, Submitter
+from service.submission import Submitter
 from service.submits import SubmitReader
 from service.wakeups import Wakeup
 from storage import bots, tasks
@@ -46,12 +58,17 @@ from storage.database import Database, Transaction
 from storage.files import Files
 
 LARGEST_REQUEST: Final = 1024 * 1024
-AT_A_TIME: Final = 8
+AT_A_TIME: Final = 16
+AT_A_TIME_FOR_ONE: Final = 4  # of one bot: pictures that do not come hold up nobody else's commands
 SHOWN: Final = 5  # tasks, to who asks for their status
 TRIES: Final = 5
 FIRST_PAUSE: Final = timedelta(seconds=2)  # doubles with each try
 WORK_DEADLINE: Final = timedelta(minutes=2)  # of one try: pictures are fetched
 TELL_DEADLINE: Final = timedelta(seconds=15)
+# What a chat is told of a task: also when there is a copy with links that last, and a still of a video.
+TOLD: Final = (*ALL_TASK_EVENTS, EventType.OUTPUT_STORED)
+ALBUM_SETTLES: Final = timedelta(seconds=2)  # after the latest of its pictures that was told of
+ALBUM_LASTS: Final = timedelta(days=1)  # so long after its pictures they can be asked for
 
 log = structlog.get_logger()
 
@@ -71,6 +88,7 @@ class _Work:
     options: Mapping[str, Any]
     urls: Sequence[str] = ()
     pictures: Sequence[Mapping[str, Any]] = ()
+    album: Album | None = None
     press: Press | None = None
     task_id: str | None = None
 
@@ -87,6 +105,7 @@ class Desk:
         submits: SubmitReader,
         submitter: Submitter,
         files: Files,
+        links: Links,
         vault: Vault,
         wakeup: Wakeup,
         clock: Clock,
@@ -97,9 +116,11 @@ class Desk:
         self._submits = submits
         self._submitter = submitter
         self._files = files
+        self._links = links
         self._vault = vault
         self._wakeup = wakeup
         self._clock = clock
+        self._open: dict[CommandId, tuple[BotId, asyncio.Task[None]]] = {}
         self._loop = Loop("commands", self._work_due, wakeup=wakeup, clock=clock)
 
     @property
@@ -108,8 +129,15 @@ class Desk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self._loop.running():
-            yield
+        """A command that is on its way when the block ends is begun anew at the next start, and is no second task."""
+        try:
+            async with self._loop.running():
+                yield
+        finally:
+            begun = [work for _, work in self._open.values()]
+            for work in begun:
+                work.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
 
     @property
     def platforms(self) -> Sequence[str]:
@@ -150,7 +178,11 @@ class Desk:
             query=dict(request.query_params),
             body=await read_body(request, limit=LARGEST_REQUEST),
         )
-        secrets = opened(self._vault, bot.credentials)
+        try:
+            secrets = opened(self._vault, bot.credentials)
+        except ConfigurationError as error:
+            log.error("chat.bot_locked", bot_id=bot.id, reason=str(error))  # noqa: TRY400 - no fault of the code
+            return Response("Not possible now\n", status_code=503, media_type="text/plain")
         try:
             heard = platform.hear(inbound, config=bot.config, secrets=secrets, now=self._clock())
         except Forged as error:
@@ -158,12 +190,16 @@ class Desk:
             return Response("Not signed by the platform\n", status_code=401, media_type="text/plain")
         if isinstance(heard, Answer):
             return _response(heard)
+        if isinstance(heard, Attached):
+            if bot.obeys(heard.person):
+                await self._keep(bot, heard)
+            return _response(Answer())
         words = await self._words(bot, heard)
         answer = platform.answer(heard, words)
         if answer is not None or words is None:
             return _response(answer or Answer())
         # After the answer: the platform would else wait for itself, and ask again.
-        telling = BackgroundTask(self._tell, platform, bot, heard.address, words)
+        telling = BackgroundTask(self._tell, platform, bot, heard.address, words, asked_at=self._clock())
         return _response(platform.answer(heard, None) or Answer(), telling)
 
     async def _words(self, bot: Bot, heard: Said | Pressed) -> str | None:
@@ -194,6 +230,7 @@ class Desk:
                     options=ask.options,
                     urls=ask.urls,
                     pictures=heard.pictures,
+                    album=heard.album,
                 )
                 return await self._accept(bot, heard, work)
 
@@ -206,10 +243,28 @@ class Desk:
             key=heard.key,
             person=work.person.user,
             asked=self._vault.seal(to_json(asdict(work)).decode()),
-            next_try_at=now,
+            next_try_at=now if work.album is None else now + ALBUM_SETTLES,
             created_at=now,
         )
         return await self._batcher.run(self._write_down, (bot, command))
+
+    async def _keep(self, bot: Bot, attached: Attached) -> None:
+        """A picture waits for its command like a command that is done: it is forgotten with them."""
+        part = Command(
+            id=new_command_id(),
+            bot_id=bot.id,
+            key=f"{_album_key(attached.album)}{attached.album.place}",
+            person=attached.person.user,
+            asked=self._vault.seal(to_json(attached.pictures).decode()),
+            created_at=self._clock(),
+        )
+
+        async def add(tx: Transaction, parts: Sequence[Command]) -> list[None]:
+            for one in parts:
+                await bots.add_command(tx, one)
+            return [None] * len(parts)
+
+        await self._batcher.run(add, part)
 
     async def _write_down(self, tx: Transaction, commands: Sequence[tuple[Bot, Command]]) -> list[str | None]:
         words: list[str | None] = []
@@ -230,16 +285,43 @@ class Desk:
             listed = await bots.tasks_of(reader, bot.id, person.user, limit=SHOWN)
         if not listed:
             return "You have asked for nothing yet. Say help to see how."
-        return "\n".join("about to be submitted" if task is None else _line(task) for task in listed)
+        return "\n".join(
+            "about to be submitted" if task is None else _line(self._links.shown(task)) for task in listed
+        )
 
     # Working
 
     async def _work_due(self) -> datetime | None:
-        async with self._database.reading() as reader:
-            due = await bots.due_commands(reader, now=self._clock(), limit=AT_A_TIME)
-        await asyncio.gather(*(self._work(command) for command in due))
-        async with self._database.reading() as reader:
-            return await bots.next_command_at(reader)
+        """Begins what is due, and waits for none of it."""
+        while (room := AT_A_TIME - len(self._open)) > 0:
+            begun, busy = list(self._open), self._busy()
+            async with self._database.reading() as reader:
+                due = await bots.due_commands(reader, now=self._clock(), begun=begun, busy=busy, limit=room)
+                if not due:
+                    return await bots.next_command_at(reader, begun=begun, busy=busy)
+            for command in due:
+                if command.bot_id not in self._busy():
+                    self._begin(command)
+        return None  # whatever ends asks again
+
+    def _busy(self) -> list[BotId]:
+        begun = Counter(bot_id for bot_id, _ in self._open.values())
+        return [bot_id for bot_id, number in begun.items() if number >= AT_A_TIME_FOR_ONE]
+
+    def _begin(self, command: Command) -> None:
+        work = asyncio.create_task(self._work(command), name=f"command {command.id}")
+        self._open[command.id] = (command.bot_id, work)
+        work.add_done_callback(lambda done: self._on_ended(command.id, done))
+
+    def _on_ended(self, command_id: CommandId, work: "asyncio.Task[None]") -> None:
+        del self._open[command_id]
+        if work.cancelled():
+            return
+        if (error := work.exception()) is None:
+            self._wakeup.notify()
+        else:  # what became of it is not on disk: another try finds out
+            log.error("chat.work_broke", command_id=command_id, exc_info=error)
+            self._wakeup.due_at(self._clock() + FIRST_PAUSE)
 
     async def _work(self, command: Command) -> None:
         async with self._database.reading() as reader:
@@ -254,13 +336,20 @@ class Desk:
             log.error("chat.command_lost", command_id=command.id, reason=str(error))  # noqa: TRY400 - no fault of the code
             await self._save(replace(command, next_try_at=None))
             return
+        parts: Sequence[Command] = ()
+        if work.album is not None:
+            parts = await self._parts(command, work.album)
+            settled_at = max((part.created_at for part in parts), default=command.created_at) + ALBUM_SETTLES
+            if self._clock() < settled_at:
+                await self._save(replace(command, next_try_at=settled_at))
+                return
         tried = replace(command, tries=command.tries + 1)
         try:
             async with asyncio.timeout(WORK_DEADLINE.total_seconds()):
-                task_id = await self._submit(platform, bot, command, work)
+                task_id = await self._submit(platform, bot, command, self._whole(work, parts))
         except Hopeless as error:
             await self._save(replace(tried, next_try_at=None))
-            await self._tell(platform, bot, work.address, str(error))
+            await self._tell(platform, bot, work.address, str(error), asked_at=command.created_at)
         except (KlingelError, NotFetched, TimeoutError) as error:
             await self._try_later(platform, bot, tried, work, error)
         except Exception as error:
@@ -281,16 +370,43 @@ class Desk:
             return
         await self._save(replace(tried, next_try_at=None))
         told = reason if isinstance(error, NotFetched) else "something is wrong here"
-        await self._tell(platform, bot, work.address, f"I could not submit it: {told}. Please ask again.")
+        words = f"I could not submit it: {told}. Please ask again."
+        await self._tell(platform, bot, work.address, words, asked_at=tried.created_at)
+
+    async def _parts(self, command: Command, album: Album) -> list[Command]:
+        since = command.created_at - ALBUM_LASTS
+        async with self._database.reading() as reader:
+            return await bots.commands_beginning(
+                reader, command.bot_id, command.person, _album_key(album), since=since
+            )
+
+    def _whole(self, work: _Work, parts: Sequence[Command]) -> _Work:
+        """With all pictures of its album that have come, in their order.
+
+        Raises:
+            ConfigurationError: under another KLINGEL_SECRET.
+        """
+        if work.album is None:
+            return work
+        before = len(_album_key(work.album))
+        placed = {int(part.key[before:]): from_json(self._vault.open(part.asked)) for part in parts}
+        placed[work.album.place] = work.pictures
+        return replace(
+            work, pictures=[picture for _, pictures in sorted(placed.items()) for picture in pictures]
+        )
 
     async def _submit(self, platform: Platform, bot: Bot, command: Command, work: _Work) -> TaskId:
         """
         Raises:
             Hopeless: for what another try would not change.
         """
+        named = (bot.account_id, command.id)
+        async with self._database.reading() as reader:
+            taken = await tasks.external_ids_taken(reader, [named])
+        if named in taken:  # a crash came between its task and the note of it
+            return taken[named]
         if work.press is None:
-            raw = await self._asked(platform, bot, work)
-            prompt = work.prompt
+            raw, prompt = await self._asked(platform, bot, work), work.prompt
         else:
             raw, prompt = await self._pressed(bot, work)
         try:
@@ -298,10 +414,15 @@ class Desk:
         except Unprocessable as error:
             faults = "\n".join(f"- {fault.detail}" for fault in error.faults) or error.detail
             raise Hopeless(f"I cannot submit that:\n{faults}") from None
-        draft = replace(draft, endpoints=(*draft.endpoints, self._answering(bot, work, prompt)))
-        # A crash between this and the command's own write submits nothing twice.
-        stored = await self._submitter.submit(bot.account_id, draft, once=_once(command, draft))
-        return stored.task_id
+        except (InvalidRequest, TooLarge) as error:
+            raise Hopeless(f"I cannot submit that: {error.detail}") from None
+        answering = self._answering(bot, command, work, prompt)
+        # One name, one task: whatever happens in between, the same command submits nothing twice.
+        draft = replace(draft, external_task_id=command.id, endpoints=(*draft.endpoints, answering))
+        try:
+            return (await self._submitter.submit(bot.account_id, draft)).task_id
+        except ExternalTaskIdTaken as error:
+            return TaskId(str(error.members["task_id"]))
 
     async def _asked(self, platform: Platform, bot: Bot, work: _Work) -> dict[str, Any]:
         assert work.type is not None
@@ -330,14 +451,20 @@ class Desk:
             return _body(bot, work, task.type, given), prompt
         return _body(bot, work, VIDEO, {"prompt": prompt[:500], **_film_of(task, given)}), prompt
 
-    def _answering(self, bot: Bot, work: _Work, prompt: str) -> EndpointDraft:
+    def _answering(self, bot: Bot, command: Command, work: _Work, prompt: str) -> EndpointDraft:
         """The task's own endpoint: the place where it was asked for."""
-        kept = {"address": work.address, "prompt": prompt, "person": asdict(work.person)}
+        kept = {
+            "address": work.address,
+            "asked_at": rfc3339(command.created_at),
+            "prompt": prompt,
+            "person": asdict(work.person),
+        }
         return EndpointDraft(
             kind=bot.platform,
             config={"bot": bot.id},
             credentials=self._vault.seal(to_json(kept).decode()),
             secret=self._vault.seal(new_endpoint_secret()),
+            types=TOLD,
         )
 
     async def _save(self, command: Command) -> None:
@@ -348,12 +475,15 @@ class Desk:
 
         await self._batcher.run(save, command)
 
-    async def _tell(self, platform: Platform, bot: Bot, address: Mapping[str, Any], text: str) -> None:
+    async def _tell(
+        self, platform: Platform, bot: Bot, address: Mapping[str, Any], text: str, *, asked_at: datetime
+    ) -> None:
+        """Once: who hears nothing asks again."""
         to = Destination(
             config=bot.config,
             secrets=opened(self._vault, bot.credentials),
             address=address,
-            asked_at=self._clock(),
+            asked_at=asked_at,
         )
         try:
             async with asyncio.timeout(TELL_DEADLINE.total_seconds()):
@@ -374,12 +504,13 @@ def _opened_work(vault: Vault, command: Command) -> _Work:
         | {
             "person": Person(**asked["person"]),
             "press": None if asked["press"] is None else Press(asked["press"]),
+            "album": None if asked.get("album") is None else Album(**asked["album"]),
         }
     )
 
 
-def _once(command: Command, draft: Draft) -> Once:
-    return Once(key=f"chat:{command.id}", body_hash=draft.type.name)
+def _album_key(album: Album) -> str:
+    return f"album:{album.id}:"
 
 
 def _body(bot: Bot, work: _Work, type: str, input: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class ChatSink:
             config=bot.config,
             secrets=opened(self._vault, bot.credentials),
             address=secrets["address"],
-            asked_at=endpoint.created_at,
+            asked_at=datetime.fromisoformat(secrets["asked_at"]),
             url=f"{self._reachable_url}{bot.path}",
         )
 
