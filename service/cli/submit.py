@@ -3,6 +3,7 @@
 import base64
 import json as jsonlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -65,6 +66,10 @@ def submit(
     external_task_id: Annotated[str | None, Parameter(help="Your own id of it, unique.")] = None,
     metadata: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", help="Kept with the task.")] = (),
     callback_url: Annotated[str | None, Parameter(help="Receives this task's events.")] = None,
+    follow_up: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="FILE.json", help="What to submit after it, as one entry of `follow_ups`."),
+    ] = (),
     deadline: Annotated[float | None, Parameter(help="Seconds until it counts as overdue.")] = None,
     idempotency_key: Annotated[
         str | None, Parameter(help="Makes a repeated submit count once. [default: a random one]")
@@ -87,6 +92,7 @@ def submit(
         "external_task_id": external_task_id,
         "metadata": pairs("--metadata", metadata),
         "callback_url": callback_url,
+        "follow_ups": read_follow_ups(follow_up),
         "deadline_s": deadline,
     }
     key = idempotency_key or str(uuid4())
@@ -141,6 +147,18 @@ def read_input(type_: str, flags: InputFlags) -> dict[str, Any]:
     if faults:
         raise UsageError("\n".join(faults))
     return raw | _given(fields)
+
+
+def read_follow_ups(files: Sequence[str]) -> list[dict[str, Any]]:
+    """
+    Raises:
+        UsageError: names every file that cannot be used.
+    """
+    faults: list[str] = []
+    follow_ups = [_read_object(file, faults) for file in files]
+    if faults:
+        raise UsageError("\n".join(faults))
+    return follow_ups
 
 
 def _given(fields: View) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.integration.klingel import Klingel, callback, picture, pointers
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "follow-ups.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "follow-ups.md").read_text()
 RECIPES: dict[str, tuple[str, Any]] = {
     title: (path, json.loads(body))
     for title, path, body in re.findall(
@@ -101,6 +102,14 @@ async def test_a_second_try_with_another_model(klingel: Klingel) -> None:
     [second] = await followed(klingel, task["id"])
     assert second["input"]["mode"] == "pro"
     assert second["input"]["image_list"] == [{"image": picture("a")}, {"image": picture("b")}]
+
+
+async def test_the_readme_s_follow_up_does_what_it_says(klingel: Klingel) -> None:
+    [snippet] = re.findall(r'```json\n("follow_ups": .+?)```', (ROOT / "README.md").read_text(), re.DOTALL)
+    pictures = recipe("Pictures become")[1]["input"]
+    task = await klingel.submit(input=pictures, **json.loads(f"{{{snippet}}}"))
+    [video] = await succeeded(klingel, task["id"])
+    assert (video["type"], len(video["input"]["image_list"])) == ("kling.multi-image-to-video", 2)
 
 
 @pytest.mark.parametrize("start", ["Pictures become", "One set", "A chain"])

@@ -221,6 +221,12 @@ def _make_plausible(case: schemathesis.Case, served: Served) -> None:
         case.body = _plausible(copy.deepcopy(case.body))
 
 
+FOLLOW_UP: Mapping[str, Any] = {
+    "on": "task.failed",
+    "submit": {"type": "kling.multi-image-to-video", "input": {**VIDEO_INPUT, "prompt": "{{ data.task.id }}"}},
+}
+
+
 def _plausible(value: Any) -> Any:
     match value:
         case dict():
@@ -233,6 +239,7 @@ def _plausible(value: Any) -> Any:
                 "external_task_id": None,
                 "headers": {"x-a": "b"},
                 "scence_image": None,
+                "follow_ups": [FOLLOW_UP],
                 **dict.fromkeys(("image", "subject_image", "scene_image", "style_image"), picture()),
                 **dict.fromkeys(("mask", "static_mask"), picture()),
             }
@@ -302,6 +309,7 @@ CALLBACK_NAMES = st.sampled_from(
 SUBMIT_NAMES = st.sampled_from(
     [
         "type", "input", "external_task_id", "metadata", "callback_url", "endpoints", "deadline_s", "kind", "config",
+        "follow_ups", "on", "submit", "$",
         "url", "headers", "filter", "types", "secret", "prompt", "image_list", "image", "subject_image_list",
         "subject_image", "n", "cfg_scale", "duration", "dynamic_masks", "mask", "trajectories", "x", "y",
     ]

@@ -367,6 +367,21 @@ def test_async_asks_not_to_wait(klingel: Klingel) -> None:
     assert klingel.requests[0].headers["Prefer"] == "respond-async"
 
 
+def test_follow_ups_are_read_from_files(klingel: Klingel) -> None:
+    follow_up = {"on": "task.succeeded", "submit": {"type": "kling.multi-image-to-video", "input": {}}}
+    Path("film.json").write_text(json.dumps(follow_up))
+    Path("broken.json").write_text("[")
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    images = ("--image", "https://a.test/1.png", "--image", "https://a.test/2.png")
+    two = ("--follow-up", "film.json", "--follow-up", "film.json")
+    assert klingel.run("submit", "--type", "image", *images, *two).code == 0
+    assert klingel.body["follow_ups"] == [follow_up, follow_up]
+    run = klingel.run("submit", "--type", "image", "--follow-up", "broken.json", "--follow-up", "none.json")
+    assert run.code == 2
+    assert "broken.json: not JSON" in run.err
+    assert "none.json: No such file" in run.err
+
+
 def test_each_submit_has_its_own_idempotency_key_and_a_lost_answer_names_it(klingel: Klingel) -> None:
     klingel.on("POST /v1/tasks", httpx.ReadTimeout("timed out"), httpx.ReadTimeout("timed out"))
     runs = [klingel.run("submit", "--type", "video") for _ in range(2)]
