@@ -9,6 +9,7 @@ help
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final
 
 from service.domain.task_types import TASK_TYPES
@@ -16,7 +17,7 @@ from service.domain.task_types import TASK_TYPES
 IMAGE: Final = "kling.multi-image-to-image"
 VIDEO: Final = "kling.multi-image-to-video"
 # Some platforms write addresses as <https://…|label>.
-URL: Final = re.compile(r"<?(?P<url>https?://[^\s<>|]+)(?:\|[^>]*)?>?", re.IGNORECASE)
+URL: Final = re.compile(r"<?(?P<url>https?://[^\s<>|]+)(?:\|[^>]*)?>?[,;]*", re.IGNORECASE)
 TOKEN: Final = re.compile(
     r"""(?P<name>[a-z][a-z_]{0,39})=(?P<value>["“”„][^"“”„]*["“”]|\S*)|\S+""",  # phones write quotes as they please
 )
@@ -58,7 +59,7 @@ _WORDS: Final[Mapping[str, str]] = {
 
 
 def parse(text: str) -> Asked:
-    word, _, rest = text.strip().partition(" ")
+    word, rest = (*text.split(maxsplit=1), "", "")[:2]
     word = word.lower().removeprefix("/")
     if (type := _WORDS.get(word)) is not None:
         return _ask(type, rest)
@@ -105,7 +106,7 @@ def _ask(type: str, rest: str) -> Asked:
         elif name is not None:
             unknown.append(name)
         elif (url := URL.fullmatch(token[0])) is not None:
-            urls.append(url["url"])
+            urls.append(url["url"].rstrip(",;"))
         else:
             words.append(token[0])
     prompt = " ".join(words)
@@ -147,7 +148,8 @@ def _typed(value: str, kind: str) -> Any:
             case "integer":
                 return int(value)
             case "number":
-                return float(value)
+                number = float(value)
+                return number if isfinite(number) else value  # JSON has no others
             case "boolean":
                 return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
     except ValueError:
