@@ -83,6 +83,7 @@ from service.settings import ProviderName, Role, Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
+from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.files import Files
 from storage.sqlite import open_sqlite
@@ -377,6 +378,7 @@ def create_app(
                 keeper=keeper,
                 links=links,
                 metrics=metrics,
+                vitals=Vitals(database, clock),
                 key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,
             )

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from storage.columns import Row
+
+LONGEST_SEARCH_S: Final = 0.5
 
 
 class Reader(Protocol):
@@ -51,7 +53,21 @@ class Database(Protocol):
     def sole_process(self) -> bool:
         """Whether no other process can be using it."""
 
-    def reading(self) -> AbstractAsyncContextManager[Reader]: ...
+    def reading(self) -> AbstractAsyncContextManager[Reader]:
+        """For what an index finds at once, such as a row by its id. Never waits for a search."""
+
+    def searching(
+        self, whose: str, *, seconds: float = LONGEST_SEARCH_S
+    ) -> AbstractAsyncContextManager[Reader]:
+        """For reads that take as long as what is asked for: lists, and counts.
+
+        Args:
+            whose: searches of one account take turns; those of others do not wait for it.
+            seconds: for all its reads together.
+
+        Raises:
+            SearchTooWide: they take longer.
+        """
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
 

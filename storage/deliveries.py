@@ -160,7 +160,7 @@ async def page(
 ) -> list[Delivery]:
     """Newest first."""
     rows = await reader.all(
-        "list_deliveries",
+        _narrowest(wanted),
         account_id=account_id,
         before_id=before_id,
         endpoint_id=wanted.endpoint_id,
@@ -171,6 +171,15 @@ async def page(
         limit=limit,
     )
     return [_delivery(row) for row in rows]
+
+
+def _narrowest(wanted: DeliveryFilter) -> str:
+    """The statement that finds by an index what leaves least."""
+    if wanted.event_id is not None:
+        return "list_deliveries_of_event"
+    if wanted.task_id is not None:
+        return "list_deliveries_of_task"
+    return "list_deliveries" if wanted.endpoint_id is None else "list_deliveries_to_endpoint"
 
 
 async def attempts(reader: Reader, delivery_id: DeliveryId) -> list[Attempt]:

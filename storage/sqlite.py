@@ -4,22 +4,27 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import aiosql
 import aiosqlite
 
-from service.domain.errors import ConfigurationError, StorageUnavailable
+from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnavailable
 from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
+from storage.database import LONGEST_SEARCH_S
 
 READERS: Final = 4
+SEARCHERS: Final = 3
+STEPS_BETWEEN_LOOKS: Final = 50_000  # of SQLite's machine, at the clock: some milliseconds
 BUSY_TIMEOUT_MS: Final = 5000
 
 _PRAGMAS: Final = (
@@ -49,6 +54,10 @@ def _storage_errors() -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise SearchTooWide(
+                "The filter looks at more than can be read in a moment. Narrow it, e.g. by status or created_after."
+            ) from None
         raise StorageUnavailable(f"The database cannot be used right now ({error}).") from error
 
 
@@ -69,6 +78,21 @@ class SqliteReader:
     async def value(self, statement: str, /, **parameters: Any) -> Any:
         row = await self.one(statement, **parameters)
         return None if row is None else row[0]  # type: ignore[index]  # sqlite3.Row takes positions too
+
+
+class _Searcher:
+    """A connection on which reads are cut off at a moment."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self.connection = connection
+        self.until = 0.0  # by the monotonic clock
+
+    async def prepare(self) -> None:
+        """The clock is looked at in the connection's own thread: nothing is cut off that comes after."""
+        await self.connection.set_progress_handler(self._is_late, STEPS_BETWEEN_LOOKS)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.until
 
 
 class SqliteTransaction(SqliteReader):
@@ -120,6 +144,7 @@ class SqliteDatabase:
         self,
         writer: aiosqlite.Connection,
         readers: Sequence[aiosqlite.Connection],
+        searchers: Sequence[_Searcher],
         statements: Mapping[str, str],
     ) -> None:
         self._writer = writer
@@ -128,6 +153,10 @@ class SqliteDatabase:
         self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for reader in readers:
             self._readers.put_nowait(reader)
+        self._searchers: asyncio.LifoQueue[_Searcher] = asyncio.LifoQueue()
+        for searcher in searchers:
+            self._searchers.put_nowait(searcher)
+        self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReader]:
@@ -136,6 +165,22 @@ class SqliteDatabase:
             yield SqliteReader(connection, self._statements)
         finally:
             self._readers.put_nowait(connection)
+
+    @asynccontextmanager
+    async def searching(
+        self, whose: str, *, seconds: float = LONGEST_SEARCH_S
+    ) -> AsyncIterator[SqliteReader]:
+        turn = self._searching.setdefault(whose, asyncio.Lock())
+        async with turn:
+            searcher = await self._searchers.get()
+            try:
+                searcher.until = time.monotonic() + seconds
+                yield SqliteReader(searcher.connection, self._statements)
+            except asyncio.CancelledError:
+                await searcher.connection.interrupt()  # nobody waits for what it reads
+                raise
+            finally:
+                self._searchers.put_nowait(searcher)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
@@ -176,6 +221,12 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
             writer = await stack.enter_async_context(_connect(path))
             await _migrate(writer, path)
             readers = [await stack.enter_async_context(_connect(path, writes=False)) for _ in range(READERS)]
+            searchers = [
+                _Searcher(await stack.enter_async_context(_connect(path, writes=False)))
+                for _ in range(SEARCHERS)
+            ]
+            for searcher in searchers:
+                await searcher.prepare()
         except OSError as error:
             raise ConfigurationError(
                 f"The database {path} cannot be opened: {error.strerror}. "
@@ -186,7 +237,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 f"The database {path} cannot be used: {error}. "
                 "If it is damaged, restore a backup or move the file away to start with an empty one."
             ) from None
-        yield SqliteDatabase(writer, readers, _load_statements())
+        yield SqliteDatabase(writer, readers, searchers, _load_statements())
 
 
 @contextmanager

@@ -231,13 +231,22 @@ async def page(
     reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
 ) -> list[Task]:
     """Newest first."""
+    first_id: str | None = None
+    if wanted.external_task_id is not None:
+        # At most one has it, and has an index for it: that one alone is looked at.
+        pairs = [{"account": account_id, "external": wanted.external_task_id}]
+        holder = await reader.one("find_external_task_ids", pairs=json_text(pairs))
+        if holder is None:
+            return []
+        first_id = holder["id"]
+        before_id = min(before_id or "task_g", f"{first_id}0")  # sorts next after it
     rows = await reader.all(
         "list_tasks",
         account_id=account_id,
+        first_id=first_id,
         before_id=before_id,
         status=wanted.status,
         type=wanted.type,
-        external_task_id=wanted.external_task_id,
         created_after=milliseconds(wanted.created_after),
         created_before=milliseconds(wanted.created_before),
         metadata=json_text(wanted.metadata or {}),

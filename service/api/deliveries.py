@@ -37,7 +37,7 @@ async def index(request: Request[State]) -> Response:
         task_id=query.word("task_id"),
     )
     query.check()
-    async with request.state["database"].reading() as reader:
+    async with request.state["database"].searching(key.account_id) as reader:
         found = await deliveries.page(
             reader, key.account_id, wanted, before_id=page.cursor, limit=page.limit + 1
         )

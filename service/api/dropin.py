@@ -102,7 +102,7 @@ class Door:
         number, size = _whole_numbers(
             request, {"pageNum": (1, PAGE_NUMBERS), "pageSize": (USUAL_SIZE, PAGE_SIZES)}
         )
-        async with request.state["database"].reading() as reader:
+        async with request.state["database"].searching(key.account_id) as reader:
             found = await tasks.numbered_page(
                 reader, key.account_id, type=self.task_type.name, skip=(number - 1) * size, limit=size
             )

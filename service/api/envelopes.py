@@ -29,6 +29,7 @@ CODES: Final[Mapping[type[KlingelError], int]] = {
     errors.Unprocessable: 1201,
     errors.ProviderRefused: 1201,
     errors.TooManyFailures: 1302,
+    errors.TooManyRequests: 1302,
     errors.Unavailable: 5001,
 }
 

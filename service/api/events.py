@@ -38,7 +38,7 @@ async def of_account(request: Request[State]) -> Response:
     order = query.choice("order", ORDERS)
     query.check()
     at = None if page.cursor is None else int(page.cursor)
-    async with request.state["database"].reading() as reader:
+    async with request.state["database"].searching(key.account_id) as reader:
         if order == "asc":
             found = await events.of_account(
                 reader, key.account_id, after_position=at or 0, limit=page.limit + 1, type=type

@@ -27,6 +27,7 @@ STATUS: Final[Mapping[type[KlingelError], int]] = {
     errors.Unprocessable: 422,
     errors.ProviderRefused: 422,
     errors.TooManyFailures: 429,
+    errors.TooManyRequests: 429,
     errors.ProviderMisconfigured: 502,
     errors.Unavailable: 503,
 }

@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
+from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.database import Database
 
@@ -66,4 +67,5 @@ class State(TypedDict):
     keeper: Keeper
     links: Links
     metrics: Metrics
+    vitals: Vitals
     key_guesses: Guesses

@@ -125,7 +125,7 @@ async def index(request: Request[State]) -> Response:
         metadata=query.family("metadata."),
     )
     query.check()
-    async with request.state["database"].reading() as reader:
+    async with request.state["database"].searching(key.account_id) as reader:
         found = await tasks.page(reader, key.account_id, wanted, before_id=page.cursor, limit=page.limit + 1)
     links = request.state["links"]
     return page.respond(found, views=[links.shown(task).view() for task in found])

@@ -9,15 +9,20 @@ KlingelError
 │   ├── ExternalTaskIdTaken
 │   ├── EndpointDisabled
 │   ├── TooManyEndpoints
+│   ├── ChangedMeanwhile
 │   └── TaskNotRefreshable
 ├── TooLarge                  a body over its limit
 ├── Unprocessable             readable, but with faults; lists them all
-│   └── IdempotencyKeyReused
+│   ├── IdempotencyKeyReused
+│   └── SearchTooWide
 ├── TooManyFailures           this address guesses; wait
+├── TooManyRequests           this account asks for more than its share; wait
+│   └── TooManyStreams
 ├── ProviderRefused           the provider refused the create for good
 │   ├── PaymentRequired
 │   └── ProviderMisconfigured
 └── Unavailable               try again later
+    ├── Busy
     ├── StorageUnavailable
     └── ProviderUnavailable
 ConfigurationError            the operator must mend a setting or a file; ends the process
@@ -81,6 +86,10 @@ class TooManyEndpoints(Conflict):
     code = "too-many-endpoints"
 
 
+class ChangedMeanwhile(Conflict):
+    code = "changed-meanwhile"
+
+
 class TaskNotRefreshable(Conflict):
     code = "task-not-refreshable"
 
@@ -103,10 +112,26 @@ class IdempotencyKeyReused(Unprocessable):
     code = "idempotency-key-reused"
 
 
+class SearchTooWide(Unprocessable):
+    code = "search-too-wide"
+
+
 class TooManyFailures(KlingelError):
     """Carries `retry_after_s`."""
 
     code = "too-many-failures"
+
+
+class TooManyRequests(KlingelError):
+    """Carries `retry_after_s`."""
+
+    code = "too-many-requests"
+
+
+class TooManyStreams(TooManyRequests):
+    """Carries `limit` too."""
+
+    code = "too-many-streams"
 
 
 class ProviderRefused(KlingelError):
@@ -123,6 +148,10 @@ class ProviderMisconfigured(ProviderRefused):
 
 class Unavailable(KlingelError):
     code = "unavailable"
+
+
+class Busy(Unavailable):
+    code = "busy"
 
 
 class StorageUnavailable(Unavailable):

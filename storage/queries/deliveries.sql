@@ -56,10 +56,46 @@ on conflict (delivery_id, number) do nothing;
 select * from deliveries where id = :id and account_id = :account_id;
 
 -- name: list_deliveries
+-- Newest first. A filter that is null filters nothing. 'dlv_g' is after all ids; a bound in this form is found in the
+-- index. So are the task, the event and the endpoint in the statements for these alone.
 select * from deliveries
 where account_id = :account_id
-  and (cast(:before_id as text) is null or id < :before_id)
+  and id < coalesce(:before_id, 'dlv_g')
   and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:event_id as text) is null or event_id = :event_id)
+  and (cast(:task_id as text) is null or task_id = :task_id)
+order by id desc
+limit :limit;
+
+-- name: list_deliveries_of_task
+select * from deliveries
+where account_id = :account_id and task_id = :task_id
+  and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:event_id as text) is null or event_id = :event_id)
+order by id desc
+limit :limit;
+
+-- name: list_deliveries_of_event
+-- `|| ''` keeps the planner from the account's deliveries.
+select * from deliveries
+where account_id || '' = :account_id and event_id = :event_id
+  and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:task_id as text) is null or task_id = :task_id)
+order by id desc
+limit :limit;
+
+-- name: list_deliveries_to_endpoint
+select * from deliveries
+where account_id = :account_id and endpoint_id = :endpoint_id
+  and id < coalesce(:before_id, 'dlv_g')
   and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
   and (cast(:status as text) is null or status = :status)
   and (cast(:event_id as text) is null or event_id = :event_id)
@@ -71,7 +107,13 @@ limit :limit;
 select * from attempts where delivery_id = :delivery_id order by number;
 
 -- name: oldest_due$
-select min(next_attempt_at) from deliveries where status = 'pending' and next_attempt_at <= :now;
+-- In two parts, of which each has an index of its own.
+select min(at) from (
+    select min(next_attempt_at) as at from deliveries
+    where status = 'pending' and lease_until is null and next_attempt_at <= :now
+    union all
+    select min(next_attempt_at) from deliveries where lease_until is not null and next_attempt_at <= :now
+) as due;
 
 -- name: count_dead$
 select count(*) from deliveries where status = 'dead';
@@ -81,7 +123,11 @@ select count(*) from deliveries where status = 'dead';
 select deliveries.* from deliveries
 where endpoint_id = :endpoint_id and status = 'dead' and created_at >= :since
   and id > :after_id
-  and not exists (select 1 from deliveries as again where again.replay_of = deliveries.id)
+  and not exists (
+      select 1 from deliveries as again
+      where again.event_id = deliveries.event_id and again.endpoint_id = deliveries.endpoint_id
+        and again.replay_of = deliveries.id
+  )
 order by id
 limit :limit;
 

@@ -27,7 +27,7 @@ where id = :id and account_id = :account_id and kind <> 'archive' and deleted_at
 -- name: list_endpoints
 select * from endpoints
 where account_id = :account_id and task_id is null and kind <> 'archive' and deleted_at is null
-  and (cast(:before_id as text) is null or id < :before_id)
+  and id < coalesce(:before_id, 'end_g')  -- after all ids, and found in the index
 order by id desc
 limit :limit;
 

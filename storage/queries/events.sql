@@ -20,7 +20,7 @@ limit :limit;
 -- Newest first, for people who look at a log.
 select * from events
 where account_id = :account_id
-  and (cast(:before_position as integer) is null or position < :before_position)
+  and position < coalesce(:before_position, 9223372036854775807)
   and (cast(:type as text) is null or type = :type)
 order by position desc
 limit :limit;

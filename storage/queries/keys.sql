@@ -39,7 +39,7 @@ select count(*) from api_keys where role = 'admin' and revoked_at is null;
 -- name: list_keys
 select api_keys.*, accounts.name as account_name
 from api_keys join accounts on accounts.id = api_keys.account_id
-where (cast(:before_id as text) is null or api_keys.id < :before_id)
+where api_keys.id < coalesce(:before_id, 'key_g')  -- after all ids, and found in the index
 order by api_keys.id desc
 limit :limit;
 

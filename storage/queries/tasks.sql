@@ -40,8 +40,10 @@ from json_each(:pairs) as pair
 join tasks on tasks.account_id = pair.value ->> 'account' and tasks.external_task_id = pair.value ->> 'external';
 
 -- name: list_children
--- In the order in which they were made.
-select id, type, status from tasks where parent_id = :parent_id and account_id = :account_id order by id limit :limit;
+-- In the order in which they were made. Found by their parent: `|| ''` keeps the planner from the account's tasks.
+select id, type, status from tasks
+where parent_id = :parent_id and account_id || '' = :account_id
+order by id limit :limit;
 
 -- name: rules_of_line
 -- The follow-ups that made a task and those that it descends from.
@@ -80,12 +82,12 @@ select * from transitions where task_id = :task_id order by sequence;
 
 -- name: list_tasks
 -- Newest first. A filter that is null filters nothing; :metadata is a JSON object of wanted values, as text.
+-- Ids are `task_` and hexadecimal digits: 'task_g' is after all of them. A bound in this form is found in the index.
 select * from tasks
 where account_id = :account_id
-  and (cast(:before_id as text) is null or id < :before_id)
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
   and (cast(:status as text) is null or status = :status)
   and (cast(:type as text) is null or type = :type)
-  and (cast(:external_task_id as text) is null or external_task_id = :external_task_id)
   and (cast(:created_after as integer) is null or created_at >= :created_after)
   and (cast(:created_before as integer) is null or created_at < :created_before)
   and not exists (
@@ -178,7 +180,7 @@ values (:id, :task_id, :provider, :received_at, :verdict, :reason, :body);
 
 -- name: list_callbacks
 select * from callbacks
-where task_id = :task_id and (cast(:after_id as text) is null or id > :after_id)
+where task_id = :task_id and id > coalesce(:after_id, 'cbk_')
 order by id
 limit :limit;
 

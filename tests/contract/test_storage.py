@@ -4,7 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.domain.errors import StorageUnavailable
-from storage.database import Database, Reader, Transaction
-from storage.sqlite import READERS, SqliteDatabase, _load_statements, open_sqlite
+from service.domain.errors import SearchTooWide, StorageUnavailable
+from storage.database import LONGEST_SEARCH_S, Database, Reader, Transaction
+from storage.sqlite import READERS, SEARCHERS, SqliteDatabase, _load_statements, open_sqlite
 
 
 @dataclass(frozen=True)
@@ -368,6 +368,72 @@ async def test_a_reader_that_is_cancelled_gives_its_connection_back(database: Da
         await asyncio.gather(gone, return_exceptions=True)
     async with asyncio.timeout(10):
         assert await stored(database, "a") == [False]
+
+
+# Searches
+
+
+async def fill(database: Database, tasks: int) -> None:
+    async with database.transaction() as tx:
+        await add(tx, "1")
+        row = {
+            "account_id": "acc_1", "type": "t", "provider": "p", "status": "queued", "input": "{}", "places": 1,
+            "provider_external_id": "", "extras": "{}", "path": None, "metadata": '{"a": "b"}', "parent_id": None,
+            "rule_id": None, "depth": 0, "created_at": 0, "updated_at": 0, "deadline_at": 0, "next_send_at": None,
+        }  # fmt: skip
+        ids = [f"task_{number:032x}" for number in range(tasks)]
+        await tx.run_many("insert_task", [row | {"id": id, "external_task_id": id} for id in ids])
+
+
+async def search(database: Database, whose: str, *, seconds: float = LONGEST_SEARCH_S) -> int:
+    wanted = dict.fromkeys(("first_id", "before_id", "status", "type", "created_after", "created_before"))
+    async with database.searching(whose, seconds=seconds) as reader:
+        rows = await reader.all(
+            "list_tasks", account_id="acc_1", metadata='{"a": "nowhere"}', limit=1, **wanted
+        )
+    return len(rows)
+
+
+async def test_a_search_that_takes_too_long_ends_and_harms_no_other(database: Database) -> None:
+    await fill(database, 5000)
+    for _ in range(10):  # more often than there are connections for it
+        with pytest.raises(SearchTooWide):
+            await search(database, "a", seconds=0)
+    assert await search(database, "a", seconds=60) == 0
+
+
+async def test_no_search_keeps_anybody_from_a_row_by_its_id(lite: SqliteDatabase) -> None:
+    """Lists of one account once stalled every account's sign-in."""
+    await fill(lite, 1)
+    async with AsyncExitStack() as searches, asyncio.timeout(10):
+        for number in range(SEARCHERS):
+            await searches.enter_async_context(lite.searching(f"acc_{number}"))
+        waiting = asyncio.create_task(search(lite, "acc_9"))
+        assert await stored(lite, "1") == [True]
+        assert not waiting.done()
+    assert await waiting == 0
+
+
+async def test_searches_of_one_account_take_turns_and_others_do_not_wait_for_it(database: Database) -> None:
+    await fill(database, 1)
+    async with asyncio.timeout(10):
+        async with database.searching("a"):
+            same = asyncio.create_task(search(database, "a"))
+            assert await search(database, "b") == 0
+            assert not same.done()
+        assert await same == 0
+
+
+async def test_a_search_that_is_cancelled_gives_its_connection_back(lite: SqliteDatabase) -> None:
+    await fill(lite, 5000)
+    for turns in range(SEARCHERS * 3):
+        gone = asyncio.create_task(search(lite, "a", seconds=60))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+    async with asyncio.timeout(10):
+        assert await search(lite, "a", seconds=60) == 0
 
 
 async def test_checking_writes_each_time(database: Database) -> None:

@@ -54,14 +54,42 @@ async def test_a_disk_that_cannot_be_written_is_not_ready_but_alive(klingel: Kli
     await klingel.tamper("pragma query_only = on")
     status, answer = await ready(klingel)
     assert (status, answer["status"]) == (503, "not ready")
-    assert answer["checks"]["storage"] != "ok"
+    assert answer["checks"]["storage"] == "failing"  # and not why: anybody may ask
     assert answer["checks"]["deliverer"] == "ok"
     async with klingel.client(None) as prober:
         assert (await prober.get("/healthz")).status_code == 200
     refusal = await klingel.http.post("/v1/tasks", json={"type": "kling.multi-image-to-image", "input": {}})
     assert refusal.status_code == 422  # said without the disk
     await klingel.tamper("pragma query_only = off")
+    klingel.clock.advance(seconds=2)
     assert (await ready(klingel))[0] == 200
+
+
+async def test_however_many_ask_the_disk_is_checked_once_in_a_while(klingel: Klingel) -> None:
+    """Nobody needs a key for it: each check is a write that waits for the disk."""
+    await klingel.tamper("create table checks (at integer)")
+    for moment in ("insert", "update"):
+        await klingel.tamper(
+            f"create trigger on_{moment} after {moment} on readiness begin insert into checks values (1); end"
+        )
+    for number in (1, 2):
+        answers = await asyncio.gather(*(ready(klingel) for _ in range(50)))
+        assert {status for status, _ in answers} == {200}
+        assert (await ready(klingel))[0] == 200
+        assert len(klingel.rows("select * from checks")) == number
+        klingel.clock.advance(seconds=2)
+
+
+async def test_the_metrics_count_the_database_once_in_a_while(klingel: Klingel) -> None:
+    """Nobody needs a key for them either."""
+    await klingel.submit()
+    assert (await metrics(klingel))["klingel_tasks{status=submitted}"] == 1
+    await klingel.submit()
+    samples = await metrics(klingel)
+    assert samples["klingel_tasks{status=submitted}"] == 1
+    assert samples["klingel_provider_calls_total{kind=create,outcome=accepted}"] == 2
+    klingel.clock.advance(seconds=10)
+    assert (await metrics(klingel))["klingel_tasks{status=submitted}"] == 2
 
 
 async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel) -> None:

@@ -1,0 +1,73 @@
+"""Whoever asks pays for what is found, not for what is stored: how SQLite goes about each statement of a request."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from storage.sqlite import _load_statements, _migrations
+
+# Statement, and the index by which each of its tables is found.
+HOT = {
+    "key_by_hash": "api_keys using index sqlite_autoindex_api_keys_2 (hash=?)",
+    "get_key": "api_keys using index sqlite_autoindex_api_keys_1 (id=?)",
+    "get_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
+    "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
+    "find_external_task_ids": "tasks using index sqlite_autoindex_tasks_2 (account_id=? and external_task_id=?)",
+    "list_tasks": "tasks using index tasks_by_account (account_id=? and id>? and id<?)",
+    "list_tasks_of_type": "tasks using covering index tasks_by_type (account_id=? and type=?)",
+    "list_children": "tasks using index tasks_by_rule (parent_id=?)",
+    "list_transitions": "transitions using primary key (task_id=?)",
+    "list_callbacks": "callbacks using index callbacks_by_task (task_id=? and id>?)",
+    "find_idempotency_keys": "idempotency_keys using primary key (account_id=? and key=?)",
+    "list_events": "events using index events_by_account (account_id=? and position>?)",
+    "list_events_latest": "events using index events_by_account (account_id=? and position<?)",
+    "list_task_events": "events using index sqlite_autoindex_events_2 (task_id=?)",
+    "event_position": "events using index sqlite_autoindex_events_1 (id=?)",
+    "events_by_id": "events using index sqlite_autoindex_events_1 (id=?)",
+    "get_endpoint": "endpoints using index sqlite_autoindex_endpoints_1 (id=?)",
+    "list_endpoints": "endpoints using index endpoints_by_account (account_id=? and id<?)",
+    "endpoints_of": "endpoints using index endpoints_by_task (task_id=?)",
+    "get_delivery": "deliveries using index sqlite_autoindex_deliveries_1 (id=?)",
+    "list_deliveries": "deliveries using index deliveries_by_account (account_id=? and id<?)",
+    "list_deliveries_of_task": "deliveries using index deliveries_by_task (task_id=? and id<?)",
+    "list_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=?)",
+    "list_deliveries_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=? and id<?)",
+    "deliveries_of_events": "deliveries using index deliveries_by_event (event_id=? and endpoint_id=?)",
+    "failed_since": "again using index deliveries_by_event (event_id=? and endpoint_id=?)",
+    "oldest_due": "deliveries using index deliveries_due (next_attempt_at<?)",
+    "list_attempts": "attempts using primary key (delivery_id=?)",
+    "get_kept_file": "kept_files using index sqlite_autoindex_kept_files_1 (name=?)",
+    "get_bot": "bots using index sqlite_autoindex_bots_1 (id=?)",
+    "list_bots": "bots using index bots_by_account (account_id=? and id<?)",
+}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for _, script in _migrations():
+            connection.executescript(script)
+        yield connection
+
+
+class Nulls(dict[str, None]):
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
+    """What it does with tables, in lower case; lists that came as parameters are none."""
+    rows = connection.execute(f"explain query plan {_load_statements()[statement]}", Nulls())
+    steps = [row[3].lower() for row in rows]
+    return [step for step in steps if step.startswith(("scan", "search")) and "virtual table" not in step]
+
+
+@pytest.mark.parametrize("statement", HOT)
+def test_a_statement_of_a_request_finds_its_rows_by_an_index(
+    connection: sqlite3.Connection, statement: str
+) -> None:
+    steps = plan(connection, statement)
+    assert f"search {HOT[statement]}" in steps
+    assert [step for step in steps if step.startswith("scan") and "found" not in step] == []
