@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from service.domain.events import Event, EventType
+from service.domain.events import ON_ARRIVAL, Event, EventType
+from service.domain.ids import is_command_id
+from service.domain.lifecycle import Status
 from service.domain.task_types import TASK_TYPES
 from service.domain.tasks import OutputKind
 
@@ -40,6 +42,7 @@ class Made:
     kind: OutputKind
     url: str
     label: str
+    still: str | None = None  # a picture of a video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +69,10 @@ class Message:
 
     @property
     def picture(self) -> str | None:
-        """What can be shown as it is."""
-        return next((made.url for made in self.made if made.kind is OutputKind.IMAGE), None)
+        """What can be shown as it is: a picture that was made, else a still of a video."""
+        pictures = (made.url for made in self.made if made.kind is OutputKind.IMAGE)
+        stills = (made.still for made in self.made if made.still is not None)
+        return next(pictures, None) or next(stills, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +112,16 @@ _NOUNS: Final[Mapping[str, str]] = {
 }
 
 
-def message_of(event: Event) -> Message:
+def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
+    """
+    Args:
+        as_it_stands: of a copy that was kept: not that it was, but the task with all that it made.
+    """
     content = event.content()
     data = content["data"]
     if isinstance(task := data.get("task"), dict):
+        if as_it_stands and event.type is EventType.OUTPUT_STORED:
+            return _of_task(ON_ARRIVAL.get(Status(task["status"]), event.type), task, task["outputs"])
         return _of_task(event.type, task, [data["output"]] if "output" in data else task["outputs"])
     endpoint = data.get("endpoint") or {}
     match event.type:
@@ -166,7 +177,8 @@ def _made(outputs: Sequence[Mapping[str, Any]]) -> list[Made]:
         if url is not None:
             kind = OutputKind(output["kind"])
             label = f"{_NOUNS[kind]} {number}" if len(outputs) > 1 else _NOUNS[kind]
-            made.append(Made(kind=kind, url=url, label=label))
+            still = output.get("poster_url")
+            made.append(Made(kind=kind, url=url, label=label, still=still if _is_web(still) else None))
     return made
 
 
@@ -192,9 +204,10 @@ def _facts(outputs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _name(task: Mapping[str, Any]) -> str:
-    """The caller's own, where there is one."""
+    """The caller's own, where there is one. A chat's command has made its own up, and says nothing to people."""
     external = _quoted(task["external_task_id"])
-    return f"{external} · " if external and external != task["id"] else ""
+    is_own = external not in {"", task["id"]} and not is_command_id(external)
+    return f"{external} · " if is_own else ""
 
 
 def _quoted(text: object) -> str:

@@ -74,10 +74,10 @@ class ChatSink:
         to = await self._destination(endpoint, secrets)
         if to is None:
             return BOT_IS_GONE
-        card = card_of(event, secrets, has_bot="bot" in endpoint.config)
         updates: Updates = endpoint.config.get("updates") or default_updates(self._voice)
         if updates == "edited" and not self._can_edit(to):
             updates = "final"
+        card = card_of(event, secrets, has_bot="bot" in endpoint.config, as_it_stands=updates == "edited")
         if event.task_id is None or event.sequence is None or updates == "each":
             return (await self._voice.post(to, card, now=now)).reply
         if updates == "final" and not card.message.matters_at_the_end:
@@ -157,12 +157,13 @@ def default_updates(voice: Voice) -> Updates:
     return "edited" if voice.edits else "final"
 
 
-def card_of(event: Event, asked: Mapping[str, Any], *, has_bot: bool) -> Card:
+def card_of(event: Event, asked: Mapping[str, Any], *, has_bot: bool, as_it_stands: bool = False) -> Card:
     """
     Args:
         asked: what the endpoint of a bot keeps of its command: `prompt`, `person`.
+        as_it_stands: as in `message_of`, for what is written over what was said before.
     """
-    message = message_of(event)
+    message = message_of(event, as_it_stands=as_it_stands)
     person = asked.get("person")
     return Card(
         message=message,

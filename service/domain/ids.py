@@ -1,5 +1,6 @@
 """Ids that sort by the time they were made: a prefix that names the kind, then a UUIDv7 in hex."""
 
+import re
 from datetime import datetime
 from typing import NewType
 
@@ -55,6 +56,10 @@ def new_bot_id() -> BotId:
 
 def new_command_id() -> CommandId:
     return CommandId(_new("cmd"))
+
+
+def is_command_id(text: str) -> bool:
+    return re.fullmatch(r"cmd_[0-9a-f]{32}", text) is not None
 
 
 def first_id(prefix: str, moment: datetime) -> str:

@@ -102,3 +102,23 @@ def test_what_is_cut_fits(text: str, most: int) -> None:
     assert len(cut_bytes(text, most).encode()) <= most
     if len(text.encode()) <= most:
         assert cut_bytes(text, most) == text
+
+
+def test_a_film_is_shown_by_a_still_of_it_where_there_is_one() -> None:
+    kept = replace(video(), poster_url="https://klingel.example.com/v1/files/still.jpg")
+    assert message_of(event_of(outputs=[kept])).picture == kept.poster_url
+    assert message_of(event_of(outputs=[kept, picture(1)])).picture == picture(1).url
+    assert message_of(event_of(outputs=[replace(kept, poster_url="file:///still.jpg")])).picture is None
+
+
+def test_a_kept_copy_can_be_told_as_the_whole_task() -> None:
+    """For what stands in a chat: that a copy is kept must not hide that the film is ready."""
+    stored = event_of(EventType.OUTPUT_STORED, outputs=[video(), picture(1)])
+    whole = message_of(stored, as_it_stands=True)
+    assert (whole.title, whole.is_final, len(whole.made)) == ("2 videos ready", True, 2)
+    assert message_of(stored).title.endswith("kept")
+
+
+def test_the_name_that_a_command_gave_its_task_is_for_machines() -> None:
+    assert "cmd_" not in message_of(event_of(external_task_id="cmd_" + "0" * 32)).body
+    assert "cmd_1 · " in message_of(event_of(external_task_id="cmd_1")).body
