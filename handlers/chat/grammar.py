@@ -87,14 +87,14 @@ def help_text() -> str:
         "  image <what to make of them>\n"
         "  video <what shall happen>\n"
         "Options follow as name=value:\n"
-        f"  image: {', '.join(_options(IMAGE))}\n"
-        f"  video: {', '.join(_options(VIDEO))}\n"
+        f"  image: {', '.join(options(IMAGE))}\n"
+        f"  video: {', '.join(options(VIDEO))}\n"
         "status shows your latest tasks, help this."
     )
 
 
 def _ask(type: str, rest: str) -> Asked:
-    known = _options(type)
+    known = options(type)
     given: dict[str, Any] = {}
     unknown: list[str] = []
     urls: list[str] = []
@@ -125,7 +125,7 @@ def _unwrapped(value: str) -> str:
     return value if url is None else url["url"]
 
 
-def _options(type: str) -> dict[str, str]:
+def options(type: str) -> dict[str, str]:
     """By name: the JSON type of those input fields that fit on a line."""
     fields = TASK_TYPES[type].input_model.model_json_schema()["properties"]
     typed = {name: _json_type(schema) for name, schema in fields.items() if name not in NOT_OPTIONS}

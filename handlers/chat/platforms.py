@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
+from handlers.chat.discord import Discord
 from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Platform, Voice
 from handlers.chat.slack import Slack
+from handlers.chat.telegram import Telegram
 from service.network import Dialler
 
 SPEAKING: Final[Sequence[type[Voice]]] = ()  # and nothing else
-LISTENING: Final[Sequence[type[Platform]]] = (Mattermost, Slack)  # as well
+LISTENING: Final[Sequence[type[Platform]]] = (Discord, Mattermost, Slack, Telegram)  # as well
 
 
 def open_voices(dialler: Dialler) -> dict[str, Voice]:
