@@ -130,9 +130,15 @@ class Deliverer:
             async with self._claims.running(), self._starts.running():
                 yield
         finally:
+            # Those that may take minutes are begun anew after the start.
+            long = {
+                task: duty for task, duty in self._attempts.items() if duty.endpoint.kind in self._deadlines
+            }
+            for attempt in long:
+                attempt.cancel()
             if self._attempts:
                 await asyncio.wait(self._attempts, timeout=DRAIN.total_seconds())
-            cut_off = dict(self._attempts)
+            cut_off = long | self._attempts
             for attempt in cut_off:
                 attempt.cancel()
             await asyncio.gather(*cut_off, return_exceptions=True)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -212,6 +213,23 @@ async def test_what_was_on_its_way_when_klingel_died_is_kept_after_its_start(
     async with keeping(left) as klingel:
         [output] = await kept(klingel, task)
         assert (await opened(klingel, output["stored_url"])).content == PICTURE
+
+
+async def test_a_download_holds_up_no_stop_and_is_begun_anew_after_the_start(
+    tmp_path: Path, cdn: Cdn
+) -> None:
+    endless = sends(PICTURE, content_length=str(len(PICTURE) * 2))
+    endless.hangs = True
+    url = cdn.at("/out.png", endless, sends(PICTURE))
+    async with keeping(tmp_path) as klingel:
+        task = await made(klingel, url)
+        await cdn.until(lambda paths: len(paths) == 1)
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 5
+    async with keeping(tmp_path) as klingel:
+        await kept(klingel, task)
+        [delivery] = await archived(klingel, "delivered")
+        assert delivery["attempts"] == 1
 
 
 async def test_a_replay_of_what_is_kept_keeps_nothing_twice(
