@@ -1,5 +1,6 @@
 """Endpoints of kind `task`: what becomes of an attempt, with the real submitter and a database that may be in trouble."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,15 @@ async def test_twice_is_once(klingel: Klingel) -> None:
     assert first[0] is second[0] is AttemptOutcome.DELIVERED
     assert first[1].excerpt == second[1].excerpt
     assert len(await made_of(klingel, duty)) == 1
+
+
+async def test_many_at_the_same_time_are_once_too(klingel: Klingel) -> None:
+    """All find that nothing was submitted yet; all but one are told what the first one led to."""
+    duty = await duty_of(klingel, FILM)
+    ended = await asyncio.gather(*(sent(klingel, duty) for _ in range(8)))
+    assert {outcome for outcome, _ in ended} == {AttemptOutcome.DELIVERED}
+    [child] = await made_of(klingel, duty)
+    assert {reply.reason for _, reply in ended} == {f"submitted: {child['id']}"}
 
 
 async def test_what_is_invalid_now_stays_so_and_is_not_tried_again(klingel: Klingel) -> None:
