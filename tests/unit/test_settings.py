@@ -277,3 +277,32 @@ def test_a_data_directory_that_cannot_be_used_is_said_with_what_to_do(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="KLINGEL_DATA_DIR"):
         settings_in(tmp_path / "file").secrets()
+
+
+@pytest.mark.parametrize(
+    ("url", "kept_at"),
+    [
+        (None, "file:///srv/klingel%20data/files"),
+        ("file:///mnt/kept", "file:///mnt/kept"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("gs://bucket", "gs://bucket"),
+        ("az://container", "az://container"),
+        ("none:", None),
+    ],
+)
+def test_outputs_are_kept_beside_the_database_unless_something_else_is_said(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, kept_at: str | None
+) -> None:
+    named = {} if url is None else {"KLINGEL_STORE_URL": url}
+    assert load(monkeypatch, KLINGEL_DATA_DIR="/srv/klingel data", **named).kept_at == kept_at
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["files", "/srv/files", "file://files", "file:relative", "s3://", "ftp://host/x", "memory:///", "https://host/x",
+     "s3://key:secret@bucket", "s3://bucket?x=1", "none"],
+)  # fmt: skip
+def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    [said] = faults(monkeypatch, KLINGEL_STORE_URL=url)
+    assert "KLINGEL_STORE_URL" in said
+    assert "secret" not in said
