@@ -187,6 +187,22 @@ async def test_nothing_waits_until_it_is_kept(klingel: Klingel, cdn: Cdn) -> Non
     await kept(klingel, task)
 
 
+async def test_who_has_much_to_fetch_waits_for_itself_first(klingel: Klingel, cdn: Cdn) -> None:
+    """Promise 7 holds for the provider's side too: a slow download costs other accounts nothing."""
+    slow = sends(PICTURE)
+    slow.gate = asyncio.Event()
+    tasks = [await made(klingel, cdn.at(f"/slow/{number}.png", slow)) for number in range(6)]
+    await cdn.until(lambda paths: len(paths) == archive.AT_A_TIME_FOR_ONE)
+    async with klingel.another_account() as other:
+        klingel.http, own = other, klingel.http
+        await kept(klingel, await made(klingel, cdn.at("/quick.png", sends(PICTURE))))
+        klingel.http = own
+    assert len(cdn.requests) == archive.AT_A_TIME_FOR_ONE + 1
+    slow.gate.set()
+    for task in tasks:
+        await kept(klingel, task)
+
+
 async def test_outputs_that_come_late_are_kept_too(klingel: Klingel, cdn: Cdn) -> None:
     task = await klingel.submit()
     await klingel.call_back(callback(task, "succeed"))
