@@ -54,6 +54,7 @@ ICONS: Final[Mapping[Mood, str]] = {
     Mood.NOTE: "🔔",
 }
 MOVED: Final = Reply(status_code=None, reason="the group has another id now", ending=AttemptOutcome.DEAD)
+UPDATES: Final = ("message", "callback_query")  # what Telegram is asked to send
 PICTURES: Final = frozenset({"image/jpeg", "image/png"})
 PRESSED: Final = re.compile(rf"(?P<press>{'|'.join(Press)}):(?P<task>task_[0-9a-f]{{32}})")
 COMMAND: Final = re.compile(
@@ -93,6 +94,17 @@ class TelegramBot(BaseModel):
 def webhook_secret(token: str) -> str:
     """What Telegram is told to send with each update: nobody without the bot's token can make it."""
     return hmac.new(token.encode(), b"klingel webhook", hashlib.sha256).hexdigest()
+
+
+def commands() -> list[dict[str, str]]:
+    """For the menu that Telegram shows."""
+    said = {
+        "image": "make pictures of two to four pictures",
+        "video": "make a video of two to four pictures",
+        "status": "your latest tasks",
+        "help": "how to ask",
+    }
+    return [{"command": name, "description": description} for name, description in said.items()]
 
 
 @dataclass(frozen=True, slots=True)

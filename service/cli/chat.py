@@ -1,13 +1,13 @@
 """`klingel chat`: what a platform must be told of a bot, from the machine of whoever holds the platform's token."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from service.cli.client import Refused, Unreachable, View
-from service.cli.session import Session, UsageError
+from service.cli.session import Given, Session, UsageError
 
 app = App(name="chat", help="Tell a chat platform about a bot.")
 register = App(
@@ -23,6 +23,66 @@ TIMEOUT: Final = httpx.Timeout(30, connect=10)
 HIDDEN: Final = "…"
 # Where platforms say in words what was wrong.
 REASONS: Final = ("description", "message", "error", "detail")
+
+DISCORD_TOKEN: Final = "DISCORD_BOT_TOKEN"  # noqa: S105 - a variable's name
+TELEGRAM_TOKEN: Final = "TELEGRAM_BOT_TOKEN"  # noqa: S105
+
+
+@register.command
+def discord(
+    bot: str,
+    /,
+    *,
+    guild: Annotated[
+        str | None, Parameter(help="Only there, and at once; everywhere it may take a while.")
+    ] = None,
+    session: Given,
+) -> None:
+    """Give the application its slash command, and the address at which it is asked. DISCORD_BOT_TOKEN holds its token."""
+    # Beside the other commands this is slow to load.
+    from handlers.chat.discord import USER_AGENT, commands  # noqa: PLC0415
+
+    shown, token = bot_on(session, "discord", bot), token_of(session, DISCORD_TOKEN)
+    config = shown["config"]
+    base = f"{config['server'].rstrip('/')}/api/v10/applications"
+    headers = {"authorization": f"Bot {token}", "user-agent": USER_AGENT}
+    ours = tell_platform(session, "GET", f"{base}/@me", token=token, headers=headers)
+    if (ours["id"], ours["verify_key"]) != (config["application_id"], config["public_key"].lower()):
+        raise UsageError(
+            f"{DISCORD_TOKEN} is of the application {ours['id']} with the public key {ours['verify_key']}, "
+            f"but {bot} has application_id={config['application_id']} public_key={config['public_key']}"
+        )
+    place = f"/guilds/{guild}" if guild else ""
+    path = f"{base}/{config['application_id']}{place}/commands"
+    told = tell_platform(session, "PUT", path, token=token, headers=headers, body=commands())
+    names = ", ".join(f"/{one['name']}" for one in told)
+    session.note(f"Commands: {names}")
+    address = {"interactions_endpoint_url": shown["url"]}
+    tell_platform(session, "PATCH", f"{base}/@me", token=token, headers=headers, body=address)
+    session.note(f"Discord asks at {shown['url']}")
+
+
+@register.command
+def telegram(bot: str, /, *, session: Given) -> None:
+    """Tell Telegram where the bot is, and which commands it takes. TELEGRAM_BOT_TOKEN holds its token."""
+    from handlers.chat.telegram import UPDATES, commands, webhook_secret  # noqa: PLC0415
+
+    shown, token = bot_on(session, "telegram", bot), token_of(session, TELEGRAM_TOKEN)
+    config = shown["config"]
+    base = f"{config['server'].rstrip('/')}/bot{token}"
+
+    def call(method: str, **body: object) -> Any:
+        answer = tell_platform(session, "POST", f"{base}/{method}", token=token, body=body)
+        if not isinstance(answer, dict) or answer.get("ok") is not True:
+            raise refusal(200, answer, token=token)
+        return answer["result"]
+
+    username = call("getMe")["username"]
+    if username.lower() != config["username"].lower():
+        raise UsageError(f"{TELEGRAM_TOKEN} is of @{username}, but {bot} has username={config['username']}")
+    call("setMyCommands", commands=commands())
+    call("setWebhook", url=shown["url"], secret_token=webhook_secret(token), allowed_updates=UPDATES)
+    session.note(f"@{username} is asked at {shown['url']}")
 
 
 def bot_on(session: Session, platform: str, bot_id: str) -> View:
