@@ -232,17 +232,19 @@ class Deliverer:
 
     async def _carry_out(self, duty: Duty) -> _Ended:
         started_at, started = self._clock(), time.monotonic()
-        delivered = False
+        delivered = is_well = False
         try:
             reply = await self._send(duty, started_at)
             ended_at = self._clock()
             verdict = result(reply, attempt=duty.attempt, now=ended_at)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
+            # Whoever refuses one message for good may take the next: no reason to rest.
+            is_well = delivered or reply.ending is AttemptOutcome.DEAD
             if verdict.outcome is AttemptOutcome.GONE:
                 # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
                 self._lanes.drop(duty.endpoint)
         finally:
-            self._lanes.end(duty, delivered=delivered)
+            self._lanes.end(duty, delivered=is_well)
         attempt = Attempt(
             delivery_id=duty.id,
             number=duty.attempt,
