@@ -82,6 +82,7 @@ class Retention:
             "callbacks": (retention.callbacks, now - self._keep),
             "events": (retention.events, now - self._keep),
             "endpoints": (retention.endpoints, now - self._keep),
+            "commands": (retention.commands, now - self._keep),
             "idempotency_keys": (retention.idempotency_keys, now - KEY_LIFE),
             "tasks": (self._tasks, now - self._keep_tasks),
         }

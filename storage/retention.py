@@ -26,7 +26,17 @@ async def events(tx: Transaction, *, before: datetime, limit: int) -> int:
 
 
 async def endpoints(tx: Transaction, *, before: datetime, limit: int) -> int:
-    return await tx.run("forget_endpoints", bound=first_id("end", before), limit=limit)
+    """With the names of the messages by which they spoke in chats."""
+    rows = await tx.all("old_endpoints", bound=first_id("end", before), limit=limit)
+    ids = [{"id": row["id"]} for row in rows]
+    await tx.run_many("delete_chat_messages", ids)
+    await tx.run_many("forget_endpoint", ids)
+    return len(ids)
+
+
+async def commands(tx: Transaction, *, before: datetime, limit: int) -> int:
+    """What was asked in chats, and is done."""
+    return await tx.run("forget_commands", bound=first_id("cmd", before), limit=limit)
 
 
 async def idempotency_keys(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -44,6 +54,7 @@ async def tasks(tx: Transaction, *, before: datetime, limit: int) -> tuple[int, 
         "delete_task_expiries",
         "delete_transitions",
         "delete_task_idempotency",
+        "delete_chat_messages_of_task",
         "delete_task",
     ):
         await tx.run_many(statement, named)

@@ -24,7 +24,7 @@ update bots set
 where id = :id and deleted_at is null;
 
 -- name: delete_bot!
-update bots set deleted_at = :now, updated_at = :now where id = :id and deleted_at is null;
+update bots set deleted_at = :now, updated_at = :now, credentials = null where id = :id and deleted_at is null;
 
 -- name: stop_commands_of_bot!
 update commands set next_try_at = null where bot_id = :bot_id and next_try_at is not null;

@@ -24,15 +24,17 @@ delete from events where id in (
     order by events.id limit :limit
 );
 
--- name: forget_endpoints!
+-- name: old_endpoints
 -- Deleted ones, and those bound to tasks that have ended, once no delivery speaks of them.
-delete from endpoints where id in (
-    select endpoints.id from endpoints left join tasks on tasks.id = endpoints.task_id
-    where endpoints.id < :bound
-      and (endpoints.deleted_at is not null or tasks.status in ('succeeded', 'failed', 'rejected'))
-      and not exists (select 1 from deliveries where deliveries.endpoint_id = endpoints.id)
-    order by endpoints.id limit :limit
-);
+select endpoints.id from endpoints left join tasks on tasks.id = endpoints.task_id
+where endpoints.id < :bound
+  and (endpoints.deleted_at is not null or tasks.status in ('succeeded', 'failed', 'rejected'))
+  and not exists (select 1 from deliveries where deliveries.endpoint_id = endpoints.id)
+order by endpoints.id
+limit :limit;
+
+-- name: forget_endpoint*!
+delete from endpoints where id = :id;
 
 -- name: forget_idempotency_keys!
 delete from idempotency_keys where (account_id, key) in (

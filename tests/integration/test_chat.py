@@ -1,0 +1,545 @@
+"""What people say in a chat becomes tasks, and these tell of themselves in one message. On Mattermost, for all."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
+from tests.integration.chat import ASKED, USER, Chat, opened_chat, running_mattermost
+from tests.integration.klingel import (
+    START,
+    FakeKling,
+    Klingel,
+    ManualClock,
+    callback,
+    picture,
+    png,
+    refused,
+    running_klingel,
+    succeed,
+)
+
+FILES = ("f" * 26, "g" * 26)
+
+
+@pytest.fixture
+async def mattermost(anyio_backend: str) -> AsyncIterator[FakeMattermost]:
+    async with running_mattermost() as mattermost:
+        yield mattermost
+
+
+@pytest.fixture
+async def chat(klingel: Klingel, mattermost: FakeMattermost) -> Chat:
+    return await opened_chat(klingel, mattermost)
+
+
+# From a command to its result
+
+
+async def test_a_command_becomes_a_task_and_one_message_tells_its_whole_story(chat: Chat) -> None:
+    klingel = chat.klingel
+    assert await chat.say(ASKED + " n=2") == "On its way."
+    task = await chat.until_submitted()
+    assert (task["type"], task["metadata"]) == (
+        "kling.multi-image-to-image",
+        {"chat": "mattermost", "user": USER},
+    )
+    [create] = klingel.kling.creates
+    assert (create["prompt"], create["n"]) == ("a cat in a hat", 2)
+    assert [one["subject_image"] for one in create["subject_image_list"]] == [picture("a"), picture("b")]
+    await chat.until_shown("Picture submitted")
+    await klingel.call_back(callback(task, "processing"))
+    await chat.until_shown("Picture in the making")
+    await klingel.call_back(succeed(task))
+    post = await chat.until_shown("Picture ready")
+    assert len(chat.mattermost.posts) == 1
+    assert len(post.history) == 3
+    assert post.attachment["image_url"] == picture("out")
+    assert "a cat in a hat" in post.attachment["text"]
+    assert "asked for by ada" in post.attachment["text"]
+    assert "cmd_" not in post.attachment["text"]
+    assert [action["name"] for action in post.attachment["actions"]] == ["Again", "Make a video of it"]
+
+
+async def test_attached_pictures_go_along(chat: Chat) -> None:
+    """Fetched from the platform, for the provider cannot open them there."""
+    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    response = await chat.tell(chat.mattermost.said("kling video it moves duration=10", files=files))
+    assert (response.status_code, response.json()) == (200, {})
+    await chat.until_submitted()
+    [create] = chat.klingel.kling.creates
+    assert (create["prompt"], create["duration"], len(create["image_list"])) == ("it moves", "10", 2)
+    assert not create["image_list"][0]["image"].startswith("http")
+    post = await chat.until_shown("Video submitted")
+    assert post.root == next(iter(chat.mattermost.posts))
+
+
+async def test_why_a_task_failed_is_said(chat: Chat) -> None:
+    await chat.say(ASKED)
+    task = await chat.until_submitted()
+    await chat.klingel.call_back(callback(task, "failed", task_status_msg="too *dark*"))
+    post = await chat.until_shown("Picture failed")
+    assert r"too \*dark\*" in post.attachment["text"]
+
+
+async def test_what_the_provider_refuses_is_said(chat: Chat) -> None:
+    chat.klingel.kling.answers(refused(400, 1201, "bad picture"))
+    await chat.say(ASKED)
+    post = await chat.until_shown("Picture refused")
+    assert "bad picture" in post.attachment["text"]
+
+
+# Once
+
+
+async def test_the_same_command_again_is_no_second_task(chat: Chat) -> None:
+    """Also when both come at once, and when it comes again after the task has ended."""
+    body = chat.mattermost.command(ASKED)
+    answers = await asyncio.gather(*(chat.tell(body) for _ in range(5)))
+    assert {answer.json()["text"] for answer in answers} == {"On its way."}
+    task = await chat.until_submitted()
+    await chat.klingel.call_back(succeed(task))
+    await chat.until_shown("Picture ready")
+    assert (await chat.tell(body)).json()["text"] == "On its way."
+    await chat.until_done()
+    assert len(chat.klingel.kling.creates) == len(await chat.tasks()) == 1
+
+
+async def test_a_command_that_was_written_down_survives_a_crash(
+    tmp_path: Path, mattermost: FakeMattermost
+) -> None:
+    """Answered, but nothing was begun; by a process that only answers."""
+    async with running_klingel(tmp_path / "one", roles="web") as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        await chat.say(ASKED)
+        assert klingel.kling.creates == []
+        left = klingel.snapshot(tmp_path / "two")
+    async with running_klingel(left) as klingel:
+        again = Chat(klingel, mattermost, chat.bot)
+        await again.until_submitted()
+        await again.until_shown("Picture submitted")
+
+
+async def test_a_crash_between_the_task_and_the_note_of_it_makes_no_second_one(
+    tmp_path: Path, mattermost: FakeMattermost
+) -> None:
+    """However long nobody started it again: longer than an idempotency key is remembered. Its pictures may be gone."""
+    kling, clock = FakeKling(), ManualClock()
+    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    async with running_klingel(tmp_path / "one", kling=kling, clock=clock) as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        await chat.tell(mattermost.said("kling image a cat", files=files))
+        task = await chat.until_submitted()
+        await chat.until_done()
+        left = klingel.snapshot(tmp_path / "two")
+    mattermost.files.clear()
+    with closing(sqlite3.connect(left / "klingel.db")) as connection, connection:
+        connection.execute("update commands set task_id = null, tries = 0, next_try_at = created_at")
+    clock.advance(days=3)
+    async with running_klingel(left, kling=kling, clock=clock) as klingel:
+        again = Chat(klingel, mattermost, chat.bot)
+        await again.until_done()
+        assert [one["id"] for one in await again.tasks()] == [task["id"]]
+        assert klingel.rows("select task_id from commands") == [{"task_id": task["id"]}]
+    assert len(kling.creates) == 1
+    assert chat.told == []
+
+
+# Who may
+
+
+@pytest.mark.parametrize(
+    ("allow", "may"),
+    [
+        ([], False),
+        ([{"user": "somebody"}], False),
+        ([{"user": USER, "chat": ELSEWHERE}], False),
+        ([{"workspace": "w"}, {"user": USER, "chat": CHANNEL}], True),
+    ],
+)
+async def test_a_bot_obeys_those_it_was_told_to(
+    klingel: Klingel, mattermost: FakeMattermost, allow: list[dict[str, str]], may: bool
+) -> None:
+    chat = await opened_chat(klingel, mattermost, allow=allow)
+    for text in (ASKED, "status", "help"):
+        assert ("may not take orders" in await chat.say(text)) is not may
+    assert len(klingel.rows("select id from commands")) == may
+
+
+async def test_a_name_is_no_proof(klingel: Klingel, mattermost: FakeMattermost) -> None:
+    chat = await opened_chat(klingel, mattermost, allow=[{"user": "ada"}])
+    assert "may not take orders" in await chat.say(ASKED, user_name="ada")
+
+
+async def test_a_strangers_buttons_do_nothing(chat: Chat) -> None:
+    await chat.say(ASKED)
+    await chat.klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.until_shown("Picture ready")
+    told = await chat.press("Again", user_id="stranger", channel_id=ELSEWHERE)
+    assert "may not take orders" in told
+    assert len(chat.klingel.rows("select id from commands")) == 1
+
+
+async def test_one_person_has_only_so_many_tasks_open(klingel: Klingel, mattermost: FakeMattermost) -> None:
+    chat = await opened_chat(klingel, mattermost, open_tasks=2)
+    said = await asyncio.gather(*(chat.say(ASKED) for _ in range(4)))
+    assert sorted(words[:10] for words in said) == ["On its way", "On its way", "You have 2", "You have 2"]
+    assert await chat.say(ASKED, user_id="another") == "On its way."
+    await chat.until_submitted(3)
+    assert "You have 2 tasks open already" in await chat.say(ASKED)
+    mine = next(one for one in await chat.tasks() if one["metadata"]["user"] == USER)
+    numbers = [mine["id"] in create["callback_url"] for create in klingel.kling.creates]
+    await klingel.call_back(succeed(mine), number=numbers.index(True))
+    assert await chat.say(ASKED) == "On its way."
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"token=", b"\xff", b'{"token": 1}', b"token=gr4u5hp1rjg1mxm9gcqo8x5c1f&command=/kling"]
+)
+async def test_what_is_forged_is_refused(chat: Chat, body: bytes) -> None:
+    assert (await chat.tell(body)).status_code == 401
+    assert (await chat.tell(body, content_type="application/json")).status_code == 401
+
+
+async def test_there_is_no_bot_but_at_its_own_address(chat: Chat) -> None:
+    body = chat.mattermost.command("help")
+    for path in (chat.path[:-1], chat.path.replace("mattermost", "nowhere"), "/chat/mattermost/bot_1"):
+        response = await chat.klingel.http.post(path, content=body)
+        assert (response.status_code, response.text) == (404, "Not found\n")
+    assert (await chat.klingel.http.post(chat.path, content=b"x" * 1024 * 1025)).status_code == 413
+
+
+# What cannot be
+
+
+async def test_faults_of_what_was_asked_for_are_told(chat: Chat) -> None:
+    assert await chat.say(f"image a cat n=99 {picture('a')}") == "On its way."
+    await chat.until_done()
+    await chat.mattermost.until(1)
+    [told] = chat.told
+    assert told.startswith("I cannot submit that:")
+    assert told.count("\n- ") == 2
+    assert chat.klingel.kling.creates == []
+
+
+async def test_a_picture_that_is_none_is_told_of(chat: Chat) -> None:
+    files = {FILES[0]: b"<html>", FILES[1]: png()}
+    await chat.tell(chat.mattermost.said("kling image a cat", files=files))
+    await chat.until_done()
+    await chat.mattermost.until(3)
+    assert chat.post.message.startswith("I cannot submit that:")
+
+
+async def test_a_picture_that_does_not_come_now_is_fetched_later(chat: Chat) -> None:
+    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    for _ in FILES:
+        chat.mattermost.answers(503)
+    await chat.tell(chat.mattermost.said("kling image a cat", files=files))
+
+    async def tried() -> bool:
+        return chat.klingel.rows("select tries from commands") == [{"tries": 1}]
+
+    await chat.klingel.until(tried)
+    assert chat.klingel.kling.creates == []
+    chat.klingel.clock.advance(seconds=2)
+    await chat.until_submitted()
+
+
+async def test_a_picture_that_never_comes_is_told_of(chat: Chat) -> None:
+    chat.mattermost.next_answers = [(503, {}, "")] * 10
+    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    await chat.tell(chat.mattermost.said("kling image a cat", files=files))
+    for tries in range(1, 6):
+
+        async def tried(tries: int = tries) -> bool:
+            [row] = chat.klingel.rows("select tries from commands")
+            return bool(row["tries"] == tries)
+
+        await chat.klingel.until(tried)
+        chat.klingel.clock.advance(minutes=1)
+    await chat.mattermost.until(11)
+    assert "I could not submit it: the platform answered 503" in chat.post.message
+    assert chat.klingel.kling.creates == []
+
+
+async def test_a_picture_that_is_gone_is_told_of_at_once(chat: Chat) -> None:
+    await chat.tell(chat.mattermost.said("kling image a cat", file_ids=",".join(FILES)))
+    await chat.until_done()
+    await chat.mattermost.until(3)
+    assert "I cannot have a picture that you attached" in chat.post.message
+
+
+async def test_pictures_that_hang_hold_up_nobody_elses_commands(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    slow = await opened_chat(klingel, mattermost)
+    async with running_mattermost() as another:
+        chat = await opened_chat(klingel, another)
+        mattermost.gate = asyncio.Event()
+        for number in range(6):
+            said = mattermost.said("kling image a cat", file_ids=FILES[0], user_id=f"user{number}")
+            assert (await slow.tell(said)).status_code == 200
+        await mattermost.until(4)
+        await chat.say(ASKED)
+        await chat.until_submitted()
+        assert len(mattermost.requests) == 4  # so many commands of one bot at a time
+        mattermost.gate.set()
+
+
+# Words
+
+
+async def test_help_and_what_is_not_understood_are_answered_at_once(chat: Chat) -> None:
+    assert "aspect" in await chat.say("help")
+    assert await chat.say("") == await chat.say("help")
+    assert "dance" in await chat.say("dance")
+    assert chat.klingel.rows("select id from commands") == []
+
+
+async def test_status_shows_ones_own_tasks_and_nobody_elses(chat: Chat) -> None:
+    assert "asked for nothing yet" in await chat.say("status")
+    await chat.say(ASKED)
+    task = await chat.until_submitted()
+    assert await chat.say("status") == "submitted: a cat in a hat"
+    await chat.klingel.call_back(succeed(task))
+    status = await chat.say("status")
+    assert status.startswith("succeeded: a cat in a hat")
+    assert picture("out").partition("/")[0] in status
+    assert "asked for nothing yet" in await chat.say("status", user_id="another")
+
+
+# Buttons
+
+
+async def test_again_makes_the_same_once_more(chat: Chat) -> None:
+    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    await chat.tell(chat.mattermost.said("kling image a cat n=2", files=files))
+    await chat.klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.until_shown("Picture ready")
+    assert await chat.press("Again") == "On its way."
+    await chat.until_submitted(2)
+    first, second = chat.klingel.kling.creates
+    names = ("prompt", "n", "subject_image_list")
+    assert [first[name] for name in names] == [second[name] for name in names]
+    await chat.until_shown("Picture submitted")
+    assert "a cat" in chat.post.attachment["text"]
+
+
+async def test_a_video_is_made_of_what_was_made(chat: Chat) -> None:
+    await chat.say(ASKED)
+    await chat.klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.until_shown("Picture ready")
+    await chat.press("Make a video of it")
+    task = await chat.until_submitted(2)
+    assert task["type"] == "kling.multi-image-to-video"
+    create = chat.klingel.kling.creates[1]
+    assert create["prompt"] == "a cat in a hat"
+    assert [one["image"] for one in create["image_list"]] == [picture("out"), picture("a"), picture("b")]
+
+
+async def test_a_button_pressed_twice_by_the_platform_counts_once(chat: Chat) -> None:
+    await chat.say(ASKED)
+    await chat.klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.until_shown("Picture ready")
+    for _ in range(2):
+        await chat.press("Again", trigger_id="the same")
+    await chat.until_submitted(2)
+    await chat.until_done()
+    assert len(await chat.tasks()) == 2
+
+
+async def test_a_button_of_another_bots_task_does_nothing(chat: Chat) -> None:
+    """Although they have an account and a server in common, and so the proof is good."""
+    await chat.say(ASKED)
+    await chat.klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.until_shown("Picture ready")
+    other = await opened_chat(chat.klingel, chat.mattermost)
+    _, body = chat.mattermost.press(list(chat.mattermost.posts)[-1], "Again")
+    assert (await other.tell(body, content_type="application/json")).status_code == 200
+    await other.until_done()
+    assert len(await chat.tasks()) == 1
+
+
+# One message
+
+
+async def test_an_older_event_that_comes_later_shows_nothing(chat: Chat) -> None:
+    chat.mattermost.answers(500)
+    await chat.say(ASKED)
+    task = await chat.until_submitted()
+    await chat.klingel.until(lambda: _attempted(chat.klingel))
+    await chat.klingel.call_back(succeed(task))
+    await chat.until_shown("Picture ready")
+    chat.klingel.clock.advance(minutes=1)
+    found = await chat.klingel.until_deliveries("delivered", "delivered")
+    assert found[0]["reason"] == "a later state is shown already"
+    assert len(chat.mattermost.posts) == len(chat.post.history) == 1
+
+
+async def _attempted(klingel: Klingel) -> bool:
+    return bool(klingel.rows("select 1 from attempts"))
+
+
+async def test_two_events_at_once_make_one_message(chat: Chat) -> None:
+    chat.mattermost.gate = asyncio.Event()
+    await chat.say(ASKED)
+    task = await chat.until_submitted()
+    await chat.mattermost.until(1)
+    await chat.klingel.call_back(callback(task, "processing"))
+    await chat.klingel.call_back(succeed(task))
+    chat.mattermost.gate.set()
+    await chat.klingel.until_deliveries("delivered", "delivered", "delivered")
+    assert len(chat.mattermost.posts) == 1
+    assert chat.post.attachment["title"] == "Picture ready"
+
+
+async def test_a_restart_goes_on_with_the_same_message(tmp_path: Path, mattermost: FakeMattermost) -> None:
+    kling = FakeKling()
+    async with running_klingel(tmp_path, kling=kling) as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        await chat.say(ASKED)
+        task = await chat.until_submitted()
+        await klingel.until_deliveries("delivered")
+    async with running_klingel(tmp_path, kling=kling) as klingel:
+        await klingel.call_back(succeed(task))
+        await Chat(klingel, mattermost, chat.bot).until_shown("Picture ready")
+    assert len(mattermost.posts) == 1
+
+
+async def test_a_deleted_bot_hears_and_says_nothing_more(chat: Chat) -> None:
+    await chat.say(ASKED)
+    task = await chat.until_submitted()
+    await chat.until_shown("Picture submitted")
+    assert (await chat.klingel.http.delete(f"/v1/bots/{chat.bot['id']}")).status_code == 204
+    assert (await chat.tell(chat.mattermost.command(ASKED))).status_code == 404
+    await chat.klingel.call_back(succeed(task))
+    [_, last] = await chat.klingel.until_deliveries("delivered", "dead")
+    assert last["reason"] == "its bot was deleted"
+    assert (await chat.klingel.task(task["id"]))["status"] == "succeeded"
+    assert chat.klingel.rows("select credentials from bots") == [{"credentials": None}]
+
+
+async def test_what_a_deleted_bot_was_asked_and_had_not_begun_is_forgotten(
+    tmp_path: Path, mattermost: FakeMattermost
+) -> None:
+    async with running_klingel(tmp_path / "one", roles="web") as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        await chat.say(ASKED)
+        await klingel.http.delete(f"/v1/bots/{chat.bot['id']}")
+        left = klingel.snapshot(tmp_path / "two")
+    async with running_klingel(left) as klingel:
+        await Chat(klingel, mattermost, chat.bot).until_done()
+        assert klingel.rows("select id from tasks") == []
+
+
+# Endpoints of one's own
+
+
+async def test_an_incoming_webhook_is_told_the_end_alone(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    """It cannot edit, and three messages for a task are two too many; whoever wants them says so."""
+    config = {"webhook_url": f"{mattermost.url}/hooks/{HOOK}"}
+    shown = await klingel.endpoint(kind="mattermost", config=config)
+    assert shown["config"] == {"webhook_url": "••••"}
+    task = await klingel.submit()
+    await klingel.call_back(callback(task, "processing"))
+    await klingel.call_back(succeed(task))
+    await klingel.until_deliveries(*["delivered"] * 3)
+    [sent] = mattermost.hooked
+    assert sent["attachments"][0]["title"] == "Picture ready"
+    assert "actions" not in sent["attachments"][0]
+    changed = {"config": {"updates": "each"}}
+    assert (await klingel.http.patch(f"/v1/endpoints/{shown['id']}", json=changed)).status_code == 200
+    await klingel.submit()
+    await klingel.until_deliveries(*["delivered"] * 4)
+    assert len(mattermost.hooked) == 2
+
+
+async def test_a_test_event_reaches_a_chat(klingel: Klingel, mattermost: FakeMattermost) -> None:
+    config = {"webhook_url": f"{mattermost.url}/hooks/{HOOK}"}
+    endpoint = await klingel.endpoint(kind="mattermost", config=config)
+    assert (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).status_code == 202
+    await klingel.until_deliveries("delivered")
+    assert mattermost.hooked[0]["attachments"][0]["title"] == "Klingel rings"
+
+
+async def test_a_bots_place_cannot_be_named_by_others(klingel: Klingel, chat: Chat) -> None:
+    """An endpoint that a caller makes speaks with its own tokens, not with a bot's."""
+    for config in (
+        {"bot": chat.bot["id"]},
+        {"bot": chat.bot["id"], "webhook_url": "https://example.com/hooks/x"},
+    ):
+        response = await klingel.http.post("/v1/endpoints", json={"kind": "mattermost", "config": config})
+        assert response.status_code == 422
+        assert "#/config/bot" in [fault["pointer"] for fault in response.json()["errors"]]
+
+
+# Upkeep
+
+
+async def test_what_was_said_is_forgotten_with_its_events(chat: Chat) -> None:
+    klingel = chat.klingel
+    config = {"server": chat.mattermost.url, "bot_token": "q4k8o7p5zjdpdnnm8ecqrxcbde", "channel_id": CHANNEL}
+    await klingel.endpoint(kind="mattermost", config=config)
+    await chat.say(ASKED)
+    await klingel.call_back(succeed(await chat.until_submitted()))
+    await chat.say(ASKED)
+    await chat.until_submitted(2)
+    await klingel.until_deliveries(*["delivered"] * 6)
+    assert len(klingel.rows("select * from chat_messages")) == 4
+    klingel.clock.now += timedelta(
+        days=2 * 365
+    )  # nobody is woken: what is counted is this order's work alone
+    forgotten = (await klingel.http.post("/v1/prune")).json()
+    assert (forgotten["commands"], forgotten["tasks"]) == (1, 1)
+    # What is open is kept, and so is what it says.
+    assert len(klingel.rows("select * from commands")) == 1
+    assert len(klingel.rows("select * from chat_messages")) == 2
+
+
+async def test_a_rotated_secret_opens_what_the_former_one_sealed(
+    tmp_path: Path, mattermost: FakeMattermost
+) -> None:
+    old, new = "a-secret-for-tests-0123456789", "another-secret-for-tests-9876543210"
+    kling = FakeKling()
+    async with running_klingel(tmp_path, kling=kling) as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        await chat.say(ASKED)
+        task = await chat.until_submitted()
+        await klingel.until_deliveries("delivered")
+    async with running_klingel(tmp_path, kling=kling, secret=f"{new},{old}") as klingel:
+        again = Chat(klingel, mattermost, chat.bot)
+        await klingel.call_back(succeed(task))
+        await again.until_shown("Picture ready")
+        assert await again.say(ASKED) == "On its way."
+        await again.until_submitted(2)
+    async with running_klingel(tmp_path, kling=kling, secret=new) as klingel:
+        response = await Chat(klingel, mattermost, chat.bot).tell(mattermost.command(ASKED))
+        assert response.status_code == 503  # the platform may ask again when it is put right
+
+
+async def test_no_secret_and_no_prompt_lies_open_on_the_disk(chat: Chat) -> None:
+    await chat.say(ASKED)
+    await chat.until_submitted()
+    await chat.until_shown("Picture submitted")
+    rows = json.dumps(
+        [chat.klingel.rows(f"select * from {table}") for table in ("bots", "commands", "endpoints")]
+    )
+    for secret in (
+        "gr4u5hp1rjg1mxm9gcqo8x5c1e",
+        "q4k8o7p5zjdpdnnm8ecqrxcbde",
+        "/hooks/commands/",
+        "a cat in a hat",
+    ):
+        assert secret not in rows
+
+
+def test_the_far_side_and_klingel_have_one_clock() -> None:
+    assert FakeMattermost().now == START
