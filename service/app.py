@@ -80,6 +80,7 @@ from service.publication import Publisher
 from service.retention import Retention
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings
+from service.sharing import shares_of
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
@@ -379,6 +380,7 @@ def create_app(
                 links=links,
                 metrics=metrics,
                 vitals=Vitals(database, clock),
+                shares=shares_of(streams=settings.account_streams),
                 key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,
             )

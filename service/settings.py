@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         1024 * 1024 * 1024, ge=1, le=1024**4, description="bytes of the largest output that is kept"
     )
     file_retention_days: int = Field(365, ge=1, le=36_500, description="days that outputs are kept")
+    account_streams: int = Field(
+        1500, ge=1, le=65_536, description="live streams that one account may have open"
+    )
     roles: Annotated[frozenset[Role], NoDecode] = Field(
         frozenset(Role), description="what this process does: `web`, `dispatch`"
     )

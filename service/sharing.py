@@ -6,13 +6,19 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
+from service.bodies import SMALL_BODY
 from service.domain.times import Clock
 
 T = TypeVar("T")
 
+TESTS_AT_ONCE: Final = 100  # test events of an account,
+TESTS_PER_S: Final = 2.0  # and then so many
+BODIES_BYTES: Final = 512 * 1024 * 1024  # of requests, until they are stored
+BODIES_BYTES_OF_ONE: Final = BODIES_BYTES // 2
 REMEMBERED: Final = 10_000  # callers whose pace is known; the one not seen for longest is forgotten first
 
 
@@ -204,3 +210,26 @@ class Places:
             self._taken[whose] -= 1
             if not self._taken[whose]:
                 del self._taken[whose]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What is shared by all who ask this process for something."""
+
+    streams: Places  # of an account
+    tests: Pace  # of an account
+    replays: Places  # of an endpoint
+    bodies: Room  # of accounts
+
+
+def shares_of(*, streams: int) -> Shares:
+    """
+    Args:
+        streams: that an account may have open.
+    """
+    return Shares(
+        streams=Places(of_one=streams),
+        tests=Pace(burst=TESTS_AT_ONCE, per_second=TESTS_PER_S),
+        replays=Places(of_one=1),
+        bodies=Room(in_all=BODIES_BYTES, of_one=BODIES_BYTES_OF_ONE, free_each=SMALL_BODY),
+    )

@@ -99,6 +99,16 @@ async def last_position(reader: Reader) -> int:
 
 
 async def position_before(reader: Reader, at: datetime) -> int:
-    """Of the last event before a moment; 0 if there is none."""
-    found: int = await reader.value("position_before", moment=milliseconds(at))
-    return found
+    """One that parts the log: what happened before a moment is up to it. 0 if there is nothing.
+
+    Moments of the log grow with its positions, but for a clock set back: they need no index to be found in.
+    """
+    before, up_to = 0, await last_position(reader)
+    while before < up_to:
+        middle = (before + up_to + 1) // 2
+        there: int | None = await reader.value("moment_up_to", position=middle)
+        if there is None or there < milliseconds(at):
+            before = middle
+        else:
+            up_to = middle - 1
+    return before

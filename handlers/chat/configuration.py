@@ -6,13 +6,12 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from handlers.sinks.credentials import MASK, MASKED
+from handlers.sinks.credentials import MASK, MASKED, moved_faults
 from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import Vault
 
-# A stored secret is not sent to another place than it was given for.
-PLACES: Final = ("server",)
+PLACE: Final = "server"  # where secrets go, but for the platform's own
 
 
 def configured(
@@ -83,7 +82,6 @@ def _completed(
         for name in sorted(secret_names)
         if raw.get(name) == MASK and name not in carried
     ]
-    if before is not None and any(changed.get(place) != public.get(place) for place in PLACES):
-        detail = "The stored secret is another server's. Give it anew, or null."
-        faults += [Fault(detail, f"{pointer}/{name}") for name in sorted(carried)]
+    if before is not None:
+        faults += moved_faults(changed.get(PLACE), public.get(PLACE), sorted(carried), pointer)
     return changed, faults

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from handlers.sinks.credentials import MASK, MASKED, seal, unseal
+from handlers.sinks.credentials import MASK, MASKED, moved_faults, seal, unseal
 from handlers.sinks.formats import CLOUDEVENTS_SOURCE
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
@@ -291,15 +291,23 @@ class BrokerSink(ABC, Generic[Config]):
                     )
                 ]
             )
+        moved: list[Fault] = []
         if before is not None and isinstance(raw, dict):
-            kept = {**before.config, **unseal(self._vault, before)}
+            given = raw
+            secrets = unseal(self._vault, before)
+            kept = {**before.config, **secrets}
             raw = kept | {
                 name: kept.get(name, value) if self._masked(name, raw) else value
                 for name, value in raw.items()
             }
             raw = {name: value for name, value in raw.items() if value is not None}  # null takes a field away
+            carried = [name for name in secrets if name in raw and raw[name] != given.get(name)]
+            moved = moved_faults(raw.get("url"), before.config["url"], carried, pointer)
         fields = raw if isinstance(raw, dict) else {}
-        faults = [Fault(MASKED, f"{pointer}/{name}") for name in fields if self._masked(name, fields)]
+        faults = [
+            *moved,
+            *(Fault(MASKED, f"{pointer}/{name}") for name in fields if self._masked(name, fields)),
+        ]
         target: Target | None = None
         if isinstance(url := fields.get("url"), str):
             try:

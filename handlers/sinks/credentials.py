@@ -1,11 +1,12 @@
 """The secret part of an endpoint's configuration: sealed where it is kept, masked where it is shown."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
+from yarl import URL
 
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
@@ -13,6 +14,7 @@ from service.domain.secrets import Vault
 
 MASK: Final = "••••"
 MASKED: Final = "This stands in for a stored value, and there is none here. Give the value itself."
+ELSEWHERE: Final = "The stored value was given for another server. Give it anew, or null."
 
 
 class BasicAuth(BaseModel):
@@ -58,3 +60,26 @@ def basic_auth_faults(given: object, pointer: str) -> list[Fault]:
     if isinstance(given, dict) and given.get("password") == MASK:
         return [Fault(MASKED, f"{pointer}/password")]
     return []
+
+
+def moved_faults(url: object, before: object, carried: Iterable[str], pointer: str) -> list[Fault]:
+    """What is stored is not sent to another scheme, host or port than it was given for.
+
+    Args:
+        url: where it is to go from now on; None is its kind's usual place.
+        before: where it went.
+        carried: paths below `pointer` of what would be carried there without having been given anew.
+    """
+    if _origin(url) == _origin(before):
+        return []
+    return [Fault(ELSEWHERE, f"{pointer}/{path}") for path in carried]
+
+
+def _origin(url: object) -> object:
+    """By the parser of those who dial it; what that cannot read is no place that was there before."""
+    if not isinstance(url, str):
+        return url
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return url

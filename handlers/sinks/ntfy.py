@@ -16,6 +16,7 @@ from handlers.sinks.credentials import (
     BasicAuth,
     basic_auth_faults,
     basic_authorization,
+    moved_faults,
     seal,
     unmasked_basic_auth,
     unseal,
@@ -103,12 +104,8 @@ class NtfySink:
         if any(given.get(name) is not None for name in SECRETS):  # one takes the other's place
             kept = {name: secret for name, secret in kept.items() if name in given}
         merged = {"server": before.config["server"], "topic": before.config["topic"]} | kept | given
-        moved = merged["server"] != before.config["server"]
         carried = [name for name in SECRETS if merged.get(name) is not None and merged[name] != raw.get(name)]
-        if moved and carried:
-            detail = "The stored credentials are another server's. Give them anew, or null."
-            return merged, [Fault(detail, f"{pointer}/{name}") for name in carried]
-        return merged, []
+        return merged, moved_faults(merged["server"], before.config["server"], carried, pointer)
 
     def _server_faults(self, server: object, pointer: str) -> list[Fault]:
         if not isinstance(server, str):

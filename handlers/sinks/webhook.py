@@ -14,6 +14,7 @@ from handlers.sinks.credentials import (
     BasicAuth,
     basic_auth_faults,
     basic_authorization,
+    moved_faults,
     seal,
     unmasked_basic_auth,
     unseal,
@@ -59,10 +60,11 @@ class WebhookSink:
     ) -> tuple[Mapping[str, Any], str | None]:
         faults: list[Fault] = []
         if before is not None and isinstance(raw, dict):
-            kept = unseal(self._vault, before)
+            kept, given = unseal(self._vault, before), raw
             raw = (
                 {"url": before.config["url"], "format": before.config["format"]} | kept | _unmasked(raw, kept)
             )
+            faults += moved_faults(raw["url"], before.config["url"], _carried(raw, given), pointer)
         config: WebhookConfig | None = None
         try:
             config = accept(WebhookConfig, raw, pointer=pointer)
@@ -140,6 +142,19 @@ def _basic_auth_faults(fields: Mapping[str, Any], pointer: str) -> list[Fault]:
             Fault("There is an Authorization header already: give one of them.", f"{pointer}/basic_auth")
         )
     return faults
+
+
+def _carried(whole: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """What of the whole configuration is secret, and was not given in the change itself."""
+    headers, given_headers = whole.get("headers"), given.get("headers")
+    known = given_headers if isinstance(given_headers, dict) else {}
+    carried = [
+        f"headers/{pointer_token(str(name))}"
+        for name, value in (headers.items() if isinstance(headers, dict) else ())
+        if value != known.get(name)
+    ]
+    basic = whole.get("basic_auth")
+    return [*carried, "basic_auth"] if basic is not None and basic != given.get("basic_auth") else carried
 
 
 def _unmasked(raw: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:

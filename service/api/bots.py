@@ -1,7 +1,8 @@
 """`/v1/bots`: chat bots by which people submit tasks, and who may."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,7 +15,7 @@ from service.api.pages import Query
 from service.api.state import State
 from service.bodies import parse_json, read_body
 from service.domain.bots import Allowed, Bot
-from service.domain.errors import Fault, NotFound, Unprocessable
+from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, Unprocessable
 from service.domain.faults import PREDICATE, InvalidFields, accept
 from service.domain.ids import AccountId, new_bot_id
 from storage import bots
@@ -141,7 +142,7 @@ async def update(request: Request[State]) -> Response:
         faults += error.faults
     bot = await _found(request, key.account_id)
     fields = raw if isinstance(raw, dict) else {}
-    configured = (bot.config, bot.credentials)
+    configured: tuple[Mapping[str, Any], str | None] | None = None
     if "config" in fields:
         try:
             configured = state["bot_desk"].configure(
@@ -151,23 +152,48 @@ async def update(request: Request[State]) -> Response:
             faults += error.faults
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)
-    changed = replace(
-        bot,
-        config=configured[0],
-        credentials=configured[1],
-        allow=bot.allow if patch.allow is None else _allowed(patch.allow),
-        open_tasks=patch.open_tasks or bot.open_tasks,
-        description=patch.description if "description" in patch.model_fields_set else bot.description,
-        updated_at=state["clock"](),
-    )
-    await state["batcher"].run(_save, changed)
-    return JSONResponse(_view(request, changed))
+    edit = _Edit(bot, patch, configured, state["clock"]())
+    return JSONResponse(_view(request, await state["batcher"].run(_edit, edit)))
 
 
-async def _save(tx: Transaction, changed: Sequence[Bot]) -> list[None]:
-    for bot in changed:
-        await bots.save(tx, bot)
-    return [None] * len(changed)
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    seen: Bot  # as it was when the change was read
+    patch: BotPatch
+    configured: tuple[Mapping[str, Any], str | None] | None
+    now: datetime
+
+
+async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Bot | KlingelError]:
+    """From what is stored by then: of two changes at once neither takes the other back."""
+    results: list[Bot | KlingelError] = []
+    for edit in edits:
+        bot = await bots.get(tx, edit.seen.id)
+        if bot is None:
+            results.append(NotFound(f"There is no bot {edit.seen.id}."))
+            continue
+        if edit.configured is not None and (bot.config, bot.credentials) != (
+            edit.seen.config,
+            edit.seen.credentials,
+        ):
+            results.append(
+                ChangedMeanwhile("Somebody else has changed it meanwhile. Read it, and change it again.")
+            )
+            continue
+        patch = edit.patch
+        config, credentials = edit.configured or (bot.config, bot.credentials)
+        changed = replace(
+            bot,
+            config=config,
+            credentials=credentials,
+            allow=bot.allow if patch.allow is None else _allowed(patch.allow),
+            open_tasks=patch.open_tasks or bot.open_tasks,
+            description=patch.description if "description" in patch.model_fields_set else bot.description,
+            updated_at=edit.now,
+        )
+        await bots.save(tx, changed)
+        results.append(changed)
+    return results
 
 
 async def delete(request: Request[State]) -> Response:

@@ -1,6 +1,7 @@
 """`/v1/endpoints`: where events go."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -20,19 +21,30 @@ from service.domain.endpoints import (
     Endpoint,
     SealedSecret,
 )
-from service.domain.errors import Conflict, Fault, NotFound, TooManyEndpoints, Unprocessable
+from service.domain.errors import (
+    ChangedMeanwhile,
+    Conflict,
+    Fault,
+    KlingelError,
+    NotFound,
+    TooManyEndpoints,
+    TooManyRequests,
+    Unprocessable,
+)
 from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
 from service.publication import Publisher
 from service.replays import Replays
+from service.sharing import Full
 from service.subscriptions import Choosy, EndpointPatch, read_endpoint, subscription_faults
 from storage import endpoints
 from storage.database import Transaction
 from storage.keys import ApiKey
 
 ROTATION_OVERLAP: Final = timedelta(hours=24)
+REPLAY_AGAIN_S: Final = 5
 
 
 async def create(request: Request[State]) -> Response:
@@ -99,14 +111,16 @@ async def update(request: Request[State]) -> Response:
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), "#")
     configured: tuple[Mapping[str, Any], str | None] | None = None
+    sink = state["sinks"].get(endpoint.kind)
     if "config" in fields:
-        try:
-            configured = state["sinks"][endpoint.kind].configure(
-                fields["config"], pointer="#/config", before=endpoint
+        if sink is None:
+            raise Conflict(
+                f"This Klingel has no kind {endpoint.kind!r} now, so nothing can be said of its configuration."
             )
+        try:
+            configured = sink.configure(fields["config"], pointer="#/config", before=endpoint)
         except InvalidFields as error:
             faults += error.faults
-    sink = state["sinks"].get(endpoint.kind)
     if patch is not None and not faults and isinstance(sink, Choosy):
         faults += sink.misfits(
             endpoint.config if configured is None else configured[0],
@@ -120,7 +134,7 @@ async def update(request: Request[State]) -> Response:
     edit = _Edit(
         publisher=state["publisher"],
         account=key,
-        endpoint_id=endpoint.id,
+        seen=endpoint,
         patch=patch,
         configured=configured,
         now=state["clock"](),
@@ -132,18 +146,31 @@ async def update(request: Request[State]) -> Response:
 class _Edit:
     publisher: Publisher
     account: ApiKey
-    endpoint_id: str
+    seen: Endpoint  # as it was when the change was read
     patch: EndpointPatch
     configured: tuple[Mapping[str, Any], str | None] | None
     now: datetime
 
+    def is_overtaken(self, endpoint: Endpoint) -> bool:
+        """Whether it was made out of a configuration, or of event types, that are no longer there."""
+        seen = self.seen
+        is_configured_anew = (endpoint.config, endpoint.credentials) != (seen.config, seen.credentials)
+        if self.configured is None:
+            return self.patch.types is not None and is_configured_anew
+        return is_configured_anew or endpoint.types != seen.types
 
-async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | NotFound]:
-    results: list[Endpoint | NotFound] = []
+
+async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | KlingelError]:
+    results: list[Endpoint | KlingelError] = []
     for edit in edits:
-        endpoint = await endpoints.get(tx, edit.endpoint_id, account_id=edit.account.account_id)
+        endpoint = await endpoints.get(tx, edit.seen.id, account_id=edit.account.account_id)
         if endpoint is None:
-            results.append(NotFound(f"There is no endpoint {edit.endpoint_id}."))
+            results.append(NotFound(f"There is no endpoint {edit.seen.id}."))
+            continue
+        if edit.is_overtaken(endpoint):
+            results.append(
+                ChangedMeanwhile("Somebody else has changed it meanwhile. Read it, and change it again.")
+            )
             continue
         patch, given = edit.patch, edit.patch.model_fields_set
         changed = replace(
@@ -188,6 +215,8 @@ async def test(request: Request[State]) -> Response:
     key = await authenticate(request)
     state = request.state
     endpoint = await _found(request, key)
+    if wait := state["shares"].tests.take(key.account_id):
+        raise TooManyRequests(f"Too many test events. Wait {wait} seconds.", retry_after_s=wait)
     event = endpoint_event(
         EventType.ENDPOINT_TEST,
         key.account_id,
@@ -269,8 +298,14 @@ async def replay(request: Request[State]) -> Response:
         raise Conflict('The endpoint is disabled. Enable it first: PATCH it with {"enabled": true}.')
     replays = Replays(state["publisher"], key.account_id, endpoint, since, only=fields.get("only", "failed"))
     made = 0
-    while not replays.finished:
-        made += await state["batcher"].run(replays.make_page, state["clock"]())
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(state["shares"].replays.place(endpoint.id))
+        except Full:
+            detail = "A replay to this endpoint is under way. Wait until it has ended."
+            raise TooManyRequests(detail, retry_after_s=REPLAY_AGAIN_S) from None
+        while not replays.finished:
+            made += await state["batcher"].run(replays.make_page, state["clock"]())
     return JSONResponse({"replayed": made}, status_code=202)
 
 

@@ -1,25 +1,28 @@
 """`/v1/events` and `/v1/tasks/{id}/events`: the log, and the log as it grows."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Final
 
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.api.auth import authenticate
 from service.api.pages import Page, Query
 from service.api.state import State
-from service.domain.errors import NotFound
+from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
 from service.domain.ids import AccountId, TaskId
+from service.sharing import Full, Places
 from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
 from storage.keys import ApiKey
 
 HEARTBEAT_S = 15
+TRY_AGAIN_S: Final = 30
 ORDERS: Final = ("asc", "desc")
 
 
@@ -77,6 +80,31 @@ def _listed(page: Page, found: list[Event]) -> Response:
     return Response(body, media_type="application/json")
 
 
+class _Stream(EventSourceResponse):
+    """One of its account's; refused before anything of it is sent."""
+
+    def __init__(
+        self, content: AsyncIterator[ServerSentEvent], *, places: Places, account_id: AccountId
+    ) -> None:
+        super().__init__(content, ping=HEARTBEAT_S, headers={"x-accel-buffering": "no"})
+        self._places = places
+        self._account_id = account_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Raises:
+            TooManyStreams: the account has them all open.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._places.place(self._account_id))
+            except Full:
+                limit = self._places.of_one
+                detail = f"The account has {limit} live streams open, and no more are taken. Close one first."
+                raise TooManyStreams(detail, limit=limit, retry_after_s=TRY_AGAIN_S) from None
+            await super().__call__(scope, receive, send)
+
+
 def _wants_stream(request: Request[State]) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
 
@@ -124,7 +152,7 @@ def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, aft
             except KeyRevoked:
                 yield _dropped("key-revoked", "The API key of this stream was revoked.")
 
-    return EventSourceResponse(sent(), ping=HEARTBEAT_S, headers={"x-accel-buffering": "no"})
+    return _Stream(sent(), places=state["shares"].streams, account_id=key.account_id)
 
 
 def _dropped(reason: str, detail: str) -> ServerSentEvent:

@@ -17,6 +17,7 @@ from service.metrics import Metrics
 from service.publication import Publisher
 from service.retention import Retention
 from service.settings import Settings
+from service.sharing import Shares
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
@@ -68,4 +69,5 @@ class State(TypedDict):
     links: Links
     metrics: Metrics
     vitals: Vitals
+    shares: Shares
     key_guesses: Guesses

@@ -34,6 +34,6 @@ select position from events where id = :id and account_id = :account_id;
 -- name: last_position$
 select max(position) from events;
 
--- name: position_before$
--- The last one before a moment; moments of the log grow with its positions, but for a clock set back.
-select coalesce(max(position), 0) from events where at < :moment;
+-- name: moment_up_to$
+-- Of the last event up to a position.
+select at from events where position <= :position order by position desc limit 1;

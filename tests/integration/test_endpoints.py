@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from standardwebhooks import Webhook
 
@@ -483,6 +484,95 @@ async def test_an_authorization_header_and_basic_auth_exclude_each_other(klingel
     }
     response = await klingel.http.post("/v1/endpoints", json={"config": config})
     assert (response.status_code, pointers(response)) == (422, ["#/config/basic_auth"])
+
+
+async def test_of_two_changes_at_once_neither_brings_the_others_credentials_back(klingel: Klingel) -> None:
+    """Each is made out of what was there before both."""
+    config = {"url": klingel.receiver.url, "headers": {"x-old": "leaked"}}
+    endpoint = await klingel.endpoint(config=config, types=["task.submitted"])
+    path = f"/v1/endpoints/{endpoint['id']}"
+    changes = [{"headers": {"x-new": "secret"}}, {"format": "cloudevents"}]
+    answers = await asyncio.gather(*(klingel.http.patch(path, json={"config": one}) for one in changes))
+    [done, refused] = sorted(answers, key=lambda answer: answer.status_code)
+    assert (done.status_code, refused.status_code) == (200, 409)
+    assert refused.json()["type"] == "/problems/changed-meanwhile"
+    assert (await klingel.http.get(path)).json()["config"] == done.json()["config"]
+    for change in changes:
+        assert (await klingel.http.patch(path, json={"config": change})).status_code == 200
+    await klingel.submit()
+    [received] = await klingel.receiver.until(1)
+    assert (received.headers.get("x-old"), received.headers["x-new"]) == (None, "secret")
+    assert received.headers["ce-type"] == "task.submitted"
+
+
+async def test_changes_of_different_things_at_once_both_count(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}"
+    changes = [{"description": "mine"}, {"config": {"format": "cloudevents"}}, {"filter": "`true`"}]
+    answers = await asyncio.gather(*(klingel.http.patch(path, json=change) for change in changes))
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    after = (await klingel.http.get(path)).json()
+    assert (after["description"], after["filter"], after["config"]["format"]) == (
+        "mine",
+        "`true`",
+        "cloudevents",
+    )
+
+
+async def test_an_endpoint_of_a_kind_that_is_no_more_can_be_switched_off_but_not_configured(
+    klingel: Klingel,
+) -> None:
+    """An extra was taken out of the installation."""
+    endpoint = await klingel.endpoint()
+    await klingel.tamper("update endpoints set kind = 'gone'")
+    path = f"/v1/endpoints/{endpoint['id']}"
+    refused = await klingel.http.patch(path, json={"config": {"url": klingel.receiver.url}})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+    assert "gone" in refused.json()["detail"]
+    assert (await klingel.http.patch(path, json={"enabled": False})).json()["enabled"] is False
+
+
+async def test_credentials_stay_where_they_were_given_for(klingel: Klingel) -> None:
+    """Whoever holds a key once could have stored secrets sent to a host of their own."""
+    config = {
+        "url": "https://example.com/hook",
+        "headers": {"x-api-key": "secret", "x-other": "too"},
+        "basic_auth": {"username": "me", "password": "pass"},
+    }
+    endpoint = await klingel.endpoint(config=config)
+    path = f"/v1/endpoints/{endpoint['id']}"
+
+    async def change(**config: Any) -> httpx.Response:
+        return await klingel.http.patch(path, json={"config": config})
+
+    for elsewhere in (
+        "https://evil.example/hook",
+        "http://example.com/hook",
+        "https://example.com:8443/hook",
+    ):
+        refused = await change(url=elsewhere)
+        assert refused.status_code == 422
+        assert pointers(refused) == [
+            "#/config/headers/x-api-key",
+            "#/config/headers/x-other",
+            "#/config/basic_auth",
+        ]
+        masked = await change(**{**endpoint["config"], "url": elsewhere})
+        assert pointers(masked) == pointers(refused)
+    partly = await change(
+        url="https://evil.example/hook", headers={"x-api-key": "another", "x-other": MASK}, basic_auth=None
+    )
+    assert pointers(partly) == ["#/config/headers/x-other"]
+    assert (await klingel.http.get(path)).json()["config"] == endpoint["config"]
+    for same in ("https://EXAMPLE.com:443/other?a=b", "https://example.com/"):
+        assert (await change(url=same)).status_code == 200
+    moved = await change(url="https://new.example/hook", headers={"x-api-key": "another"}, basic_auth=None)
+    assert moved.status_code == 200
+    assert moved.json()["config"] == {
+        "url": "https://new.example/hook",
+        "format": "standard",
+        "headers": {"x-api-key": MASK},
+    }
 
 
 async def test_credentials_can_be_changed_and_taken_away(klingel: Klingel) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from storage.sqlite import SEARCHERS
-from tests.integration.klingel import Klingel, callback
+from tests.integration.klingel import Klingel, callback, running_klingel
 
 MANY_TASKS = """
 insert into tasks (
     id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at
 )
-with recursive n (i) as (select 1 union all select i + 1 from n where i < {number})
-select printf('task_%032x', i), (select id from accounts), 't', 'p', 'queued', '{{}}', i, '{{"a": "b"}}', 0, 0, 0
-from n
+with recursive n (i) as (select 1 union all select i + 1 from n where i < {number}),
+    many (metadata) as (select json_group_object('key_' || i, 'value') from n where i <= 60)
+select printf('task_%032x', i), (select id from accounts), 't', 'p', 'queued', '{{}}', i, metadata, 0, 0, 0
+from n, many
 """
 
 
@@ -21,10 +23,11 @@ from n
 
 async def test_a_filter_over_too_much_is_refused_in_a_moment(klingel: Klingel) -> None:
     """It took as long as it took, and so did everybody else's sign-in."""
-    await klingel.tamper(MANY_TASKS.format(number=100_000))
-    answer = await klingel.http.get("/v1/tasks", params={"metadata.a": "nowhere"})
+    await klingel.tamper(MANY_TASKS.format(number=20_000))
+    wanted = {f"metadata.key_{number}": "value" for number in range(1, 61)}
+    answer = await klingel.http.get("/v1/tasks", params=wanted | {"metadata.key_60": "nowhere"})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/search-too-wide")
-    narrow = await klingel.http.get("/v1/tasks", params={"metadata.a": "b", "external_task_id": "77"})
+    narrow = await klingel.http.get("/v1/tasks", params=wanted | {"external_task_id": "77"})
     assert [task["external_task_id"] for task in narrow.json()["items"]] == ["77"]
 
 
@@ -38,3 +41,62 @@ async def test_lists_keep_nobody_from_signing_in(klingel: Klingel) -> None:
         assert (await klingel.call_back(callback(task, "processing"))).status_code == 200
         assert not listing.done()
     assert (await listing).status_code == 200
+
+
+# Live streams
+
+
+async def test_an_account_has_so_many_live_streams_and_others_have_theirs(tmp_path: Path) -> None:
+    """One key once could hold every connection there is."""
+    async with (
+        running_klingel(tmp_path, account_streams=2) as klingel,
+        klingel.served() as client,
+        AsyncExitStack() as held,
+    ):
+        live = {"accept": "text/event-stream"}
+        task = await klingel.submit()
+        first = await held.enter_async_context(client.stream("GET", "/v1/events", headers=live))
+        async with client.stream("GET", f"/v1/tasks/{task['id']}/events", headers=live) as second:
+            assert (first.status_code, second.status_code) == (200, 200)
+            refused = await client.get("/v1/events", headers=live)
+            assert (refused.status_code, refused.json()["type"]) == (429, "/problems/too-many-streams")
+            assert (refused.json()["limit"], refused.headers["retry-after"]) == (2, "30")
+            assert (await client.get("/v1/events")).status_code == 200  # a list is none
+            key = (await client.post("/v1/keys", json={"name": "x", "account": "other"})).json()["key"]
+            other = {**live, "authorization": f"Bearer {key}"}
+            async with client.stream("GET", "/v1/events", headers=other) as theirs:
+                assert theirs.status_code == 200
+
+        async with asyncio.timeout(10):  # it takes a moment until the server notices who has left
+            while True:
+                async with client.stream("GET", "/v1/events", headers=live) as again:
+                    if again.status_code == 200:
+                        break
+
+
+# Tests and replays
+
+
+async def test_tests_have_a_pace(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}/test"
+    answers = await asyncio.gather(*(klingel.http.post(path) for _ in range(150)))
+    [refused, *_] = [answer for answer in answers if answer.status_code != 202]
+    assert (refused.status_code, refused.json()["type"]) == (429, "/problems/too-many-requests")
+    assert refused.headers["retry-after"] == str(refused.json()["retry_after_s"]) == "1"
+    assert sum(answer.status_code == 202 for answer in answers) >= 100
+    async with klingel.another_account() as other:
+        theirs = await other.post("/v1/endpoints", json={"config": {"url": klingel.receiver.url}})
+        assert (await other.post(f"/v1/endpoints/{theirs.json()['id']}/test")).status_code == 202
+
+
+async def test_one_replay_of_an_endpoint_at_a_time(klingel: Klingel) -> None:
+    endpoint, other = await klingel.endpoint(), await klingel.endpoint()
+    await klingel.submit()
+
+    async def replay(of: dict[str, object]) -> int:
+        asked = {"since": "2026-01-01T00:00:00Z", "only": "all"}
+        return (await klingel.http.post(f"/v1/endpoints/{of['id']}/replay", json=asked)).status_code
+
+    assert sorted(await asyncio.gather(replay(endpoint), replay(endpoint), replay(other))) == [202, 202, 429]
+    assert await replay(endpoint) == 202
