@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import accumulate, takewhile
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -33,7 +34,7 @@ from handlers.chat.platform import (
     Spoken,
 )
 from handlers.chat.sink import SAID_AT_THE_END
-from handlers.messages import Mood, cut
+from handlers.messages import ELLIPSIS, Mood, cut
 from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -94,6 +95,7 @@ NO_WAY_BACK: Final = Reply(
     ending=AttemptOutcome.DEAD,
 )
 
+ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 # What Slack makes of people, channels and links when it passes text on ("Formatting text": "Retrieving messages").
 MARKUP: Final = re.compile(
     r"<(?P<sign>[@#!]|(?=https?:|mailto:|tel:))(?P<what>[^<>|]*)(?:\|(?P<label>[^<>]*))?>"
@@ -740,8 +742,9 @@ def _markdown(text: str) -> dict[str, Any]:
 
 def _escaped(text: str, most: int) -> str:
     """At most so many characters, and only whole escapes."""
-    while True:
-        escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        if len(escaped) <= most:
-            return escaped
-        text = cut(text, len(text) - (len(escaped) - most))
+    escaped = text.translate(ESCAPES)
+    if len(escaped) <= most:
+        return escaped
+    sizes = accumulate(len(character.translate(ESCAPES)) for character in text)
+    fitting = sum(1 for _ in takewhile(lambda size: size < most, sizes))
+    return text[:fitting].rstrip().translate(ESCAPES) + ELLIPSIS
