@@ -1,13 +1,17 @@
 """Accounts cannot see each other: what is another's is answered like what is not there."""
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from service.app import ROUTES
-from tests.integration.klingel import IMAGE_INPUT, Klingel, succeed
+from tests.integration.cdn import running_cdn, sends
+from tests.integration.klingel import IMAGE_INPUT, Klingel, callback, png, running_klingel
 
 # What a route needs so that nothing but the account stands between a stranger and what is there.
 BODIES: Mapping[str, Any] = {
@@ -17,18 +21,43 @@ BODIES: Mapping[str, Any] = {
 ADMINS_OWN = ("/v1/keys",)  # of the whole installation, whatever the admin's account
 
 
+@pytest.fixture
+async def klingel(tmp_path: Path) -> AsyncIterator[Klingel]:
+    """One that keeps outputs."""
+    async with running_klingel(tmp_path, store_url=None) as klingel:
+        yield klingel
+
+
 async def whole_story(klingel: Klingel) -> dict[str, str]:
     """One of everything; the ids by the first part of the paths that lead there."""
     endpoint = await klingel.endpoint()
     task = await klingel.submit(external_task_id="job-1", metadata={"customer": "acme"})
-    await klingel.call_back(succeed(task))
+    async with running_cdn() as cdn:
+        images = [{"index": 0, "url": cdn.at("/out.png", sends(png()))}]
+        await klingel.call_back(callback(task, "succeed", task_result={"images": images}))
+        await klingel.until_deliveries("delivered", kind="archive")
     [first, _] = await klingel.until_deliveries("delivered", "delivered")
-    return {"/v1/tasks/": task["id"], "/v1/endpoints/": endpoint["id"], "/v1/deliveries/": first["id"]}
+    [output] = (await klingel.task(task["id"]))["outputs"]
+    return {
+        "/v1/tasks/": task["id"],
+        "/v1/endpoints/": endpoint["id"],
+        "/v1/deliveries/": first["id"],
+        "/v1/files/": httpx.URL(output["stored_url"]).path.rpartition("/")[2],
+    }
 
 
 async def everything(klingel: Klingel) -> dict[str, list[dict[str, Any]]]:
     """All rows that a stranger might have changed."""
-    tables = ("tasks", "events", "endpoints", "deliveries", "attempts", "callbacks", "transitions")
+    tables = (
+        "tasks",
+        "events",
+        "endpoints",
+        "deliveries",
+        "attempts",
+        "callbacks",
+        "transitions",
+        "kept_files",
+    )
     return {table: klingel.rows(f"select * from {table} order by 1, 2") for table in tables}
 
 
@@ -64,7 +93,7 @@ async def ask(
     client: httpx.AsyncClient, method: str, pattern: str, id: str, headers: Mapping[str, str]
 ) -> httpx.Response:
     body = BODIES.get(pattern) if method in {"POST", "PATCH"} else None
-    return await client.request(method, pattern.replace("{id}", id), json=body, headers=dict(headers))
+    return await client.request(method, re.sub(r"\{\w+\}", id, pattern), json=body, headers=dict(headers))
 
 
 async def test_no_list_holds_anothers(klingel: Klingel) -> None:
