@@ -551,7 +551,7 @@ def _escaped(text: str) -> str:
 def _line(text: str) -> dict[str, Any]:
     escaped = _escaped(text)
     while len(escaped) > LONGEST_CONTENT:
-        text = cut(text, len(text) - (len(escaped) - LONGEST_CONTENT))
+        text = cut(text, len(text) - max((len(escaped) - LONGEST_CONTENT) // 2, 1))  # a mark takes two places
         escaped = _escaped(text)
     return {"content": escaped, "flags": SUPPRESS_EMBEDS}
 
