@@ -76,6 +76,7 @@ from service.metrics import Metrics
 from service.network import EVERYWHERE, Guard, open_dialler
 from service.outputs import Outputs
 from service.previews import Previews
+from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.retention import Retention
 from service.server import run_server
@@ -180,7 +181,8 @@ ROUTES: Final[Sequence[BaseRoute]] = (
                 "amqp": AmqpConfig,
                 "task": FollowUpConfig,
                 **{voice.name: endpoint_model(voice) for voice in (*SPEAKING, *LISTENING)},
-            }
+            },
+            {platform.name: platform.bot_model for platform in LISTENING},
         ),
         methods=["GET"],
     ),
@@ -387,7 +389,7 @@ def create_app(
 
     app = Starlette(
         routes=[*ROUTES, *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)])],
-        middleware=[Middleware(RequestLog)],
+        middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )

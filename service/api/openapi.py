@@ -12,15 +12,18 @@ from service.api.description.document import describe
 from service.api.state import State
 
 
-def described_with(configs: Mapping[str, type[BaseModel]]) -> Callable[[Request[State]], Awaitable[Response]]:
+def described_with(
+    configs: Mapping[str, type[BaseModel]], bots: Mapping[str, type[BaseModel]]
+) -> Callable[[Request[State]], Awaitable[Response]]:
     """
     Args:
         configs: how each kind of endpoint is configured; the kinds are the composition root's to know.
+        bots: how a bot on each platform is.
     """
 
     @cache
     def document() -> bytes:
-        return to_json(describe(configs))
+        return to_json(describe(configs, bots))
 
     async def openapi(request: Request[State]) -> Response:
         return Response(document(), media_type="application/json")

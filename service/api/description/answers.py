@@ -34,6 +34,7 @@ EndpointId = Annotated[str, WithJsonSchema(id_schema("end"))]
 DeliveryId = Annotated[str, WithJsonSchema(id_schema("dlv"))]
 CallbackId = Annotated[str, WithJsonSchema(id_schema("cbk"))]
 KeyId = Annotated[str, WithJsonSchema(id_schema("key"))]
+BotId = Annotated[str, WithJsonSchema(id_schema("bot"))]
 TaskTypeName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASK_TYPES)})]
 EventSequence = Annotated[int, Field(ge=1, description="counts a task's events from 1 without gaps")]
 Secret = Annotated[str, Field(pattern="^whsec_", description="shown this once; signs deliveries")]
@@ -270,6 +271,30 @@ class EndpointEvent(TypedDict):
 Event = TypeAliasType("Event", TaskEvent | OutputEvent | EndpointEvent)
 
 
+class Allowed(TypedDict):
+    """Everyone to whom all that is given applies, by the platform's ids."""
+
+    workspace: NotRequired[Annotated[str, Field(description="team, guild or tenant")]]
+    chat: NotRequired[Annotated[str, Field(description="channel or conversation")]]
+    user: NotRequired[str]
+
+
+class Bot(TypedDict):
+    """By which people in a chat submit tasks, and who of them may."""
+
+    id: BotId
+    platform: str
+    url: Annotated[str, Field(description="where the platform is to send what people say")]
+    config: Annotated[
+        dict[str, Any], Field(description="as given, but for its secret parts, which are masked")
+    ]
+    allow: Annotated[list[Allowed], Field(description="whom it obeys; nobody while it is empty")]
+    open_tasks: Annotated[int, Field(ge=1, description="of one person at a time")]
+    description: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
 class ApiKey(TypedDict):
     id: KeyId
     name: str
@@ -338,6 +363,10 @@ class DeliveryPage(_Page):
     items: list[Delivery]
 
 
+class BotPage(_Page):
+    items: list[Bot]
+
+
 class ApiKeyPage(_Page):
     items: list[ApiKey]
 
@@ -349,5 +378,5 @@ class Liveness(TypedDict):
 class Readiness(TypedDict):
     status: Literal["ready", "not ready"]
     checks: Annotated[
-        dict[str, str], Field(description="`ok`, or what is wrong, for each part of this process")
+        dict[str, str], Field(description="`ok`, `stopped` or `failing`, for each part of this process")
     ]

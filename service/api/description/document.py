@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from service.api.description import answers, dropin
 from service.api.description.operations import JSON, OPERATIONS, REFUSES, Access, Answer, Operation, Tag
-from service.api.description.schemas import body_schemas, reference, schemas_of
+from service.api.description.schemas import body_schemas, bot_schemas, reference, schemas_of
 from service.api.envelopes import ROOT
-from service.api.problems import MEDIA_TYPE, STATUS
+from service.api.problems import MEDIA_TYPE
 from service.domain.errors import KlingelError, StorageUnavailable
+from service.statuses import STATUS
 
 _INFO: Final = {
     "title": "Klingel",
@@ -32,6 +33,7 @@ _TAGS: Final = {
     Tag.ENDPOINTS: "Where events go.",
     Tag.DELIVERIES: "What became of each event at each endpoint.",
     Tag.FILES: "What tasks made, kept by Klingel.",
+    Tag.BOTS: "Chat bots by which people submit tasks.",
     Tag.KEYS: "API keys, for admins.",
     Tag.DROP_IN: "CometAPI's own paths, for clients that were written for it: they change their base URL and key.",
     Tag.PROVIDERS: "Where providers call back.",
@@ -55,10 +57,13 @@ _BEARER: Final = "apiKey"
 _NO_PROBLEM: Final = "about:blank"
 
 
-def describe(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+def describe(
+    configs: Mapping[str, type[BaseModel]], bots: Mapping[str, type[BaseModel]] | None = None
+) -> dict[str, Any]:
     """
     Args:
         configs: how each kind of endpoint is configured.
+        bots: how a bot on each platform is; where none is known, anything.
     """
     operations = {**OPERATIONS, **dropin.OPERATIONS}
     shown = [
@@ -84,6 +89,7 @@ def describe(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "components": {
             "schemas": components
             | body_schemas(configs)
+            | bot_schemas(bots or {})
             | dropin.body_schemas()
             | {"ProviderCallback": _PROVIDER_CALLBACK},
             "securitySchemes": {

@@ -8,11 +8,12 @@ from pydantic_core import from_json
 
 from service.api.endpoints import ROTATION_OVERLAP
 from service.api.problems import problem_of
+from service.domain.bots import Allowed, Bot
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
 from service.domain.events import EventType, endpoint_event, output_event, task_event
-from service.domain.ids import AccountId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
+from service.domain.ids import AccountId, BotId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
 from service.domain.kept import KeptFile, Role, stored
 from service.domain.lifecycle import Status, Verdict
 from service.domain.links import Links
@@ -31,6 +32,7 @@ _CHILD: Final = TaskId("task_019aa93fd7547e1186a2f0c1d2e3f408")
 _EVENT: Final = EventId("evt_019aa93fd7547e1186a2f0c1d2e3f403")
 _ENDPOINT: Final = EndpointId("end_019aa93ebcc07e1186a2f0c1d2e3f404")
 _DELIVERY: Final = DeliveryId("dlv_019aa93fd7547e1186a2f0c1d2e3f405")
+_BOT: Final = BotId("bot_019aa93ebcc07e1186a2f0c1d2e3f409")
 _SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # noqa: S105 - an example
 
 _task: Final = Task(
@@ -67,6 +69,18 @@ _task: Final = Task(
     submitted_at=_AT + timedelta(milliseconds=610),
     finished_at=_DONE,
     deadline_at=_AT + timedelta(hours=1),
+)
+_bot: Final = Bot(
+    id=_BOT,
+    account_id=_ACCOUNT,
+    platform="mattermost",
+    config={"server": "https://chat.example.com", "command_token": "••••", "bot_token": "••••"},
+    credentials=None,
+    allow=[Allowed(chat="4xp9fdt77pncbef59f4k1qe83o")],
+    open_tasks=3,
+    description="the shop's channel",
+    created_at=_AT,
+    updated_at=_AT,
 )
 _STORED: Final = _DONE + timedelta(seconds=2)
 _file: Final = KeptFile(
@@ -168,6 +182,20 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING},
     },
     "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
+    "EndpointBody.mattermost": {
+        "kind": "mattermost",
+        "config": {"webhook_url": "https://chat.example.com/hooks/7w6ygs3x7jbpdfpmskmk7q1cda"},
+    },
+    "BotBody.mattermost": {
+        "platform": "mattermost",
+        "config": {
+            "server": "https://chat.example.com",
+            "command_token": "gr4u5hp1rjg1mxm9gcqo8x5c1e",
+            "bot_token": "q4k8o7p5zjdpdnnm8ecqrxcbde",
+        },
+        "allow": [{"chat": "4xp9fdt77pncbef59f4k1qe83o"}],
+    },
+    "BotPatch": {"allow": [{"user": "c3a4cqe3dfy6dgopqt8ai3hydh"}], "open_tasks": 5},
     "EndpointPatch": {"enabled": False},
     "ReplayBody": {"since": rfc3339(_AT)},
     "KeyBody": {"name": _key.name, "account": _key.account_name},
@@ -197,6 +225,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         EventType.ENDPOINT_TEST, _ACCOUNT, {"endpoint": _endpoint.view()}, _DONE
     ).content()
     | {"id": _EVENT},
+    "Bot": _bot.view() | {"url": f"https://klingel.example.com{_bot.path}"},
     "ApiKey": _key.view(),
     "CreatedApiKey": _key.view() | {"key": "kl_7f0v3d0nQbQ2m1pXq5h8sJtLrWyZk3A"},
     "Problem": from_json(

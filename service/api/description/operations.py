@@ -6,7 +6,7 @@ from enum import StrEnum
 from inspect import getdoc
 from typing import Any, Final
 
-from service.api import deliveries, endpoints, events, files, health, keys, pruning, tasks, web_push
+from service.api import bots, deliveries, endpoints, events, files, health, keys, pruning, tasks, web_push
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
@@ -32,6 +32,7 @@ class Tag(StrEnum):
     ENDPOINTS = "endpoints"
     DELIVERIES = "deliveries"
     FILES = "files"
+    BOTS = "bots"
     KEYS = "keys"
     DROP_IN = "drop-in"
     PROVIDERS = "providers"
@@ -141,6 +142,7 @@ TASK: Final = {"id": id_schema("task")}
 ENDPOINT: Final = {"id": id_schema("end")}
 DELIVERY: Final = {"id": id_schema("dlv")}
 KEY: Final = {"id": id_schema("key")}
+BOT: Final = {"id": id_schema("bot")}
 FILE: Final = {"name": _matching(FILE_NAME.pattern)}
 FILE_CONTENT: Final[Mapping[str, Any]] = {type.name: {} for type in MEDIA_TYPES}
 CALLBACK: Final = {
@@ -188,6 +190,24 @@ _CALLBACK: Final = Operation(
 )
 
 # By method and path, as the routes are.
+_CHAT: Final = Operation(
+    id="receiveFromChat",
+    summary="Take what people say to a chat bot",
+    description="For the platform alone, under the `url` that the bot shows. Requests and answers are the platform's own; "
+    "what it does not vouch for changes nothing.",
+    tag=Tag.BOTS,
+    access=Access.ANYONE,
+    path={"platform": {"type": "string"}, "bot_id": id_schema("bot")},
+    answers={
+        200: Answer("As the platform wants it.", {JSON: {}, TEXT: {"type": "string"}}),
+        400: Answer("Not as this platform sends it.", {TEXT: {"type": "string"}}),
+        401: Answer("Not by this platform.", {TEXT: {"type": "string"}}),
+        404: Answer("There is no such bot.", {TEXT: {"const": "Not found\n"}}),
+        503: Answer("Its secrets cannot be opened here.", {TEXT: {"type": "string"}}),
+    },
+    problems=(errors.TooLarge, errors.Unavailable),
+)
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/tasks": Operation(
         id="submitTask",
@@ -435,6 +455,50 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         },
         problems=(errors.Forbidden, errors.NotFound),
     ),
+    "POST /v1/bots": Operation(
+        id="createBot",
+        summary="Make a chat bot",
+        description=_told(bots.create),
+        tag=Tag.BOTS,
+        body="BotBody",
+        answers={201: shows(answers.Bot, "It listens.", Location=LOCATION)},
+        problems=(*BODY_PROBLEMS, errors.Unavailable),
+    ),
+    "GET /v1/bots": Operation(
+        id="listBots",
+        summary="List chat bots, newest first",
+        tag=Tag.BOTS,
+        parameters=PAGED,
+        answers={200: shows(answers.BotPage)},
+        problems=(errors.Unprocessable,),
+    ),
+    "GET /v1/bots/{id}": Operation(
+        id="showBot",
+        summary="Show a chat bot",
+        tag=Tag.BOTS,
+        path=BOT,
+        answers={200: shows(answers.Bot)},
+        problems=(errors.NotFound,),
+    ),
+    "PATCH /v1/bots/{id}": Operation(
+        id="updateBot",
+        summary="Change a chat bot",
+        description=_told(bots.update),
+        tag=Tag.BOTS,
+        path=BOT,
+        body="BotPatch",
+        answers={200: shows(answers.Bot, "As it is now.")},
+        problems=(*BODY_PROBLEMS, errors.NotFound, errors.ChangedMeanwhile, errors.Unavailable),
+    ),
+    "DELETE /v1/bots/{id}": Operation(
+        id="deleteBot",
+        summary="Delete a chat bot",
+        description=_told(bots.delete),
+        tag=Tag.BOTS,
+        path=BOT,
+        answers={204: Answer("It is gone.")},
+        problems=(errors.NotFound, errors.Unavailable),
+    ),
     "POST /v1/keys": Operation(
         id="createKey",
         summary="Make an API key",
@@ -473,6 +537,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answers={200: shows(dict[str, int], "How many rows of each kind.")},
         problems=(errors.Unavailable,),
     ),
+    "POST /chat/{platform}/{bot_id}": _CHAT,
+    "GET /chat/{platform}/{bot_id}": replace(
+        _CHAT, id="checkChat", summary="Answer a chat platform that checks the bot's address"
+    ),
     "POST /callbacks/{provider}/{task_id}/{token}": _CALLBACK,
     "POST /callbacks/{provider}/{task_id}/{token}/": replace(_CALLBACK, id="receiveCallbackAtSlash"),
     "GET /healthz": Operation(
@@ -490,7 +558,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         access=Access.ANYONE,
         answers={
             200: shows(answers.Readiness, "It can."),
-            503: shows(answers.Readiness, "It cannot; `checks` says why."),
+            503: shows(answers.Readiness, "It cannot; `checks` says what of it, and its log why."),
         },
     ),
     "GET /metrics": Operation(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from service.api.bots import AllowedBody, BotBody, BotPatch
 from service.api.description import answers
 from service.api.description.examples import BODY_EXAMPLES, EXAMPLES
 from service.api.endpoints import ReplayBody
@@ -72,8 +73,38 @@ def body_schemas(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     components["ReplayBody"]["properties"]["since"] = answers.MOMENT | {"description": "RFC 3339"}
     components |= _endpoint_bodies(configs)
     components |= _submit_bodies()
+    return _with_examples(components)
+
+
+def bot_schemas(bots: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The components of what makes and changes bots.
+
+    Args:
+        bots: how a bot on each platform is configured.
+    """
+    components = {**_components(AllowedBody)}
+    changes: list[dict[str, Any]] = []
+    for platform, config in bots.items():
+        components |= _components(config)
+        body = _schema(BotBody)
+        body["properties"] |= {"platform": {"const": platform}, "config": reference(config.__name__)}
+        body["required"] = ["platform", "config"]
+        body["description"] = "A chat bot, and whom it obeys."
+        components[f"BotBody.{platform}"] = body
+        change = _without_defaults(_schema(config))
+        change.pop("required", None)
+        components[f"{config.__name__}Patch"] = change | {"description": "What is not named stays as it is."}
+        changes.append(reference(f"{config.__name__}Patch"))
+    patch = _without_defaults(_schema(BotPatch))
+    patch["properties"]["config"] = {"anyOf": changes} if changes else {}
+    patch["description"] = "What is not named stays as it is; `allow` is said whole."
+    made = {"oneOf": [reference(f"BotBody.{platform}") for platform in bots]} if bots else _schema(BotBody)
+    return _with_examples(components | {"BotBody": made, "BotPatch": patch})
+
+
+def _with_examples(components: dict[str, Any]) -> dict[str, Any]:
     for name, example in BODY_EXAMPLES.items():
-        if name in components:  # its kind of endpoint is described here
+        if name in components:  # its kind of endpoint, or its platform, is described here
             components[name]["examples"] = [example]
     return components
 
