@@ -11,26 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from service.api import envelopes
-from service.domain import errors
 from service.domain.errors import Fault, KlingelError, Unprocessable
+from service.statuses import status_of
 
 MEDIA_TYPE: Final = "application/problem+json"
-
-STATUS: Final[Mapping[type[KlingelError], int]] = {
-    errors.InvalidRequest: 400,
-    errors.Unauthenticated: 401,
-    errors.PaymentRequired: 402,
-    errors.Forbidden: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.TooLarge: 413,
-    errors.Unprocessable: 422,
-    errors.ProviderRefused: 422,
-    errors.TooManyFailures: 429,
-    errors.TooManyRequests: 429,
-    errors.ProviderMisconfigured: 502,
-    errors.Unavailable: 503,
-}
 
 log = structlog.get_logger()
 
@@ -57,7 +41,7 @@ def problem(
 
 
 def problem_of(error: KlingelError) -> JSONResponse:
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    status = status_of(error)
     headers = {}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="klingel"'

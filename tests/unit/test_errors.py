@@ -10,9 +10,10 @@ import pytest
 import handlers
 import service
 import storage
-from service.api.problems import STATUS, problem_of
+from service.api.problems import problem_of
 from service.domain import errors
 from service.domain.errors import KlingelError
+from service.statuses import STATUS
 
 
 def everything(root: type[KlingelError]) -> set[type[KlingelError]]:
