@@ -242,6 +242,7 @@ def make_server(
         log_config=None,
         access_log=False,  # its lines carry callback tokens; ours do not
         server_header=False,
+        proxy_headers=False,  # nor what FORWARDED_ALLOW_IPS says: see service.proxies
         timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=int(guarded["limits"].idle_s),
         ws="none",

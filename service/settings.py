@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="private networks (CIDRs, comma-separated) whose receivers may be dialled"
     )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="addresses of proxies (CIDRs, comma-separated) whose X-Forwarded-For is believed"
+    )
     retention_days: int = Field(
         30, ge=1, le=36_500, description="days that events, deliveries, callbacks are kept"
     )
@@ -124,7 +127,13 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "secret", "provider_webhook_secret", "allow_networks", "roles", "sandbox_faults", mode="before"
+        "secret",
+        "provider_webhook_secret",
+        "allow_networks",
+        "trusted_proxies",
+        "roles",
+        "sandbox_faults",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
