@@ -389,8 +389,8 @@ class Slack:
                 return Spoken(reply=ended.reply, reference=reference)
         response_url = _response_url(to, now)
         if (ended is None or ended.is_over) and response_url is not None and responses < MOST_RESPONSES:
-            has_other = to.secrets.keys() & {"bot_token", "webhook_url"}
-            note = None if has_other or card.message.matters_at_the_end else HALF_AN_HOUR
+            is_all = "webhook_url" not in to.secrets and not card.message.is_final
+            note = HALF_AN_HOUR if is_all else None
             said = {"response_type": "in_channel", "replace_original": False}
             ended = await self._show(
                 card, lambda content: self._hook(to, response_url, {**content, **said}, now), note=note

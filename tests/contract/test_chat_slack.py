@@ -755,7 +755,8 @@ async def test_secrets_are_sealed_and_kept_when_their_mask_comes_back(
     raw = {"signing_secret": SIGNING_SECRET, "bot_token": TOKEN, "server": slack.url}
     before = bot(platform, raw)
     assert before[0] == {"signing_secret": "••••", "bot_token": "••••", "server": slack.url}
-    after = bot(platform, before[0] | {"bot_token": "xoxb-2"}, before)
+    assert opened(VAULT, bot(platform, before[0], before)[1]) == opened(VAULT, before[1])
+    after = bot(platform, {"bot_token": "xoxb-2"}, before)
     assert opened(VAULT, after[1]) == {"signing_secret": SIGNING_SECRET, "bot_token": "xoxb-2"}
     with pytest.raises(InvalidFields):
         bot(platform, {"server": "https://slack.com"}, before)
