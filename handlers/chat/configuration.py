@@ -41,7 +41,8 @@ def configured(
     try:
         config = accept(model, given, pointer=pointer)
     except InvalidFields as error:
-        faults += error.faults
+        said = {fault.pointer for fault in faults}  # of a mask that stands for nothing, that alone
+        faults += [fault for fault in error.faults if fault.pointer not in said]
     if config is not None:
         faults += more_faults(config)
     if faults or config is None:

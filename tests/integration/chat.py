@@ -115,4 +115,4 @@ async def opened_chat(klingel: Klingel, mattermost: FakeMattermost, **body: Any)
     return Chat(klingel, mattermost, response.json())
 
 
-__all__ = ["ALLOWED", "ASKED", "USER", "Chat", "bot_body", "opened_chat", "running_mattermost"]
+__all__ = ["ALLOWED", "ASKED", "FORM", "USER", "Chat", "bot_body", "opened_chat", "running_mattermost"]

@@ -11,11 +11,13 @@ import pytest
 
 from service.app import ROUTES
 from tests.integration.cdn import running_cdn, sends
+from tests.integration.chat import bot_body
 from tests.integration.klingel import IMAGE_INPUT, Klingel, callback, png, running_klingel
 
 # What a route needs so that nothing but the account stands between a stranger and what is there.
 BODIES: Mapping[str, Any] = {
     "/v1/endpoints/{id}": {"description": "mine now"},
+    "/v1/bots/{id}": {"description": "mine now"},
     "/v1/endpoints/{id}/replay": {"since": "2026-11-22T00:00:00Z", "only": "all"},
 }
 ADMINS_OWN = ("/v1/keys",)  # of the whole installation, whatever the admin's account
@@ -43,6 +45,9 @@ async def whole_story(klingel: Klingel) -> dict[str, str]:
         "/v1/endpoints/": endpoint["id"],
         "/v1/deliveries/": first["id"],
         "/v1/files/": httpx.URL(output["stored_url"]).path.rpartition("/")[2],
+        "/v1/bots/": (await klingel.http.post("/v1/bots", json=bot_body("https://chat.example.com"))).json()[
+            "id"
+        ],
     }
 
 
@@ -57,6 +62,8 @@ async def everything(klingel: Klingel) -> dict[str, list[dict[str, Any]]]:
         "callbacks",
         "transitions",
         "kept_files",
+        "bots",
+        "commands",
     )
     return {table: klingel.rows(f"select * from {table} order by 1, 2") for table in tables}
 
@@ -101,7 +108,7 @@ async def test_no_list_holds_anothers(klingel: Klingel) -> None:
     mine = await whole_story(klingel)
     event_id = (await klingel.events(mine["/v1/tasks/"]))[0]["id"]
     async with klingel.another_account() as stranger:
-        for path in ("/v1/tasks", "/v1/events", "/v1/endpoints", "/v1/deliveries"):
+        for path in ("/v1/tasks", "/v1/events", "/v1/endpoints", "/v1/deliveries", "/v1/bots"):
             assert (await klingel.http.get(path)).json()["items"]
             assert (await stranger.get(path)).json() == {"items": [], "next_cursor": None}
         for path, query in (
@@ -114,6 +121,7 @@ async def test_no_list_holds_anothers(klingel: Klingel) -> None:
             ("/v1/deliveries", {"endpoint_id": mine["/v1/endpoints/"]}),
             ("/v1/deliveries", {"event_id": event_id}),
             ("/v1/deliveries", {"cursor": "dlv_" + "f" * 32}),
+            ("/v1/bots", {"cursor": "bot_" + "f" * 32}),
         ):
             response = await stranger.get(path, params=query)
             assert (response.status_code, response.json()["items"]) == (200, []), (path, query)

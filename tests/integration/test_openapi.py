@@ -21,7 +21,9 @@ from service.app import ROUTES
 from service.domain.events import EventType
 from service.domain.times import rfc3339
 from service.guesses import KEYS, TOKENS
+from tests.fakes.mattermost import FakeMattermost
 from tests.integration.cdn import running_cdn, sends
+from tests.integration.chat import FORM, bot_body
 from tests.integration.klingel import (
     IMAGE_INPUT,
     VIDEO_INPUT,
@@ -38,8 +40,11 @@ Document = Mapping[str, Any]
 # Answers POST with the 404 of an unknown callback URL, whatever it is called with.
 CATCH_ALL = "/callbacks/{rest:anything}"
 # Described, but not to be had from a Klingel that is well, or never by these tests alone.
+CHAT = "/chat/{platform}/{bot_id}"
 NOT_IN_THE_STORY = {
     ("GET", "/readyz", "503"),
+    *((method, CHAT, status) for method in ("GET", "POST") for status in ("400", "503")),
+    ("GET", CHAT, "200"),  # of a platform that checks addresses
     # Nothing is kept in it: these have a story of their own.
     ("GET", "/v1/files/{name}", "200"),
     ("GET", "/v1/files/{name}", "206"),
@@ -210,6 +215,12 @@ async def test_what_is_asked_for_in_the_examples_is_accepted(
         assert (await klingel.http.post(f"{where}/replay", json=replay)).status_code == 202
         patch = schemas["EndpointPatch"]["examples"][0]
         assert (await klingel.http.patch(where, json=patch)).status_code == 200
+    for named in schemas["BotBody"]["oneOf"]:
+        for example in schemas[named["$ref"].rpartition("/")[2]].get("examples", []):
+            bot = await klingel.http.post("/v1/bots", json=example)
+            assert bot.status_code == 201
+            patch = schemas["BotPatch"]["examples"][0]
+            assert (await klingel.http.patch(bot.headers["location"], json=patch)).status_code == 200
     key = schemas["KeyBody"]["examples"][0]
     assert (await klingel.http.post("/v1/keys", json=key)).status_code == 201
 
@@ -270,6 +281,7 @@ async def test_every_answer_of_a_long_story_is_as_it_is_described(
     await _lists(klingel)
     await _endpoints(klingel)
     await _deliveries(klingel)
+    await _bots(klingel)
     await _keys(klingel)
     await _upkeep(klingel)
     await _streams(klingel, description)
@@ -279,7 +291,8 @@ async def test_every_answer_of_a_long_story_is_as_it_is_described(
         for path, item in description.document["paths"].items()
         for method, operation in item.items()
         for status, answer in operation["responses"].items()
-        if list(answer.get("content", {})) != ["application/problem+json"] and "KlingRefusal" not in str(answer)
+        if list(answer.get("content", {})) != ["application/problem+json"]
+        and "KlingRefusal" not in str(answer)
     }
     unseen = answers - description.seen - NOT_IN_THE_STORY
     # Told under the path without the slash.
@@ -347,7 +360,7 @@ async def _refusals(klingel: Klingel) -> None:
     nobody = klingel.client(None)
     nobody.event_hooks = http.event_hooks
     assert (await nobody.get("/v1/tasks")).status_code == 401
-    for path in ("/v1/tasks", "/v1/endpoints", "/v1/keys"):
+    for path in ("/v1/tasks", "/v1/endpoints", "/v1/bots", "/v1/keys"):
         for content in (b"", b"{", b"\xff", b'"\\ud800"', b"[" * 300):
             assert (await http.post(path, content=content)).status_code == 400
         assert (await http.post(path, json={"a/ü~": 1})).status_code == 422
@@ -362,11 +375,15 @@ async def _dropin(klingel: Klingel) -> None:
         ("/kling/v1/images/multi-image2image", IMAGE_INPUT),
         ("/kling/v1/videos/multi-image2video", VIDEO_INPUT),
     ):
-        made = (await http.post(path, json={**body, "external_task_id": path.rpartition("/")[2]})).json()["data"]
+        made = (await http.post(path, json={**body, "external_task_id": path.rpartition("/")[2]})).json()[
+            "data"
+        ]
         kind = "videos" if "videos" in path else "images"
         output = {"id": "1", "url": "https://example.com/1", "watermark_url": "https://example.com/2"}
         task = await klingel.task(made["task_id"])
-        assert (await klingel.call_back(callback(task, "succeed", task_result={kind: [output]}))).status_code == 200
+        assert (
+            await klingel.call_back(callback(task, "succeed", task_result={kind: [output]}))
+        ).status_code == 200
         assert (await http.get(f"{path}/{made['task_id']}")).json()["data"]["task_result"][kind]
         assert (await http.get(path)).json()["data"]
         for status, code in ((400, 1301), (401, 1000), (403, 1103), (404, 1203), (429, 1101)):
@@ -465,6 +482,31 @@ async def _deliveries(klingel: Klingel) -> None:
     where = f"/v1/deliveries/{failing['id']}"
     assert (await klingel.http.get(where)).json()["attempt_count"] == 1
     assert (await klingel.http.post(f"{where}/replay")).status_code == 202
+
+
+async def _bots(klingel: Klingel) -> None:
+    http = klingel.http
+    for body in ({}, {"platform": "nowhere"}, bot_body("http://10.0.0.1"), bot_body("https://x", allow=[{}])):
+        assert (await http.post("/v1/bots", json=body)).status_code == 422
+    made = await http.post("/v1/bots", json=bot_body("https://chat.example.com"))
+    assert made.status_code == 201
+    where, listens_at = made.headers["location"], httpx.URL(made.json()["url"]).path
+    assert (await http.get(where)).json() == made.json()
+    assert (await http.get("/v1/bots", params={"limit": "1"})).json()["items"] == [made.json()]
+    assert (await http.get("/v1/bots", params={"limit": "x"})).status_code == 422
+    for patch in ({"open_tasks": 5}, {"config": {"bot_token": "another"}}, {"allow": [], "description": "a"}):
+        assert (await http.patch(where, json=patch)).status_code == 200
+    assert (await http.patch(where, json={"open_tasks": 0})).status_code == 422
+    help = FakeMattermost().command("help", user_id="stranger")
+    assert (await http.post(listens_at, content=help, headers=FORM)).status_code == 200
+    assert (await http.post(listens_at, content=b"", headers=FORM)).status_code == 401
+    assert (await http.post(listens_at, content=b" " * 1024 * 1025, headers=FORM)).status_code == 413
+    assert (await http.get(listens_at, headers=FORM)).status_code == 401
+    assert (await http.delete(where)).status_code == 204
+    for method in ("GET", "POST"):
+        assert (await http.request(method, listens_at, headers=FORM)).status_code == 404
+    for method in ("GET", "PATCH", "DELETE"):
+        assert (await http.request(method, where, json={})).status_code == 404
 
 
 async def _keys(klingel: Klingel) -> None:
