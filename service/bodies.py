@@ -1,5 +1,6 @@
 """Reading request bodies: with a cap that is counted while they stream in, and without holding up anybody else."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -12,8 +13,13 @@ LARGEST_BODY: Final = 1024 * 1024
 SMALL_BODY: Final = 64 * 1024  # what is up to this large is read sooner than a thread is found for it
 
 
-async def read_body(request: Request[Any], *, limit: int = LARGEST_BODY) -> bytes:
+async def read_body(
+    request: Request[Any], *, limit: int = LARGEST_BODY, grown: Callable[[int], None] = lambda _size: None
+) -> bytes:
     """
+    Args:
+        grown: told how much of it has come, each time when more has; what it raises ends the reading.
+
     Raises:
         TooLarge: said at once where the length is announced, else as soon as it is exceeded.
     """
@@ -26,6 +32,7 @@ async def read_body(request: Request[Any], *, limit: int = LARGEST_BODY) -> byte
         size += len(part)
         if size > limit:
             raise too_large(limit)
+        grown(size)
         parts.append(part)
     return b"".join(parts)
 

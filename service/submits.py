@@ -27,10 +27,12 @@ from service.domain.follow_ups import (
     rehearse_all,
     subscription,
 )
+from service.domain.ids import AccountId
 from service.domain.inputs import PicturesInside, ValidatedInput, validate
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.templates import faults as template_faults
+from service.sharing import Turns
 from service.submission import Draft
 from service.subscriptions import read_endpoint, subscription_faults
 
@@ -94,15 +96,16 @@ class Reading(Protocol):
 
 class SubmitReader:
     """Reads most submits at once. Large ones, and those with pictures to be decoded, take turns in threads of their
-    own, so that nobody else waits for them.
+    own, so that nobody else waits for them, nor one account for all that another has sent.
     """
 
     def __init__(self, *, sinks: Mapping[str, Sink], vault: Vault) -> None:
         self._sinks = sinks
         self._vault = vault
-        self._turns = CapacityLimiter(READERS)
+        self._turns = Turns(READERS)
+        self._threads = CapacityLimiter(READERS)
 
-    async def read(self, body: bytes, *, by: Reading | None = None) -> Draft:
+    async def read(self, body: bytes, *, account_id: AccountId, by: Reading | None = None) -> Draft:
         """
         Args:
             by: what makes a draft of the JSON, where that is not `/v1`'s.
@@ -119,7 +122,8 @@ class SubmitReader:
                 return reading(raw, sinks=self._sinks, vault=self._vault, decoding=False)
             except PicturesInside:
                 pass  # few bytes, but they may be many pixels
-        return await run_sync(self._read_slowly, reading, body, limiter=self._turns)
+        async with self._turns.turn(account_id):
+            return await run_sync(self._read_slowly, reading, body, limiter=self._threads)
 
     def _read_slowly(self, reading: Reading, body: bytes) -> Draft:
         return reading(parse_large_json(body), sinks=self._sinks, vault=self._vault, decoding=True)

@@ -410,7 +410,7 @@ class Desk:
         else:
             raw, prompt = await self._pressed(bot, work)
         try:
-            draft = await self._submits.read(to_json(raw))
+            draft = await self._submits.read(to_json(raw), account_id=bot.account_id)
         except Unprocessable as error:
             faults = "\n".join(f"- {fault.detail}" for fault in error.faults) or error.detail
             raise Hopeless(f"I cannot submit that:\n{faults}") from None

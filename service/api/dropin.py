@@ -13,7 +13,7 @@ from starlette.routing import Route
 from service.api import envelopes
 from service.api.auth import authenticate
 from service.api.state import State
-from service.api.submitting import LARGEST_SUBMIT, answered, read_once
+from service.api.submitting import LARGEST_SUBMIT, answered, read_once, room_for_body
 from service.bodies import read_body
 from service.delivery import Sink
 from service.domain import kling_shapes
@@ -72,11 +72,13 @@ class Door:
         """As CometAPI answers: `submitted`, or the refusal in the provider's own code and words."""
         key = await authenticate(request)
         state = request.state
-        body = await read_body(request, limit=LARGEST_SUBMIT)
-        once = await read_once(request, body, door=self.path)
-        draft = await state["submits"].read(body, by=partial(read_create, door=self))
-        stored = await state["submitter"].submit(key.account_id, draft, once=once)
-        del body, draft  # each as large as all its pictures
+        with room_for_body(request, key.account_id) as grown:
+            body = await read_body(request, limit=LARGEST_SUBMIT, grown=grown)
+            once = await read_once(request, body, door=self.path)
+            reading = partial(read_create, door=self)
+            draft = await state["submits"].read(body, account_id=key.account_id, by=reading)
+            stored = await state["submitter"].submit(key.account_id, draft, once=once)
+            del body, draft  # each as large as all its pictures
         return await answered(
             request,
             stored,

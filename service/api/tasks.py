@@ -9,7 +9,7 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
-from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
+from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once, room_for_body
 from service.bodies import read_body
 from service.domain import errors
 from service.domain.creates import Refusal
@@ -36,11 +36,12 @@ async def submit(request: Request[State]) -> Response:
     """201 once the provider has it, 202 while that is open, a problem when it refuses."""
     key = await authenticate(request)
     state = request.state
-    body = await read_body(request, limit=LARGEST_SUBMIT)
-    once = await read_once(request, body)
-    draft = await state["submits"].read(body)
-    stored = await state["submitter"].submit(key.account_id, draft, once=once)
-    del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
+    with room_for_body(request, key.account_id) as grown:
+        body = await read_body(request, limit=LARGEST_SUBMIT, grown=grown)
+        once = await read_once(request, body)
+        draft = await state["submits"].read(body, account_id=key.account_id)
+        stored = await state["submitter"].submit(key.account_id, draft, once=once)
+        del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
 
     async def answer(task: Task) -> Response:
         async with state["database"].reading() as reader:

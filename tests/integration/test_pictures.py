@@ -6,12 +6,14 @@ import hashlib
 import io
 import os
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from service.submits import READERS
 from storage.files import kept, sweep
 from tests.integration.klingel import (
     IMAGE_INPUT,
@@ -52,22 +54,18 @@ def aged(klingel: Klingel, name: str) -> Path:
 
 async def test_submits_without_base64_do_not_wait_behind_pictures(klingel: Klingel) -> None:
     """Pictures are read by few threads at a time; here all of these are taken."""
-    turns = klingel.state["submits"]._turns
-    for turn in range(int(turns.total_tokens)):
-        turns.acquire_on_behalf_of_nowait(turn)
-    waiting = asyncio.create_task(klingel.http.post(TASKS, json=ordered(base64_png(1), picture())))
-    try:
+    async with AsyncExitStack() as taken:
+        for number in range(READERS):
+            await taken.enter_async_context(klingel.state["submits"]._turns.turn(number))
+        waiting = asyncio.create_task(klingel.http.post(TASKS, json=ordered(base64_png(1), picture())))
         await klingel.submit()
         assert (await klingel.http.post(TASKS, json=ordered(picture()))).status_code == 422
         assert not waiting.done()
-    finally:
-        for turn in range(int(turns.total_tokens)):
-            turns.release_on_behalf_of(turn)
     assert (await waiting).status_code == 201
 
 
-async def test_pictures_are_read_by_two_threads_at_the_most(klingel: Klingel) -> None:
-    assert klingel.state["submits"]._turns.total_tokens <= 2
+def test_pictures_are_read_by_two_threads_at_the_most() -> None:
+    assert READERS <= 2
 
 
 async def test_few_bytes_with_many_pixels_are_judged_all_the_same(klingel: Klingel) -> None:

@@ -1,11 +1,13 @@
 """What one account takes of what is everybody's: nobody else notices."""
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from service.sharing import BODIES_BYTES, BODIES_BYTES_OF_ONE
 from storage.sqlite import SEARCHERS
-from tests.integration.klingel import Klingel, callback, running_klingel
+from tests.integration.klingel import IMAGE_INPUT, Klingel, base64_png, callback, running_klingel
 
 MANY_TASKS = """
 insert into tasks (
@@ -100,3 +102,32 @@ async def test_one_replay_of_an_endpoint_at_a_time(klingel: Klingel) -> None:
 
     assert sorted(await asyncio.gather(replay(endpoint), replay(endpoint), replay(other))) == [202, 202, 429]
     assert await replay(endpoint) == 202
+
+
+# Large bodies
+
+
+async def test_large_bodies_are_turned_away_while_there_is_no_room_and_small_ones_never(
+    klingel: Klingel,
+) -> None:
+    """Each waits in memory for its turn to be read: 64 MiB on each of 4,096 connections are too many."""
+    inside = base64_png(1)
+    large = {
+        "type": "kling.multi-image-to-image",
+        "input": {**IMAGE_INPUT, "subject_image_list": [{"subject_image": inside}] * 2},
+    }
+    body = json.dumps(large).encode().ljust(200_000)
+    rooms = klingel.state["shares"].bodies
+    [account] = {row["account_id"] for row in klingel.rows("select account_id from api_keys")}
+    for whose, size in (("somebody", BODIES_BYTES_OF_ONE), (account, BODIES_BYTES_OF_ONE)):
+        with rooms.hold("others") as others, rooms.hold(whose) as holding:
+            holding.grow_to(size)
+            if whose != account:
+                others.grow_to(BODIES_BYTES - size)
+            for path in ("/v1/tasks", "/kling/v1/images/multi-image2image"):
+                answer = await klingel.http.post(path, content=body)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), answer.text
+            assert (await klingel.http.post("/v1/tasks", content=body)).json()["type"] == "/problems/busy"
+            await klingel.submit()
+    assert (await klingel.http.post("/v1/tasks", content=body)).status_code == 201
+    assert rooms._total == 0

@@ -1,0 +1,43 @@
+"""Large submits take turns."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from service.bodies import SMALL_BODY
+from service.delivery import Sink
+from service.domain.errors import InvalidRequest
+from service.domain.ids import AccountId
+from service.domain.secrets import Vault
+from service.submission import Draft
+from service.submits import READERS, SubmitReader
+
+
+async def test_accounts_take_turns_however_many_submits_one_of_them_sends() -> None:
+    """Else whoever sends a hundred pictures first keeps everybody waiting for all of them."""
+    order: list[str] = []
+    begin = threading.Event()
+
+    def reading(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool) -> Draft:
+        begin.wait(timeout=20)
+        assert isinstance(raw, str)
+        order.append(raw[0])
+        raise InvalidRequest("read")
+
+    reader = SubmitReader(sinks={}, vault=Vault(["a-secret-for-tests-0123456789"]))
+
+    async def submit(account: str) -> None:
+        body = f'"{account}{" " * SMALL_BODY}"'.encode()
+        with pytest.raises(InvalidRequest):
+            await reader.read(body, account_id=AccountId(account), by=reading)
+
+    async with asyncio.TaskGroup() as submits:
+        for number in range(READERS - 1):  # one reader is left
+            await reader._turns._enter(number)
+        for account in "aaaaab":
+            submits.create_task(submit(account))
+        await asyncio.sleep(0)
+        begin.set()
+    assert "".join(order) == "aabaaa"  # the first had its turn before anybody waited
