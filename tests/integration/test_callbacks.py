@@ -175,17 +175,38 @@ async def test_a_repeated_late_or_contradicting_callback_is_kept_and_changes_not
 ) -> None:
     """Promise 4; the provider says nothing of order and repetition (Kling, "Callback Protocol")."""
     task = await klingel.submit()
+
+    def told(word: str) -> dict[str, Any]:
+        return succeed(task) if word == "succeed" else callback(task, word)
+
     for earlier in before:
-        assert (await klingel.call_back(callback(task, earlier))).status_code == 200
+        assert (await klingel.call_back(told(earlier))).status_code == 200
     row, events = klingel.row(task["id"]), await klingel.events(task["id"])
     klingel.clock.advance(seconds=10)
-    response = await klingel.call_back(succeed(task) if word == "succeed" else callback(task, word))
+    response = await klingel.call_back(told(word))
     assert (response.status_code, response.text) == (200, "ok\n")
     assert klingel.row(task["id"]) == row
     assert await klingel.events(task["id"]) == events
     assert (await klingel.verdicts(task["id"]))[-1] == verdict
     shown = (await klingel.task(task["id"]))["transitions"]
     assert len(shown) == 1 + len(before)
+
+
+async def test_a_success_without_outputs_is_completed_by_a_later_one_with_them(klingel: Klingel) -> None:
+    """Once: then a repetition is one, and what never had outputs may be told so as often as it pleases."""
+    task = await klingel.submit()
+    for verdict in ("advanced", "duplicate"):
+        assert (await klingel.call_back(callback(task, "succeed"))).status_code == 200
+        assert (await klingel.verdicts(task["id"]))[-1] == verdict
+    assert (await klingel.task(task["id"]))["outputs"] == []
+    for verdict in ("advanced", "duplicate"):
+        assert (await klingel.call_back(succeed(task))).status_code == 200
+        assert (await klingel.verdicts(task["id"]))[-1] == verdict
+    after = await klingel.task(task["id"])
+    assert [output["url"] for output in after["outputs"]] == [picture("out")]
+    assert [transition["to"] for transition in after["transitions"]] == ["submitted", "succeeded"]
+    types = [event["type"] for event in await klingel.events(task["id"])]
+    assert types == ["task.submitted", "task.succeeded", "task.outputs_added"]
 
 
 @pytest.mark.parametrize(
