@@ -115,7 +115,10 @@ def said(voice: Telegram, server: FakeTelegram, text: str, **more: Any) -> Any:
 # The server, as an independent library finds it
 
 
-async def test_the_fake_takes_what_a_known_client_sends(server: FakeTelegram) -> None:
+async def test_the_fake_takes_what_a_known_client_sends(
+    server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PTB_TIMEDELTA", "true")  # how it is to tell spans; the other way is deprecated
     async with telegram.Bot(
         TOKEN, base_url=f"{server.url}/bot", base_file_url=f"{server.url}/file/bot"
     ) as bot:
