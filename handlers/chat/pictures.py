@@ -27,13 +27,21 @@ async def fetch_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str
     Raises:
         NotFetched.
     """
+    return base64.b64encode(await download_picture(dialler, url, headers=headers)).decode()
+
+
+async def download_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str]) -> bytes:
+    """
+    Raises:
+        NotFetched.
+    """
     asked = {"user-agent": USER_AGENT, **headers, "accept-encoding": "identity"}
     try:
         async with (
             asyncio.timeout(DEADLINE.total_seconds()),
             dialler.get(url, headers=asked, silence=SILENCE) as download,
         ):
-            return base64.b64encode(await _read(download)).decode()
+            return await _read(download)
     except Refused as error:
         raise NotFetched(str(error)) from None
     except TimeoutError:

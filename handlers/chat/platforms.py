@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from typing import Final
 
+from handlers.chat.dingtalk import Dingtalk
 from handlers.chat.discord import Discord
+from handlers.chat.feishu import Feishu
 from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Platform, Voice
 from handlers.chat.slack import Slack
+from handlers.chat.teams import Teams
 from handlers.chat.telegram import Telegram
+from handlers.chat.wecom import Wecom
 from service.network import Dialler
 
-SPEAKING: Final[Sequence[type[Voice]]] = ()  # and nothing else
-LISTENING: Final[Sequence[type[Platform]]] = (Discord, Mattermost, Slack, Telegram)  # as well
+SPEAKING: Final[Sequence[type[Voice]]] = (Dingtalk, Teams, Wecom)  # and nothing else
+LISTENING: Final[Sequence[type[Platform]]] = (Discord, Feishu, Mattermost, Slack, Telegram)  # as well
 
 
 def open_voices(dialler: Dialler) -> dict[str, Voice]:
