@@ -57,12 +57,21 @@ from service.api.pruning import prune
 from service.api.requests import RequestLog
 from service.api.state import State
 from service.batching import Batcher
+from service.dashboard.routes import routes as dashboard_routes
+from service.dashboard.sessions import Sessions
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
 from service.domain.kept import ARCHIVE
 from service.domain.links import Links
-from service.domain.secrets import CallbackTokens, FileSignatures, PushKeys, Vault, sandbox_key
+from service.domain.secrets import (
+    CallbackTokens,
+    FileSignatures,
+    PushKeys,
+    SessionSignatures,
+    Vault,
+    sandbox_key,
+)
 from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
@@ -97,8 +106,9 @@ log = structlog.get_logger()
 
 
 class AppState(State):
-    """And what the doors of providers and chats need."""
+    """And what the doors of providers, chats and people need."""
 
+    sessions: Sessions
     callbacks: CallbackReceiver
     desk: Desk
 
@@ -385,10 +395,13 @@ def create_app(
                 shares=shares_of(streams=settings.account_streams),
                 key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,
+                sessions=Sessions(
+                    SessionSignatures(secrets), secure=settings.is_reached_by_https, clock=clock
+                ),
             )
 
     app = Starlette(
-        routes=[*ROUTES, *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)])],
+        routes=[*ROUTES, *dashboard_routes(), *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)])],
         middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,

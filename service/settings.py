@@ -241,6 +241,10 @@ class Settings(BaseSettings):
         return self.public_url or self.local_url
 
     @property
+    def is_reached_by_https(self) -> bool:
+        return self.reachable_url.startswith("https:")
+
+    @property
     def provider_base_url(self) -> str:
         if self.provider_url is not None:
             return self.provider_url

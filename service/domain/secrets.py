@@ -148,6 +148,38 @@ class FileSignatures:
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
+class SessionSignatures:
+    """Proof that we signed somebody in at the dashboard, and that a form is one of that session's.
+
+    Args:
+        secrets: newest first. The first one signs; any of them is good, so nobody is signed out by a rotation.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._keys = [_derive(secret, "sessions") for secret in secrets]
+
+    def sign(self, purpose: str, text: str) -> str:
+        """43 characters of unpadded base64url.
+
+        Args:
+            purpose: what is signed for one is no proof for another.
+        """
+        return self._signature(self._keys[0], purpose, text)
+
+    def verify(self, signature: str, purpose: str, text: str) -> bool:
+        """In time that depends on neither the signature nor on which key it matches."""
+        given = signature.encode(errors="replace")
+        matches = [
+            hmac.compare_digest(given, self._signature(key, purpose, text).encode()) for key in self._keys
+        ]
+        return any(matches)
+
+    @staticmethod
+    def _signature(key: bytes, purpose: str, text: str) -> str:
+        mac = hmac.digest(key, f"{purpose}\n{text}".encode(errors="surrogatepass"), "sha256")
+        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
 def sandbox_key(secrets: Sequence[str]) -> str:
     """The key shown to a sandbox when none is set: unguessable, and the same after each start.
 

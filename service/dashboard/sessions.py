@@ -1,0 +1,76 @@
+"""Who is signed in at the dashboard: a signed cookie that names a key, never the key itself."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.domain.ids import KeyId
+from service.domain.secrets import SessionSignatures
+from service.domain.times import Clock
+
+SESSION_LIFE: Final = timedelta(hours=12)
+LONGEST_COOKIE: Final = 512
+NOBODY: Final = ""  # the key of a visitor who has yet to sign in
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a cookie of ours says. Whether the key is still good is for the database to say."""
+
+    cookie: str
+    key_id: KeyId | None  # None: a visitor, who has a cookie for the sake of the form's token
+
+
+class Sessions:
+    """
+    Args:
+        secure: whether people come by https.
+    """
+
+    def __init__(self, signatures: SessionSignatures, *, secure: bool, clock: Clock) -> None:
+        self._signatures = signatures
+        self._secure = secure
+        self._clock = clock
+        # `__Host-` makes a browser refuse one that another host of the domain has set (RFC 6265bis, 4.1.3.2).
+        self._name = "__Host-klingel" if secure else "klingel"
+
+    def begin(self, response: Response, key_id: KeyId | None) -> Session:
+        """From this answer on. A new cookie each time: none that somebody else knows becomes a session."""
+        ends = int((self._clock() + SESSION_LIFE).timestamp())
+        content = f"{key_id or NOBODY}.{ends}.{secrets.token_urlsafe(18)}"
+        cookie = f"{content}.{self._signatures.sign('session', content)}"
+        response.set_cookie(
+            self._name,
+            cookie,
+            max_age=int(SESSION_LIFE.total_seconds()),
+            path="/",
+            secure=self._secure,
+            httponly=True,
+            samesite="strict",
+        )
+        return Session(cookie, key_id)
+
+    def end(self, response: Response) -> None:
+        response.delete_cookie(self._name, path="/", secure=self._secure, httponly=True, samesite="strict")
+
+    def read(self, request: Request[Any]) -> Session | None:
+        """None for no cookie, and for one that is not ours, or has ended."""
+        cookie = request.cookies.get(self._name, "")
+        content, _, signature = cookie.rpartition(".")
+        if len(cookie) > LONGEST_COOKIE or not self._signatures.verify(signature, "session", content):
+            return None
+        key_id, ends, _ = content.split(".")
+        if self._clock().timestamp() >= int(ends):
+            return None
+        return Session(cookie, KeyId(key_id) if key_id != NOBODY else None)
+
+    def form_token(self, session: Session) -> str:
+        """Stands in each form that this session is shown, and nowhere else."""
+        return self._signatures.sign("form", session.cookie)
+
+    def is_form_of(self, session: Session, token: str) -> bool:
+        return self._signatures.verify(token, "form", session.cookie)

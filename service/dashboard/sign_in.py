@@ -1,0 +1,97 @@
+"""Signing in with an API key, and out."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from service.dashboard.doors import check_form, entered, read_form, text_of
+from service.dashboard.rendering import guarded, render
+from service.dashboard.state import State
+from service.domain.errors import Forbidden, KlingelError, Unauthenticated
+from service.recognition import recognise
+from service.statuses import status_of
+
+LONGEST_PATH: Final = 2048
+NO_COOKIE: Final = (
+    "Your browser sent no cookie with this form, so nobody can be signed in. Allow cookies for this address; if "
+    "Klingel's public address begins with https, come by that one."
+)
+
+
+async def show(request: Request[State]) -> Response:
+    if await entered(request) is not None:
+        return guarded(RedirectResponse(_safe(request.query_params.get("next")), status_code=303))
+    return _form(request, next=_safe(request.query_params.get("next")))
+
+
+async def sign_in(request: Request[State]) -> Response:
+    """The key is looked at once, and kept nowhere."""
+    state = request.state
+    next = "/"
+    try:
+        form = await read_form(request)
+        next = _safe(text_of(form, "next"))
+        session = state["sessions"].read(request)
+        if session is None:
+            raise Forbidden(NO_COOKIE)
+        check_form(request, session, form)
+        if not (given := text_of(form, "key")):
+            raise Unauthenticated("Enter an API key.")
+        key = await recognise(
+            given,
+            request,
+            database=state["database"],
+            batcher=state["batcher"],
+            guesses=state["key_guesses"],
+        )
+    except KlingelError as error:
+        return _form(request, next=next, error=error)
+    response = RedirectResponse(next, status_code=303)
+    state["sessions"].begin(response, key.id)
+    return guarded(response)
+
+
+async def sign_out(request: Request[State]) -> Response:
+    """Also who is signed in no longer may say so; a form of somebody else's may not."""
+    session = request.state["sessions"].read(request)
+    response = RedirectResponse("/sign-in", status_code=303)
+    if session is not None:
+        try:
+            check_form(request, session, await read_form(request))
+        except KlingelError as error:
+            return _form(request, next="/", error=error)
+        request.state["sessions"].end(response)
+    return guarded(response)
+
+
+def _form(request: Request[State], *, next: str, error: KlingelError | None = None) -> Response:
+    """A visitor has a cookie too: the token in the form belongs to it."""
+    sessions = request.state["sessions"]
+    blank = Response()
+    session = sessions.read(request)
+    if session is None or session.key_id is not None:
+        session = sessions.begin(blank, None)
+    status = 200 if error is None else status_of(error)
+    response = render(
+        request, "sign_in.html", session=session, key=None, status=status, next=next, error=error
+    )
+    for name, value in blank.raw_headers:
+        if name == b"set-cookie":
+            response.raw_headers.append((name, value))
+    if error is not None and "retry_after_s" in error.members:
+        response.headers["retry-after"] = str(error.members["retry_after_s"])
+    return guarded(response)
+
+
+def _safe(path: str | None) -> str:
+    """A page of ours, never another host's: to a browser a second slash, or a backslash, begins one."""
+    usable = (
+        path is not None
+        and len(path) <= LONGEST_PATH
+        and path.startswith("/")
+        and not path.startswith(("//", "/\\"))
+        and path.isprintable()
+        and "\\" not in path
+    )
+    return path if usable and path is not None else "/"

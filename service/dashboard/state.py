@@ -1,0 +1,26 @@
+"""What the pages need of the house; the composition root fills it."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from service.batching import Batcher
+from service.dashboard.sessions import Sessions
+from service.delivery import Sink
+from service.domain.links import Links
+from service.domain.secrets import PushKeys
+from service.domain.times import Clock
+from service.guesses import Guesses
+from service.settings import Settings
+from storage.database import Database
+
+
+class State(TypedDict):
+    settings: Settings
+    clock: Clock
+    database: Database
+    batcher: Batcher
+    push_keys: PushKeys
+    sinks: Mapping[str, Sink]
+    links: Links
+    key_guesses: Guesses
+    sessions: Sessions

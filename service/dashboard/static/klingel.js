@@ -1,0 +1,187 @@
+// What every page does where scripts run: it stays up to date, tells ages, copies code, and takes dropped pictures.
+
+const PAUSE_MS = 250; // so that a burst of events is one reading
+const AGAIN_MS = 5000;
+
+// Ages
+
+function span(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  for (const [unit, size, above] of [["s", 1, 120], ["min", 60, 7200], ["h", 3600, 172800]]) {
+    if (seconds < above) return `${Math.round(seconds / size)} ${unit}`;
+  }
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+// The server's clock, by which its pages are made, may be another than this one.
+let ahead = 0;
+
+function tellAges(root = document) {
+  for (const time of root.querySelectorAll("time[data-ago]")) {
+    const seconds = (Date.now() + ahead - Date.parse(time.dateTime)) / 1000;
+    time.textContent = seconds < 0 ? `in ${span(-seconds)}` : seconds < 5 ? "just now" : `${span(seconds)} ago`;
+  }
+}
+
+// Up to date: whatever happens, the parts of the page that may have changed are read again.
+
+function comparable(part) {
+  const copy = part.cloneNode(true);
+  for (const time of copy.querySelectorAll("time[data-ago]")) time.textContent = "";
+  for (const details of copy.querySelectorAll("details")) details.removeAttribute("open");
+  for (const button of copy.querySelectorAll("[data-copy]")) button.hidden = false;
+  for (const token of copy.querySelectorAll("input[name=form_token]")) token.remove();
+  return copy.innerHTML;
+}
+
+function isBusy(part) {
+  const isPlaying = [...part.querySelectorAll("video, audio")].some((each) => !each.paused);
+  return isPlaying || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+}
+
+function replace(old, fresh) {
+  if (comparable(old) === comparable(fresh) || isBusy(old)) return;
+  const open = new Map([...old.querySelectorAll("details[id]")].map((each) => [each.id, each.open]));
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const place = focused && [...old.querySelectorAll("a, button, summary, [tabindex]")].indexOf(focused);
+  for (const details of fresh.querySelectorAll("details[id]")) {
+    if (open.has(details.id)) details.open = open.get(details.id);
+  }
+  old.replaceChildren(...fresh.childNodes);
+  if (focused) old.querySelectorAll("a, button, summary, [tabindex]")[place]?.focus({ preventScroll: true });
+  offerCopies(old);
+  tellAges(old);
+}
+
+async function readAgain() {
+  const response = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (response.redirected && new URL(response.url).pathname === "/sign-in") {
+    location.reload();
+    return;
+  }
+  if (!response.ok) return;
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  const inPlace = new Set();
+  for (const old of document.querySelectorAll("[data-live][id]")) {
+    const part = fresh.getElementById(old.id);
+    if (part) replace(old, part);
+    inPlace.add(old.id);
+  }
+  for (const part of fresh.querySelectorAll("main > [data-live][id]")) {
+    // One that was not there before, such as the first follow-up: after what it follows there too.
+    if (inPlace.has(part.id)) continue;
+    const before = part.previousElementSibling?.id && document.getElementById(part.previousElementSibling.id);
+    if (before) before.after(document.adoptNode(part));
+  }
+}
+
+let waiting = 0;
+function somethingHappened() {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => readAgain().catch(() => {}), PAUSE_MS);
+}
+
+let source = null;
+let wasOpen = false;
+
+function say(text) {
+  const line = document.getElementById("live");
+  if (!line) return;
+  line.hidden = !text;
+  line.textContent = text;
+}
+
+function listen() {
+  if (source || document.hidden) return;
+  source = new EventSource("/live");
+  source.onopen = () => {
+    say("Live");
+    document.documentElement.dataset.live = "on";
+    if (wasOpen) somethingHappened();
+    wasOpen = true;
+  };
+  source.onerror = () => {
+    say("Not live at the moment; trying again.");
+    delete document.documentElement.dataset.live;
+    if (source?.readyState === EventSource.CLOSED) {
+      source = null;
+      setTimeout(listen, AGAIN_MS);
+    }
+  };
+  for (const type of JSON.parse(document.getElementById("live").dataset.types)) {
+    source.addEventListener(type, somethingHappened);
+  }
+}
+
+function rest() {
+  source?.close();
+  source = null;
+}
+
+if (document.querySelector("[data-live]") && document.getElementById("live")) {
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", listen);
+  listen();
+}
+
+// Copying
+
+function offerCopies(root = document) {
+  for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+});
+
+// Deleting and the like asks first.
+
+document.addEventListener("submit", (event) => {
+  const question = event.submitter?.dataset.ask;
+  if (question && !confirm(question)) event.preventDefault();
+});
+
+// Pictures: dropped or chosen, shown before they are sent.
+
+for (const drop of document.querySelectorAll(".drop")) {
+  const input = drop.querySelector("input[type=file]");
+  const list = drop.querySelector(".previews");
+  const show = () => {
+    for (const picture of list.querySelectorAll("img")) URL.revokeObjectURL(picture.src);
+    list.replaceChildren(
+      ...[...input.files].map((file) => {
+        const picture = Object.assign(document.createElement("img"), { src: URL.createObjectURL(file), alt: "" });
+        const item = document.createElement("li");
+        item.append(picture, file.name);
+        return item;
+      }),
+    );
+  };
+  input.addEventListener("change", show);
+  drop.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    const files = new DataTransfer();
+    if (input.multiple) for (const file of input.files) files.items.add(file);
+    for (const file of event.dataTransfer.files) if (file.type.startsWith("image/")) files.items.add(file);
+    while (!input.multiple && files.items.length > 1) files.items.remove(0);
+    input.files = files.files;
+    show();
+  });
+}
+
+const made = document.querySelector("meta[name=made-at]");
+if (made) ahead = Date.parse(made.content) - Date.now();
+offerCopies();
+tellAges();
+setInterval(tellAges, 10000);
