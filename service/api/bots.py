@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,11 +18,14 @@ from service.domain.bots import Allowed, Bot
 from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, Unprocessable
 from service.domain.faults import PREDICATE, InvalidFields, accept
 from service.domain.ids import AccountId, new_bot_id
+from service.domain.inputs import whole
 from storage import bots
 from storage.database import Transaction
 
 MOST_ALLOWED: Final = 200
 Identity = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x20\x7f]+$")]
+
+OpenTasks = Annotated[int, Field(ge=1, le=1000), BeforeValidator(whole)]
 
 
 class AllowedBody(BaseModel):
@@ -51,9 +54,7 @@ class BotBody(BaseModel):
     allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] = Field(
         [], description="whom it obeys; nobody while it is empty"
     )
-    open_tasks: Annotated[int, Field(ge=1, le=1000)] = Field(
-        3, description="how many unfinished tasks one person may have at a time"
-    )
+    open_tasks: OpenTasks = Field(3, description="how many unfinished tasks one person may have at a time")
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
@@ -62,7 +63,7 @@ class BotPatch(BaseModel):
 
     config: Any = None
     allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] | None = None
-    open_tasks: Annotated[int, Field(ge=1, le=1000)] | None = None
+    open_tasks: OpenTasks | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 

@@ -244,7 +244,7 @@ ModelName = Annotated[str, Field(max_length=64, pattern=r"\S"), AfterValidator(_
 """Any name: providers add and retire models faster than this list could follow."""
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """JSON has one kind of number: `3.0` is as whole as `3`."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -291,7 +291,7 @@ class MultiImageToImage(_Object):
         description="`scene_image`, as CometAPI's older page spells it",
     )
     style_image: Image | None = None
-    n: Annotated[int, Field(ge=1, le=9, description="how many pictures to make"), BeforeValidator(_whole)] = 1
+    n: Annotated[int, Field(ge=1, le=9, description="how many pictures to make"), BeforeValidator(whole)] = 1
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9"] = "16:9"
 
     @model_validator(mode="wrap")
@@ -320,8 +320,8 @@ class Picture(_Object):
 class Point(_Object):
     """In px from the bottom left corner of the input picture."""
 
-    x: Annotated[int, Field(ge=0), BeforeValidator(_whole)]
-    y: Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+    x: Annotated[int, Field(ge=0), BeforeValidator(whole)]
+    y: Annotated[int, Field(ge=0), BeforeValidator(whole)]
 
 
 class DynamicMask(_Object):

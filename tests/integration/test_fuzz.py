@@ -26,6 +26,7 @@ from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig,
 from structlog.testing import LogCapture
 
 from handlers.callbacks import LARGEST_CALLBACK
+from handlers.chat.mattermost import MattermostBot
 from handlers.sinks.webhook import WebhookConfig
 from service.api.description.document import describe
 from service.app import Hooks, create_app
@@ -95,6 +96,10 @@ class Served:
                 self._make_room()
                 body = {"config": {"url": "http://nowhere.test/"}, "types": ["endpoint.test"]}
                 return str(self.http.post("/v1/endpoints", json=body).json()["id"])
+            case "bots":
+                config = {"server": "http://nowhere.test/", "command_token": "t"}
+                body = {"platform": "mattermost", "config": config}
+                return str(self.http.post("/v1/bots", json=body).json()["id"])
             case _:
                 response = self.http.post(f"/v1/endpoints/{self.made('endpoints')}/test")
                 return str(response.json()["delivery"]["id"])
@@ -176,7 +181,9 @@ def fresh(_surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 # What the description allows
 
 
-DOCUMENT: Mapping[str, Any] = json.loads(to_json(describe({"webhook": WebhookConfig})))
+DOCUMENT: Mapping[str, Any] = json.loads(
+    to_json(describe({"webhook": WebhookConfig}, {"mattermost": MattermostBot}))
+)
 
 
 DESCRIPTION = schemathesis.openapi.from_dict(
@@ -230,7 +237,10 @@ def _make_plausible(case: schemathesis.Case, served: Served) -> None:
 
 FOLLOW_UP: Mapping[str, Any] = {
     "on": "task.failed",
-    "submit": {"type": "kling.multi-image-to-video", "input": {**VIDEO_INPUT, "prompt": "{{ data.task.id }}"}},
+    "submit": {
+        "type": "kling.multi-image-to-video",
+        "input": {**VIDEO_INPUT, "prompt": "{{ data.task.id }}"},
+    },
 }
 
 
@@ -246,10 +256,15 @@ def _plausible(value: Any) -> Any:
                 "external_task_id": None,
                 "headers": {"x-a": "b"},
                 "scence_image": None,
+                "server": "http://nowhere.test/",
+                "command_token": "t",
+                "allow": [{"user": "u"}],
                 "follow_ups": [FOLLOW_UP],
                 **dict.fromkeys(("image", "subject_image", "scene_image", "style_image"), picture()),
                 **dict.fromkeys(("mask", "static_mask"), picture()),
             }
+            if "server" in changed:  # a bot's: one of two tokens is needed
+                changed["command_token"] = "t"
             return changed | {name: replaced[name] for name in changed.keys() & replaced.keys()}
         case list():
             return [_plausible(each) for each in value]
