@@ -22,6 +22,7 @@ from service.domain.times import Clock
 from service.domain.transitions import Change, reported
 from service.guesses import TOKENS, Guesses
 from service.metrics import Metrics
+from service.probing import Probes
 from service.publication import Publisher
 from storage import tasks
 from storage.database import Transaction
@@ -73,6 +74,7 @@ class CallbackReceiver:
         batcher: Batcher,
         publisher: Publisher,
         metrics: Metrics,
+        probes: Probes,
         clock: Clock,
     ) -> None:
         self._readers = readers
@@ -80,6 +82,7 @@ class CallbackReceiver:
         self._batcher = batcher
         self._publisher = publisher
         self._metrics = metrics
+        self._probes = probes
         self._clock = clock
         self._guesses = Guesses(burst=TOKENS)
 
@@ -97,6 +100,8 @@ class CallbackReceiver:
             self._metrics.callback_received("too_large")
             log.warning("callback.too_large", task_id=path["task_id"])
             return PlainTextResponse("A callback has at most 1 MiB.\n", status_code=413)
+        if self._probes.arrived(path["task_id"], body):
+            return PlainTextResponse("ok\n")
         received = self._read(reader, path["task_id"], request, body)
         verdict = await self._batcher.run(self.apply, received)
         if verdict is None:

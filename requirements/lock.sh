@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes run.txt and test.txt: exact versions with hashes, for every platform, without addresses.
+# Writes run.txt, test.txt and docs.txt: exact versions with hashes, for every platform, without addresses.
 set -eu
 uv=${1:-uv}
 compile() {
@@ -8,4 +8,5 @@ compile() {
 }
 cd "$(dirname "$0")/.."
 compile pyproject.toml --group build --output-file requirements/run.txt
-compile --group test --constraint requirements/run.txt --output-file requirements/test.txt
+compile --group test --group docs --constraint requirements/run.txt --output-file requirements/test.txt
+compile --group docs --constraint requirements/test.txt --output-file requirements/docs.txt

@@ -49,6 +49,7 @@ from service.api import (
     health,
     keys,
     openapi,
+    probing,
     tasks,
     web_push,
 )
@@ -85,6 +86,7 @@ from service.metrics import Metrics
 from service.network import EVERYWHERE, Guard, open_dialler
 from service.outputs import Outputs
 from service.previews import Previews
+from service.probing import Probes
 from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.retention import Retention
@@ -147,6 +149,8 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/tasks/{id}/callbacks", tasks.callbacks, methods=["GET"]),
     Route("/v1/tasks/{id}/refresh", tasks.refresh, methods=["POST"]),
     Route("/v1/events", events.of_account, methods=["GET"]),
+    Route("/v1/events/{id}", events.show, methods=["GET"]),
+    Route("/v1/events/{id}/explain", events.explain, methods=["GET"]),
     Route("/v1/endpoints", endpoints.create, methods=["POST"]),
     Route("/v1/endpoints", endpoints.index, methods=["GET"]),
     Route("/v1/endpoints/{id}", endpoints.show, methods=["GET"]),
@@ -169,6 +173,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/bots/{id}", bots.update, methods=["PATCH"]),
     Route("/v1/bots/{id}", bots.delete, methods=["DELETE"]),
     Route("/v1/prune", prune, methods=["POST"]),
+    Route("/v1/probe", probing.probe, methods=["POST"]),
     *dropin.routes(),
     Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
     Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
@@ -328,12 +333,16 @@ def create_app(
                 clock=clock,
             )
             sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
+            probes = Probes(
+                client=client, tokens=tokens, provider=provider.name, base_url=settings.reachable_url
+            )
             callbacks = CallbackReceiver(
                 readers=_callback_readers(settings),
                 tokens=tokens,
                 batcher=batcher,
                 publisher=publisher,
                 metrics=metrics,
+                probes=probes,
                 clock=clock,
             )
             retention = Retention(
@@ -391,6 +400,7 @@ def create_app(
                 keeper=keeper,
                 links=links,
                 metrics=metrics,
+                probes=probes,
                 vitals=Vitals(database, clock),
                 shares=shares_of(streams=settings.account_streams),
                 key_guesses=Guesses(burst=KEYS),

@@ -6,7 +6,8 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -238,6 +239,33 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 "If it is damaged, restore a backup or move the file away to start with an empty one."
             ) from None
         yield SqliteDatabase(writer, readers, searchers, _load_statements())
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A database as it lies there.
+
+    Args:
+        version: of its last migration; 0 where there was none.
+        newest: that this Klingel knows.
+    """
+
+    version: int
+    newest: int
+
+
+def inspect_sqlite(path: Path) -> Inspected:
+    """Read without a change, also while a Klingel works on it.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no database of Klingel's.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            [(version,)] = connection.execute("select max(version) from migrations").fetchall()
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"The database {path} cannot be read: {error}.") from None
+    return Inspected(version or 0, _migrations()[-1][0])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from service.expiry import Expiry
 from service.guesses import Guesses
 from service.keeping import Keeper
 from service.metrics import Metrics
+from service.probing import Probes
 from service.publication import Publisher
 from service.retention import Retention
 from service.settings import Settings
@@ -68,6 +69,7 @@ class State(TypedDict):
     keeper: Keeper
     links: Links
     metrics: Metrics
+    probes: Probes
     vitals: Vitals
     shares: Shares
     key_guesses: Guesses

@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from service.cli import bots, chat, deliveries, endpoints, events, keys, server, tasks
 from service.cli.client import Refused, Unreachable
+from service.cli.doctor import doctor
 from service.cli.listen import listen
 from service.cli.prune import prune
 from service.cli.session import Exit, Session, UsageError
@@ -21,7 +22,7 @@ EXIT_CODES = """
 
 ```
 0    done
-1    the task failed or was rejected
+1    the task failed or was rejected; `doctor` found a fault
 2    the command line or a setting is wrong
 3    the server said no
 4    the server cannot be reached
@@ -92,6 +93,19 @@ klingel listen --forward-to http://localhost:3000/hook --type task.succeeded --s
 app.command(prune, group=CLIENT)
 for command in (server.serve, server.migrate, server.sandbox):
     app.command(command, group=SERVER)
+app.command(
+    doctor,
+    group=SERVER,
+    help_epilogue="""
+**Examples**
+
+```
+klingel doctor
+klingel doctor --json | jq '.findings[] | select(.verdict == "fault")'
+```
+"""
+    + EXIT_CODES,
+)
 app.register_install_completion_command()
 
 

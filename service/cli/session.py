@@ -24,6 +24,7 @@ class Exit(IntEnum):
 
     OK = 0
     TASK_FAILED = 1
+    FAULTY = 1  # of `doctor`
     USAGE = 2
     REFUSED = 3
     UNREACHABLE = 4

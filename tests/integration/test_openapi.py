@@ -518,10 +518,12 @@ async def _keys(klingel: Klingel) -> None:
         assert (await member.post("/v1/keys", json={"name": "a"})).status_code == 403
         assert (await member.get("/v1/keys")).status_code == 403
         assert (await member.post("/v1/prune")).status_code == 403
+        assert (await member.post("/v1/probe")).status_code == 403
 
 
 async def _upkeep(klingel: Klingel) -> None:
     assert (await klingel.http.post("/v1/prune")).status_code == 200
+    assert (await klingel.http.post("/v1/probe")).status_code == 200
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert (await klingel.http.get(path)).status_code == 200
 

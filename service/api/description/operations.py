@@ -6,7 +6,19 @@ from enum import StrEnum
 from inspect import getdoc
 from typing import Any, Final
 
-from service.api import bots, deliveries, endpoints, events, files, health, keys, pruning, tasks, web_push
+from service.api import (
+    bots,
+    deliveries,
+    endpoints,
+    events,
+    files,
+    health,
+    keys,
+    probing,
+    pruning,
+    tasks,
+    web_push,
+)
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
@@ -19,6 +31,7 @@ from service.domain.events import EventType
 from service.domain.kept import FILE_NAME
 from service.domain.lifecycle import Status
 from service.domain.media_types import MEDIA_TYPES
+from service.probing import Probed
 from service.settings import ProviderName
 
 JSON: Final = "application/json"
@@ -139,6 +152,7 @@ IDEMPOTENT: Final = (
 )
 
 TASK: Final = {"id": id_schema("task")}
+EVENT: Final = {"id": id_schema("evt")}
 ENDPOINT: Final = {"id": id_schema("end")}
 DELIVERY: Final = {"id": id_schema("dlv")}
 KEY: Final = {"id": id_schema("key")}
@@ -235,6 +249,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             errors.PaymentRequired,
             errors.ProviderMisconfigured,
             errors.Unavailable,
+            errors.Busy,
         ),
     ),
     "GET /v1/tasks": Operation(
@@ -251,7 +266,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             *PAGED,
         ),
         answers={200: shows(answers.TaskPage)},
-        problems=(errors.Unprocessable,),
+        problems=(errors.Unprocessable, errors.SearchTooWide),
     ),
     "GET /v1/tasks/{id}": Operation(
         id="showTask",
@@ -269,7 +284,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         path=TASK,
         parameters=(*EVENTS_PAGED, *RESUMED),
         answers={200: Answer("Its events.", {JSON: answers.TaskEventPage, STREAM: STREAMED})},
-        problems=(errors.NotFound, errors.Unprocessable),
+        problems=(errors.NotFound, errors.Unprocessable, errors.TooManyStreams),
     ),
     "GET /v1/tasks/{id}/callbacks": Operation(
         id="listTaskCallbacks",
@@ -314,6 +329,25 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             *RESUMED,
         ),
         answers={200: Answer("The log.", {JSON: answers.EventPage, STREAM: STREAMED})},
+        problems=(errors.NotFound, errors.Unprocessable, errors.SearchTooWide, errors.TooManyStreams),
+    ),
+    "GET /v1/events/{id}": Operation(
+        id="showEvent",
+        summary="Show an event",
+        description=_told(events.show),
+        tag=Tag.EVENTS,
+        path=EVENT,
+        answers={200: shows(answers.Event)},
+        problems=(errors.NotFound,),
+    ),
+    "GET /v1/events/{id}/explain": Operation(
+        id="explainEvent",
+        summary="Say why each endpoint got an event, or did not",
+        description=_told(events.explain),
+        tag=Tag.EVENTS,
+        path=EVENT,
+        parameters=(_query("endpoint_id", _matching(WORD), "Only this one."), *PAGED),
+        answers={200: shows(answers.ExplanationPage)},
         problems=(errors.NotFound, errors.Unprocessable),
     ),
     "POST /v1/endpoints": Operation(
@@ -350,7 +384,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         path=ENDPOINT,
         body="EndpointPatch",
         answers={200: shows(answers.Endpoint, "As it is now.")},
-        problems=(*BODY_PROBLEMS, errors.NotFound, errors.Unavailable),
+        problems=(
+            *BODY_PROBLEMS,
+            errors.NotFound,
+            errors.Conflict,
+            errors.ChangedMeanwhile,
+            errors.Unavailable,
+        ),
     ),
     "DELETE /v1/endpoints/{id}": Operation(
         id="deleteEndpoint",
@@ -368,7 +408,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag=Tag.ENDPOINTS,
         path=ENDPOINT,
         answers={202: shows(answers.SentTest, "It is on its way.")},
-        problems=(errors.NotFound, errors.Unavailable),
+        problems=(errors.NotFound, errors.TooManyRequests, errors.Unavailable),
     ),
     "POST /v1/endpoints/{id}/rotate-secret": Operation(
         id="rotateSecret",
@@ -387,7 +427,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         path=ENDPOINT,
         body="ReplayBody",
         answers={202: shows(answers.Replayed, "They are on their way.")},
-        problems=(*BODY_PROBLEMS, errors.NotFound, errors.Conflict, errors.Unavailable),
+        problems=(
+            *BODY_PROBLEMS,
+            errors.NotFound,
+            errors.Conflict,
+            errors.TooManyRequests,
+            errors.Unavailable,
+        ),
     ),
     "GET /v1/web-push/key": Operation(
         id="showWebPushKey",
@@ -410,7 +456,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             *PAGED,
         ),
         answers={200: shows(answers.DeliveryPage)},
-        problems=(errors.Unprocessable,),
+        problems=(errors.Unprocessable, errors.SearchTooWide),
     ),
     "GET /v1/deliveries/{id}": Operation(
         id="showDelivery",
@@ -536,6 +582,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         access=Access.ADMIN,
         answers={200: shows(dict[str, int], "How many rows of each kind.")},
         problems=(errors.Unavailable,),
+    ),
+    "POST /v1/probe": Operation(
+        id="probe",
+        summary="Whether callbacks would arrive",
+        description=_told(probing.probe),
+        tag=Tag.UPKEEP,
+        access=Access.ADMIN,
+        answers={200: shows(Probed, "How it went.")},
     ),
     "POST /chat/{platform}/{bot_id}": _CHAT,
     "GET /chat/{platform}/{bot_id}": replace(

@@ -1,0 +1,117 @@
+"""Whether the public URL leads here: a callback URL that no task has, called through it from outside in."""
+
+import asyncio
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from service.domain.ids import TaskId, new_task_id
+from service.domain.secrets import CallbackTokens
+
+TIMEOUT_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """How one call through the public URL went.
+
+    Args:
+        public_url: where callbacks are sent to.
+        reached: whether the call arrived in this very process, as it was sent.
+        status_code: of the answer; None where there was none.
+        problem: why it was not reached.
+    """
+
+    public_url: str
+    reached: bool
+    status_code: int | None
+    duration_ms: int
+    problem: str | None
+
+
+@dataclass(slots=True)
+class _Awaited:
+    body: bytes
+    arrived: bool = field(default=False)
+
+
+class Probes:
+    """One at a time. The URL is genuine, and good for nothing once the call has ended: there is no such task."""
+
+    def __init__(
+        self, *, client: httpx.AsyncClient, tokens: CallbackTokens, provider: str, base_url: str
+    ) -> None:
+        self._client = client
+        self._tokens = tokens
+        self._provider = provider
+        self._base_url = base_url
+        self._turn = asyncio.Lock()
+        self._awaited: dict[str, _Awaited] = {}
+
+    def arrived(self, task_id: str, body: bytes) -> bool:
+        """Whether a callback with a genuine token is a probe's. It is no task's then, and to be answered 200."""
+        awaited = self._awaited.get(task_id)
+        if awaited is None:
+            return False
+        awaited.arrived = hmac.compare_digest(awaited.body, body)
+        return True
+
+    async def run(self) -> Probed:
+        async with self._turn:
+            task_id = new_task_id()
+            awaited = _Awaited(json.dumps({"probe": secrets.token_urlsafe(32)}).encode())
+            self._awaited[task_id] = awaited
+            started = time.monotonic()
+            try:
+                status_code, problem = await self._call(task_id, awaited)
+            finally:
+                del self._awaited[task_id]
+            took = round((time.monotonic() - started) * 1000)
+        return Probed(
+            public_url=self._base_url,
+            reached=problem is None,
+            status_code=status_code,
+            duration_ms=took,
+            problem=problem,
+        )
+
+    async def _call(self, task_id: TaskId, awaited: _Awaited) -> tuple[int | None, str | None]:
+        token = self._tokens.mint(self._provider, task_id)
+        url = f"{self._base_url}/callbacks/{self._provider}/{task_id}/{token}"
+        headers = {"content-type": "application/json; charset=utf-8"}
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._client.stream(
+                    "POST", url, content=awaited.body, headers=headers, timeout=TIMEOUT_S
+                ) as answer,
+            ):
+                pass  # the status is all that is wanted: whoever answers may send what it likes
+        except TimeoutError:
+            return None, f"no answer within {TIMEOUT_S:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return None, str(error) or type(error).__name__
+        if answer.is_success and awaited.arrived:
+            return answer.status_code, None
+        if answer.is_redirect:
+            return (
+                answer.status_code,
+                f"it is redirected to {_origin(url, answer)}, and a provider need not follow",
+            )
+        if awaited.arrived:
+            return answer.status_code, f"it arrived, but {answer.status_code} was answered on the way back"
+        return answer.status_code, f"something else answers there: {answer.status_code}"
+
+
+def _origin(url: str, answer: httpx.Response) -> str:
+    """Where a redirect leads, without the path: the token may stand in it."""
+    try:
+        to = httpx.URL(url).join(answer.headers.get("location", ""))
+    except httpx.InvalidURL:
+        return "nowhere"
+    return f"{to.scheme}://{to.netloc.decode()}"
