@@ -171,7 +171,9 @@ def test_help_tells_the_exit_codes_and_where_the_server_is_found(capsys: pytest.
         assert word in shown
 
 
-@pytest.mark.parametrize("command", ["submit", "watch", "tasks", "events", "endpoints", "deliveries", "keys"])
+@pytest.mark.parametrize(
+    "command", ["submit", "watch", "tasks", "events", "endpoints", "deliveries", "bots", "keys"]
+)
 def test_each_client_command_s_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"klingel {command} " in capsys.readouterr().out.partition("Examples")[2]
@@ -520,7 +522,7 @@ def test_all_fetches_every_page_as_one_list(klingel: Klingel) -> None:
     assert klingel.asked == ["GET /v1/tasks", "GET /v1/tasks?cursor=c1"]
 
 
-@pytest.mark.parametrize("resource", ["tasks", "events", "endpoints", "deliveries", "keys"])
+@pytest.mark.parametrize("resource", ["tasks", "events", "endpoints", "deliveries", "bots", "keys"])
 def test_lists_can_be_empty_and_always_speak_json(klingel: Klingel, resource: str) -> None:
     klingel.on(f"GET /v1/{resource}", EMPTY, EMPTY)
     run = klingel.run(resource)
@@ -826,6 +828,74 @@ def test_keys_are_listed_and_revoked(klingel: Klingel) -> None:
     assert klingel.run("keys", "revoke", "key_1").err == "Revoked key_1\n"
     run = klingel.run("keys", "revoke", "key_1", "--json")
     assert (run.code, run.out, run.err) == (0, "", "")
+
+
+# bots
+
+BOT = {
+    "id": "bot_1",
+    "platform": "mattermost",
+    "url": "https://k.test/chat/mattermost/bot_1",
+    "config": {"server": "https://chat.test", "command_token": "••••"},
+    "allow": [{"workspace": "T1", "user": "U1"}, {"chat": "C1"}],
+    "open_tasks": 3,
+    "description": None,
+}
+
+
+def test_a_bot_is_made_of_what_its_platform_needs_and_says_where_it_listens(klingel: Klingel) -> None:
+    klingel.on("POST /v1/bots", BOT, status=201)
+    run = klingel.run(
+        "bots", "create", "--platform", "mattermost", "--allow", "workspace=T1,user=U1", "chat=C1",
+        "--config", "server=https://chat.test", "command_token=a=b", "--open-tasks", "5",
+    )  # fmt: skip
+    assert klingel.body == {
+        "platform": "mattermost",
+        "config": {"server": "https://chat.test", "command_token": "a=b"},
+        "allow": [{"workspace": "T1", "user": "U1"}, {"chat": "C1"}],
+        "open_tasks": 5,
+    }
+    assert "https://k.test/chat/mattermost/bot_1" in run.out
+    assert (run.code, run.err) == (0, "")
+
+
+def test_a_bot_that_obeys_nobody_is_warned_of(klingel: Klingel) -> None:
+    klingel.on("POST /v1/bots", BOT | {"allow": []}, BOT | {"allow": []}, status=201)
+    tokens = ("bots", "create", "--platform", "mattermost")
+    assert "obeys nobody" in klingel.run(*tokens).err
+    assert klingel.run(*tokens, "--json").err == ""
+    assert klingel.body == {"platform": "mattermost", "config": {}}
+
+
+def test_bots_are_listed_with_whom_they_obey(klingel: Klingel) -> None:
+    klingel.on("GET /v1/bots", {"items": [BOT, BOT | {"allow": []}], "next_cursor": None})
+    _, first, second = klingel.run("bots").lines
+    assert (
+        first
+        == "bot_1  mattermost  workspace=T1,user=U1 chat=C1  3           https://k.test/chat/mattermost/bot_1"
+    )
+    assert "nobody" in second
+
+
+def test_a_bot_is_changed_in_what_is_given_and_may_obey_nobody(klingel: Klingel) -> None:
+    klingel.on("PATCH /v1/bots/bot_1", BOT, BOT)
+    klingel.run("bots", "update", "bot_1", "--description", "")
+    assert klingel.body == {"description": None}
+    klingel.requests.clear()
+    klingel.run("bots", "update", "bot_1", "--allow", "nobody")
+    assert klingel.body == {"allow": []}
+    run = klingel.run("bots", "update", "bot_1")
+    assert (run.code, "Nothing to change" in run.err) == (2, True)
+    run = klingel.run("bots", "update", "bot_1", "--allow", "ada")
+    assert (run.code, run.err) == (2, "--allow takes KEY=VALUE, not ada\n")
+
+
+def test_a_bot_is_shown_and_deleted(klingel: Klingel) -> None:
+    klingel.on("GET /v1/bots/bot_1", BOT)
+    klingel.on("DELETE /v1/bots/bot_1", httpx.Response(204), httpx.Response(204))
+    assert klingel.run("bots", "show", "bot_1", "--json").json == BOT
+    assert klingel.run("bots", "delete", "bot_1").err == "Deleted bot_1\n"
+    assert klingel.run("bots", "delete", "bot_1", "--json").out == ""
 
 
 # The server's own commands
