@@ -10,7 +10,7 @@ from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
 
-def _delivery(row: Row) -> Delivery:
+def delivery_of(row: Row) -> Delivery:
     return Delivery(
         id=row["id"],
         account_id=row["account_id"],
@@ -62,7 +62,7 @@ async def due(tx: Transaction, *, now: datetime, busy: Iterable[LaneKey], limit:
     rows = await tx.all(
         "due_deliveries", now=milliseconds(now), busy_lanes=json_text(sorted(busy)), limit=limit
     )
-    return [_delivery(row) for row in rows]
+    return [delivery_of(row) for row in rows]
 
 
 async def lease(tx: Transaction, ids: Iterable[DeliveryId], *, until: datetime) -> None:
@@ -141,7 +141,7 @@ async def bury(
 
 async def get(reader: Reader, delivery_id: str, *, account_id: AccountId) -> Delivery | None:
     row = await reader.one("get_delivery", id=delivery_id, account_id=account_id)
-    return None if row is None else _delivery(row)
+    return None if row is None else delivery_of(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,7 @@ async def page(
         task_id=wanted.task_id,
         limit=limit,
     )
-    return [_delivery(row) for row in rows]
+    return [delivery_of(row) for row in rows]
 
 
 def _narrowest(wanted: DeliveryFilter) -> str:
@@ -216,7 +216,7 @@ async def failed_since(
     rows = await reader.all(
         "failed_since", endpoint_id=endpoint_id, since=milliseconds(since), after_id=after_id, limit=limit
     )
-    return [_delivery(row) for row in rows]
+    return [delivery_of(row) for row in rows]
 
 
 async def of_events(
@@ -226,4 +226,4 @@ async def of_events(
     rows = await reader.all(
         "deliveries_of_events", endpoint_id=endpoint_id, event_ids=json_text(sorted(event_ids))
     )
-    return {row["event_id"]: _delivery(row) for row in rows}
+    return {row["event_id"]: delivery_of(row) for row in rows}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from starlette.routing import BaseRoute, Route
 
-from service.dashboard import assets, live, sign_in, tasks
+from service.dashboard import assets, live, overview, sign_in, submit, tasks
 from service.dashboard.doors import Do, Show, action, page
 
 
@@ -21,10 +21,13 @@ def routes() -> Sequence[BaseRoute]:
         Route("/sign-in", sign_in.show, methods=["GET"]),
         Route("/sign-in", sign_in.sign_in, methods=["POST"]),
         Route("/sign-out", sign_in.sign_out, methods=["POST"]),
-        _page("/", tasks.index),
+        _page("/", overview.show),
         _page("/tasks", tasks.index),
         _page("/tasks/{id}", tasks.show),
         _action("/tasks/{id}/refresh", tasks.refresh),
+        _page("/submit", submit.choose),
+        _page("/submit/{type}", submit.show),
+        _action("/submit/{type}", submit.submit),
         Route("/live", live.stream, methods=["GET"]),
         Route("/static/{version}/{name}", assets.static, methods=["GET"]),
         Route("/service-worker.js", assets.worker, methods=["GET"]),

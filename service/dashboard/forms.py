@@ -1,0 +1,348 @@
+"""Forms out of JSON Schemas, and back: what somebody has entered becomes the JSON that the API takes.
+
+A form holds what a schema asks for and judges nothing: the API does, and each fault is shown at the field that it is about.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json, to_json
+from starlette.datastructures import FormData, UploadFile
+
+from service.domain.errors import Fault
+from service.domain.faults import pointer_token
+from service.domain.inputs import Image
+
+LONG_TEXT: Final = 200  # characters, from which on a text gets several lines
+# How a picture's schema is known wherever it stands.
+_PICTURE: Final = TypeAdapter(Image).json_schema()["description"]
+_SECRETS: Final = ("token", "password", "secret")
+_WORDS: Final = {"url": "URL", "urls": "URLs", "id": "id", "cfg": "CFG", "s": "(s)", "n": "Number"}
+FILE: Final = ".file"  # after a field's name: what was chosen from disk
+
+
+class Widget(StrEnum):
+    TEXT = "text"
+    AREA = "area"
+    SECRET = "secret"  # noqa: S105 - a kind of field
+    NUMBER = "number"
+    CHOICE = "choice"
+    SWITCH = "switch"
+    PICTURE = "picture"
+    PICTURES = "pictures"
+    LINES = "lines"  # a list of texts, one to a line
+    PAIRS = "pairs"  # names and texts, `name: text` to a line
+    JSON = "json"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    name: str  # in the form
+    pointer: str  # into the JSON, from its object
+    label: str
+    widget: Widget
+    required: bool = False
+    hint: str | None = None
+    choices: Sequence[Any] = ()
+    least: float | None = None
+    most: float | None = None
+    longest: int | None = None
+    default: Any = None
+    is_whole: bool = False
+    wrapped: str | None = None  # in a list of objects that hold one picture each: its name there
+    parts: Sequence["Field"] = ()
+
+    @property
+    def key(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def element(self) -> str:
+        """The id of its element in the page."""
+        return self.name.replace(".", "-")
+
+
+def fields_of(model: type[BaseModel], *, prefix: str, pointer: str) -> list[Field]:
+    """
+    Args:
+        prefix: of the fields' names in the form.
+        pointer: where the object stands in the request.
+    """
+    schema = model.model_json_schema()
+    # A second spelling of a field is for programs that know no better.
+    spellings = {
+        name for name, info in model.model_fields.items() if info.serialization_alias in model.model_fields
+    }
+    return [each for each in _fields(schema, schema, prefix, pointer) if each.key not in spellings]
+
+
+def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, pointer: str) -> list[Field]:
+    required = schema.get("required", ())
+    return [
+        _field(
+            name, raw, root, f"{prefix}.{name}", f"{pointer}/{pointer_token(name)}", required=name in required
+        )
+        for name, raw in schema.get("properties", {}).items()
+    ]
+
+
+def _field(
+    name: str,
+    raw: Mapping[str, Any],
+    root: Mapping[str, Any],
+    full_name: str,
+    pointer: str,
+    *,
+    required: bool,
+) -> Field:
+    schema = _resolved(raw, root)
+    hint = raw.get("description") or schema.get("description")
+    shared: dict[str, Any] = {
+        "name": full_name,
+        "pointer": pointer,
+        "label": _label(name),
+        "required": required,
+        "hint": hint,
+        "default": raw.get("default"),
+    }
+    if schema.get("description") == _PICTURE:
+        return Field(**shared, widget=Widget.PICTURE)
+    if "enum" in schema:
+        return Field(**shared, widget=Widget.CHOICE, choices=list(dict.fromkeys(map(str, schema["enum"]))))
+    match schema.get("type"):
+        case "boolean":
+            return Field(**shared, widget=Widget.SWITCH)
+        case "integer" | "number" as kind:
+            return Field(
+                **shared,
+                widget=Widget.NUMBER,
+                least=schema.get("minimum"),
+                most=schema.get("maximum"),
+                is_whole=kind == "integer",
+            )
+        case "string":
+            return Field(**shared, widget=_text_widget(name, schema), longest=schema.get("maxLength"))
+        case "array":
+            return _list_field(shared, schema, root)
+        case "object" if "properties" in schema:
+            return Field(
+                **{**shared, "hint": raw.get("description")},
+                widget=Widget.GROUP,
+                parts=_fields(schema, root, full_name, pointer),
+            )
+        case "object" if isinstance(values := schema.get("additionalProperties"), Mapping) and (
+            values.get("type") == "string"
+        ):
+            return Field(**shared, widget=Widget.PAIRS)
+    return Field(**shared, widget=Widget.JSON)
+
+
+def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any]) -> Field:
+    items = _resolved(schema.get("items", {}), root)
+    counts: dict[str, Any] = {"least": schema.get("minItems"), "most": schema.get("maxItems")}
+    members = items.get("properties", {})
+    if len(members) == 1:
+        [(name, member)] = members.items()
+        if _resolved(member, root).get("description") == _PICTURE:
+            return Field(**{**shared, "hint": _PICTURE}, **counts, widget=Widget.PICTURES, wrapped=name)
+    if items.get("type") == "string":
+        return Field(**shared, **counts, widget=Widget.LINES)
+    return Field(**shared, widget=Widget.JSON)
+
+
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without references, and without the null that stands for what is left out."""
+    if reference := schema.get("$ref"):
+        found: Any = root
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+        return _resolved(found, root)
+    others = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
+    return _resolved(others[0], root) if len(others) == 1 else schema
+
+
+def _text_widget(name: str, schema: Mapping[str, Any]) -> Widget:
+    if any(name == word or name.endswith(f"_{word}") for word in _SECRETS):
+        return Widget.SECRET
+    longest = schema.get("maxLength", 0)
+    return Widget.AREA if longest >= LONG_TEXT and "prompt" in name else Widget.TEXT
+
+
+def _label(name: str) -> str:
+    words = [_WORDS.get(word, word) for word in name.split("_")]
+    text = " ".join(words)
+    return text[0].upper() + text[1:]
+
+
+@dataclass(slots=True)
+class Entered:
+    """What a form held."""
+
+    body: dict[str, Any]
+    faults: list[Fault] = field(default_factory=list)  # what cannot be made JSON of
+    # Base64 in the body that came as a file: by its text, the file's name.
+    files: dict[str, str] = field(default_factory=dict)
+
+
+async def entered(fields: Sequence[Field], form: FormData) -> Entered:
+    """What was left blank is left out."""
+    found = Entered({})
+    for each in fields:
+        value = await _value(each, form, found)
+        if value is not None:
+            found.body[each.key] = value
+    return found
+
+
+async def _value(each: Field, form: FormData, found: Entered) -> Any:
+    if each.widget is Widget.GROUP:
+        inner = await entered(each.parts, form)
+        found.faults += inner.faults
+        found.files |= inner.files
+        return inner.body or None
+    if each.widget in {Widget.PICTURE, Widget.PICTURES}:
+        return await _pictures(each, form, found)
+    given = form.get(each.name)
+    text = given.replace("\r\n", "\n") if isinstance(given, str) else ""
+    if each.widget is Widget.SWITCH:
+        # A box that is not ticked sends nothing: what says otherwise than the default is said.
+        is_on = bool(text)
+        return None if is_on == bool(each.default) else is_on
+    if not text.strip():
+        return None
+    match each.widget:
+        case Widget.NUMBER:
+            return _number(text.strip(), each)
+        case Widget.LINES:
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        case Widget.PAIRS:
+            return dict(_pairs(text, each, found))
+        case Widget.JSON:
+            return _json(text, each, found)
+        case Widget.AREA:
+            return text
+        case _:
+            return text.strip()
+
+
+async def _pictures(each: Field, form: FormData, found: Entered) -> Any:
+    """Files first, in the order in which they were chosen; then addresses, one to a line."""
+    pictures: list[str] = []
+    for file in form.getlist(each.name + FILE):
+        if isinstance(file, UploadFile) and file.filename:
+            content = await file.read()
+            text = (await run_sync(base64.b64encode, content)).decode()
+            found.files[text] = file.filename
+            pictures.append(text)
+    given = form.get(each.name)
+    pictures += (
+        [line.strip() for line in given.splitlines() if line.strip()] if isinstance(given, str) else []
+    )
+    if not pictures:
+        return None
+    if each.widget is Widget.PICTURE:
+        if len(pictures) > 1:
+            found.faults.append(Fault("One picture is taken here: a file or an address.", each.pointer))
+        return pictures[0]
+    return [picture if each.wrapped is None else {each.wrapped: picture} for picture in pictures]
+
+
+def _number(text: str, each: Field) -> Any:
+    """What is no number stays text, for the API to refuse."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    is_plain = number.is_integer() and each.is_whole
+    return int(number) if is_plain else number if number - number == 0 else text
+
+
+def _pairs(text: str, each: Field, found: Entered) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if line.strip() and not (colon and name.strip()):
+            found.faults.append(Fault(f"“{line.strip()[:60]}” is not “name: text”.", each.pointer))
+        elif line.strip():
+            yield name.strip(), value.strip()
+
+
+def _json(text: str, each: Field, found: Entered) -> Any:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        found.faults.append(Fault(f"This is not JSON: {error}.", each.pointer))
+        return None
+
+
+def values_of(fields: Sequence[Field], form: FormData) -> dict[str, str]:
+    """What is to stand in the fields when a form is shown again; secrets and files are to be given again."""
+    values: dict[str, str] = {}
+    for each in _flat(fields):
+        given = form.get(each.name)
+        if isinstance(given, str) and each.widget is not Widget.SECRET:
+            values[each.name] = given
+        elif each.widget is Widget.SWITCH:
+            values[each.name] = ""
+    return values
+
+
+def shown_values(fields: Sequence[Field], current: Mapping[str, Any]) -> dict[str, str]:
+    """What is to stand in the fields of something that is there already."""
+    values: dict[str, str] = {}
+    for each in fields:
+        value = current.get(each.key)
+        match each.widget, value:
+            case _, None:
+                pass
+            case Widget.GROUP, Mapping():
+                values |= shown_values(each.parts, value)
+            case Widget.SWITCH, _:
+                values[each.name] = "on" if value else ""
+            case Widget.LINES, list():
+                values[each.name] = "\n".join(map(str, value))
+            case Widget.PAIRS, Mapping():
+                values[each.name] = "\n".join(f"{name}: {text}" for name, text in value.items())
+            case Widget.JSON, _:
+                values[each.name] = to_json(value, indent=2).decode()
+            case _:
+                values[each.name] = str(value)
+    return values
+
+
+def _flat(fields: Sequence[Field]) -> Iterator[Field]:
+    for each in fields:
+        yield from _flat(each.parts) if each.widget is Widget.GROUP else (each,)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Faults by the field that they are about, and the others."""
+
+    of_fields: Mapping[str, Sequence[str]]
+    others: Sequence[str]
+
+
+def sorted_faults(fields: Sequence[Field], faults: Sequence[Fault]) -> Sorted:
+    """Each at the deepest field that holds its place; of lists it is said which entry."""
+    of_fields: dict[str, list[str]] = {}
+    others: list[str] = []
+    known = sorted(_flat(fields), key=lambda each: len(each.pointer), reverse=True)
+    for fault in faults:
+        holder = next((each for each in known if _holds(each.pointer, fault.pointer)), None)
+        if holder is None:
+            others.append(fault.detail)
+            continue
+        rest = fault.pointer.removeprefix(holder.pointer).strip("/").split("/")[0]
+        which = f"No. {int(rest) + 1}: " if rest.isdecimal() else ""
+        of_fields.setdefault(holder.name, []).append(which + fault.detail)
+    return Sorted(of_fields, others)
+
+
+def _holds(pointer: str, place: str) -> bool:
+    return place == pointer or place.startswith(f"{pointer}/")
