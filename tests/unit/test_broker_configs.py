@@ -151,6 +151,27 @@ async def test_what_is_secret_is_masked_and_kept_by_a_change(kind: str, brokers:
     assert (without.keys() & {"username", "password"}, sealed) == (set(), None)
 
 
+@kinds
+async def test_a_stored_password_is_not_sent_to_another_broker(kind: str, brokers: Brokers) -> None:
+    sink = SINKS[kind](brokers, VAULT)
+    full: dict[str, Any] = PLAIN[kind] | {"username": "me", "password": "hush hush"}
+    endpoint = an_endpoint(sink, kind, full)
+    scheme = PLAIN[kind]["url"].partition(":")[0]
+    for url in (f"{scheme}://evil.example", f"{scheme}://broker.example:4567"):
+        for change in ({"url": url}, {**endpoint.config, "url": url}):
+            with pytest.raises(InvalidFields) as caught:
+                sink.configure(change, pointer="#/config", before=endpoint)
+            assert [fault.pointer for fault in caught.value.faults] == ["#/config/password"]
+        public, sealed = sink.configure(
+            {"url": url, "password": "another"}, pointer="#/config", before=endpoint
+        )
+        assert (public["url"], Vault.open(VAULT, str(sealed))) == (url, '{"password":"another"}')
+        public, sealed = sink.configure(
+            {"url": url, "username": None, "password": None}, pointer="#/config", before=endpoint
+        )
+        assert (public["url"], sealed) == (url, None)
+
+
 def test_no_character_of_an_event_means_anything_to_a_broker() -> None:
     assert filled("a.{type}/{task_id}", type="task.*", task_id="#> \r\n{type}") == "a.task._/______type_"
     assert filled("{task_id}", type="t", task_id=None) == NO_TASK

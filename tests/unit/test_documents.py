@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from service.api.problems import STATUS
 from service.domain import errors
 from service.domain.lifecycle import TRANSITIONS
 from service.settings import Settings
+from service.statuses import STATUS
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
     groups = project["dependency-groups"]
     listed = {row[0] for row in rows("docs/dependencies.md", "## To build and test")}
     told = names(project["project"]["dependencies"]) | extras
-    assert listed == names(groups["build"] + groups["test"]) - told
+    assert listed == names(groups["build"] + groups["test"] + groups["docs"]) - told
 
 
 def leaves(kind: type[errors.KlingelError]) -> set[type[errors.KlingelError]]:
@@ -81,7 +81,7 @@ def test_the_state_diagram_is_the_table() -> None:
 
 
 def test_no_requirement_names_an_address() -> None:
-    for name in ("run.txt", "test.txt"):
+    for name in ("run.txt", "test.txt", "docs.txt"):
         assert "://" not in (ROOT / "requirements" / name).read_text()
 
 
