@@ -50,6 +50,7 @@ from service.api import (
     keys,
     openapi,
     probing,
+    reference,
     tasks,
     web_push,
 )
@@ -411,7 +412,12 @@ def create_app(
             )
 
     app = Starlette(
-        routes=[*ROUTES, *dashboard_routes(), *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)])],
+        routes=[
+            *ROUTES,
+            *reference.ROUTES,
+            *dashboard_routes(),
+            *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
+        ],
         middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
