@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help run test lint format chaos bench-load bench-fairness lock clean
+.PHONY: help run test lint format chaos bench-load bench-fairness previews lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +44,10 @@ KILLS ?= 56
 SEED ?= 1
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --write
+
+# Draws what each chat platform shows to docs/chat/previews/, with the system's Chromium.
+previews: $(VENV)/.test
+	$(BIN)/python -m tests.previews
 
 # Measures, as ratios to a baseline of the same minutes.
 bench-load: $(VENV)/.test
