@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 import structlog
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
@@ -142,6 +143,20 @@ class Anything(Convertor[str]):
 
 register_url_convertor("anything", Anything())
 
+# How each kind of endpoint is configured, at the doors for programs and for people.
+CONFIGS: Final[Mapping[str, type[BaseModel]]] = {
+    "webhook": WebhookConfig,
+    "ntfy": NtfyConfig,
+    "web_push": WebPushConfig,
+    "apprise": AppriseConfig,
+    "nats": NatsConfig,
+    "mqtt": MqttConfig,
+    "redis": RedisConfig,
+    "amqp": AmqpConfig,
+    "task": FollowUpConfig,
+    **{voice.name: endpoint_model(voice) for voice in (*SPEAKING, *LISTENING)},
+}
+
 ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/tasks", tasks.submit, methods=["POST"]),
     Route("/v1/tasks", tasks.index, methods=["GET"]),
@@ -186,18 +201,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route(
         "/openapi.json",
         openapi.described_with(
-            {
-                "webhook": WebhookConfig,
-                "ntfy": NtfyConfig,
-                "web_push": WebPushConfig,
-                "apprise": AppriseConfig,
-                "nats": NatsConfig,
-                "mqtt": MqttConfig,
-                "redis": RedisConfig,
-                "amqp": AmqpConfig,
-                "task": FollowUpConfig,
-                **{voice.name: endpoint_model(voice) for voice in (*SPEAKING, *LISTENING)},
-            },
+            CONFIGS,
             {platform.name: platform.bot_model for platform in LISTENING},
         ),
         methods=["GET"],
@@ -415,7 +419,7 @@ def create_app(
         routes=[
             *ROUTES,
             *reference.ROUTES,
-            *dashboard_routes(),
+            *dashboard_routes(CONFIGS),
             *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
         ],
         middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],

@@ -26,6 +26,7 @@ LARGEST_FORM: Final = 48 * 1024 * 1024  # as Base64 it becomes what the API take
 LARGEST_PART: Final = 11 * 1024 * 1024
 MOST_FIELDS: Final = 200
 MOST_FILES: Final = 20
+LONGEST_PATH: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,15 @@ async def read_form(request: Request[State]) -> FormData:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            return await MultiPartParser(
+            parser = MultiPartParser(
                 request.headers,
                 stream(),
                 max_files=MOST_FILES,
                 max_fields=MOST_FIELDS,
                 max_part_size=LARGEST_PART,
-            ).parse()
+            )
+            parser.spool_max_size = LARGEST_FORM  # it is in memory already, and needs no disk
+            return await parser.parse()
         if kind == "application/x-www-form-urlencoded":
             return await FormParser(request.headers, stream()).parse()
     except (MultiPartException, KeyError, ValueError) as error:
@@ -178,4 +181,18 @@ def text_of(form: FormData, name: str) -> str:
 
 def back_to(path: str, *, done: str | None = None) -> Response:
     """So that loading the page again does nothing twice."""
-    return RedirectResponse(path if done is None else f"{path}?done={done}", status_code=303)
+    joint = "&" if "?" in path else "?"
+    return RedirectResponse(path if done is None else f"{path}{joint}done={done}", status_code=303)
+
+
+def local_path(path: str | None) -> str:
+    """A page of ours, never another host's: to a browser a second slash, or a backslash, begins one."""
+    usable = (
+        path is not None
+        and len(path) <= LONGEST_PATH
+        and path.startswith("/")
+        and not path.startswith(("//", "/\\"))
+        and path.isprintable()
+        and "\\" not in path
+    )
+    return path if usable and path is not None else "/"

@@ -32,6 +32,7 @@ class Widget(StrEnum):
     SECRET = "secret"  # noqa: S105 - a kind of field
     NUMBER = "number"
     CHOICE = "choice"
+    CHOICES = "choices"  # any number of them
     SWITCH = "switch"
     PICTURE = "picture"
     PICTURES = "pictures"
@@ -208,6 +209,8 @@ async def _value(each: Field, form: FormData, found: Entered) -> Any:
         return inner.body or None
     if each.widget in {Widget.PICTURE, Widget.PICTURES}:
         return await _pictures(each, form, found)
+    if each.widget is Widget.CHOICES:
+        return [value for value in form.getlist(each.name) if isinstance(value, str)] or None
     given = form.get(each.name)
     text = given.replace("\r\n", "\n") if isinstance(given, str) else ""
     if each.widget is Widget.SWITCH:
@@ -280,21 +283,46 @@ def _json(text: str, each: Field, found: Entered) -> Any:
         return None
 
 
-def values_of(fields: Sequence[Field], form: FormData) -> dict[str, str]:
+async def changes(fields: Sequence[Field], form: FormData, current: Mapping[str, Any]) -> Entered:
+    """What differs from what is there. A secret that is left blank stays; what else is blanked is taken away."""
+    found = Entered({})
+    for each in fields:
+        now = current.get(each.key)
+        if each.widget is Widget.SWITCH:
+            value: Any = bool(form.get(each.name))
+        else:
+            value = await _value(each, form, found)
+        if each.widget is Widget.GROUP:
+            is_changed = value is not None and value != {
+                name: part for name, part in (now or {}).items() if name in value
+            }
+        elif each.widget is Widget.SECRET:
+            is_changed = value is not None
+        else:
+            value = each.default if value is None else value
+            is_changed = value != now
+        if is_changed:
+            found.body[each.key] = value
+    return found
+
+
+def values_of(fields: Sequence[Field], form: FormData) -> dict[str, Any]:
     """What is to stand in the fields when a form is shown again; secrets and files are to be given again."""
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for each in _flat(fields):
         given = form.get(each.name)
-        if isinstance(given, str) and each.widget is not Widget.SECRET:
+        if each.widget is Widget.CHOICES:
+            values[each.name] = form.getlist(each.name)
+        elif isinstance(given, str) and each.widget is not Widget.SECRET:
             values[each.name] = given
         elif each.widget is Widget.SWITCH:
             values[each.name] = ""
     return values
 
 
-def shown_values(fields: Sequence[Field], current: Mapping[str, Any]) -> dict[str, str]:
+def shown_values(fields: Sequence[Field], current: Mapping[str, Any]) -> dict[str, Any]:
     """What is to stand in the fields of something that is there already."""
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for each in fields:
         value = current.get(each.key)
         match each.widget, value:
@@ -302,6 +330,10 @@ def shown_values(fields: Sequence[Field], current: Mapping[str, Any]) -> dict[st
                 pass
             case Widget.GROUP, Mapping():
                 values |= shown_values(each.parts, value)
+            case Widget.SECRET, _:
+                pass
+            case Widget.CHOICES, list():
+                values[each.name] = value
             case Widget.SWITCH, _:
                 values[each.name] = "on" if value else ""
             case Widget.LINES, list():

@@ -1,10 +1,23 @@
 """Where the pages are, beside the API's own routes and over none of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
-from service.dashboard import assets, live, overview, sign_in, submit, tasks
+from service.dashboard import (
+    assets,
+    bots,
+    deliveries,
+    endpoints,
+    keys,
+    live,
+    overview,
+    push,
+    sign_in,
+    submit,
+    tasks,
+)
 from service.dashboard.doors import Do, Show, action, page
 
 
@@ -16,7 +29,12 @@ def _action(path: str, do: Do) -> Route:
     return Route(path, action(do), methods=["POST"])
 
 
-def routes() -> Sequence[BaseRoute]:
+def routes(configs: Mapping[str, type[BaseModel]]) -> Sequence[BaseRoute]:
+    """
+    Args:
+        configs: how each kind of endpoint is configured.
+    """
+    wired = endpoints.EndpointPages(configs)
     return [
         Route("/sign-in", sign_in.show, methods=["GET"]),
         Route("/sign-in", sign_in.sign_in, methods=["POST"]),
@@ -28,6 +46,25 @@ def routes() -> Sequence[BaseRoute]:
         _page("/submit", submit.choose),
         _page("/submit/{type}", submit.show),
         _action("/submit/{type}", submit.submit),
+        _page("/endpoints", wired.index),
+        _page("/endpoints/new/{kind}", wired.new),
+        _action("/endpoints/new/{kind}", wired.create),
+        _page("/endpoints/{id}", wired.show),
+        _action("/endpoints/{id}", wired.change),
+        _action("/endpoints/{id}/test", endpoints.test),
+        _action("/endpoints/{id}/rotate-secret", endpoints.rotate),
+        _action("/endpoints/{id}/switch", endpoints.switch),
+        _action("/endpoints/{id}/delete", endpoints.delete),
+        _action("/endpoints/{id}/replay", endpoints.replay),
+        _page("/deliveries", deliveries.index),
+        _page("/deliveries/{id}", deliveries.show),
+        _action("/deliveries/{id}/replay", deliveries.replay),
+        _page("/bots", bots.index),
+        _page("/keys", keys.index),
+        _action("/keys", keys.create),
+        _action("/keys/{id}/revoke", keys.revoke),
+        _page("/push", push.show),
+        _action("/push", push.subscribe),
         Route("/live", live.stream, methods=["GET"]),
         Route("/static/{version}/{name}", assets.static, methods=["GET"]),
         Route("/service-worker.js", assets.worker, methods=["GET"]),

@@ -5,14 +5,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.dashboard.doors import check_form, entered, read_form, text_of
+from service.dashboard.doors import check_form, entered, local_path, read_form, text_of
 from service.dashboard.rendering import guarded, render
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, KlingelError, Unauthenticated
 from service.recognition import recognise
 from service.statuses import status_of
 
-LONGEST_PATH: Final = 2048
 NO_COOKIE: Final = (
     "Your browser sent no cookie with this form, so nobody can be signed in. Allow cookies for this address; if "
     "Klingel's public address begins with https, come by that one."
@@ -21,8 +20,8 @@ NO_COOKIE: Final = (
 
 async def show(request: Request[State]) -> Response:
     if await entered(request) is not None:
-        return guarded(RedirectResponse(_safe(request.query_params.get("next")), status_code=303))
-    return _form(request, next=_safe(request.query_params.get("next")))
+        return guarded(RedirectResponse(local_path(request.query_params.get("next")), status_code=303))
+    return _form(request, next=local_path(request.query_params.get("next")))
 
 
 async def sign_in(request: Request[State]) -> Response:
@@ -31,7 +30,7 @@ async def sign_in(request: Request[State]) -> Response:
     next = "/"
     try:
         form = await read_form(request)
-        next = _safe(text_of(form, "next"))
+        next = local_path(text_of(form, "next"))
         session = state["sessions"].read(request)
         if session is None:
             raise Forbidden(NO_COOKIE)
@@ -82,16 +81,3 @@ def _form(request: Request[State], *, next: str, error: KlingelError | None = No
     if error is not None and "retry_after_s" in error.members:
         response.headers["retry-after"] = str(error.members["retry_after_s"])
     return guarded(response)
-
-
-def _safe(path: str | None) -> str:
-    """A page of ours, never another host's: to a browser a second slash, or a backslash, begins one."""
-    usable = (
-        path is not None
-        and len(path) <= LONGEST_PATH
-        and path.startswith("/")
-        and not path.startswith(("//", "/\\"))
-        and path.isprintable()
-        and "\\" not in path
-    )
-    return path if usable and path is not None else "/"

@@ -14,12 +14,11 @@ from starlette.responses import Response
 from service.dashboard.doors import Visit, back_to
 from service.dashboard.inside import ask
 from service.dashboard.lists import ITEMS, cursor_of, filter_of, listed
+from service.dashboard.names import EndpointNames
 from service.dashboard.pictures import shown
 from service.dashboard.state import State
 from service.domain.deliveries import Delivery
-from service.domain.endpoints import Endpoint
 from service.domain.errors import Conflict, NotFound
-from service.domain.ids import EndpointId
 from service.domain.kept import archive_id
 from service.domain.lifecycle import Status
 from service.domain.task_types import TASK_TYPES
@@ -129,17 +128,10 @@ async def show(request: Request[State], visit: Visit) -> Response:
         callbacks=callbacks,
         events=log,
         deliveries=by_event,
-        endpoint_name=lambda endpoint_id: endpoint_name(endpoint_id, there),
+        endpoint_name=EndpointNames(there, archive),
         can_refresh=task.status is not Status.QUEUED and (not task.status.is_terminal or task.lacks_outputs),
         done=request.query_params.get("done"),
     )
-
-
-def endpoint_name(id: EndpointId, there: dict[EndpointId, Endpoint]) -> str:
-    endpoint = there.get(id)
-    if endpoint is None:
-        return "a deleted endpoint"
-    return endpoint.description or f"{endpoint.kind} · {endpoint.host}"
 
 
 async def found(reader: Reader, request: Request[State], visit: Visit) -> Task:
