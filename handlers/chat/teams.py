@@ -24,6 +24,7 @@ LONGEST_PROMPT_BYTES: Final = 2000
 LONGEST_BODY_BYTES: Final = 4000
 LONGEST_URL: Final = 2000
 MOST_LINKS: Final = 4
+SHORTEST_SECRET: Final = 16
 # What a connector says under status 200 when the message went nowhere.
 ENDED_BADLY: Final = re.compile(rb"(?:returned HTTP error|failed with error)\D{0,80}(?P<status>\d{3})")
 PAUSE: Final = timedelta(seconds=30)  # after too many: four a second, sixty in half a minute
@@ -71,7 +72,7 @@ class Teams:
             body=to_json(_content(card)),
             headers=JSON_HEADERS,  # without its charset the size would count twice
             now=now,
-            hidden=[url, URL(url).raw_path_qs, *URL(url).query.values()],
+            hidden=_hidden(url),
         )
         return Spoken(reply=reply if answer is None else _judged(reply, answer))
 
@@ -79,6 +80,13 @@ class Teams:
         self, to: Destination, reference: Mapping[str, Any], card: Card, *, now: datetime
     ) -> Spoken:
         raise NotImplementedError("it does not edit")
+
+
+def _hidden(url: str) -> list[str]:
+    """All of it that is long enough to be a secret, as it was given and as it goes out."""
+    parsed = URL(url)
+    parts = [url, parsed.raw_path_qs, parsed.raw_path, *url.partition("?")[2].split("&")]
+    return [*parts, *(value for value in parsed.query.values() if len(value) >= SHORTEST_SECRET)]
 
 
 def _content(card: Card) -> dict[str, Any]:
