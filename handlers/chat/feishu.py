@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final
+from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
@@ -91,6 +92,7 @@ CODES: Final = Codes(
     },
 )  # fmt: skip
 TOKEN_ENDED: Final = frozenset({99991661, 99991663, 99991664, 99991665, 99991668})
+TOKEN_STATUSES: Final = frozenset({400, 401})  # under which that is said
 LOST: Final = frozenset({230011, 230031, 230110})  # recalled, deleted, or too old to be edited
 NOT_ANSWERABLE: Final = frozenset({230011, 230019, 230071, 230110})  # but in its chat something can be said
 CARD_REFUSED: Final = frozenset({230099, 11246})
@@ -238,6 +240,7 @@ class Feishu:
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
         self._tokens: dict[_App, tuple[str, datetime]] = {}  # until when each is good
+        self._asking: WeakValueDictionary[_App, asyncio.Lock] = WeakValueDictionary()
         self._uploaded: dict[tuple[_App, str], str] = {}  # pictures' keys, by their URLs
 
     def can_edit(self, to: Destination) -> bool:
@@ -310,19 +313,32 @@ class Feishu:
         if not MESSAGE_ID.fullmatch(message) or not IMAGE_KEY.fullmatch(key):
             raise NotFetched("its name is not one of Feishu's")
         app = _App(_base(config["server"]), config["app_id"], secrets["app_secret"])
+        url = f"{app.server}/open-apis/im/v1/messages/{message}/resources/{key}?type=image"
+        token = await self._fetching_token(app)
+        try:
+            fetched = await self._fetched(url, token)
+        except NotFetched as error:
+            if error.status not in TOKEN_STATUSES:
+                raise
+            self._forget_token(app, token)
+            fetched = await self._fetched(url, await self._fetching_token(app))
+        if is_page(base64.b64decode(fetched[: HEAD // 3 * 4])):
+            raise NotFetched("Feishu shows me something else; the app needs the permission im:resource")
+        return fetched
+
+    async def _fetching_token(self, app: _App) -> str:
+        """
+        Raises:
+            NotFetched.
+        """
         token = await self._token(app, utc_now())
         if isinstance(token, _Ended):
             may_come = token.reply.ending in {None, AttemptOutcome.RETRY}
             raise NotFetched(f"Feishu does not let me in: {token.reply.reason}", may_come=may_come)
-        url = f"{app.server}/open-apis/im/v1/messages/{message}/resources/{key}?type=image"
-        try:
-            fetched = await fetch_picture(self._dialler, url, headers={"authorization": f"Bearer {token}"})
-        except NotFetched:
-            self._tokens.pop(app, None)  # it may have been this: another try has a new one
-            raise
-        if is_page(base64.b64decode(fetched[: HEAD // 3 * 4])):
-            raise NotFetched("Feishu shows me something else; the app needs the permission im:resource")
-        return fetched
+        return token
+
+    async def _fetched(self, url: str, token: str) -> str:
+        return await fetch_picture(self._dialler, url, headers={"authorization": f"Bearer {token}"})
 
     # Speaking
 
@@ -404,18 +420,29 @@ class Feishu:
         self, app: _App, method: str, path: str, body: bytes, headers: Mapping[str, str], now: datetime
     ) -> _Ended:
         """With the app's token; once more with a new one where that has ended before its time."""
-        ended = await self._exchange_once(app, method, path, body, headers, now)
-        if ended.code in TOKEN_ENDED:
-            self._tokens.pop(app, None)
-            return await self._exchange_once(app, method, path, body, headers, now)
-        return ended
+        call = partial(
+            self._exchange_once, app, method=method, path=path, body=body, headers=headers, now=now
+        )
+        token = await self._token(app, now)
+        if isinstance(token, str):
+            ended = await call(token)
+            if ended.code not in TOKEN_ENDED:
+                return ended
+            self._forget_token(app, token)
+            token = await self._token(app, now)
+        return await call(token) if isinstance(token, str) else token
 
     async def _exchange_once(
-        self, app: _App, method: str, path: str, body: bytes, headers: Mapping[str, str], now: datetime
+        self,
+        app: _App,
+        token: str,
+        *,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        now: datetime,
     ) -> _Ended:
-        token = await self._token(app, now)
-        if isinstance(token, _Ended):
-            return token
         reply, answer = await exchange.send(
             self._dialler,
             method,
@@ -428,10 +455,21 @@ class Feishu:
         return _Ended(reply) if answer is None else _judged(reply, answer)
 
     async def _token(self, app: _App, now: datetime) -> str | _Ended:
-        """The app's own, for some two hours; or why there is none."""
-        known = self._tokens.get(app)
-        if known is not None and now < known[1]:
-            return known[0]
+        """The app's own, for some two hours; or why there is none. Who comes meanwhile waits for the same."""
+        lock = self._asking.get(app)
+        if lock is None:
+            lock = self._asking[app] = asyncio.Lock()
+        async with lock:
+            known = self._tokens.get(app)
+            if known is not None and now < known[1]:
+                return known[0]
+            return await self._new_token(app, now)
+
+    def _forget_token(self, app: _App, token: str) -> None:
+        if self._tokens.get(app, ("",))[0] == token:
+            del self._tokens[app]
+
+    async def _new_token(self, app: _App, now: datetime) -> str | _Ended:
         reply, answer = await exchange.post(
             self._dialler,
             f"{app.server}/open-apis/auth/v3/tenant_access_token/internal",

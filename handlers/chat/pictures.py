@@ -53,7 +53,8 @@ async def download_picture(dialler: Dialler, url: str, *, headers: Mapping[str, 
 async def _read(download: Download) -> bytes:
     status = download.status
     if status != 200:
-        raise NotFetched(f"the platform answered {status}", may_come=status >= 500 or status in TAKEN_LATER)
+        may_come = status >= 500 or status in TAKEN_LATER
+        raise NotFetched(f"the platform answered {status}", may_come=may_come, status=status)
     announced = download.headers.get("content-length", "")
     parts: list[bytes] = []
     size = int(announced) if announced.isascii() and announced.isdigit() else 0

@@ -24,9 +24,10 @@ class Forged(Exception):
 class NotFetched(Exception):
     """A picture that was attached cannot be had; the message is for who attached it."""
 
-    def __init__(self, reason: str, *, may_come: bool = False) -> None:
+    def __init__(self, reason: str, *, may_come: bool = False, status: int | None = None) -> None:
         super().__init__(reason)
         self.may_come = may_come  # worth another try
+        self.status = status  # of the answer, where there was one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

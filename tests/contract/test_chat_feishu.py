@@ -1,5 +1,6 @@
 """Feishu, against a tenant that refuses what Feishu refuses, with its own SDK hearing what we hear."""
 
+import asyncio
 import base64
 import json
 import sys
@@ -425,11 +426,25 @@ async def test_a_picture_that_cannot_be_had_is_told_of(platform: Feishu, server:
     server.files[attached["message"], attached["image"]] = b'{"code": 99991672, "msg": "Access denied"}'
     with pytest.raises(NotFetched, match="permission"):
         await platform.fetch(attached, config=config, secrets=SECRETS)
+
+
+async def test_pictures_that_come_together_need_one_token(platform: Feishu, server: FakeFeishu) -> None:
+    """Also where it has ended before its time."""
+    pictures = {f"img_v3_{n}": png(n) for n in range(4)}
+    said = heard(platform, server, server.message("image a cat", pictures=pictures))
+    config = {"server": server.url, "app_id": APP}
+
+    async def fetched() -> list[bytes]:
+        got = await asyncio.gather(
+            *(platform.fetch(one, config=config, secrets=SECRETS) for one in said.pictures)
+        )
+        return [base64.b64decode(one) for one in got]
+
+    assert await fetched() == list(pictures.values())
+    assert server.given == 1
     server.ends_token()
-    with pytest.raises(NotFetched):
-        await platform.fetch(attached, config=config, secrets=SECRETS)
-    server.files[attached["message"], attached["image"]] = png()
-    assert await platform.fetch(attached, config=config, secrets=SECRETS)
+    assert await fetched() == list(pictures.values())
+    assert server.given == 2
 
 
 # What goes out
