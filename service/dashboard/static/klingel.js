@@ -82,7 +82,6 @@ function somethingHappened() {
 }
 
 let source = null;
-let wasOpen = false;
 
 function say(text) {
   const line = document.getElementById("live");
@@ -97,8 +96,7 @@ function listen() {
   source.onopen = () => {
     say("Live");
     document.documentElement.dataset.live = "on";
-    if (wasOpen) somethingHappened();
-    wasOpen = true;
+    somethingHappened(); // it may have, between the page's making and this
   };
   source.onerror = () => {
     say("Not live at the moment; trying again.");
