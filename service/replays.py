@@ -87,6 +87,6 @@ class Replays:
 
     def _is_for_it(self, event: Event, budget: Budget) -> bool:
         """Whether it would go there if it happened now; a test goes to the endpoint that is tested, and no other."""
-        if self._endpoint.task_id not in {None, event.task_id} or event.type is EventType.ENDPOINT_TEST:
+        if event.type is EventType.ENDPOINT_TEST:
             return False
         return self._endpoint.wants(event, event.content(), budget)

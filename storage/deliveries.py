@@ -182,6 +182,16 @@ def _narrowest(wanted: DeliveryFilter) -> str:
     return "list_deliveries" if wanted.endpoint_id is None else "list_deliveries_to_endpoint"
 
 
+async def latest_of_event(
+    reader: Reader, event_id: EventId, endpoint_ids: Iterable[EndpointId]
+) -> dict[EndpointId, tuple[Delivery, int]]:
+    """By endpoint: the newest delivery of the event there, and how many there are with those before it."""
+    rows = await reader.all(
+        "latest_deliveries_of_event", event_id=event_id, endpoint_ids=json_text(sorted(endpoint_ids))
+    )
+    return {row["endpoint_id"]: (delivery_of(row), row["number"]) for row in rows}
+
+
 async def attempts(reader: Reader, delivery_id: DeliveryId) -> list[Attempt]:
     rows = await reader.all("list_attempts", delivery_id=delivery_id)
     return [

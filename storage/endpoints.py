@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.endpoints import Endpoint, SealedSecret
+from service.domain.explanations import Standing
 from service.domain.ids import AccountId, EndpointId, TaskId
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
@@ -99,6 +100,39 @@ async def of(reader: Reader, accounts: Iterable[AccountId], tasks: Iterable[Task
 async def by_id(reader: Reader, ids: Iterable[EndpointId]) -> dict[EndpointId, Endpoint]:
     rows = await reader.all("endpoints_by_id", ids=json_text(sorted(set(ids))))
     return {row["id"]: _endpoint(row) for row in rows}
+
+
+async def standing(
+    reader: Reader,
+    account_id: AccountId,
+    *,
+    task_id: TaskId | None,
+    at: datetime,
+    after_id: str,
+    limit: int,
+) -> list[Standing]:
+    """Those to which an event of that moment could have gone, oldest first."""
+    rows = await reader.all(
+        "endpoints_at",
+        account_id=account_id,
+        task_id=task_id,
+        at=milliseconds(at),
+        after_id=after_id,
+        limit=limit,
+    )
+    return [_standing(row) for row in rows]
+
+
+async def standing_of(
+    reader: Reader, endpoint_id: str, *, account_id: AccountId, at: datetime
+) -> Standing | None:
+    """As `standing`, of one endpoint, whatever task it is bound to."""
+    row = await reader.one("endpoint_at", id=endpoint_id, account_id=account_id, at=milliseconds(at))
+    return None if row is None else _standing(row)
+
+
+def _standing(row: Row) -> Standing:
+    return Standing(_endpoint(row), moment(row["subscribed_at"]), moment(row["deleted_at"]))
 
 
 async def save(tx: Transaction, endpoint: Endpoint) -> None:

@@ -46,6 +46,11 @@ async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
     return stored
 
 
+async def get(reader: Reader, event_id: str, *, account_id: AccountId) -> Event | None:
+    row = await reader.one("get_event", id=event_id, account_id=account_id)
+    return None if row is None else _event(row)
+
+
 async def by_id(reader: Reader, ids: Iterable[EventId]) -> dict[EventId, Event]:
     rows = await reader.all("events_by_id", ids=json_text(sorted(set(ids))))
     return {row["id"]: _event(row) for row in rows}

@@ -16,6 +16,7 @@ from service.api.state import State
 from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
 from service.domain.ids import AccountId, TaskId
+from service.explaining import explain_event
 from service.sharing import Full, Places
 from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
@@ -70,6 +71,47 @@ async def of_task(request: Request[State]) -> Response:
     async with request.state["database"].reading() as reader:
         found = await events.of_task(reader, task_id, after_position=at, limit=page.limit + 1)
     return _listed(page, found)
+
+
+async def show(request: Request[State]) -> Response:
+    """As it was told, byte for byte."""
+    key = await authenticate(request)
+    return Response((await _found(request, key)).body, media_type="application/json")
+
+
+async def explain(request: Request[State]) -> Response:
+    """For each endpoint that could have got it, whether it did, why, and what became of its newest delivery.
+
+    Endpoints are those of the account and those bound to the event's task, the oldest first; also those that were
+    deleted since. With `endpoint_id` it is that one alone, whatever task it is bound to.
+    """
+    key = await authenticate(request)
+    query = Query(request, known=("endpoint_id",))
+    page = query.page()
+    endpoint_id = query.word("endpoint_id")
+    query.check()
+    event = await _found(request, key)
+    found = await explain_event(
+        request.state["database"],
+        event,
+        endpoint_id=endpoint_id,
+        after_id=page.cursor,
+        limit=page.limit + 1,
+    )
+    return page.respond(found, views=[explanation.view() for explanation in found])
+
+
+async def _found(request: Request[State], key: ApiKey) -> Event:
+    """
+    Raises:
+        NotFound: none, another account's, or no longer kept.
+    """
+    event_id = request.path_params["id"]
+    async with request.state["database"].reading() as reader:
+        event = await events.get(reader, event_id, account_id=key.account_id)
+    if event is None:
+        raise NotFound(f"There is no event {event_id}.")
+    return event
 
 
 def _listed(page: Page, found: list[Event]) -> Response:

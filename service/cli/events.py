@@ -1,5 +1,6 @@
 """`klingel events`."""
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
@@ -8,11 +9,11 @@ from rich.text import Text
 from service.cli.client import View
 from service.cli.pages import ONE, Page, print_list
 from service.cli.session import Given, Json, Session, UsageError
-from service.cli.text import Column, clean, moment, status
+from service.cli.text import Column, clean, details, moment, status, table
 
 app = App(
     name="events",
-    help="Look at events, or follow them live.",
+    help="Look at events, follow them live, or ask why an endpoint got one, or did not.",
     help_epilogue="""
 **Examples**
 
@@ -20,6 +21,7 @@ app = App(
 klingel events --type task.failed --limit 20
 klingel events --follow
 klingel events --follow --json --since evt_0198c5… | jq .data.task.status
+klingel events explain evt_0198c5…
 ```
 """,
 )
@@ -63,6 +65,66 @@ def list_events(
         raise UsageError("--since goes with --follow")
     else:
         print_list(session, "events", [("type", type_)], page, COLUMNS, json=json)
+
+
+@app.command
+def show(event: str, /, *, json: Json = False, session: Given) -> None:
+    """Show one event."""
+    shown = session.api.get("events", event)
+    if json:
+        session.say_json(shown)
+    else:
+        session.say(details(shown))
+
+
+@app.command
+def explain(
+    event: str,
+    /,
+    *,
+    endpoint: Annotated[
+        str | None, Parameter(help="Only this one, also one that is bound to a task.")
+    ] = None,
+    json: Json = False,
+    session: Given,
+) -> None:
+    """Say for each endpoint why it got an event or did not, and what became of its delivery.
+
+    **Examples**
+
+    ```
+    klingel events explain evt_0198c5…
+    klingel events explain evt_0198c5… --endpoint end_0198c5…
+    ```
+    """
+    pages = session.api.pages("events", event, "explain", query=[("endpoint_id", endpoint), ("limit", 200)])
+    found = [one for page in pages for one in page["items"]]
+    if json:
+        session.say_json(found)
+    elif found:
+        session.say(table(EXPLANATIONS, found))
+    else:
+        session.note("There was no endpoint that it could have gone to.")
+
+
+def _of_delivery(name: str) -> Callable[[View], str]:
+    return lambda explanation: str((explanation.get("delivery") or {}).get(name) or "")
+
+
+EXPLANATIONS: Final[tuple[Column, ...]] = (
+    ("ENDPOINT", lambda one: one["endpoint"]["id"]),
+    ("KIND", lambda one: one["endpoint"]["kind"]),
+    ("SENT", lambda one: Text("yes", "green") if one["sent"] else Text("no", "yellow")),
+    ("REASON", lambda one: one["reason"]),
+    ("WHY", lambda one: one["detail"]),
+    ("DELIVERY", _of_delivery("id")),
+    ("STATUS", lambda one: status(_of_delivery("status")(one))),
+    ("ATTEMPTS", _of_delivery("attempts")),
+    ("NEXT", lambda one: moment((one.get("delivery") or {}).get("next_attempt_at"))),
+    ("LAST", _of_delivery("reason")),
+    ("REPLAYS", lambda one: str(one.get("replays") or "")),
+    ("DESCRIPTION", lambda one: one["endpoint"].get("description") or ""),
+)
 
 
 def _follow(session: Session, type_: str | None, since: str | None, *, json: bool) -> None:

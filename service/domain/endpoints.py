@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,6 +18,34 @@ DISABLED_BY_PERSON: Final = "switched off"
 ENDPOINTS_OF_AN_ACCOUNT: Final = 200  # but for those that are bound to tasks
 STEPS_OF_A_FILTER: Final = 5_000  # over one event
 STEPS_OF_AN_EVENT: Final = 50_000  # for all filters over it
+
+
+class Reason(StrEnum):
+    """Why a subscription takes an event, or leaves it."""
+
+    SELECTED = "selected"
+    FILTER_BROKE = "filter-broke"  # over this event: rather one event too many than one lost silently
+    OTHER_TASK = "other-task"
+    DISABLED = "disabled"
+    TYPE = "type"
+    FILTER = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """
+    Args:
+        value: of the filter, where it was evaluated.
+        error: why it could not be.
+    """
+
+    reason: Reason
+    value: Any = None
+    error: str | None = None
+
+    @property
+    def goes(self) -> bool:
+        return self.reason in {Reason.SELECTED, Reason.FILTER_BROKE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +81,9 @@ class Endpoint:
     def host(self) -> str:
         """With its port, as in HTTP; the kind where the configuration has no URL."""
         url = self.config.get("url") or self.config.get("server")
-        if isinstance(subscription := self.config.get("subscription"), Mapping):  # a browser's, at its maker's
+        if isinstance(
+            subscription := self.config.get("subscription"), Mapping
+        ):  # a browser's, at its maker's
             url = subscription.get("endpoint")
         return (_host(url) if isinstance(url, str) else "") or self.kind
 
@@ -83,16 +114,26 @@ class Endpoint:
             "updated_at": rfc3339(self.updated_at),
         }
 
-    def wants(self, event: Event, content: object, budget: Budget) -> bool:
-        """Whether this event goes here.
+    def judge(self, event: Event, content: object, budget: Budget) -> Judgement:
+        """Whether this event goes here, and why: what is told later is what was decided.
 
         Args:
             content: the event's body, read; given so that many endpoints share one reading.
             budget: of all that are asked about this event.
         """
-        if not self.enabled or not selects(self.types, event.type):
-            return False
-        return self.filter is None or passes(self.filter, content, budget)
+        if self.task_id is not None and self.task_id != event.task_id:
+            return Judgement(Reason.OTHER_TASK)
+        if not self.enabled:
+            return Judgement(Reason.DISABLED)
+        if not selects(self.types, event.type):
+            return Judgement(Reason.TYPE)
+        if self.filter is None:
+            return Judgement(Reason.SELECTED)
+        return sift(self.filter, content, budget)
+
+    def wants(self, event: Event, content: object, budget: Budget) -> bool:
+        """As `judge`."""
+        return self.judge(event, content, budget).goes
 
     def signing_secrets(self, now: datetime) -> list[str]:
         """The sealed secrets in force, newest first."""
@@ -152,13 +193,14 @@ def is_pattern(pattern: str) -> bool:
     return any(selects((pattern,), type) for type in EventType)
 
 
-def passes(expression: str, content: object, budget: Budget) -> bool:
+def sift(expression: str, content: object, budget: Budget) -> Judgement:
     """Whether the expression's value over the event is true, as JMESPath counts truth.
 
-    One that cannot be evaluated over this event lets it pass: rather one event too many than one lost silently.
+    One that cannot be evaluated over this event lets it pass.
     """
     try:
         value = evaluate(expression, content, budget=budget.part(STEPS_OF_A_FILTER))
-    except CannotEvaluate:
-        return True
-    return value is not None and value is not False and value not in ("", [], {})
+    except CannotEvaluate as error:
+        return Judgement(Reason.FILTER_BROKE, error=str(error))
+    passed = value is not None and value is not False and value not in ("", [], {})
+    return Judgement(Reason.SELECTED if passed else Reason.FILTER, value)

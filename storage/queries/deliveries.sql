@@ -103,6 +103,14 @@ where account_id = :account_id and endpoint_id = :endpoint_id
 order by id desc
 limit :limit;
 
+-- name: latest_deliveries_of_event
+-- The newest of an event to each of these endpoints, and how many there are.
+select deliveries.*, found.number from (
+    select max(id) as id, count(*) as number from deliveries
+    where event_id = :event_id and endpoint_id in (select value from json_each(:endpoint_ids))
+    group by endpoint_id
+) as found join deliveries on deliveries.id = found.id;
+
 -- name: list_attempts
 select * from attempts where delivery_id = :delivery_id order by number;
 

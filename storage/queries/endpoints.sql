@@ -3,19 +3,19 @@
 -- name: insert_endpoint*!
 insert into endpoints (
     id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, lane, created_at, updated_at
+    secrets, lane, created_at, updated_at, subscribed_at
 ) values (
     :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :lane, :created_at, :updated_at
+    :disabled_reason, :secrets, :lane, :created_at, :updated_at, :created_at
 );
 
 -- name: ensure_endpoint*!
 insert into endpoints (
     id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, lane, created_at, updated_at
+    secrets, lane, created_at, updated_at, subscribed_at
 ) values (
     :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :lane, :created_at, :updated_at
+    :disabled_reason, :secrets, :lane, :created_at, :updated_at, :created_at
 )
 on conflict (id) do nothing;
 
@@ -50,8 +50,35 @@ where task_id in (select value from json_each(:tasks)) and deleted_at is null;
 -- name: endpoints_by_id
 select * from endpoints where id in (select value from json_each(:ids)) and deleted_at is null;
 
+-- name: endpoints_at
+-- Those that an event of this account, and of this task, could have gone to, the oldest first: also what was deleted
+-- after it, and what was made after it and is still there. Archives are nobody's to look at.
+select * from (
+    select * from endpoints
+    where account_id = :account_id and task_id is null and deleted_at is null and id > :after_id
+    union all
+    select * from endpoints
+    where task_id = :task_id and deleted_at is null and id > :after_id
+    union all
+    select * from endpoints
+    where account_id = :account_id and deleted_at >= :at and created_at <= :at and id > :after_id
+      and (task_id is null or task_id = :task_id)
+) as candidates
+where kind <> 'archive'
+order by id
+limit :limit;
+
+-- name: endpoint_at
+-- One alone, whatever task it is bound to.
+select * from endpoints
+where id = :id and account_id = :account_id and kind <> 'archive' and (deleted_at is null or deleted_at >= :at);
+
 -- name: save_endpoint!
 update endpoints set
+    subscribed_at = case
+        when types <> :types or filter is distinct from :filter or enabled <> :enabled then :updated_at
+        else subscribed_at
+    end,
     config = :config, credentials = :credentials, types = :types, filter = :filter, description = :description,
     enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets, lane = :lane,
     failures = :failures, failing_since = :failing_since, updated_at = :updated_at
@@ -60,10 +87,11 @@ where id = :id and deleted_at is null;
 -- name: save_endpoint_health*!
 -- Only what attempts change: a person's edit in between stays.
 update endpoints set failures = :failures, failing_since = :failing_since,
+    subscribed_at = case when :disabled_reason is not null and enabled = 1 then :updated_at else subscribed_at end,
     enabled = case when :disabled_reason is null then enabled else 0 end,
     disabled_reason = coalesce(:disabled_reason, disabled_reason), updated_at = :updated_at
 where id = :id;
 
 -- name: delete_endpoint!
-update endpoints set deleted_at = :now, enabled = 0, disabled_reason = 'deleted', updated_at = :now
+update endpoints set deleted_at = :now, updated_at = :now
 where id = :id and deleted_at is null;

@@ -7,6 +7,9 @@ values (:position, :id, :account_id, :task_id, :type, :sequence, :at, :body);
 -- name: events_by_id
 select * from events where id in (select value from json_each(:ids));
 
+-- name: get_event^
+select * from events where id = :id and account_id = :account_id;
+
 -- name: list_events
 -- In the order of the log. A filter that is null filters nothing.
 select * from events

@@ -90,6 +90,9 @@ class Served:
         match kind:
             case "tasks":
                 return str(self.submit()[0]["id"])
+            case "events":
+                task = self.made("tasks")
+                return str(self.http.get(f"/v1/tasks/{task}/events").json()["items"][0]["id"])
             case "keys":
                 return str(self.http.post("/v1/keys", json={"name": "a"}).json()["id"])
             case "endpoints":

@@ -42,6 +42,7 @@ async def whole_story(klingel: Klingel) -> dict[str, str]:
     [output] = (await klingel.task(task["id"]))["outputs"]
     return {
         "/v1/tasks/": task["id"],
+        "/v1/events/": (await klingel.events(task["id"]))[0]["id"],
         "/v1/endpoints/": endpoint["id"],
         "/v1/deliveries/": first["id"],
         "/v1/files/": httpx.URL(output["stored_url"]).path.rpartition("/")[2],

@@ -419,6 +419,9 @@ async def _lists(klingel: Klingel) -> None:
     }
     assert (await http.get("/v1/tasks", params=filters)).json()["items"] == []
     assert (await http.get("/v1/events", params={"type": "task.overdue", "order": "asc"})).json()["items"]
+    for event in (await http.get("/v1/events")).json()["items"]:
+        assert (await http.get(f"/v1/events/{event['id']}")).json() == event
+        assert (await http.get(f"/v1/events/{event['id']}/explain")).json()["items"]
     assert (await http.delete(f"/v1/keys/{key['id']}")).status_code == 204
 
 

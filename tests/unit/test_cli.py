@@ -634,6 +634,49 @@ def test_flags_that_do_not_go_together_are_refused(klingel: Klingel, flags: tupl
     assert klingel.requests == []
 
 
+def test_an_event_is_shown(klingel: Klingel) -> None:
+    klingel.on("GET /v1/events/evt_1", event(1, SUBMITTED), event(1, SUBMITTED))
+    assert klingel.run("events", "show", "evt_1").lines[1] == "type       task.submitted"
+    assert klingel.run("events", "show", "evt_1", "--json").json == event(1, SUBMITTED)
+
+
+def test_it_is_told_why_endpoints_got_an_event(klingel: Klingel) -> None:
+    """All of them, in as many pages as that takes."""
+    sent = {
+        "endpoint": ENDPOINT,
+        "sent": True,
+        "reason": "selected",
+        "detail": "It takes task.*.",
+        "delivery": {"id": "dlv_1", "status": "dead", "attempts": 9, "reason": "answered"},
+        "replays": 0,
+    }
+    left = {
+        "endpoint": ENDPOINT | {"id": "end_2"},
+        "sent": False,
+        "reason": "filter",
+        "detail": "Its filter gives false.",
+        "delivery": None,
+        "replays": 0,
+    }
+    pages = [{"items": [sent], "next_cursor": "end_1"}, {"items": [left], "next_cursor": None}]
+    klingel.on("GET /v1/events/evt_1/explain", *pages, *pages)
+    run = klingel.run("events", "explain", "evt_1", "--endpoint", "end_9")
+    assert run.lines == [
+        "ENDPOINT  KIND     SENT  REASON    WHY                      DELIVERY  STATUS  ATTEMPTS  LAST",
+        "end_1     webhook  yes   selected  It takes task.*.         dlv_1     dead    9         answered",
+        "end_2     webhook  no    filter    Its filter gives false.",
+    ]
+    asked = "GET /v1/events/evt_1/explain?endpoint_id=end_9&limit=200"
+    assert klingel.asked == [asked, f"{asked}&cursor=end_1"]
+    assert klingel.run("events", "explain", "evt_1", "--json").json == [sent, left]
+
+
+def test_it_is_said_that_there_was_nobody_to_get_an_event(klingel: Klingel) -> None:
+    klingel.on("GET /v1/events/evt_1/explain", EMPTY)
+    run = klingel.run("events", "explain", "evt_1")
+    assert (run.code, run.out, run.err) == (0, "", "There was no endpoint that it could have gone to.\n")
+
+
 # endpoints
 
 

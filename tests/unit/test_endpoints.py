@@ -16,8 +16,8 @@ from service.domain.endpoints import (
     Endpoint,
     SealedSecret,
     is_pattern,
-    passes,
     selects,
+    sift,
 )
 from service.domain.events import EventType, endpoint_event
 from service.domain.expressions import Budget, check
@@ -81,6 +81,11 @@ def test_a_pattern_that_selects_nothing_is_none(pattern: str, known: bool) -> No
 
 
 # Filters
+
+
+def passes(expression: str, content: object, budget: Budget) -> bool:
+    return sift(expression, content, budget).goes
+
 
 CONTENT = {
     "type": "task.succeeded",

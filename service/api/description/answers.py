@@ -11,6 +11,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from service.api.tasks import MOST_CHILDREN
 from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, EventType
+from service.domain.explanations import Cause
 from service.domain.lifecycle import Status, Verdict
 from service.domain.task_types import TASK_TYPES
 from service.domain.tasks import OutputKind
@@ -205,6 +206,30 @@ class DeliveryDetail(_Delivery):
     attempts: list[Attempt]
 
 
+class ExplainedEndpoint(Endpoint):
+    """As it is now, or was when it was deleted."""
+
+    subscribed_at: Annotated[
+        Moment, Field(description="since when its types, its filter, and whether it is enabled are these")
+    ]
+    deleted_at: Moment | None
+
+
+class Explanation(TypedDict):
+    """Why an endpoint got an event, or did not."""
+
+    endpoint: ExplainedEndpoint
+    sent: Annotated[bool, Field(description="whether a delivery was made")]
+    reason: Cause
+    detail: Annotated[str, Field(description="the reason, for a person")]
+    filter_result: Annotated[
+        str | None, Field(description="the filter's value over the event as JSON, cut where it is long")
+    ]
+    filter_error: Annotated[str | None, Field(description="why the filter could not be evaluated")]
+    delivery: Annotated[Delivery | None, Field(description="the newest")]
+    replays: Annotated[int, Field(ge=0, description="deliveries before it")]
+
+
 class SentTest(TypedDict):
     event_id: EventId
     delivery: Delivery
@@ -361,6 +386,10 @@ class EndpointPage(_Page):
 
 class DeliveryPage(_Page):
     items: list[Delivery]
+
+
+class ExplanationPage(_Page):
+    items: list[Explanation]
 
 
 class BotPage(_Page):

@@ -13,6 +13,8 @@ from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, Deliver
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
 from service.domain.events import EventType, endpoint_event, output_event, task_event
+from service.domain.explanations import Standing, explain
+from service.domain.expressions import Budget
 from service.domain.ids import AccountId, BotId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
 from service.domain.kept import KeptFile, Role, stored
 from service.domain.lifecycle import Status, Verdict
@@ -152,6 +154,16 @@ _key: Final = ApiKey(
     created_at=_AT,
 )
 
+_event: Final = task_event(EventType.TASK_SUCCEEDED, _task, _transition, _DONE)
+_explanation: Final = explain(
+    _event,
+    Standing(_endpoint, subscribed_at=_AT, deleted_at=None),
+    _event.content(),
+    Budget(0),
+    delivery=_delivery,
+    deliveries=1,
+)
+
 _detail: Final = _task.view() | {
     "input": dict(_task.input),
     "transitions": [_transition.view()],
@@ -216,9 +228,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     },
     "Delivery": _shown_delivery,
     "DeliveryDetail": _shown_delivery | {"attempt_count": 1, "attempts": [_attempt.view()]},
+    "Explanation": _explanation.view(),
     "SentTest": {"event_id": _EVENT, "delivery": _shown_delivery},
     "Replayed": {"replayed": 3},
-    "TaskEvent": task_event(EventType.TASK_SUCCEEDED, _task, _transition, _DONE).content() | {"id": _EVENT},
+    "TaskEvent": _event.content() | {"id": _EVENT},
     "OutputEvent": output_event(EventType.OUTPUT_STORED, _kept, 0, _STORED, file=_file.view()).content()
     | {"id": _EVENT},
     "EndpointEvent": endpoint_event(
