@@ -22,6 +22,7 @@ from typing import Any, Final
 from PIL import Image, ImageChops
 
 from handlers.chat.discord import Discord
+from handlers.chat.feishu import Feishu
 from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Button, Card, Press
 from handlers.chat.slack import Slack
@@ -32,12 +33,20 @@ from service.domain.bots import Person
 from service.domain.ids import CommandId
 from service.domain.tasks import Output, OutputKind
 from service.network import Dialler, open_dialler
-from tests.contract import test_chat_discord, test_chat_mattermost, test_chat_slack, test_chat_telegram
+from tests.contract import (
+    test_chat_discord,
+    test_chat_feishu,
+    test_chat_mattermost,
+    test_chat_slack,
+    test_chat_telegram,
+)
 from tests.contract.push_services import LOOPBACK, NOW, TASK, event_of
 from tests.fakes.discord import FakeDiscord
+from tests.fakes.feishu import FakeFeishu
 from tests.fakes.mattermost import FakeMattermost
 from tests.fakes.slack import TOKEN, FakeSlack
 from tests.fakes.telegram import FakeTelegram
+from tests.integration.klingel import png
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "chat" / "previews"
 PICTURE: Final = "https://klingel.example.com/v1/files/44791a8d2f12c146f968e88dc2947628a8499c25.png"
@@ -57,10 +66,10 @@ class Seen:
     colour: str | None = None
 
 
-def card() -> Card:
+def card(url: str = PICTURE) -> Card:
     outputs = [
         Output(
-            kind=OutputKind.IMAGE, index=number, url=PICTURE, stored_url=PICTURE,
+            kind=OutputKind.IMAGE, index=number, url=url, stored_url=url,
             expires_at=NOW + timedelta(days=30),
         )
         for number in range(2)
@@ -156,11 +165,34 @@ async def telegram(dialler: Dialler) -> Seen:
     )
 
 
+async def feishu(dialler: Dialler) -> Seen:
+    server = FakeFeishu()
+    server.pictures["/made.png"] = png()
+    async with server.running():
+        voice = Feishu(dialler)
+        place = test_chat_feishu.asked(voice, server)
+        await voice.post(place, card(f"{server.url}/made.png"), now=NOW)
+    [shown] = server.shown.values()
+    lines = [f"<b>{escape(shown.card['header']['title']['content'])}</b>"]
+    buttons: list[str] = []
+    picture = None
+    for element in shown.card["body"]["elements"]:
+        match element["tag"]:
+            case "div":
+                lines.append(escape(element["text"]["content"]).replace("\n", "<br>"))
+            case "img":
+                picture = element["img_key"]
+            case "column_set":
+                buttons += [one["text"]["content"] for each in element["columns"] for one in each["elements"]]
+    return Seen(lines=lines, picture=picture, buttons=buttons, colour=shown.card["header"]["template"])
+
+
 PLATFORMS: Final[Mapping[str, Callable[[Dialler], Awaitable[Seen]]]] = {
     "mattermost": mattermost,
     "slack": slack,
     "discord": discord,
     "telegram": telegram,
+    "feishu": feishu,
 }
 
 
