@@ -21,12 +21,15 @@ from typing import Any, Final
 
 from PIL import Image, ImageChops
 
+from handlers.chat.dingtalk import Dingtalk
 from handlers.chat.discord import Discord
 from handlers.chat.feishu import Feishu
 from handlers.chat.mattermost import Mattermost
 from handlers.chat.platform import Button, Card, Press
 from handlers.chat.slack import Slack
+from handlers.chat.teams import Teams
 from handlers.chat.telegram import Telegram
+from handlers.chat.wecom import Wecom
 from handlers.messages import message_of
 from handlers.providers.sandbox.media import Recipe, collage
 from service.domain.bots import Person
@@ -36,6 +39,7 @@ from service.network import Dialler, open_dialler
 from tests.contract import (
     test_chat_discord,
     test_chat_feishu,
+    test_chat_group_bots,
     test_chat_mattermost,
     test_chat_slack,
     test_chat_telegram,
@@ -43,6 +47,7 @@ from tests.contract import (
 from tests.contract.push_services import LOOPBACK, NOW, TASK, event_of
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.feishu import FakeFeishu
+from tests.fakes.group_bots import FakeDingtalk, FakeTeams, FakeWecom
 from tests.fakes.mattermost import FakeMattermost
 from tests.fakes.slack import TOKEN, FakeSlack
 from tests.fakes.telegram import FakeTelegram
@@ -187,12 +192,56 @@ async def feishu(dialler: Dialler) -> Seen:
     return Seen(lines=lines, picture=picture, buttons=buttons, colour=shown.card["header"]["template"])
 
 
+async def dingtalk(dialler: Dialler) -> Seen:
+    server = FakeDingtalk()
+    async with server.running():
+        await Dingtalk(dialler).post(test_chat_group_bots.to(server), card(), now=NOW)
+    [shown] = server.said
+    text = re.sub(r"^### (.*)$", r"**\1**", shown["text"], flags=re.MULTILINE)
+    found = re.search(r"!\[\]\((.*?)\)\n*", text)
+    return Seen(
+        lines=[_markdown(text if found is None else text.replace(found[0], ""))],
+        picture=None if found is None else found[1],
+        buttons=[button["title"] for button in shown["btns"]],
+    )
+
+
+async def wecom(dialler: Dialler) -> Seen:
+    server = FakeWecom()
+    async with server.running():
+        await Wecom(dialler).post(test_chat_group_bots.to(server), card(), now=NOW)
+    [shown] = server.said
+    articles = shown["news"]["articles"]
+    titles = [f"<b>{_link(one['url'], escape(one['title']))}</b>" for one in articles]
+    description = escape(articles[0]["description"]).replace("\n", "<br>")
+    return Seen(lines=[titles[0], description, *titles[1:]], picture=articles[0]["picurl"])
+
+
+async def teams(dialler: Dialler) -> Seen:
+    server = FakeTeams()
+    async with server.running():
+        await Teams(dialler).post(test_chat_group_bots.to(server), card(), now=NOW)
+    [shown] = server.said
+    lines: list[str] = []
+    for element in shown["body"]:
+        match element["type"]:
+            case "TextBlock":
+                lines.append(f"<b>{escape(element['text'])}</b>")
+            case "RichTextBlock":
+                lines += [escape(run["text"]) for run in element["inlines"]]
+    pictures = [element["url"] for element in shown["body"] if element["type"] == "Image"]
+    return Seen(lines=lines, picture=pictures[0], buttons=[action["title"] for action in shown["actions"]])
+
+
 PLATFORMS: Final[Mapping[str, Callable[[Dialler], Awaitable[Seen]]]] = {
     "mattermost": mattermost,
     "slack": slack,
     "discord": discord,
     "telegram": telegram,
     "feishu": feishu,
+    "dingtalk": dingtalk,
+    "wecom": wecom,
+    "teams": teams,
 }
 
 

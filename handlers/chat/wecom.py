@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -47,13 +47,13 @@ CODES: Final = Codes(
 
 
 class WecomEndpoint(BaseModel):
-    """Articles show pictures by their addresses, so WeChat must be able to reach these; `upload` sends the picture too."""
+    """Articles show pictures by their addresses, so WeCom must be able to reach these."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address = Field(description="of the group's bot, with its key: kept sealed")
-    upload: bool = Field(
-        default=False, description="send the picture itself after the message: it outlives its address"
+    pictures: Literal["linked", "sent"] = Field(
+        "linked", description="`sent`: the picture itself follows the message, and outlives its address"
     )
     server: Address = SERVER
 
@@ -84,7 +84,11 @@ class Wecom:
         deadline = asyncio.get_running_loop().time() + PICTURE_DEADLINE.total_seconds()
         reply = await self._send(to, _content(card), now)
         picture = card.message.picture
-        if reply.ending is not AttemptOutcome.DELIVERED or picture is None or not to.config.get("upload"):
+        if (
+            reply.ending is not AttemptOutcome.DELIVERED
+            or picture is None
+            or to.config.get("pictures") != "sent"
+        ):
             return Spoken(reply=reply)
         try:
             async with asyncio.timeout_at(deadline):

@@ -345,10 +345,10 @@ async def test_wecom_is_given_the_picture_itself_where_that_is_wanted(
 ) -> None:
     wecom.pictures["/0.png"] = png()
     output = replace(picture(), url=f"{wecom.url}/0.png")
-    await said(Wecom(dialler), to(wecom, upload=True), card(outputs=[output]))
+    await said(Wecom(dialler), to(wecom, pictures="sent"), card(outputs=[output]))
     assert [one["msgtype"] for one in wecom.said] == ["news", "image"]
     assert base64.b64decode(wecom.said[1]["image"]["base64"]) == png()
-    await said(Wecom(dialler), to(wecom, upload=True), card(event_of(EventType.TASK_FAILED)))
+    await said(Wecom(dialler), to(wecom, pictures="sent"), card(event_of(EventType.TASK_FAILED)))
     assert len(wecom.said) == 3
 
 
@@ -360,7 +360,7 @@ async def test_a_picture_that_is_too_large_for_wecom_is_made_smaller(
     assert len(file.getvalue()) > 2 * 1024 * 1024
     wecom.pictures["/0.png"] = file.getvalue()
     output = replace(picture(), url=f"{wecom.url}/0.png")
-    await said(Wecom(dialler), to(wecom, upload=True), card(outputs=[output]))
+    await said(Wecom(dialler), to(wecom, pictures="sent"), card(outputs=[output]))
     shown = Image.open(io.BytesIO(base64.b64decode(wecom.said[1]["image"]["base64"])))
     assert (shown.format, shown.size) == ("JPEG", (640, 640))
 
@@ -373,7 +373,7 @@ async def test_without_its_picture_a_message_is_told_all_the_same(
     if content is not None:
         wecom.pictures["/0.png"] = content
     output = replace(picture(), url=f"{wecom.url}/0.png")
-    spoken = await said(Wecom(dialler), to(wecom, upload=True), card(outputs=[output]))
+    spoken = await said(Wecom(dialler), to(wecom, pictures="sent"), card(outputs=[output]))
     assert spoken.reply.reason.startswith("answered, but the picture was not sent: ")
     assert [one["msgtype"] for one in wecom.said] == ["news"]
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
-from Crypto.Cipher import AES
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.contract.push_services import NOW, Service
 
@@ -275,10 +275,11 @@ class FakeFeishu(Service):
 
 
 def encrypted(content: bytes, key: str) -> str:
-    """By another library than the one that reads it."""
     vector, padding = b"0123456789abcdef", 16 - len(content) % 16
-    cipher = AES.new(hashlib.sha256(key.encode()).digest(), AES.MODE_CBC, vector)
-    return base64.b64encode(vector + cipher.encrypt(content + bytes([padding]) * padding)).decode()
+    aes = Cipher(algorithms.AES256(hashlib.sha256(key.encode()).digest()), modes.CBC(vector)).encryptor()
+    return base64.b64encode(
+        vector + aes.update(content + bytes([padding]) * padding) + aes.finalize()
+    ).decode()
 
 
 def signed(body: bytes, key: str, *, now: datetime = NOW, nonce: str = "1628671234") -> dict[str, str]:
