@@ -29,7 +29,7 @@ from service.dashboard.names import EndpointNames, name_of
 from service.dashboard.rendering import show_milliseconds
 from service.dashboard.state import State
 from service.domain.deliveries import AttemptOutcome
-from service.domain.endpoints import ALL_TASK_EVENTS, Endpoint
+from service.domain.endpoints import Endpoint
 from service.domain.errors import Conflict, Fault, NotFound, SearchTooWide
 from service.domain.events import EventType
 from service.domain.kept import archive_id
@@ -69,7 +69,6 @@ SUBSCRIPTION: Final = (
         label="Events",
         widget=Widget.CHOICES,
         choices=PATTERNS,
-        default=list(ALL_TASK_EVENTS),
         hint="None ticked: all of tasks, or what the kind needs.",
     ),
     Field(

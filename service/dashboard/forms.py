@@ -5,7 +5,7 @@ A form holds what a schema asks for and judges nothing: the API does, and each f
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,11 +16,15 @@ from starlette.datastructures import FormData, UploadFile
 
 from service.domain.errors import Fault
 from service.domain.faults import pointer_token
+from service.domain.images import MAX_BYTES, MIN_SIDE
 from service.domain.inputs import Image
 
 LONG_TEXT: Final = 200  # characters, from which on a text gets several lines
 # How a picture's schema is known wherever it stands.
 _PICTURE: Final = TypeAdapter(Image).json_schema()["description"]
+PICTURE_HINT: Final = (
+    f"JPEG or PNG, at most {MAX_BYTES // 2**20} MB, at least {MIN_SIDE} px a side, between 1:2.5 and 2.5:1"
+)
 _SECRETS: Final = ("token", "password", "secret")
 _WORDS: Final = {"url": "URL", "urls": "URLs", "id": "id", "cfg": "CFG", "s": "(s)", "n": "Number"}
 FILE: Final = ".file"  # after a field's name: what was chosen from disk
@@ -42,6 +46,20 @@ class Widget(StrEnum):
     GROUP = "group"
 
 
+_WIDE: Final = frozenset(
+    {
+        Widget.AREA,
+        Widget.PICTURE,
+        Widget.PICTURES,
+        Widget.LINES,
+        Widget.PAIRS,
+        Widget.JSON,
+        Widget.GROUP,
+        Widget.CHOICES,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     name: str  # in the form
@@ -58,6 +76,10 @@ class Field:
     is_whole: bool = False
     wrapped: str | None = None  # in a list of objects that hold one picture each: its name there
     parts: Sequence["Field"] = ()
+
+    @property
+    def is_wide(self) -> bool:
+        return self.widget in _WIDE
 
     @property
     def key(self) -> str:
@@ -80,7 +102,8 @@ def fields_of(model: type[BaseModel], *, prefix: str, pointer: str) -> list[Fiel
     spellings = {
         name for name, info in model.model_fields.items() if info.serialization_alias in model.model_fields
     }
-    return [each for each in _fields(schema, schema, prefix, pointer) if each.key not in spellings]
+    fields = [each for each in _fields(schema, schema, prefix, pointer) if each.key not in spellings]
+    return sorted(fields, key=lambda each: not each.required)
 
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, pointer: str) -> list[Field]:
@@ -113,7 +136,10 @@ def _field(
         "default": raw.get("default"),
     }
     if schema.get("description") == _PICTURE:
-        return Field(**shared, widget=Widget.PICTURE)
+        said = raw.get("description")
+        return Field(
+            **{**shared, "hint": PICTURE_HINT if said in {None, _PICTURE} else said}, widget=Widget.PICTURE
+        )
     if "enum" in schema:
         return Field(**shared, widget=Widget.CHOICE, choices=list(dict.fromkeys(map(str, schema["enum"]))))
     match schema.get("type"):
@@ -135,12 +161,15 @@ def _field(
             return Field(
                 **{**shared, "hint": raw.get("description")},
                 widget=Widget.GROUP,
-                parts=_fields(schema, root, full_name, pointer),
+                parts=[
+                    replace(part, required=part.required and required)
+                    for part in _fields(schema, root, full_name, pointer)
+                ],
             )
         case "object" if isinstance(values := schema.get("additionalProperties"), Mapping) and (
             values.get("type") == "string"
         ):
-            return Field(**shared, widget=Widget.PAIRS)
+            return Field(**{**shared, "hint": hint or "One to a line, name: text"}, widget=Widget.PAIRS)
     return Field(**shared, widget=Widget.JSON)
 
 
@@ -151,7 +180,7 @@ def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapp
     if len(members) == 1:
         [(name, member)] = members.items()
         if _resolved(member, root).get("description") == _PICTURE:
-            return Field(**{**shared, "hint": _PICTURE}, **counts, widget=Widget.PICTURES, wrapped=name)
+            return Field(**{**shared, "hint": PICTURE_HINT}, **counts, widget=Widget.PICTURES, wrapped=name)
     if items.get("type") == "string":
         return Field(**shared, **counts, widget=Widget.LINES)
     return Field(**shared, widget=Widget.JSON)

@@ -133,6 +133,7 @@ def _form(
         values={} if form is None else values_of(everything, form),
         faults=sorted_faults(everything, faults),
         command=command,
+        more_is_open=form is not None and any(text_of(form, each.name) for each in MORE),
         # Of a form that was refused nothing was stored: it is another submit from then on.
         once=secrets.token_hex(16),
         had_files=form is not None

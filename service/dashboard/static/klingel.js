@@ -137,16 +137,13 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (button.textContent = "Copy"), 1500);
 });
 
-// Deleting and the like asks first.
-
-document.addEventListener("submit", (event) => {
-  const question = event.submitter?.dataset.ask;
-  if (question && !confirm(question)) event.preventDefault();
-});
-
 // Pictures: dropped or chosen, shown before they are sent.
 
-for (const drop of document.querySelectorAll(".drop")) {
+function takeDrops(root = document) {
+  for (const drop of root.querySelectorAll(".drop")) takeDrop(drop);
+}
+
+function takeDrop(drop) {
   const input = drop.querySelector("input[type=file]");
   const list = drop.querySelector(".previews");
   const show = () => {
@@ -161,6 +158,7 @@ for (const drop of document.querySelectorAll(".drop")) {
     );
   };
   input.addEventListener("change", show);
+  if (input.files.length) show();
   drop.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");
@@ -178,8 +176,53 @@ for (const drop of document.querySelectorAll(".drop")) {
   });
 }
 
+// Forms are sent from here, so that a fault, or a look at the curl, loses no chosen file.
+
+async function sendForm(form, submitter, entered) {
+  // Not `form.action`: that is the button of this name.
+  const response = await fetch(form.getAttribute("action"), { method: "POST", body: entered });
+  if (response.redirected) {
+    location.href = response.url;
+    return;
+  }
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  const [part, command] = ["form", "command"].map((id) => fresh.getElementById(id));
+  if (!part || !command) {
+    // Another page altogether: a secret that is shown once, or a refusal.
+    document.title = fresh.title;
+    document.getElementById("main").replaceChildren(...fresh.getElementById("main").childNodes);
+    offerCopies();
+    document.getElementById("main").focus();
+    return;
+  }
+  const chosen = [...form.querySelectorAll("input[type=file]")].map((input) => [input.id, input.files]);
+  document.getElementById("form").replaceChildren(...part.childNodes);
+  document.getElementById("command").replaceChildren(...command.childNodes);
+  for (const [id, files] of chosen) document.getElementById(id).files = files;
+  for (const hint of document.querySelectorAll("[data-files-lost]")) hint.remove();
+  takeDrops();
+  offerCopies();
+  const place = submitter.value === "curl" ? "#command" : "[role=alert]";
+  const wrong = document.querySelector("#form [aria-invalid=true]");
+  if (wrong && submitter.value !== "curl") wrong.focus();
+  document.querySelector(place)?.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.matches("[data-form]") || !event.submitter) return;
+  event.preventDefault();
+  const { submitter } = event;
+  const entered = new FormData(form, submitter);
+  submitter.disabled = true;
+  sendForm(form, submitter, entered)
+    .catch(() => form.submit())
+    .finally(() => (submitter.disabled = false));
+});
+
 const made = document.querySelector("meta[name=made-at]");
 if (made) ahead = Date.parse(made.content) - Date.now();
+takeDrops();
 offerCopies();
 tellAges();
 setInterval(tellAges, 10000);
