@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help run test lint format chaos bench-load bench-fairness previews lock clean
+.PHONY: help run test docs lint format chaos bench-load bench-fairness previews lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    start Klingel on http://127.0.0.1:8000 (SQLite, sandbox provider)"
 	@echo "make test   lint, types, layers and the whole test suite"
+	@echo "make docs   the documentation as a site, in site/"
 	@echo "make chaos  kill a running Klingel many times, and compare (minutes)"
 
 $(BIN)/python:
@@ -38,6 +39,14 @@ run: $(VENV)/.run
 
 test: lint .node/.installed
 	$(BIN)/python -m pytest
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.run
+	$(PIP) --require-hashes -r requirements/docs.txt
+	@touch $@
+
+# The pages of docs/ as a site that needs no other host, in site/.
+docs: $(VENV)/.docs
+	$(BIN)/properdocs build --strict
 
 # Kills a real Klingel again and again and writes what was found to docs/reliability.md.
 KILLS ?= 56
