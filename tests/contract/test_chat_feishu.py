@@ -145,6 +145,7 @@ def only(server: FakeFeishu) -> Shown:
 # What comes in
 
 
+@pytest.mark.timeout(300)
 async def test_what_is_heard_is_what_feishus_own_library_hears(platform: Feishu, server: FakeFeishu) -> None:
     """Encrypted and signed; and what it does not take we do not take."""
     message = server.message("image a cat", pictures={"img_v3_1": png(), "img_v3_2": png()})
