@@ -170,7 +170,8 @@ def _round_up(highest: float) -> float:
 
 
 def _rows(top: float, show: Callable[[float], str] | type[str]) -> list[Label]:
-    halves = [0, top / 2, top] if top > 1 else [0, top]
+    # Half a task is none.
+    halves = [0, top / 2, top] if top > 1 and top % 2 == 0 else [0, top]
     return [
         Label(_round(_y(value, top)), show(int(value) if value == int(value) else value)) for value in halves
     ]

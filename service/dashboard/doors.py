@@ -1,6 +1,7 @@
 """How every page is entered: who is signed in, whose form it is, and what is said when something is in the way."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -78,9 +79,9 @@ def action(do: Do) -> Handler:
         if visit is None:
             return guarded(RedirectResponse(SIGN_IN, status_code=303))
         try:
-            form = await read_form(request)
-            check_form(request, visit.session, form)
-            return guarded(await do(request, visit, form))
+            async with read_form(request) as form:
+                check_form(request, visit.session, form)
+                return guarded(await do(request, visit, form))
         except KlingelError as error:
             return guarded(refusal(request, visit, error))
 
@@ -117,13 +118,26 @@ def _to_sign_in(request: Request[State]) -> Response:
     return RedirectResponse(f"{SIGN_IN}?next={quote(here, safe='')}", status_code=303)
 
 
-async def read_form(request: Request[State]) -> FormData:
-    """
+@asynccontextmanager
+async def read_form(request: Request[State]) -> AsyncIterator[FormData]:
+    """Its files are there until the block ends.
+
     Raises:
         TooLarge: more than a submit may be.
         InvalidRequest: no form.
     """
-    body = await read_body(request, limit=LARGEST_FORM)
+    form = await _parsed(request, await read_body(request, limit=LARGEST_FORM))
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _parsed(request: Request[State], body: bytes) -> FormData:
+    """
+    Raises:
+        InvalidRequest: no form.
+    """
 
     async def stream() -> Any:
         yield body

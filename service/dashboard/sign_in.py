@@ -5,7 +5,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.dashboard.doors import check_form, entered, local_path, read_form, text_of
+from service.dashboard.doors import check_form, entered, local_path, read_form, refusal, text_of
 from service.dashboard.rendering import guarded, render
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, KlingelError, Unauthenticated
@@ -29,13 +29,14 @@ async def sign_in(request: Request[State]) -> Response:
     state = request.state
     next = "/"
     try:
-        form = await read_form(request)
-        next = local_path(text_of(form, "next"))
-        session = state["sessions"].read(request)
-        if session is None:
-            raise Forbidden(NO_COOKIE)
-        check_form(request, session, form)
-        if not (given := text_of(form, "key")):
+        async with read_form(request) as form:
+            next = local_path(text_of(form, "next"))
+            session = state["sessions"].read(request)
+            if session is None:
+                raise Forbidden(NO_COOKIE)
+            check_form(request, session, form)
+            given = text_of(form, "key")
+        if not given:
             raise Unauthenticated("Enter an API key.")
         key = await recognise(
             given,
@@ -57,9 +58,10 @@ async def sign_out(request: Request[State]) -> Response:
     response = RedirectResponse("/sign-in", status_code=303)
     if session is not None:
         try:
-            check_form(request, session, await read_form(request))
+            async with read_form(request) as form:
+                check_form(request, session, form)
         except KlingelError as error:
-            return _form(request, next="/", error=error)
+            return guarded(refusal(request, await entered(request), error))
         request.state["sessions"].end(response)
     return guarded(response)
 
@@ -69,7 +71,7 @@ def _form(request: Request[State], *, next: str, error: KlingelError | None = No
     sessions = request.state["sessions"]
     blank = Response()
     session = sessions.read(request)
-    if session is None or session.key_id is not None:
+    if session is None:
         session = sessions.begin(blank, None)
     status = 200 if error is None else status_of(error)
     response = render(

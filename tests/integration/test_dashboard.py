@@ -1,0 +1,825 @@
+"""The dashboard: what a person with a browser sees and does, with and without an account's key."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.dashboard.routes import routes
+from service.guesses import KEYS
+from tests.integration.klingel import (
+    ADMIN_KEY,
+    IMAGE_INPUT,
+    Klingel,
+    png,
+    running_klingel,
+    succeed,
+)
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+VIDEO = "/submit/kling.multi-image-to-video"
+PAGES = [
+    "/",
+    "/tasks",
+    "/submit",
+    VIDEO,
+    "/endpoints",
+    "/deliveries",
+    "/deliveries?status=dead",
+    "/bots",
+    "/push",
+]
+
+
+class Browser:
+    """Keeps cookies and sends the forms that a page holds, as a browser does."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.http.get(path, headers=headers)
+
+    async def page(self, path: str) -> str:
+        response = await self.get(path)
+        assert response.status_code == 200, response.text
+        return response.text
+
+    async def token(self, path: str) -> str:
+        return hidden(await self.page(path), "form_token")
+
+    async def send(
+        self, path: str, *, on: str, files: Any = None, follow: bool = False, **fields: Any
+    ) -> httpx.Response:
+        """The form at `path`, with the token of page `on`."""
+        given = {name.replace("__", "."): value for name, value in fields.items()}
+        return await self.http.post(
+            path,
+            data={"form_token": await self.token(on), **given},
+            files=files,
+            follow_redirects=follow,
+        )
+
+    async def sign_in(self, key: str, **fields: str) -> httpx.Response:
+        return await self.send("/sign-in", on="/sign-in", key=key, **fields)
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None, page
+    return unescape(found[1])
+
+
+@asynccontextmanager
+async def browsing(klingel: Klingel) -> AsyncIterator[Browser]:
+    """By https, as the public address says."""
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(klingel.app, raise_app_exceptions=False),
+        base_url="https://klingel.example.com",
+        timeout=20,
+    ) as http:
+        yield Browser(http)
+
+
+@pytest.fixture
+async def visitor(klingel: Klingel) -> AsyncIterator[Browser]:
+    async with browsing(klingel) as browser:
+        yield browser
+
+
+@pytest.fixture
+async def admin(visitor: Browser) -> Browser:
+    assert (await visitor.sign_in(ADMIN_KEY)).status_code == 303
+    return visitor
+
+
+@asynccontextmanager
+async def signed_in(klingel: Klingel, **key: str) -> AsyncIterator[tuple[Browser, dict[str, Any]]]:
+    """Somebody with a key of their own."""
+    made = (await klingel.http.post("/v1/keys", json={"name": "a person", **key})).json()
+    async with browsing(klingel) as browser:
+        assert (await browser.sign_in(made["key"])).status_code == 303
+        yield browser, made
+
+
+# Signing in and out
+
+
+async def test_a_key_signs_in_and_is_nowhere_in_the_cookie(visitor: Browser) -> None:
+    response = await visitor.sign_in(ADMIN_KEY)
+    assert (response.status_code, response.headers["location"]) == (303, "/")
+    [cookie] = response.headers.get_list("set-cookie")
+    assert cookie.startswith("__Host-klingel=")
+    for attribute in ("HttpOnly", "SameSite=strict", "Secure", "Path=/"):
+        assert attribute in cookie
+    assert ADMIN_KEY not in cookie
+    assert (await visitor.get("/")).status_code == 200
+
+
+async def test_by_http_the_cookie_comes_along_too(tmp_path: Path) -> None:
+    """A browser keeps no `Secure` cookie of a plain address."""
+    async with running_klingel(tmp_path, public_url=None) as klingel, klingel.client(None) as http:
+        browser = Browser(http)
+        response = await browser.sign_in(ADMIN_KEY)
+        assert "Secure" not in response.headers["set-cookie"]
+        assert (await browser.get("/tasks")).status_code == 200
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if "?" not in path])
+async def test_who_is_not_signed_in_is_asked_to_and_comes_back(visitor: Browser, path: str) -> None:
+    response = await visitor.get(path)
+    assert response.status_code == 303
+    assert httpx.URL(response.headers["location"]).params["next"] == path
+    back = await visitor.sign_in(ADMIN_KEY, next=path)
+    assert back.headers["location"] == path
+
+
+@pytest.mark.parametrize(
+    "next", ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "/\n/x"]
+)
+async def test_nobody_is_sent_to_another_host(visitor: Browser, next: str) -> None:
+    assert (await visitor.sign_in(ADMIN_KEY, next=next)).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("key", ["", "wrong", ADMIN_KEY[:-1]])
+async def test_a_wrong_key_signs_nobody_in(visitor: Browser, key: str) -> None:
+    response = await visitor.sign_in(key)
+    assert response.status_code == 401
+    assert 'role="alert"' in response.text
+    assert (await visitor.get("/")).status_code == 303
+
+
+async def test_guesses_count_with_those_at_the_api(klingel: Klingel, visitor: Browser) -> None:
+    async with klingel.client("a-wrong-key") as guesser:
+        for _ in range(KEYS):
+            assert (await guesser.get("/v1/tasks")).status_code == 401
+    response = await visitor.sign_in("another-wrong-key")
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) > 0
+    assert (await visitor.sign_in(ADMIN_KEY)).status_code == 303
+
+
+async def test_a_session_ends(klingel: Klingel, admin: Browser) -> None:
+    klingel.clock.advance(hours=11, minutes=59)
+    assert (await admin.get("/")).status_code == 200
+    klingel.clock.advance(minutes=1)
+    assert (await admin.get("/")).status_code == 303
+
+
+async def test_with_its_key_a_session_ends(klingel: Klingel) -> None:
+    async with signed_in(klingel) as (browser, key):
+        assert (await browser.get("/tasks")).status_code == 200
+        await klingel.http.delete(f"/v1/keys/{key['id']}")
+        assert (await browser.get("/tasks")).status_code == 303
+        assert (await browser.get("/live")).status_code == 401
+
+
+async def test_signing_out(admin: Browser) -> None:
+    response = await admin.send("/sign-out", on="/")
+    assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
+    assert (await admin.get("/")).status_code == 303
+
+
+async def test_a_cookie_that_is_changed_is_none(klingel: Klingel, admin: Browser) -> None:
+    [(name, value)] = admin.http.cookies.items()
+    async with browsing(klingel) as other:
+        for changed in (
+            value[:-1] + ("A" if value[-1] != "A" else "B"),
+            value.replace("key_", "key_0", 1),
+            "a.b.c.d",
+            "…",
+        ):
+            response = await other.http.get("/", headers=[(b"cookie", f"{name}={changed}".encode())])
+            assert response.status_code == 303, changed
+
+
+async def test_a_link_on_another_page_leads_to_where_it_says(visitor: Browser) -> None:
+    """A strict cookie does not come along from there; the page is asked for again, from here."""
+    response = await visitor.get("/tasks?status=failed", **{"sec-fetch-site": "cross-site"})
+    assert response.status_code == 200
+    assert 'content="0;url=/tasks?status=failed"' in response.text
+
+
+# Forms of other pages, and what every page says to browsers
+
+
+def actions() -> list[str]:
+    return [
+        route.path
+        for route in routes({})
+        if "POST" in route.methods and route.path not in {"/sign-in", "/sign-out"}
+    ]
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "of another session"])
+async def test_a_form_of_somebody_else_is_refused(
+    klingel: Klingel, admin: Browser, token: str | None
+) -> None:
+    """From the dashboard's own list: no action can be forgotten here."""
+    if token == "of another session":
+        async with signed_in(klingel) as (other, _):
+            token = await other.token("/")
+    endpoint = await klingel.endpoint()
+    before = klingel.rows("select * from endpoints"), klingel.rows("select * from api_keys")
+    assert len(actions()) > 10
+    for pattern in [*actions(), "/sign-out"]:
+        path = (
+            pattern.replace("{id}", endpoint["id"]).replace("{kind}", "webhook").replace("{type}", VIDEO[8:])
+        )
+        fields = {"x": "y"} if token is None else {"form_token": token}
+        assert (await admin.http.post(path, data=fields)).status_code == 403, path
+    assert (klingel.rows("select * from endpoints"), klingel.rows("select * from api_keys")) == before
+    assert (await admin.get("/")).status_code == 200
+
+
+async def test_without_a_session_no_form_does_anything(klingel: Klingel, visitor: Browser) -> None:
+    for pattern in actions():
+        response = await visitor.http.post(pattern.replace("{id}", "x").replace("{type}", "x"), data={})
+        assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
+    response = await visitor.http.post("/sign-in", data={"key": ADMIN_KEY, "form_token": "x"})
+    assert response.status_code == 403
+    assert (await visitor.get("/")).status_code == 303
+
+
+async def test_what_every_page_says_to_browsers(klingel: Klingel, admin: Browser) -> None:
+    task = await klingel.submit()
+    async with browsing(klingel) as nobody:
+        responses = [
+            *[await admin.get(path) for path in [*PAGES, "/keys", f"/tasks/{task['id']}", "/tasks/task_0"]],
+            await nobody.get("/sign-in"),
+            await nobody.get("/"),
+            await nobody.get("/live"),
+            await admin.send("/keys", on="/keys", name=""),
+        ]
+    for response in responses:
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "same-origin"
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=", response.text)
+        if response.headers.get("content-type", "").startswith("text/html"):
+            assert response.headers["cache-control"] == "private, no-store"
+
+
+async def test_static_files_are_for_ever_and_known_by_their_tags(visitor: Browser) -> None:
+    page = await visitor.page("/sign-in")
+    paths = set(re.findall(r'"(/static/[^"]+)"', page))
+    assert len(paths) >= 3
+    for path in paths:
+        response = await visitor.get(path)
+        assert response.status_code == 200
+        assert "immutable" in response.headers["cache-control"]
+        again = await visitor.get(path, **{"if-none-match": response.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        former = re.sub(r"/static/\w+/", "/static/0123456789abcdef/", path)
+        assert (await visitor.get(former)).status_code == 404
+    assert (await visitor.get("/service-worker.js")).headers["content-type"].startswith("text/javascript")
+    assert (await visitor.get("/favicon.ico")).headers["content-type"] == "image/svg+xml"
+
+
+async def test_the_dashboard_stands_over_nothing_of_the_api(klingel: Klingel) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/tasks"):
+        response = await klingel.http.get(path)
+        assert response.status_code == 200
+        assert not response.headers["content-type"].startswith("text/html")
+    assert (await klingel.http.get("/nothing-here")).headers["content-type"] == "application/problem+json"
+
+
+# Pages
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/keys"])
+async def test_each_page_stands_while_there_is_nothing(admin: Browser, path: str) -> None:
+    page = await admin.page(path)
+    assert "<h1" in page
+    assert '<main id="main"' in page
+
+
+async def test_empty_pages_teach(admin: Browser) -> None:
+    """With the exact command, at the address by which Klingel is reached."""
+    for path, said in (
+        ("/", "curl -sS https://klingel.example.com/v1/tasks"),
+        ("/tasks", "curl -sS https://klingel.example.com/v1/tasks"),
+        ("/endpoints", "curl -sS https://klingel.example.com/v1/endpoints"),
+        ("/bots", "klingel bots create"),
+    ):
+        assert said in await admin.page(path)
+
+
+async def test_the_whole_story_of_a_task_is_on_its_page(klingel: Klingel, admin: Browser) -> None:
+    endpoint = await klingel.endpoint(description="The shop")
+    task = await klingel.submit(external_task_id="order-7", metadata={"customer": "acme"})
+    klingel.clock.advance(seconds=90)
+    await klingel.call_back(callback := succeed(task))
+    await klingel.call_back(callback)
+    [delivery, _] = await klingel.until_deliveries("delivered", "delivered")
+    page = unescape(await admin.page(f"/tasks/{task['id']}"))
+    for said in (
+        "a cat in a hat",
+        "order-7",
+        '"customer": "acme"',
+        "submitted: 90 s",  # the timeline
+        "advanced",
+        "duplicate",
+        "task.succeeded",
+        "The shop",
+        f"/deliveries/{delivery['id']}",
+        'href="https://example.com/out.png"',
+    ):
+        assert said in page, said
+    for path in ("/", "/tasks", "/deliveries", "/endpoints", f"/endpoints/{endpoint['id']}"):
+        page = await admin.page(path)
+        assert "The shop" in page or "a cat in a hat" in page, path
+
+
+async def test_a_gallery_shows_kept_pictures_from_here_and_nothing_from_elsewhere(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """No page tells another host that it is looked at."""
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    for path in ("/tasks", f"/tasks/{task['id']}"):
+        sources = re.findall(r'\b(?:src|poster)="([^"]*)"', await admin.page(path))
+        assert sources
+        assert all(source.startswith("/") for source in sources)
+
+
+async def test_tasks_are_found_by_status_type_and_external_id(klingel: Klingel, admin: Browser) -> None:
+    done = await klingel.submit(external_task_id="order-1")
+    await klingel.call_back(succeed(done))
+    await klingel.submit("kling.multi-image-to-video", external_task_id="order-2")
+
+    async def found(query: str) -> set[str]:
+        return set(re.findall(r"order-\d", (await admin.page(f"/tasks?{query}")).split('id="gallery"')[1]))
+
+    assert await found("") == {"order-1", "order-2"}
+    assert await found("status=succeeded") == {"order-1"}
+    assert await found("type=kling.multi-image-to-video") == {"order-2"}
+    assert await found("external_task_id=order-2") == {"order-2"}
+    assert await found("external_task_id=order-3") == set()
+    assert await found("status=nonsense&before=nonsense") == {"order-1", "order-2"}
+    response = await admin.get(f"/tasks?external_task_id={done['id']}")
+    assert response.headers["location"] == f"/tasks/{done['id']}"
+
+
+async def test_a_gallery_goes_page_by_page(klingel: Klingel, admin: Browser) -> None:
+    for number in range(50):
+        await klingel.submit_async(external_task_id=f"order-{number:02d}")
+    first = await admin.page("/tasks")
+    assert len(re.findall('<li class="card">', first)) == 48
+    older = re.search(r'href="(\?before=[^"]+)"', first)
+    assert older is not None
+    second = await admin.page(f"/tasks{unescape(older[1])}")
+    assert set(re.findall(r"order-\d\d", second)) == {"order-00", "order-01"}
+    assert ">Newest<" in second
+
+
+@pytest.mark.parametrize(
+    "where", ["prompt", "metadata", "external_task_id", "callback", "answer", "description"]
+)
+async def test_nothing_that_somebody_wrote_is_markup(klingel: Klingel, admin: Browser, where: str) -> None:
+    hostile = HOSTILE if where != "external_task_id" else '"><script>alert(1)</script>'
+    given: dict[str, Any] = {
+        "prompt": {"input": {**IMAGE_INPUT, "prompt": hostile}},
+        "metadata": {"metadata": {hostile: hostile}},
+        "external_task_id": {"external_task_id": hostile},
+    }.get(where, {})
+    endpoint = await klingel.endpoint(description=hostile if where == "description" else None)
+    task = await klingel.http.post(
+        "/v1/tasks", json={"type": "kling.multi-image-to-image", "input": IMAGE_INPUT, **given}
+    )
+    task = task.json()
+    message = {"task_status_msg": hostile} if where == "callback" else {}
+    await klingel.call_back({**succeed(task), **message})
+    await klingel.until_deliveries("delivered", "delivered")
+    paths = [
+        "/",
+        "/tasks",
+        f"/tasks/{task['id']}",
+        "/endpoints",
+        f"/endpoints/{endpoint['id']}",
+        "/deliveries",
+    ]
+    paths += [f"/deliveries/{each['id']}" for each in await klingel.deliveries()]
+    for path in paths:
+        page = await admin.page(path)
+        assert "<script>" not in page, path
+        assert "onerror=alert(2)>" not in page, path
+    assert "alert(1)" in "".join([await admin.page(path) for path in paths]) or where == "answer"
+
+
+async def test_what_is_due_and_what_is_dead_is_on_the_first_page(klingel: Klingel, admin: Browser) -> None:
+    klingel.receiver.always = 410
+    await klingel.endpoint()
+    task = await klingel.submit()
+    await klingel.until_deliveries("dead")
+    page = await admin.page("/")
+    assert re.search(r'Dead letters</h2><p class="figure bad">1<', page)
+    dead = await admin.page("/deliveries?status=dead")
+    assert "task.submitted" in dead
+    assert task["id"] in dead
+
+
+async def test_a_chart_says_in_words_what_it_shows(klingel: Klingel, admin: Browser) -> None:
+    await klingel.endpoint()
+    for _ in range(3):
+        await klingel.call_back(succeed(await klingel.submit()))
+    await klingel.submit()
+    await klingel.until_deliveries(*["delivered"] * 7)
+    page = await admin.page("/")
+    assert 'role="img" aria-label="Tasks of the last 24 hours: 3 succeeded, 1 open."' in page
+    assert 'role="img" aria-label="From callback to delivery: half took at most' in page
+
+
+async def test_follow_ups_lead_to_each_other(klingel: Klingel, admin: Browser) -> None:
+    follow_up = {
+        "on": "task.succeeded",
+        "submit": {"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT)},
+    }
+    parent = await klingel.submit(follow_ups=[follow_up])
+    await klingel.call_back(succeed(parent))
+    await klingel.kling.until(2)
+
+    async def child() -> str | None:
+        children = (await klingel.task(parent["id"]))["children"]
+        return children[0]["id"] if children else None
+
+    child_id = await klingel.until(child)
+    assert f"/tasks/{child_id}" in await admin.page(f"/tasks/{parent['id']}")
+    assert f"/tasks/{parent['id']}" in await admin.page(f"/tasks/{child_id}")
+
+
+async def test_a_refresh_is_one_question(klingel: Klingel, admin: Browser) -> None:
+    task = await klingel.submit()
+    page = f"/tasks/{task['id']}"
+    klingel.kling.answers(
+        httpx.Response(200, json={"code": 0, "message": "SUCCEED", "request_id": "r", "data": succeed(task)})
+    )
+    response = await admin.send(f"{page}/refresh", on=page)
+    assert response.headers["location"] == f"{page}?done=refreshed"
+    assert klingel.kling.status_queries == 1
+    assert "is-succeeded" in await admin.page(page)
+    assert (await admin.send(f"{page}/refresh", on=page)).status_code == 409
+
+
+# Isolation
+
+
+async def test_nobody_sees_anothers(klingel: Klingel, admin: Browser) -> None:
+    endpoint = await klingel.endpoint(description="The shop")
+    task = await klingel.submit(external_task_id="order-7")
+    [delivery] = await klingel.until_deliveries("delivered")
+    mine = {"tasks": task["id"], "endpoints": endpoint["id"], "deliveries": delivery["id"]}
+    async with signed_in(klingel, account="other") as (stranger, _):
+        for folder, id in mine.items():
+            assert (await admin.get(f"/{folder}/{id}")).status_code == 200
+            assert (await stranger.get(f"/{folder}/{id}")).status_code == 404
+        for path in (*PAGES, "/tasks?external_task_id=order-7", f"/deliveries?endpoint_id={endpoint['id']}"):
+            page = await stranger.page(path)
+            assert "The shop" not in page
+            assert "a cat in a hat" not in page
+        before = klingel.rows("select * from endpoints"), klingel.rows("select * from deliveries")
+        for path in (
+            f"/tasks/{task['id']}/refresh",
+            f"/endpoints/{endpoint['id']}",
+            *(
+                f"/endpoints/{endpoint['id']}/{act}"
+                for act in ("test", "rotate-secret", "switch", "delete", "replay")
+            ),
+            f"/deliveries/{delivery['id']}/replay",
+        ):
+            assert (await stranger.send(path, on="/")).status_code == 404, path
+        assert (klingel.rows("select * from endpoints"), klingel.rows("select * from deliveries")) == before
+
+
+async def test_keys_are_for_admins(klingel: Klingel, admin: Browser) -> None:
+    assert 'href="/keys"' in await admin.page("/")
+    async with signed_in(klingel) as (member, key):
+        assert 'href="/keys"' not in await member.page("/")
+        assert (await member.get("/keys")).status_code == 403
+        assert (await member.send("/keys", on="/", name="mine", role="admin")).status_code == 403
+        assert (await member.send(f"/keys/{key['id']}/revoke", on="/")).status_code == 409
+        assert (await member.get("/")).status_code == 200
+
+
+async def test_no_header_of_a_client_stands_for_a_session(klingel: Klingel) -> None:
+    async with klingel.client(None) as nobody:
+        for name in ("klingel.signed_in", "klingel-signed-in"):
+            assert (await nobody.get("/v1/tasks", headers={name: "key_0"})).status_code == 401
+
+
+# Submitting
+
+
+FILES = [
+    ("input.image_list.file", ("cat.png", png(10), "image/png")),
+    ("input.image_list.file", ("hat.png", png(200), "image/png")),
+]
+
+
+async def test_a_submit_with_files_becomes_a_task(klingel: Klingel, admin: Browser) -> None:
+    response = await admin.send(
+        VIDEO, on=VIDEO, files=FILES, input__prompt="A cat puts on a hat", input__duration="10", input__cfg_scale="0.5",
+        more__external_task_id="order-8", more__metadata='{"customer": "acme"}', action="submit",
+    )  # fmt: skip
+    assert response.status_code == 303, response.text
+    [create] = await klingel.kling.until(1)
+    assert [create["prompt"], create["duration"], create["cfg_scale"], len(create["image_list"])] == [
+        "A cat puts on a hat",
+        "10",
+        0.5,
+        2,
+    ]
+    task = await klingel.task(response.headers["location"].removeprefix("/tasks/").partition("?")[0])
+    assert (task["external_task_id"], task["metadata"]) == ("order-8", {"customer": "acme"})
+
+
+async def test_files_and_addresses_go_together_and_in_order(klingel: Klingel, admin: Browser) -> None:
+    await admin.send(
+        VIDEO, on=VIDEO, files=FILES[:1], input__prompt="x", input__image_list="https://example.com/a.png\r\n\r\nhttps://example.com/b.png\r\n"
+    )  # fmt: skip
+    [create] = await klingel.kling.until(1)
+    assert [each["image"][:25] for each in create["image_list"]][1:] == [
+        "https://example.com/a.png",
+        "https://example.com/b.png",
+    ]
+
+
+async def test_the_same_form_twice_is_one_task(klingel: Klingel, admin: Browser) -> None:
+    once = hidden(await admin.page(VIDEO), "once")
+    answers = [await admin.send(VIDEO, on=VIDEO, once=once, files=FILES, input__prompt="x") for _ in range(2)]
+    assert answers[0].headers["location"] == answers[1].headers["location"]
+    assert len(klingel.rows("select id from tasks")) == 1
+
+
+async def test_each_fault_stands_at_its_field(klingel: Klingel, admin: Browser) -> None:
+    response = await admin.send(
+        VIDEO, on=VIDEO, files=[(FILES[0][0], ("cat.png", b"no picture", "image/png")), FILES[1]],
+        input__prompt="y" * 501, input__mode="std", input__cfg_scale="7", more__metadata="{", more__callback_url="ftp://x",
+    )  # fmt: skip
+    assert response.status_code == 422
+    # What is no JSON is said before the rest is asked about.
+    assert re.search(r'id="more-metadata-fault".*?not JSON', response.text, re.DOTALL)
+    response = await admin.send(
+        VIDEO, on=VIDEO, files=[(FILES[0][0], ("cat.png", b"no picture", "image/png")), FILES[1]],
+        input__prompt="y" * 501, input__cfg_scale="7", more__callback_url="ftp://x",
+    )  # fmt: skip
+    assert response.status_code == 422
+    for element, said in (
+        ("input-image_list", "No. 1: The picture is neither"),
+        ("input-prompt", "at most 500"),
+        ("input-cfg_scale", "at most 1"),
+        ("more-callback_url", "http"),
+    ):
+        found = re.search(rf'id="{element}-fault".*?</(?:div|ul)>', response.text, re.DOTALL)
+        assert found is not None, element
+        assert said in unescape(found[0])
+        assert re.search(
+            rf'id="{element}"[^>]*aria-describedby="[^"]*{element}-fault[^>]*aria-invalid="true"',
+            response.text,
+        )
+    assert "y" * 501 in response.text
+    assert klingel.rows("select id from tasks") == []
+
+
+async def test_a_form_shows_the_curl_that_would_send_it(admin: Browser) -> None:
+    response = await admin.send(
+        VIDEO, on=VIDEO, files=FILES, input__prompt='a $HOME `cat` "q"', action="curl"
+    )
+    assert response.status_code == 200
+    command = unescape(response.text)
+    assert "curl -sS https://klingel.example.com/v1/tasks" in command
+    assert "$(base64 < cat.png | tr -d '\\n')" in command
+    assert r'"a \$HOME \`cat\` \\"q\\""' in command
+
+
+async def test_forms_have_a_field_for_all_that_a_type_takes(admin: Browser) -> None:
+    page = await admin.page(VIDEO)
+    for name in (
+        "image_list",
+        "prompt",
+        "negative_prompt",
+        "mode",
+        "duration",
+        "aspect_ratio",
+        "cfg_scale",
+        "static_mask",
+        "dynamic_masks",
+    ):
+        assert f'name="input.{name}"' in page
+    assert 'name="input.scence_image"' not in await admin.page("/submit/kling.multi-image-to-image")
+    assert (await admin.get("/submit/nothing")).status_code == 404
+
+
+async def test_an_upload_that_is_too_large_is_refused(admin: Browser) -> None:
+    token = await admin.token(VIDEO)
+    response = await admin.http.post(
+        VIDEO, data={"form_token": token}, files={"x": ("x.png", bytes(49 * 1024 * 1024), "image/png")}
+    )
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "multipart/form-data", "multipart/form-data; boundary=x", "text/plain", ""]
+)
+async def test_what_is_no_form_is_refused(admin: Browser, kind: str) -> None:
+    response = await admin.http.post("/push", content=b"\xff--x\r\n{", headers={"content-type": kind})
+    assert response.status_code in {400, 403}
+
+
+# Endpoints
+
+
+async def test_the_life_of_an_endpoint(klingel: Klingel, admin: Browser) -> None:
+    new = "/endpoints/new/webhook"
+    made = await admin.send(
+        new,
+        on=new,
+        config__url=klingel.receiver.url,
+        more__description="The shop",
+        more__types="task.succeeded",
+        action="create",
+    )
+    assert made.status_code == 200
+    assert re.search(r"whsec_[\w+/=]{40,}", unescape(made.text))
+    [endpoint] = (await klingel.http.get("/v1/endpoints")).json()["items"]
+    assert (endpoint["types"], endpoint["description"]) == (["task.succeeded"], "The shop")
+    page = f"/endpoints/{endpoint['id']}"
+    assert "whsec_" not in await admin.page(page)
+
+    tested = await admin.send(f"{page}/test", on=page)
+    await klingel.receiver.until(1)
+    await klingel.until_deliveries("delivered")
+    assert "is-delivered" in await admin.page(tested.headers["location"])
+    assert "100 % of 1 attempts" in await admin.page(page)
+
+    rotated = await admin.send(f"{page}/rotate-secret", on=page)
+    assert "whsec_" in rotated.text
+    assert "whsec_" not in await admin.page(page)
+
+    changed = await admin.send(
+        page,
+        on=page,
+        config__url=klingel.receiver.url + "/new",
+        config__format="cloudevents",
+        more__description="",
+        more__types="task.*",
+    )
+    assert changed.status_code == 303, changed.text
+    endpoint = (await klingel.http.get(page.replace("/endpoints", "/v1/endpoints"))).json()
+    assert endpoint["config"]["url"].endswith("/new")
+    assert (endpoint["config"]["format"], endpoint["description"], endpoint["types"]) == (
+        "cloudevents",
+        None,
+        ["task.*"],
+    )
+
+    await admin.send(f"{page}/switch", on=page, enabled="false")
+    assert "Disabled: switched off" in await admin.page(page)
+    assert (await admin.send(f"{page}/test", on="/")).status_code in {303, 409}
+    await admin.send(f"{page}/switch", on=page, enabled="true")
+    assert 'is-enabled">enabled' in await admin.page(page)
+
+    await klingel.submit()
+    await klingel.receiver.until(2)
+    replayed = await admin.send(f"{page}/replay", on=page, age="24 hours", only="all")
+    assert "number=" in replayed.headers["location"]
+
+    assert (await admin.send(f"{page}/delete", on=page)).headers["location"] == "/endpoints?done=deleted"
+    assert (await admin.get(page)).status_code == 404
+
+
+async def test_a_change_that_names_no_secret_keeps_it(klingel: Klingel, admin: Browser) -> None:
+    config = {
+        "url": klingel.receiver.url,
+        "basic_auth": {"username": "me", "password": "a-password"},
+        "headers": {"x-one": "1"},
+    }
+    endpoint = await klingel.endpoint(config=config)
+    page = f"/endpoints/{endpoint['id']}"
+    shown = await admin.page(page)
+    assert "a-password" not in shown
+    headers = re.search(r'name="config.headers"[^>]*>([^<]*)<', shown)
+    assert headers is not None
+    response = await admin.send(
+        page, on=page, config__url=klingel.receiver.url, config__headers=unescape(headers[1]),
+        config__basic_auth__username="me", config__format="standard", more__types="task.*", more__description="named",
+    )  # fmt: skip
+    assert response.status_code == 303, response.text
+    await klingel.submit()
+    [request] = await klingel.receiver.until(1)
+    assert request.headers["authorization"].startswith("Basic ")
+    assert request.headers["x-one"] == "1"
+
+
+async def test_faults_of_an_endpoint_stand_at_their_fields(klingel: Klingel, admin: Browser) -> None:
+    new = "/endpoints/new/ntfy"
+    response = await admin.send(
+        new, on=new, config__topic="not a topic!", more__filter="[", more__types="nothing.*"
+    )
+    assert response.status_code == 422
+    assert 'id="config-topic-fault"' in response.text
+    assert 'id="more-filter-fault"' in response.text
+    assert "nothing.*" in response.text
+    assert klingel.rows("select id from endpoints where kind = 'ntfy'") == []
+    assert (await admin.get("/endpoints/new/archive")).status_code == 404
+    assert (await admin.get("/endpoints/new/web_push")).status_code == 404
+
+
+async def test_each_kind_has_a_form_and_a_page_of_its_own(klingel: Klingel, admin: Browser) -> None:
+    kinds = set(re.findall(r'href="/endpoints/new/(\w+)"', await admin.page("/endpoints")))
+    assert kinds == set(klingel.state["sinks"]) - {"web_push"}
+    for kind in sorted(kinds):
+        assert 'name="config.' in await admin.page(f"/endpoints/new/{kind}")
+
+
+async def test_a_failing_endpoint_says_why_and_when_next(klingel: Klingel, admin: Browser) -> None:
+    klingel.receiver.always = 500
+    endpoint = await klingel.endpoint()
+    await klingel.submit()
+    [delivery] = await klingel.until_deliveries("pending")
+    await klingel.until_attempts(delivery["id"], 1)
+    page = await admin.page(f"/deliveries/{delivery['id']}")
+    assert "Answered <strong>500</strong>" in page
+    assert "noted" in page  # what it answered
+    assert "Next attempt" in page
+    assert "is-failing" in await admin.page(f"/endpoints/{endpoint['id']}")
+    assert "0 %" in await admin.page("/endpoints")
+
+
+async def test_a_dead_letter_is_replayed(klingel: Klingel, admin: Browser) -> None:
+    klingel.receiver.answers(410)
+    endpoint = await klingel.endpoint()
+    await klingel.submit()
+    [dead] = await klingel.until_deliveries("dead")
+    page = f"/deliveries/{dead['id']}"
+    assert (await admin.send(f"{page}/replay", on=page)).status_code == 409  # it was disabled by that
+    await admin.send(f"/endpoints/{endpoint['id']}/switch", on="/", enabled="true")
+    response = await admin.send(f"{page}/replay", on=page)
+    assert response.status_code == 303
+    await klingel.receiver.until(2)
+    assert "Replay of" in await admin.page(response.headers["location"])
+    back = await admin.send(f"{page}/replay", on=page, back="//evil.example")
+    assert back.headers["location"].startswith("/deliveries/")
+
+
+# Keys, and notifications
+
+
+async def test_an_admin_makes_a_key_and_revokes_it(klingel: Klingel, admin: Browser) -> None:
+    made = await admin.send("/keys", on="/keys", name="for the shop", account="shop", role="member")
+    found = re.search(r"kl_[\w-]{40,}", made.text)
+    assert found is not None
+    async with klingel.client(found[0]) as shop:
+        assert (await shop.get("/v1/tasks")).status_code == 200
+        [id] = re.findall(r"/keys/(key_\w+)/revoke", await admin.page("/keys"))
+        response = await admin.send(f"/keys/{id}/revoke", on="/keys")
+        assert response.headers["location"] == "/keys?done=revoked"
+        assert (await shop.get("/v1/tasks")).status_code == 401
+    assert found[0] not in await admin.page("/keys")
+    refused = await admin.send("/keys", on="/keys", name="x", account="Not An Account")
+    assert refused.status_code == 422
+    assert 'role="alert"' in refused.text
+
+
+async def test_a_browser_subscribes_to_notifications(klingel: Klingel, admin: Browser) -> None:
+    assert klingel.state["push_keys"].public in await admin.page("/push")
+    for subscription in ("", "[]", '{"endpoint": "https://push.example.com/x"}'):
+        response = await admin.send("/push", on="/push", subscription=subscription)
+        assert response.status_code in {400, 422}
+    subscription = (
+        '{"endpoint": "https://push.example.com/abc", "expirationTime": null, "keys": {"p256dh": "'
+        'BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4", '
+        '"auth": "BTBZMqHH6r4Tts7J_aSIgg"}}'
+    )
+    response = await admin.send("/push", on="/push", subscription=subscription, description="My phone")
+    assert response.status_code == 303, response.text
+    page = await admin.page(response.headers["location"].partition("?")[0])
+    assert "My phone" in page
+    assert "BTBZMqHH6r4Tts7J_aSIgg" not in page
+
+
+async def test_the_live_stream_is_the_accounts_own(klingel: Klingel, admin: Browser) -> None:
+    cookie = "; ".join(f"{name}={value}" for name, value in admin.http.cookies.items())
+    async with klingel.served() as http:
+        headers: Mapping[str, str] = {"cookie": cookie, "authorization": ""}
+        async with http.stream("GET", "/live", headers=headers) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            async with klingel.another_account() as stranger:
+                await stranger.post(
+                    "/v1/tasks", json={"type": "kling.multi-image-to-image", "input": IMAGE_INPUT}
+                )
+            task = await klingel.submit()
+            lines: list[str] = []
+            async for line in response.aiter_lines():
+                lines.append(line)
+                if line.startswith("data:"):
+                    break
+        assert task["id"] in lines[-1]
