@@ -182,7 +182,7 @@ class Doctor:
     def _public_url(self, client: httpx.Client, running: Finding) -> Finding:
         check = "public URL"
         settings = self.settings
-        if settings.public_url is None and settings.provider_name is not ProviderName.SANDBOX:
+        if _is_local(settings.reachable_url) and not _is_local(settings.provider_base_url):
             return fault(
                 check,
                 f"the provider is told to call back at {settings.reachable_url}, which only this machine reaches",
@@ -207,7 +207,7 @@ class Doctor:
                 f"the running Klingel uses {probed['public_url']}, the settings here say {settings.reachable_url}",
                 "Restart Klingel, or run this where its settings are.",
             )
-        return _reached(check, probed)
+        return _reached(check, probed, tasks_are_paid=settings.provider_name is not ProviderName.SANDBOX)
 
     def _provider(self, client: httpx.Client) -> Iterator[Finding]:
         """The key, and by the moment at which the provider answers, the clock."""
@@ -275,11 +275,11 @@ def find_settings() -> tuple[Settings | None, Sequence[Finding]]:
         return None, [fault("settings", str(error), "Change them in the environment or in .env.")]
 
 
-def _reached(check: str, probed: Mapping[str, Any]) -> Finding:
+def _reached(check: str, probed: Mapping[str, Any], *, tasks_are_paid: bool) -> Finding:
     where = probed["public_url"]
     if probed["reached"]:
         took = f"{probed['duration_ms']} ms"
-        if str(where).startswith("http://") and not _is_local(str(where)):
+        if tasks_are_paid and str(where).startswith("http://") and not _is_local(str(where)):
             return fault(
                 check,
                 f"{where} leads here ({took}), in the clear",

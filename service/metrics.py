@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from service.domain.lifecycle import Status
+from service.domain.lifecycle import Status, Verdict
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 STATUS_QUERY: Final = "status_query"
@@ -61,8 +61,13 @@ class Metrics:
             registry=self.registry,
             buckets=(*_SECONDS, 60, 300, 3600, 36_000),
         )
+        # There from the start, at 0: what appears with its first count, Prometheus takes for no increase.
         for outcome in ("ok", "failed"):
             self._provider_calls.labels(STATUS_QUERY, outcome)
+        for outcome in ("accepted", "refused", "deferred", "unknown"):
+            self._provider_calls.labels("create", outcome)
+        for verdict in (*Verdict, "not_found", "too_large"):
+            self._callbacks.labels(verdict)
 
     def provider_called(self, kind: str, outcome: str) -> None:
         self._provider_calls.labels(kind, outcome).inc()

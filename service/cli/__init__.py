@@ -1,6 +1,6 @@
 """The `klingel` command."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -90,9 +90,24 @@ klingel listen --forward-to http://localhost:3000/hook --type task.succeeded --s
 """
     + EXIT_CODES,
 )
-app.command(prune, group=CLIENT)
-for command in (server.serve, server.migrate, server.sandbox):
-    app.command(command, group=SERVER)
+SERVER_EXAMPLES: dict[Callable[..., object], str] = {
+    server.serve: """
+klingel serve
+COMETAPI_KEY=sk-… KLINGEL_PUBLIC_URL=https://klingel.example.com klingel serve
+""",
+    server.migrate: """
+klingel migrate && klingel serve
+""",
+    server.sandbox: """
+klingel sandbox --port 8001 --step 0.2
+klingel sandbox --fault duplicate reorder --slots 2
+""",
+}
+app.command(
+    prune, group=CLIENT, help_epilogue=f"**Examples**\n\n```\nklingel prune --json\n```\n{EXIT_CODES}"
+)
+for command, examples in SERVER_EXAMPLES.items():
+    app.command(command, group=SERVER, help_epilogue=f"**Examples**\n\n```{examples}```\n{EXIT_CODES}")
 app.command(
     doctor,
     group=SERVER,

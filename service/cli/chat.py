@@ -9,7 +9,18 @@ from cyclopts import App, Parameter
 from service.cli.client import Refused, Unreachable, View
 from service.cli.session import Given, Session, UsageError
 
-app = App(name="chat", help="Tell a chat platform about a bot.")
+app = App(
+    name="chat",
+    help="Tell a chat platform about a bot.",
+    help_epilogue="""
+**Examples**
+
+```
+DISCORD_BOT_TOKEN=… klingel chat register discord bot_0198c5…
+TELEGRAM_BOT_TOKEN=… klingel chat register telegram bot_0198c5…
+```
+""",
+)
 register = App(
     name="register",
     help="Tell a platform where a bot is, and which commands it takes. Again as often as you like.",

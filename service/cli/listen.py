@@ -9,7 +9,7 @@ import httpx
 from cyclopts import Parameter
 
 from service.cli.client import View
-from service.cli.session import Given, Session, UsageError
+from service.cli.session import Given, Json, Session, UsageError
 from service.cli.text import clean, moment
 from service.domain.secrets import new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret, sign
@@ -25,11 +25,12 @@ def listen(
     ] = None,
     type_: Annotated[str | None, Parameter(name="--type", help="Only events of this type.")] = None,
     since: Annotated[str | None, Parameter(help="First all that came after this event.")] = None,
+    json: Json = False,
     session: Given,
 ) -> None:
     """Forward each event, signed like a webhook, to a receiver on this machine, and show its answers.
 
-    For trying a receiver: what it refuses is shown, not retried. Ctrl-C ends it.
+    For trying a receiver: what it refuses is shown, not retried. Ctrl-C ends it. With `--json`, one object a line.
     """
     _check(forward_to, secret)
     signing = secret or new_endpoint_secret()
@@ -38,7 +39,7 @@ def listen(
     with httpx.Client(transport=session.receiver_transport, timeout=TIMEOUT_S, trust_env=False) as receiver:
         for event in session.api.stream("events", since=since):
             if type_ is None or event["type"] == type_:
-                _forward(session, receiver, forward_to, signing, event)
+                _forward(session, receiver, forward_to, signing, event, json=json)
 
 
 def _check(url: str, secret: str | None) -> None:
@@ -54,7 +55,9 @@ def _check(url: str, secret: str | None) -> None:
         raise UsageError("\n".join(faults))
 
 
-def _forward(session: Session, receiver: httpx.Client, url: str, secret: str, event: View) -> None:
+def _forward(
+    session: Session, receiver: httpx.Client, url: str, secret: str, event: View, *, json: bool
+) -> None:
     body = codec.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
     now = datetime.now(UTC)
     headers = {
@@ -64,12 +67,20 @@ def _forward(session: Session, receiver: httpx.Client, url: str, secret: str, ev
         "webhook-signature": sign(body, message_id=event["id"], sent_at=now, secrets=[secret]),
     }
     started = time.monotonic()
+    status_code = None
     try:
         answer = receiver.post(url, content=body, headers=headers)
+        status_code = answer.status_code
         result = f"{answer.status_code} {answer.reason_phrase}".rstrip()
     except httpx.HTTPError as error:
         result = f"no answer: {str(error) or type(error).__name__}"
     took = round((time.monotonic() - started) * 1000)
+    if json:
+        forwarded = {"event_id": event["id"], "event_type": event["type"]}
+        session.say_json(
+            forwarded | {"status_code": status_code, "result": result, "duration_ms": took}, indent=None
+        )
+        return
     session.say(
         clean(f"{moment(event['timestamp'])}  {event['type']}  {event['id']}  ->  {result}, {took} ms")
     )

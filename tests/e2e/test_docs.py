@@ -275,6 +275,67 @@ def test_prometheus_takes_the_alert_rules(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+# What a Klingel measures minute by minute, and which alerts that is.
+WELL: Final = {
+    'up{job="klingel"}': "1+0x200",
+    'klingel_tasks{job="klingel",status="submitted"}': "2+0x200",
+    'klingel_callbacks_total{job="klingel",verdict="advanced"}': "0+1x200",
+    'klingel_callbacks_total{job="klingel",verdict="forged"}': "0+0x200",
+    'klingel_oldest_due_delivery_seconds{job="klingel"}': "2+0x200",
+    'klingel_dead_letters{job="klingel"}': "3+0x200",
+    'klingel_provider_calls_total{job="klingel",kind="create",outcome="accepted"}': "0+1x200",
+    'klingel_provider_calls_total{job="klingel",kind="create",outcome="refused"}': "0+0x200",
+    'klingel_provider_calls_total{job="klingel",kind="create",outcome="unknown"}': "0+0x200",
+    'klingel_commit_seconds_bucket{job="klingel",le="0.25"}': "0+60x200",
+    'klingel_commit_seconds_bucket{job="klingel",le="1"}': "0+60x200",
+    'klingel_commit_seconds_bucket{job="klingel",le="+Inf"}': "0+60x200",
+}
+ILLS: Final[Mapping[str, Mapping[str, str]]] = {
+    "KlingelDown": {'up{job="klingel"}': "0+0x200"},
+    "KlingelDeliveriesLate": {'klingel_oldest_due_delivery_seconds{job="klingel"}': "400+0x200"},
+    "KlingelDeadLetters": {'klingel_dead_letters{job="klingel"}': "3+1x200"},
+    "KlingelProviderUnclear": {
+        'klingel_provider_calls_total{job="klingel",kind="create",outcome="unknown"}': "0+1x200"
+    },
+    "KlingelProviderRefuses": {
+        'klingel_provider_calls_total{job="klingel",kind="create",outcome="refused"}': "0+1x200",
+        'klingel_provider_calls_total{job="klingel",kind="create",outcome="accepted"}': "7+0x200",
+    },
+    "KlingelNoCallbacks": {'klingel_callbacks_total{job="klingel",verdict="advanced"}': "9+0x200"},
+    "KlingelForgedCallbacks": {'klingel_callbacks_total{job="klingel",verdict="forged"}': "0+1x200"},
+    "KlingelDiskSlow": {'klingel_commit_seconds_bucket{job="klingel",le="0.25"}': "0+30x200"},
+}
+
+
+@pytest.mark.parametrize("ill", [None, *ILLS])
+def test_each_alert_tells_of_its_ill_and_none_of_a_klingel_that_is_well(
+    tmp_path: Path, ill: str | None
+) -> None:
+    series = {**WELL, **({} if ill is None else ILLS[ill])}
+    case = {
+        "rule_files": [str(DOCS / "monitoring" / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                        "eval_time": "190m",
+                        "exp_samples": []
+                        if ill is None
+                        else [{"labels": f'{{alertname="{ill}"}}', "value": 1}],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "case.yml").write_text(json.dumps(case))  # JSON is YAML
+    tested = run(program("promtool"), "test", "rules", tmp_path / "case.yml", folder=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def test_the_dashboard_is_one_that_grafana_can_import() -> None:
     dashboard = json.loads((DOCS / "monitoring" / "grafana-dashboard.json").read_text())
     assert dashboard["schemaVersion"] >= 30
@@ -297,8 +358,10 @@ def test_every_command_is_on_the_page_and_has_an_example(tmp_path: Path) -> None
     told = run("klingel", "--help", folder=tmp_path, environment={"COLUMNS": "200"}).stdout
     commands = set(re.findall(r"^│ ([a-z]+) ", told, re.MULTILINE))
     page = (DOCS / "command-line.md").read_text()
+    assert len(commands) > 12
     for command in commands:
         assert re.search(rf"`{command}\b", page), command
+        assert "Examples" in run("klingel", command, "--help", folder=tmp_path).stdout, command
 
 
 def test_completion_completes(tmp_path: Path) -> None:

@@ -97,3 +97,14 @@ def test_a_wrong_url_or_secret_is_a_usage_error(tokens: list[str]) -> None:
     code, _, err, _ = run(*tokens, answers=[])
     assert code == 2
     assert tokens[-1] in err or "secret" in err
+
+
+def test_for_programs_each_answer_is_one_object_a_line() -> None:
+    answers: list[httpx.Response | Exception] = [httpx.Response(204), httpx.ConnectError("refused")]
+    _, out, _, _ = run("--forward-to", "http://localhost:3000/hook", "--json", answers=answers)
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [(one["event_id"], one["event_type"], one["status_code"]) for one in told] == [
+        ("evt_1", "task.submitted", 204),
+        ("evt_2", "task.succeeded", None),
+    ]
+    assert told[1]["result"] == "no answer: refused"
