@@ -1,6 +1,7 @@
 """A provider's callback becomes transition, event and deliveries."""
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +20,19 @@ from service.domain.lifecycle import Verdict
 from service.domain.secrets import CallbackTokens
 from service.domain.tasks import Report, Task, Unreadable
 from service.domain.times import Clock
+from service.domain.traces import Trace
 from service.domain.transitions import Change, reported
 from service.guesses import TOKENS, Guesses
 from service.metrics import Metrics
 from service.probing import Probes
 from service.publication import Publisher
+from service.tracing import UNTRACED, SpanKind, Tracing, trace_of
 from storage import tasks
 from storage.database import Transaction
 from storage.tasks import StoredCallback
 
 LARGEST_CALLBACK: Final = 1024 * 1024
+SET_ASIDE: Final = frozenset({Verdict.CONFLICTING, Verdict.MISMATCHED, Verdict.FORGED})
 
 log = structlog.get_logger()
 
@@ -45,6 +49,14 @@ class Received:
     report: Report | None
     verdict: Verdict | None = None  # already given: unreadable, forged
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a callback, and the trace of its task."""
+
+    verdict: Verdict
+    trace: Trace | None
 
 
 class CallbackReader(Protocol):
@@ -76,7 +88,9 @@ class CallbackReceiver:
         metrics: Metrics,
         probes: Probes,
         clock: Clock,
+        tracing: Tracing = UNTRACED,
     ) -> None:
+        self._tracing = tracing
         self._readers = readers
         self._tokens = tokens
         self._batcher = batcher
@@ -94,6 +108,7 @@ class CallbackReceiver:
         if reader is None or not genuine:
             return self.turn_away(request)
         structlog.contextvars.bind_contextvars(task_id=path["task_id"])
+        began_ns = time.time_ns()
         try:
             body = await read_body(request, limit=LARGEST_CALLBACK)
         except TooLarge:
@@ -103,9 +118,11 @@ class CallbackReceiver:
         if self._probes.arrived(path["task_id"], body):
             return PlainTextResponse("ok\n")
         received = self._read(reader, path["task_id"], request, body)
-        verdict = await self._batcher.run(self.apply, received)
-        if verdict is None:
+        taken = await self._batcher.run(self.apply, received)
+        if taken is None:
             return not_here()
+        verdict = taken.verdict
+        self._tell(received, taken, began_ns, trace_of(request.headers))
         self._metrics.callback_received(verdict)
         structlog.contextvars.bind_contextvars(verdict=verdict)
         match verdict:
@@ -115,6 +132,28 @@ class CallbackReceiver:
                 return not_here()
             case _:
                 return PlainTextResponse("ok\n")
+
+    def _tell(self, received: Received, taken: Taken, began_ns: int, given: Trace | None) -> None:
+        """Afterwards, for only what is stored says to which trace it belongs.
+
+        Args:
+            given: by the provider: its own, so it is named beside ours.
+        """
+        with self._tracing.span(
+            "callback",
+            SpanKind.SERVER,
+            parent=taken.trace,
+            attributes={
+                "klingel.task.id": received.task_id,
+                "klingel.callback.id": received.id,
+                "klingel.provider": received.provider,
+                "klingel.callback.verdict": taken.verdict,
+            },
+            began_ns=began_ns,
+            link=given,
+        ) as span:
+            if taken.verdict in SET_ASIDE:
+                span.fail(taken.verdict)
 
     def turn_away(self, request: Request[Any]) -> Response:
         """For a URL that is not ours. Only who guesses waits: a genuine one works from any address at any time."""
@@ -147,17 +186,17 @@ class CallbackReceiver:
         except Unreadable as error:
             return replace(received, verdict=Verdict.UNREADABLE, reason=str(error))
 
-    async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Verdict | None]:
-        """One verdict for each; None where there is no such task. Several about one task count in their order."""
+    async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Taken | None]:
+        """One for each; None where there is no such task. Several about one task count in their order."""
         known = await tasks.get_many(tx, {received.task_id for received in batch})
-        verdicts: list[Verdict | None] = []
+        results: list[Taken | None] = []
         evidence: list[StoredCallback] = []
         rounds: defaultdict[int, list[Change]] = defaultdict(list)
         heard: defaultdict[TaskId, int] = defaultdict(int)
         for received in batch:
             task = known.get(received.task_id)
             if task is None:
-                verdicts.append(None)
+                results.append(None)
                 continue
             verdict, reason = received.verdict, received.reason
             if received.report is not None:
@@ -169,14 +208,14 @@ class CallbackReceiver:
                     rounds[heard[task.id]].append(change)
                     heard[task.id] += 1
             assert verdict is not None
-            if verdict in {Verdict.CONFLICTING, Verdict.MISMATCHED, Verdict.FORGED}:
+            if verdict in SET_ASIDE:
                 log.warning("callback.set_aside", task_id=task.id, verdict=verdict, reason=reason)
-            verdicts.append(verdict)
+            results.append(Taken(verdict, task.trace))
             evidence.append(_evidence(received, task, verdict, reason))
         await tasks.insert_callbacks(tx, evidence)
         for number in sorted(rounds):
             await self._publisher.record(tx, rounds[number])
-        return verdicts
+        return results
 
 
 def _evidence(received: Received, task: Task, verdict: Verdict, reason: str | None) -> StoredCallback:

@@ -1,12 +1,13 @@
 """The composition root: the one module that imports every concrete thing, and puts the house together."""
 
 import asyncio
+import os
 import resource
 import socket
 import sys
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -98,6 +99,7 @@ from service.sharing import shares_of
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
+from service.tracing import UNTRACED, Tracing, are_traces_wanted
 from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.files import Files
@@ -230,6 +232,7 @@ def create_app(
     told = hooks or Hooks()
     sandbox = _sandbox(settings) if settings.embeds_sandbox else None
     store = None if settings.kept_at is None else open_store(settings.kept_at)
+    telemetry = _telemetry(settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[AppState]:
@@ -243,6 +246,7 @@ def create_app(
             wakeups = Wakeups(clock)
             streams = Streams()
             files = Files(settings.inputs_path)
+            tracing = await stack.enter_async_context(telemetry)
             dispatches = Role.DISPATCH in settings.roles
             lanes = Lanes(open=dispatches, clock=clock)
             client = await stack.enter_async_context(_provider_client(provider_transport))
@@ -306,6 +310,7 @@ def create_app(
                 metrics=metrics,
                 clock=clock,
                 deadlines={ARCHIVE: ARCHIVE_DEADLINE},
+                tracing=tracing,
             )
             expiry = Expiry(
                 database=database,
@@ -336,6 +341,7 @@ def create_app(
                 queue_max_age=timedelta(seconds=settings.queue_max_age),
                 wakeups=wakeups,
                 clock=clock,
+                tracing=tracing,
             )
             sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
             probes = Probes(
@@ -349,6 +355,7 @@ def create_app(
                 metrics=metrics,
                 probes=probes,
                 clock=clock,
+                tracing=tracing,
             )
             retention = Retention(
                 database=database,
@@ -428,6 +435,24 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
+    """
+    Raises:
+        ConfigurationError: traces were asked of Klingel itself, and it lacks what it needs for that.
+    """
+    if not are_traces_wanted(settings.traces_url, os.environ):
+        return nullcontext(UNTRACED)
+    try:
+        from service.telemetry import open_telemetry  # noqa: PLC0415 - the libraries may not be there
+    except ModuleNotFoundError:
+        if settings.traces_url is not None:
+            raise ConfigurationError("KLINGEL_TRACES_URL needs more: pip install 'klingel[otel]'") from None
+        # `OTEL_*` may be there for everything on this machine.
+        log.warning("traces.not_installed", install="klingel[otel]")
+        return nullcontext(UNTRACED)
+    return open_telemetry(settings.traces_url)
 
 
 def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
 from service.metrics import Metrics
 from service.publication import LEASE, Publisher
+from service.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events
 from storage.database import Database, Transaction
@@ -95,12 +96,14 @@ class Deliverer:
         metrics: Metrics,
         clock: Clock,
         deadlines: Mapping[str, timedelta] = NO_OTHERS,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         """
         Args:
             deadlines: of an attempt, for the kinds that need another than `ATTEMPT_DEADLINE`; less than a lease.
         """
         self._deadlines = deadlines
+        self._tracing = tracing
         self._database = database
         self._batcher = batcher
         self._publisher = publisher
@@ -234,9 +237,12 @@ class Deliverer:
         started_at, started = self._clock(), time.monotonic()
         delivered = is_well = False
         try:
-            reply = await self._send(duty, started_at)
-            ended_at = self._clock()
-            verdict = result(reply, attempt=duty.attempt, now=ended_at)
+            with self._span(duty) as span:
+                told = duty if span.trace is None else replace(duty, trace=span.trace)
+                reply = await self._send(told, started_at)
+                ended_at = self._clock()
+                verdict = result(reply, attempt=duty.attempt, now=ended_at)
+                _note_end(span, reply, verdict.outcome)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
             # Whoever refuses one message for good may take the next: no reason to rest.
             is_well = delivered or reply.ending is AttemptOutcome.DEAD
@@ -290,6 +296,22 @@ class Deliverer:
         except KlingelError as error:
             # The lease ends by itself and the message goes out once more, under the same id.
             log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
+
+    def _span(self, duty: Duty) -> AbstractContextManager[Span]:
+        """Of an attempt, in its task's trace: whoever gets the event may go on from there."""
+        attributes: dict[str, str | int | bool] = {
+            "klingel.delivery.id": duty.id,
+            "klingel.delivery.attempt": duty.attempt,
+            "klingel.event.id": duty.event.id,
+            "klingel.event.type": duty.event.type,
+            "klingel.endpoint.id": duty.endpoint.id,
+            "klingel.endpoint.kind": duty.endpoint.kind,
+        }
+        if duty.event.task_id is not None:
+            attributes["klingel.task.id"] = duty.event.task_id
+        return self._tracing.span(
+            f"deliver {duty.endpoint.kind}", SpanKind.CLIENT, parent=duty.event.trace, attributes=attributes
+        )
 
     async def _send(self, duty: Duty, now: datetime) -> Reply:
         sink = self._sinks.get(duty.endpoint.kind)
@@ -376,6 +398,14 @@ _STATUS: Final = {
     AttemptOutcome.DEAD: DeliveryStatus.DEAD,
     AttemptOutcome.GONE: DeliveryStatus.DEAD,
 }
+
+
+def _note_end(span: Span, reply: Reply, outcome: AttemptOutcome) -> None:
+    span.note({"klingel.delivery.outcome": outcome})
+    if reply.status_code is not None:
+        span.note({"http.response.status_code": reply.status_code})
+    if outcome is not AttemptOutcome.DELIVERED:
+        span.fail(reply.reason)
 
 
 def _health(endpoint: Endpoint, attempts: Sequence[Attempt]) -> Health:

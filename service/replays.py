@@ -61,7 +61,9 @@ class Replays:
         self.finished = len(page) < PAGE
         if page:
             self._after_position = page[-1].position
-        wanted = await self._wanted(page)
+        ids = [event.id for event in await self._wanted(page)]
+        happened = await events.by_id(tx, ids)
+        wanted = [happened[id] for id in ids]
         earlier = await deliveries.of_events(tx, self._endpoint.id, [event.id for event in wanted])
         pairs = [(event, self._endpoint) for event in wanted if event.id not in earlier]
         again = [(event, earlier[event.id]) for event in wanted if event.id in earlier]

@@ -114,6 +114,7 @@ class Settings(BaseSettings):
         1024 * 1024 * 1024, ge=1, le=1024**4, description="bytes of the largest output that is kept"
     )
     file_retention_days: int = Field(365, ge=1, le=36_500, description="days that outputs are kept")
+    traces_url: str | None = Field(None, description="where OpenTelemetry traces go, as OTLP over HTTP")
     account_streams: int = Field(
         1500, ge=1, le=65_536, description="live streams that one account may have open"
     )
@@ -165,7 +166,7 @@ class Settings(BaseSettings):
                 raise ValueError(str(error)) from None
         return value
 
-    @field_validator("public_url", "provider_url")
+    @field_validator("public_url", "provider_url", "traces_url")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
         if value is None:

@@ -22,10 +22,12 @@ from service.domain.secrets import CallbackTokens
 from service.domain.task_types import TaskType
 from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
 from service.domain.times import Clock
+from service.domain.traces import Trace
 from service.domain.transitions import Change, signalled
 from service.lines import Lines
 from service.loops import Loop
 from service.publication import Publisher
+from service.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
 from storage import keys as stored_keys
@@ -136,7 +138,9 @@ class Submitter:
         queue_max_age: timedelta,
         wakeups: Wakeups,
         clock: Clock,
+        tracing: Tracing = UNTRACED,
     ) -> None:
+        self._tracing = tracing
         self._database = database
         self._batcher = batcher
         self._publisher = publisher
@@ -158,15 +162,37 @@ class Submitter:
     def alive(self) -> bool:
         return self._loop.alive
 
-    async def submit(self, account_id: AccountId, draft: Draft, *, once: Once | None = None) -> Stored:
+    async def submit(
+        self,
+        account_id: AccountId,
+        draft: Draft,
+        *,
+        once: Once | None = None,
+        trace: Trace | None = None,
+    ) -> Stored:
         """The task is on disk when this returns; its create goes out by itself.
 
         A follow-up makes at most one task of its parent, however often it is asked to, as long as either is kept.
+
+        Args:
+            trace: of whoever submits; all that is done about the task belongs to it.
 
         Raises:
             ExternalTaskIdTaken: another task of the account has it.
             IdempotencyKeyReused: with another body, within 24 hours.
         """
+        kind = SpanKind.SERVER if draft.lineage is None else SpanKind.INTERNAL
+        attributes = {"klingel.task.type": draft.type.name, "klingel.account.id": account_id}
+        with self._tracing.span(
+            f"submit {draft.type.name}", kind, parent=trace, attributes=attributes
+        ) as span:
+            stored = await self._submit(account_id, draft, once, span.trace)
+            span.note({"klingel.task.id": stored.task_id})
+        return stored
+
+    async def _submit(
+        self, account_id: AccountId, draft: Draft, once: Once | None, trace: Trace | None
+    ) -> Stored:
         now = self._clock()
         task_id = new_task_id()
         lineage = draft.lineage
@@ -185,6 +211,7 @@ class Submitter:
             parent_id=None if lineage is None else lineage.parent_id,
             rule_id=None if lineage is None else lineage.rule_id,
             depth=0 if lineage is None else lineage.depth,
+            trace=trace,
             created_at=now,
             updated_at=now,
             deadline_at=now + (draft.deadline or self._deadlines[draft.type.makes]),
@@ -367,7 +394,19 @@ class Submitter:
                 "provider_unknown", f"This Klingel has no provider {task.provider!r}; set KLINGEL_PROVIDER."
             )
         else:
-            outcome = await self._create(provider, task)
+            with self._tracing.span(
+                f"create {task.type}",
+                SpanKind.CLIENT,
+                parent=task.trace,
+                attributes={
+                    "klingel.task.id": task.id,
+                    "klingel.task.type": task.type,
+                    "klingel.provider": task.provider,
+                    "klingel.create.number": task.sends,
+                },
+            ) as span:
+                outcome = await self._create(provider, task)
+                _note_outcome(span, outcome)
         log.info(
             "task.sent",
             task_id=task.id,
@@ -486,6 +525,13 @@ class Submitter:
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
         delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
         return replace(task, next_send_at=now + delay)
+
+
+def _note_outcome(span: Span, outcome: CreateOutcome) -> None:
+    span.note({"klingel.create.outcome": type(outcome).__name__.lower()})
+    if not isinstance(outcome, Accepted):
+        span.note({"error.type": outcome.code})
+        span.fail(outcome.code)
 
 
 def _line(task: Task) -> tuple[TaskId, EndpointId] | None:

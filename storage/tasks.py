@@ -10,6 +10,7 @@ from service.domain.ids import AccountId, CallbackId, EndpointId, TaskId
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
 from service.domain.times import rfc3339
+from service.domain.traces import Trace
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
@@ -35,6 +36,7 @@ def task_of(row: Row) -> Task:
         parent_id=row["parent_id"],
         rule_id=row["rule_id"],
         depth=row["depth"],
+        trace=trace_of(row),
         outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
         error=error,
         sequence=row["sequence"],
@@ -50,6 +52,11 @@ def task_of(row: Row) -> Task:
         awaits_slot=bool(row["awaits_slot"]),
         slot_turn=row["slot_turn"],
     )
+
+
+def trace_of(row: Row) -> Trace | None:
+    """Of a row that has a task's."""
+    return None if row["traceparent"] is None else Trace(row["traceparent"], row["tracestate"])
 
 
 def _output(item: Mapping[str, Any]) -> Output:
@@ -88,6 +95,8 @@ async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
                 "parent_id": task.parent_id,
                 "rule_id": task.rule_id,
                 "depth": task.depth,
+                "traceparent": None if task.trace is None else task.trace.parent,
+                "tracestate": None if task.trace is None else task.trace.state,
                 "created_at": milliseconds(task.created_at),
                 "updated_at": milliseconds(task.updated_at),
                 "deadline_at": milliseconds(task.deadline_at),

@@ -340,7 +340,8 @@ class BrokerSink(ABC, Generic[Config]):
             id=event.id,
             name=filled(self.name(config), type=event.type, task_id=event.task_id),
             body=event.body,
-            attributes=cloudevents_attributes(event),
+            # Also CloudEvents' extension "distributed tracing".
+            attributes=cloudevents_attributes(event) | ({} if duty.trace is None else duty.trace.headers()),
             at=event.at,
         )
         key = (endpoint.id, config.url, config.username, endpoint.credentials)

@@ -117,7 +117,8 @@ class FollowUpSink:
                 return _refused(f"the chain ends here: {LONGEST_CHAIN} follow-ups one after another")
             draft = await run_sync(self._drafted, duty, now, limiter=self._turns)
             lineage = Lineage(parent_id=parent.id, rule_id=rule.id, depth=parent.depth + 1)
-            stored = await self._submitter.submit(rule.account_id, replace(draft, lineage=lineage))
+            draft = replace(draft, lineage=lineage)
+            stored = await self._submitter.submit(rule.account_id, draft, trace=duty.trace)
         except Unprocessable as error:
             return _invalid(error.faults, duty)
         except KlingelError as error:

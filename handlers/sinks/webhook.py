@@ -32,6 +32,7 @@ RESERVED_HEADERS: Final = frozenset(
     {
         "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive",
         "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding", "user-agent",
+        "traceparent", "tracestate",
     }
 )  # fmt: skip
 USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
@@ -102,6 +103,7 @@ class WebhookSink:
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": sign(body, message_id=event.id, sent_at=now, secrets=secrets),
+            **({} if duty.trace is None else duty.trace.headers()),
         }
         reply, _ = await exchange.post(
             self._dialler, endpoint.config["url"], body=body, headers=headers, now=now

@@ -30,6 +30,7 @@ from service.domain.tasks import Task
 from service.submission import Draft
 from service.submits import ExternalTaskId, storable_faults
 from service.subscriptions import read_endpoint
+from service.tracing import trace_of
 from storage import tasks
 
 LARGEST_EXTRAS: Final = 64 * 1024  # bytes as JSON of the fields that only the provider knows
@@ -77,7 +78,8 @@ class Door:
             once = await read_once(request, body, door=self.path)
             reading = partial(read_create, door=self)
             draft = await state["submits"].read(body, account_id=key.account_id, by=reading)
-            stored = await state["submitter"].submit(key.account_id, draft, once=once)
+            trace = trace_of(request.headers)
+            stored = await state["submitter"].submit(key.account_id, draft, once=once, trace=trace)
             del body, draft  # each as large as all its pictures
         return await answered(
             request,

@@ -18,6 +18,7 @@ from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
 from service.refreshing import refresh as refresh_task
+from service.tracing import trace_of
 from storage import endpoints, tasks
 from storage.database import Reader
 from storage.tasks import TaskFilter
@@ -40,7 +41,8 @@ async def submit(request: Request[State]) -> Response:
         body = await read_body(request, limit=LARGEST_SUBMIT, grown=grown)
         once = await read_once(request, body)
         draft = await state["submits"].read(body, account_id=key.account_id)
-        stored = await state["submitter"].submit(key.account_id, draft, once=once)
+        trace = trace_of(request.headers)
+        stored = await state["submitter"].submit(key.account_id, draft, once=once, trace=trace)
         del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
 
     async def answer(task: Task) -> Response:

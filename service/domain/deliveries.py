@@ -13,6 +13,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.events import Event
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
 from service.domain.times import optional_rfc3339, rfc3339
+from service.domain.traces import Trace
 
 
 class DeliveryStatus(StrEnum):
@@ -70,6 +71,7 @@ class Duty:
     endpoint: Endpoint
     attempt: int  # the coming one, counted from 1
     created_at: datetime
+    trace: Trace | None = None  # whoever gets it may go on from there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

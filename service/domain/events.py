@@ -12,6 +12,7 @@ from service.domain.ids import AccountId, EventId, TaskId, new_event_id
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task, Transition
 from service.domain.times import rfc3339
+from service.domain.traces import Trace
 
 
 class EventType(StrEnum):
@@ -55,6 +56,7 @@ class Event:
     at: datetime
     body: bytes
     position: int = 0  # in the log; given by the database
+    trace: Trace | None = None  # its task's, where it is about to be told
 
     def content(self) -> Any:
         """The body, read."""
@@ -85,6 +87,7 @@ def task_event(type: EventType, task: Task, transition: Transition | None, at: d
         sequence=task.sequence,
         at=at,
         body=_body(id, type, at, task.sequence, data),
+        trace=task.trace,
     )
 
 
@@ -109,6 +112,7 @@ def output_event(
         sequence=task.sequence,
         at=at,
         body=_body(id, type, at, task.sequence, data),
+        trace=task.trace,
     )
 
 

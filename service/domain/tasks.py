@@ -10,6 +10,7 @@ from service.domain.creates import Refusal
 from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.lifecycle import Signal, Status
 from service.domain.times import optional_rfc3339, rfc3339
+from service.domain.traces import Trace
 
 
 class OutputKind(StrEnum):
@@ -101,6 +102,7 @@ class Task:
     parent_id: TaskId | None = None  # the task whose event a follow-up made it of
     rule_id: EndpointId | None = None  # that follow-up
     depth: int = 0  # follow-ups between it and a task that somebody submitted
+    trace: Trace | None = None  # what is done about it belongs to it
     outputs: Sequence[Output] = ()
     error: TaskError | None = None
     sequence: int = 0  # of its last event

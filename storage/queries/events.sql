@@ -5,7 +5,10 @@ insert into events (position, id, account_id, task_id, type, sequence, at, body)
 values (:position, :id, :account_id, :task_id, :type, :sequence, :at, :body);
 
 -- name: events_by_id
-select * from events where id in (select value from json_each(:ids));
+-- With the trace contexts of their tasks, for they are about to be told.
+select events.*, tasks.traceparent, tasks.tracestate
+from events left join tasks on tasks.id = events.task_id
+where events.id in (select value from json_each(:ids));
 
 -- name: get_event^
 select * from events where id = :id and account_id = :account_id;

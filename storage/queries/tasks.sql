@@ -3,10 +3,12 @@
 -- name: insert_task*!
 insert into tasks (
     id, account_id, type, provider, status, input, places, external_task_id, provider_external_id, extras,
-    path, metadata, parent_id, rule_id, depth, created_at, updated_at, deadline_at, next_send_at
+    path, metadata, parent_id, rule_id, depth, traceparent, tracestate, created_at, updated_at, deadline_at,
+    next_send_at
 ) values (
     :id, :account_id, :type, :provider, :status, :input, :places, :external_task_id, :provider_external_id, :extras,
-    :path, :metadata, :parent_id, :rule_id, :depth, :created_at, :updated_at, :deadline_at, :next_send_at
+    :path, :metadata, :parent_id, :rule_id, :depth, :traceparent, :tracestate, :created_at, :updated_at, :deadline_at,
+    :next_send_at
 );
 
 -- name: insert_task_file*!

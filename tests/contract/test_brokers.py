@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from handlers.sinks.brokers import Brokers, BrokerSink, Links, open_brokers
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.events import Event
+from service.domain.traces import Trace
 from service.network import Guard
 from service.sockets import open_sockets
 from tests.contract.broker_parties import (
@@ -67,6 +69,16 @@ async def got(server: Server, event: Event) -> list[Received]:
 
 def endings(*replies: Reply) -> list[AttemptOutcome | None]:
     return [reply.ending for reply in replies]
+
+
+async def test_the_trace_of_a_task_goes_on_with_its_message(server: Server, sink: BrokerSink) -> None:
+    event, trace = an_event(), Trace(f"00-{'a' * 32}-{'b' * 16}-01", "congo=t61rcWkgMzE")
+    told = duty(an_endpoint(sink, server.kind, server.config()), event)
+    await sink.send(replace(told, trace=trace), now=NOW)
+    [received] = await got(server, event)
+    assert received.attributes["traceparent"] == trace.parent
+    assert received.attributes["tracestate"] == trace.state
+    assert received.body == event.body
 
 
 async def test_an_event_is_delivered_once_the_broker_has_it(server: Server, sink: BrokerSink) -> None:

@@ -27,6 +27,7 @@ from service.domain.ids import (
 )
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.traces import Trace
 from storage import deliveries, endpoints, events, keys, tasks
 from storage.columns import milliseconds, moment
 from storage.deliveries import DeliveryFilter, Leased, Outcome
@@ -110,6 +111,7 @@ async def test_a_task_comes_back_as_it_was_stored(database: SqliteDatabase) -> N
         metadata={"customer": "Zoë", "n": 1, "deep": {"list": [True, None, 1.5]}},
         extras={"watermark_info": {"enabled": True}, "": None},
         path="/kling/v1/images/generations",
+        trace=Trace(f"00-{'a' * 32}-{'b' * 16}-01", "congo=t61rcWkgMzE"),
     )
     await store(database, born)
     assert await read(database) == born

@@ -586,6 +586,9 @@ async def test_what_is_delivered_is_as_the_webhook_is_described(
         assert one.headers["content-type"] in webhook["requestBody"]["content"]
         for header in webhook["parameters"]:
             assert header["in"] == "header"
+            if header["name"] not in one.headers:
+                assert not header.get("required")
+                continue
             description.validate(header["schema"], one.headers[header["name"]])
     assert {one.event["type"] for one in received} >= {
         "task.submitted",

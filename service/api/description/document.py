@@ -200,6 +200,10 @@ def _webhook(referred: Mapping[Any, Any]) -> dict[str, Any]:
             "One for each secret in force: HMAC-SHA256 over `id.timestamp.body`.",
         ),
     }
+    context = {
+        "traceparent": "Of the trace to which the task belongs, where there is one (W3C Trace Context).",
+        "tracestate": "What whoever submitted the task said with it.",
+    }
     return {
         "operationId": "receiveEvent",
         "summary": "An event at one of your endpoints",
@@ -210,6 +214,10 @@ def _webhook(referred: Mapping[Any, Any]) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "header", "required": True, "schema": schema, "description": text}
             for name, (schema, text) in headers.items()
+        ]
+        + [
+            {"name": name, "in": "header", "schema": {"type": "string"}, "description": text}
+            for name, text in context.items()
         ],
         "requestBody": {"required": True, "content": {JSON: {"schema": referred[answers.Event]}}},
         "responses": {
