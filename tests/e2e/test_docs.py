@@ -234,6 +234,12 @@ def test_every_link_resolves_and_every_page_is_in_the_navigation(site: Path) -> 
         assert f'href="{where.as_posix()}/"' in front, page
 
 
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_the_links_of_the_front_pages_resolve(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_the_site_shows_nothing_from_another_host(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(
