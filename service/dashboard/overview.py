@@ -63,6 +63,8 @@ async def show(request: Request[State], visit: Visit) -> Response:
         most_dead=overview.MOST_DEAD,
         due=due,
         is_counted=is_counted,
+        # Of more than these the latest are looked at.
+        most_tasks=sum(map(sum, (each.values() for each in counted.values()))) >= overview.MOST_TASKS,
         by_status={
             status: sum(counted.get(hour, {}).get(status, 0) for hour in range(HOURS)) for status in Status
         },

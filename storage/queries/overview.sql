@@ -7,7 +7,7 @@ from (
     select created_at, status from tasks
     where account_id = :account_id and id >= :first_id
     order by id desc limit :limit
-) as latest
+) as found
 group by bucket, status;
 
 -- name: latest_delivered
@@ -16,7 +16,7 @@ select created_at, finished_at, status, replay_of from (
     select created_at, finished_at, status, replay_of, endpoint_id from deliveries
     where account_id = :account_id and id >= :first_id
     order by id desc limit :limit
-) as latest
+) as found
 where status = 'delivered' and replay_of is null and endpoint_id <> :but_endpoint_id;
 
 -- name: oldest_due_of_account$
@@ -27,13 +27,13 @@ select min(at) from (
     union all
     select min(next_attempt_at) from deliveries indexed by deliveries_leased
     where account_id = :account_id and lease_until is not null and next_attempt_at <= :now
-) as due;
+) as found;
 
 -- name: count_dead_of_account$
 -- Up to :limit.
 select count(*) from (
     select 1 from deliveries where account_id = :account_id and status = 'dead' limit :limit
-) as dead;
+) as found;
 
 -- name: list_dead_letters
 select * from deliveries
@@ -45,6 +45,6 @@ limit :limit;
 -- Of its latest deliveries, those begun since a moment.
 select attempts.started_at, attempts.duration_ms, attempts.outcome from (
     select id from deliveries where endpoint_id = :endpoint_id and account_id = :account_id order by id desc limit :limit
-) as latest
-join attempts on attempts.delivery_id = latest.id
+) as found
+join attempts on attempts.delivery_id = found.id
 where attempts.started_at >= :since;

@@ -46,6 +46,12 @@ HOT = {
     "get_kept_file": "kept_files using index sqlite_autoindex_kept_files_1 (name=?)",
     "get_bot": "bots using index sqlite_autoindex_bots_1 (id=?)",
     "list_bots": "bots using index bots_by_account (account_id=? and id<?)",
+    "count_tasks_over_time": "tasks using index tasks_by_account (account_id=? and id>?)",
+    "latest_delivered": "deliveries using index deliveries_by_account (account_id=? and id>?)",
+    "oldest_due_of_account": "deliveries using index deliveries_due (next_attempt_at<?)",
+    "count_dead_of_account": "deliveries using index deliveries_dead (account_id=?)",
+    "list_dead_letters": "deliveries using index deliveries_dead (account_id=? and id<?)",
+    "latest_attempts_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=?)",
 }
 
 

@@ -770,6 +770,22 @@ async def test_a_dead_letter_is_replayed(klingel: Klingel, admin: Browser) -> No
     assert back.headers["location"].startswith("/deliveries/")
 
 
+async def test_an_event_says_who_got_it_and_why(klingel: Klingel, admin: Browser) -> None:
+    await klingel.endpoint(description="The shop")
+    await klingel.endpoint(description="The office", types=["task.failed"])
+    task = await klingel.submit()
+    await klingel.until_deliveries("delivered")
+    [event] = await klingel.events(task["id"])
+    assert f"/events/{event['id']}" in await admin.page(f"/tasks/{task['id']}")
+    page = await admin.page(f"/events/{event['id']}")
+    shop, office = page.index("The shop"), page.index("The office")
+    assert ">sent<" in page[:shop]
+    assert ">not sent<" in page[shop:office]
+    assert "It takes task.failed, and this is none of them." in page
+    async with signed_in(klingel, account="other") as (stranger, _):
+        assert (await stranger.get(f"/events/{event['id']}")).status_code == 404
+
+
 # Keys, and notifications
 
 
