@@ -113,17 +113,17 @@ def _of_delivery(name: str) -> Callable[[View], str]:
 
 EXPLANATIONS: Final[tuple[Column, ...]] = (
     ("ENDPOINT", lambda one: one["endpoint"]["id"]),
+    ("DESCRIPTION", lambda one: one["endpoint"].get("description") or ""),
     ("KIND", lambda one: one["endpoint"]["kind"]),
     ("SENT", lambda one: Text("yes", "green") if one["sent"] else Text("no", "yellow")),
     ("REASON", lambda one: one["reason"]),
-    ("WHY", lambda one: one["detail"]),
     ("DELIVERY", _of_delivery("id")),
     ("STATUS", lambda one: status(_of_delivery("status")(one))),
     ("ATTEMPTS", _of_delivery("attempts")),
     ("NEXT", lambda one: moment((one.get("delivery") or {}).get("next_attempt_at"))),
     ("LAST", _of_delivery("reason")),
     ("REPLAYS", lambda one: str(one.get("replays") or "")),
-    ("DESCRIPTION", lambda one: one["endpoint"].get("description") or ""),
+    ("WHY", lambda one: one["detail"]),
 )
 
 

@@ -662,9 +662,9 @@ def test_it_is_told_why_endpoints_got_an_event(klingel: Klingel) -> None:
     klingel.on("GET /v1/events/evt_1/explain", *pages, *pages)
     run = klingel.run("events", "explain", "evt_1", "--endpoint", "end_9")
     assert run.lines == [
-        "ENDPOINT  KIND     SENT  REASON    WHY                      DELIVERY  STATUS  ATTEMPTS  LAST",
-        "end_1     webhook  yes   selected  It takes task.*.         dlv_1     dead    9         answered",
-        "end_2     webhook  no    filter    Its filter gives false.",
+        "ENDPOINT  KIND     SENT  REASON    DELIVERY  STATUS  ATTEMPTS  LAST      WHY",
+        "end_1     webhook  yes   selected  dlv_1     dead    9         answered  It takes task.*.",
+        "end_2     webhook  no    filter                                          Its filter gives false.",
     ]
     asked = "GET /v1/events/evt_1/explain?endpoint_id=end_9&limit=200"
     assert klingel.asked == [asked, f"{asked}&cursor=end_1"]

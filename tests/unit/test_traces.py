@@ -1,5 +1,7 @@
 """`service.domain.traces` and when traces are wanted at all."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -114,3 +116,10 @@ def test_traces_are_wanted_where_somebody_says_so(
     url: str | None, environment: Mapping[str, str], wanted: bool
 ) -> None:
     assert are_traces_wanted(url, environment) is wanted
+
+
+def test_where_nobody_listens_nothing_of_it_is_loaded() -> None:
+    """The extra may not be there."""
+    script = "import sys, service.app; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
