@@ -43,10 +43,12 @@ def _expanded(entry: Any, docs: Path) -> Any:
 
 def on_files(files: Files, *, config: Any, **_: Any) -> Files:
     readme = (ROOT / "README.md").read_text()
+    faults = re.search(r"^\*\*Known faults.*?(?=\n\n)", readme, re.DOTALL | re.MULTILINE)
     made = {
         "settings.md": "# Settings\n" + _section(readme, "## Settings"),
         "limits.md": "# Not verified against the real provider\n"
-        + _section(readme, "## Not verified against the real provider"),
+        + _section(readme, "## Not verified against the real provider")
+        + ("" if faults is None else f"\n\n{faults[0]}\n"),
         "changes.md": (ROOT / "CHANGELOG.md").read_text(),
     }
     for name, text in made.items():

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.text import Text
 
-from service.cli.session import Exit, Given, Json
+from service.cli.session import Exit, Given
 from service.cli.text import clean
 
 STYLES: Final = {"ok": "green", "unknown": "yellow", "fault": "bold red"}
@@ -20,7 +20,7 @@ def doctor(
         bool,
         Parameter(negative="--no-provider", help="Ask the provider the one question. [default: yes]"),
     ] = True,
-    json: Json = False,
+    json: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON, for programs.")] = False,
     session: Given,
 ) -> Exit:
     """Check what Klingel needs, and say how to mend what is wrong.
