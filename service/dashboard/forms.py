@@ -170,7 +170,7 @@ def _field(
             values.get("type") == "string"
         ):
             return Field(**{**shared, "hint": hint or "One to a line, name: text"}, widget=Widget.PAIRS)
-    return Field(**shared, widget=Widget.JSON)
+    return Field(**{**shared, "hint": shared["hint"] or "As JSON"}, widget=Widget.JSON)
 
 
 def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any]) -> Field:
@@ -183,7 +183,7 @@ def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapp
             return Field(**{**shared, "hint": PICTURE_HINT}, **counts, widget=Widget.PICTURES, wrapped=name)
     if items.get("type") == "string":
         return Field(**shared, **counts, widget=Widget.LINES)
-    return Field(**shared, widget=Widget.JSON)
+    return Field(**{**shared, "hint": shared["hint"] or "As JSON"}, widget=Widget.JSON)
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
