@@ -38,7 +38,7 @@ run: $(VENV)/.run
 	$(BIN)/klingel serve
 
 test: lint .node/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/docs.txt
