@@ -120,6 +120,8 @@ def test_traces_are_wanted_where_somebody_says_so(
 
 def test_where_nobody_listens_nothing_of_it_is_loaded() -> None:
     """The extra may not be there."""
-    script = "import sys, service.app; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    script = (
+        "import sys, service.app; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
