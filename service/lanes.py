@@ -13,10 +13,11 @@ from service.domain.ids import DeliveryId, EndpointId, LaneKey, TaskId
 from service.domain.times import Clock, utc_now
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
-# Of a lane that the endpoints of many tasks share, of one host, and of one account: so that none of them, however
-# many endpoints it has, takes all that Klingel can do at a time.
-SHARED_CONCURRENCY: Final = 64
+# Of a lane that the endpoints of many tasks share, of one host, and of one account, there and altogether: so that none
+# of them, however many endpoints it has, takes all that Klingel can do at a time, or all that a host is asked for.
+SHARED_CONCURRENCY: Final = 32
 ATTEMPTS_OF_A_HOST: Final = 64
+ATTEMPTS_OF_AN_ACCOUNT_THERE: Final = 32
 ATTEMPTS_OF_AN_ACCOUNT: Final = 128
 # After so many failures in a row a lane rests, then tries one alone, and so on until one is delivered: an endpoint
 # that is down costs an attempt now and then, not one for each event.
@@ -136,7 +137,7 @@ def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
 
 
 class _Limit:
-    """How many attempts of one host, or of one account, run; and the lanes that wait for one of them to end."""
+    """How many attempts of one host, of one account, or of both, run; and the lanes that wait for one of them to end."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -157,15 +158,17 @@ class Lanes:
         open: bool = True,
         clock: Clock = utc_now,
         of_a_host: int = ATTEMPTS_OF_A_HOST,
+        of_an_account_there: int = ATTEMPTS_OF_AN_ACCOUNT_THERE,
         of_an_account: int = ATTEMPTS_OF_AN_ACCOUNT,
     ) -> None:
         """
         Args:
             open: whether this process delivers at all; if not, everything waits in the database.
-            of_a_host, of_an_account: attempts at a time.
+            of_a_host, of_an_account_there, of_an_account: attempts at a time.
         """
         self._open = open
         self._of_a_host = of_a_host
+        self._of_an_account_there = of_an_account_there
         self._of_an_account = of_an_account
         self._clock = clock
         self._resting: dict[LaneKey, datetime] = {}  # until when
@@ -313,9 +316,17 @@ class Lanes:
         self._take_turn_or_leave(key, lane)
 
     def _limits_of(self, duty: Duty) -> Sequence[tuple[str, int]]:
+        endpoint = duty.endpoint
+        account, there = endpoint.account_id, endpoint.shown_host
+        if not there:  # what others of its kind do is no matter: they may be at other servers
+            return (
+                (f"account {account} {endpoint.kind}", self._of_a_host),
+                (f"account {account}", self._of_an_account),
+            )
         return (
-            (f"host {duty.endpoint.host}", self._of_a_host),
-            (f"account {duty.endpoint.account_id}", self._of_an_account),
+            (f"host {there}", self._of_a_host),
+            (f"account {account} host {there}", self._of_an_account_there),
+            (f"account {account}", self._of_an_account),
         )
 
     def _reached_by(self, duty: Duty) -> "_Limit | None":

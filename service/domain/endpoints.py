@@ -79,13 +79,18 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """With its port, as in HTTP; the kind where the configuration has no URL."""
+        """With its port, as in HTTP; the kind where the configuration shows no URL."""
+        return self.shown_host or self.kind
+
+    @property
+    def shown_host(self) -> str:
+        """Empty where the URL is sealed, or there is none: nobody can tell then whether two are at one server."""
         url = self.config.get("url") or self.config.get("server")
         if isinstance(
             subscription := self.config.get("subscription"), Mapping
         ):  # a browser's, at its maker's
             url = subscription.get("endpoint")
-        return (_host(url) if isinstance(url, str) else "") or self.kind
+        return _host(url) if isinstance(url, str) else ""
 
     @property
     def shares_lane(self) -> bool:

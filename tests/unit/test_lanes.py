@@ -1,6 +1,7 @@
 """`service.lanes`: who is attempted next, and that a slow endpoint holds up nobody but itself."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -15,6 +16,7 @@ from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskI
 from service.lanes import (
     ATTEMPTS_OF_A_HOST,
     ATTEMPTS_OF_AN_ACCOUNT,
+    ATTEMPTS_OF_AN_ACCOUNT_THERE,
     BREAKS_AFTER,
     CONCURRENCY,
     DEPTH,
@@ -432,8 +434,8 @@ def test_a_host_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
     lanes = Lanes()
     many = [
         duty(to=endpoint(f"{account}-{index}", host="h.example", account=account))
-        for account in ("acc_1", "acc_2")
-        for index in range(ATTEMPTS_OF_A_HOST)
+        for account in ("acc_1", "acc_2", "acc_3", "acc_4")
+        for index in range(ATTEMPTS_OF_AN_ACCOUNT_THERE)
     ]
     lanes.offer(many)
     begun = started(lanes)
@@ -444,6 +446,31 @@ def test_a_host_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
     lanes.end(begun[0], delivered=True)
     lanes.end(begun[1], delivered=False)
     assert started(lanes) == many[ATTEMPTS_OF_A_HOST : ATTEMPTS_OF_A_HOST + 2]
+
+
+def test_no_account_takes_all_places_of_a_host() -> None:
+    lanes = Lanes()
+    many = [duty(to=endpoint(f"a-{index}", host="h.example")) for index in range(ATTEMPTS_OF_A_HOST)]
+    lanes.offer(many)
+    begun = started(lanes)
+    assert begun == many[:ATTEMPTS_OF_AN_ACCOUNT_THERE]
+    other = duty(to=endpoint("b", host="h.example", account="acc_2"))
+    lanes.offer([other])
+    assert started(lanes) == [other]
+    lanes.end(begun[0], delivered=True)
+    assert started(lanes) == [many[ATTEMPTS_OF_AN_ACCOUNT_THERE]]
+
+
+def test_whoever_has_a_sealed_url_shares_no_places_with_other_accounts() -> None:
+    """Their kind was taken for their host: one account's slow server was everybody's."""
+    lanes = Lanes()
+    many = [
+        duty(to=replace(endpoint(f"a-{index}"), kind="mattermost", config={}))
+        for index in range(ATTEMPTS_OF_A_HOST + 1)
+    ]
+    other = duty(to=replace(endpoint("b", account="acc_2"), kind="mattermost", config={}))
+    lanes.offer([*many, other])
+    assert started(lanes) == [*many[:ATTEMPTS_OF_A_HOST], other]
 
 
 def test_an_account_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
@@ -463,7 +490,8 @@ def test_whoever_is_let_in_and_cannot_go_passes_its_place_on() -> None:
     """The first in line for a host is by then held back by its account, or dropped, or at rest."""
     lanes = Lanes()
     fillers = [
-        duty(to=endpoint(f"f-{index}", host="h", account="acc_2")) for index in range(ATTEMPTS_OF_A_HOST)
+        duty(to=endpoint(f"f-{index}", host="h", account=f"acc_{4 + index % 2}"))
+        for index in range(ATTEMPTS_OF_A_HOST)
     ]
     held_back, dropped, last = (
         duty(to=endpoint("x", host="h")),
@@ -642,7 +670,7 @@ def test_what_waits_is_all_that_has_not_begun() -> None:
 # Whatever happens in whatever order
 
 
-HOST_LIMIT, ACCOUNT_LIMIT = 10, 11
+HOST_LIMIT, THERE_LIMIT, ACCOUNT_LIMIT = 10, 7, 11
 AT = {
     "a": endpoint("a", host="h"),
     "b": endpoint("b", host="h", account="acc_2"),
@@ -657,7 +685,12 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Moved()
-        self.lanes = Lanes(clock=self.clock, of_a_host=HOST_LIMIT, of_an_account=ACCOUNT_LIMIT)
+        self.lanes = Lanes(
+            clock=self.clock,
+            of_a_host=HOST_LIMIT,
+            of_an_account_there=THERE_LIMIT,
+            of_an_account=ACCOUNT_LIMIT,
+        )
         self.rests: dict[EndpointId, datetime] = {}  # until when
         self.rested: Counter[EndpointId] = Counter()  # in a row
         self.waiting: list[Duty] = []
@@ -671,10 +704,10 @@ class AnyOrder(RuleBasedStateMachine):
         here = [other for other in self.running if other.endpoint.id == one.endpoint.id]
         if sum(other.endpoint.host == one.endpoint.host for other in self.running) >= HOST_LIMIT:
             return False
-        if (
-            sum(other.endpoint.account_id == one.endpoint.account_id for other in self.running)
-            >= ACCOUNT_LIMIT
-        ):
+        of_it = [other for other in self.running if other.endpoint.account_id == one.endpoint.account_id]
+        if len(of_it) >= ACCOUNT_LIMIT:
+            return False
+        if sum(other.endpoint.host == one.endpoint.host for other in of_it) >= THERE_LIMIT:
             return False
         if len(here) >= (1 if self.failures[one.endpoint.id] >= BREAKS_AFTER else CONCURRENCY):
             return False
