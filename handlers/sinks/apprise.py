@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -20,13 +20,13 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from handlers.messages import Message, Mood, message_of
-from handlers.sinks.confinement import confined
+from handlers.sinks.confinement import Confinement, confined
 from handlers.sinks.credentials import MASK, MASKED, seal, unseal
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unavailable
 from service.domain.faults import InvalidFields, accept
-from service.domain.ids import DeliveryId, EndpointId
+from service.domain.ids import AccountId, DeliveryId, EndpointId
 from service.domain.secrets import Vault
 from service.network import Guard
 
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 NOT_INSTALLED: Final = "Apprise is not installed beside this Klingel: pip install 'klingel[apprise]'."
 THREADS: Final = 16
 THREADS_PER_ENDPOINT: Final = 2  # one that hangs leaves room for the others
-# A thread cannot be ended from outside: its sockets end it, before the attempt's deadline does.
+THREADS_PER_ACCOUNT: Final = 4
+# A thread cannot be ended from outside: its sockets end it, which are shut down at the last of these at the latest.
 LONGEST_CONNECT_S: Final = 4.0
-LONGEST_READ_S: Final = 8.0
+LONGEST_READ_S: Final = 8.0  # for the next byte
+LONGEST_S: Final = 12.0  # for all of it; before the attempt's deadline, so that what happened can be told
 REMEMBERED: Final = 4096  # deliveries that some of an endpoint's services have and others have not
 
 _UNPROVEN: Final = "Apprise reports success whatever {} answers, so nothing could be promised."
@@ -92,11 +94,15 @@ class AppriseSink:
         self._guard = guard
         self._vault = vault
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="apprise")
-        self._gates: WeakValueDictionary[EndpointId, asyncio.Semaphore] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[EndpointId | AccountId, asyncio.Semaphore] = WeakValueDictionary()
+        self._under_way: set[Confinement] = set()
         # Which of its endpoint's services have a delivery: a retry goes to the others only. Forgotten at a restart.
         self._sent: OrderedDict[DeliveryId, set[int]] = OrderedDict()
 
     def close(self) -> None:
+        """What is under way ends, or the process would not."""
+        for confinement in self._under_way:
+            confinement.cut()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def load(self) -> "_Library":
@@ -161,7 +167,7 @@ class AppriseSink:
         failed: list[_Told] = []
         for index, url in enumerate(urls):
             if index not in sent:
-                told = await self._in_thread(duty.endpoint.id, self._tell, library, url, message, sent, index)
+                told = await self._in_thread(duty.endpoint, self._tell, library, url, message, sent, index)
                 if told.problem is not None:
                     failed.append(told)
         if not failed:
@@ -181,29 +187,63 @@ class AppriseSink:
         return sent
 
     async def _in_thread(
-        self, endpoint_id: EndpointId, function: Callable[..., "_Told"], *arguments: Any
+        self, endpoint: Endpoint, function: Callable[..., "_Told"], *arguments: Any
     ) -> "_Told":
-        """What it gives. Its place is free again when the thread has ended, not when nobody waits any more."""
-        gate = self._gates.setdefault(endpoint_id, asyncio.Semaphore(THREADS_PER_ENDPOINT))
-        await gate.acquire()
+        """What it gives. Its places are free again when the thread has ended, which it does soon after nobody waits
+        for it any more.
+        """
         loop = asyncio.get_running_loop()
+        confinement = Confinement(self._guard)
+        gates = (
+            self._gate(endpoint.id, THREADS_PER_ENDPOINT),
+            self._gate(endpoint.account_id, THREADS_PER_ACCOUNT),
+        )
+        async with AsyncExitStack() as entering:
+            for gate in gates:
+                await entering.enter_async_context(gate)
+            running = self._threads.submit(function, confinement, *arguments)
+            entering.pop_all()  # to be left when it has ended
+        self._under_way.add(confinement)
 
-        def leave(_ended: "Future[_Told]") -> None:
+        def leave() -> None:
+            self._under_way.discard(confinement)
+            for gate in gates:
+                gate.release()
+
+        def ended(_running: "Future[_Told]") -> None:
             with suppress(RuntimeError):  # the loop is closed: there is nobody to make room for
-                loop.call_soon_threadsafe(gate.release)
+                loop.call_soon_threadsafe(leave)
 
-        running = self._threads.submit(function, *arguments)
-        running.add_done_callback(leave)
-        return await asyncio.wrap_future(running)
+        running.add_done_callback(ended)
+        deadline = loop.call_later(LONGEST_S, confinement.cut)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            confinement.cut()
+            raise
+        finally:
+            deadline.cancel()
 
-    def _tell(self, library: "_Library", url: str, message: Message, sent: set[int], index: int) -> "_Told":
+    def _gate(self, id: EndpointId | AccountId, places: int) -> asyncio.Semaphore:
+        return self._gates.setdefault(id, asyncio.Semaphore(places))
+
+    def _tell(
+        self,
+        confinement: Confinement,
+        library: "_Library",
+        url: str,
+        message: Message,
+        sent: set[int],
+        index: int,
+    ) -> "_Told":
         scheme = "?"
-        with confined(self._guard) as confinement, _EAR.listening() as heard:
+        with confined(confinement), _EAR.listening() as heard:
             try:
                 scheme = library.scheme(url)
                 plugin = library.plugin(url)
                 plugin.socket_connect_timeout = min(plugin.socket_connect_timeout, LONGEST_CONNECT_S)
                 plugin.socket_read_timeout = min(plugin.socket_read_timeout, LONGEST_READ_S)
+                _pause_as_allowed(plugin, confinement)
                 taken = plugin.notify(
                     title=message.title,
                     body=message.body if message.link is None else f"{message.body}\n{message.link}",
@@ -213,9 +253,11 @@ class AppriseSink:
             except _Unusable as error:
                 return _Told(scheme, problem=str(error))
             except Exception as error:  # noqa: BLE001 - somebody else's code, in hundreds of modules
+                if confinement.refusal is not None:
+                    return _Told(scheme, problem=confinement.refusal)
                 log.warning("apprise.broke", scheme=scheme, error=type(error).__name__)
                 return _Told(scheme, problem=f"Apprise broke: {type(error).__name__}")
-        if taken:
+        if taken and not confinement.is_cut:  # cut off, an answer may look like a whole one
             sent.add(index)
             return _Told(scheme)
         if heard:
@@ -314,6 +356,17 @@ class _Library:
             raise _Unusable("Apprise cannot use this URL: it lacks something, or has too much.")
         plugin.redirects = False  # whatever the URL asks for
         return plugin
+
+
+def _pause_as_allowed(plugin: "NotifyBase", confinement: Confinement) -> None:
+    """It sleeps between requests, some services as long as the other side tells it to."""
+    throttle = plugin.throttle
+
+    def pause(last_io: datetime | None = None, wait: float | None = None) -> None:
+        confinement.pause(plugin.request_rate_per_sec if wait is None else wait)
+        throttle(last_io=last_io, wait=wait)  # type: ignore[no-untyped-call]
+
+    plugin.throttle = pause  # type: ignore[method-assign]
 
 
 def _is_installed() -> bool:

@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
+from weakref import WeakSet
 
 from service.network import Guard
 
@@ -33,6 +34,9 @@ _READABLE: Final = tuple(
 _here = threading.local()
 
 
+LONGEST_PAUSE_S: Final = 6.0  # that a library may make of itself; nothing wakes it
+
+
 class Confinement:
     """
     Args:
@@ -42,13 +46,40 @@ class Confinement:
     def __init__(self, guard: Guard | None) -> None:
         self._guard = guard
         self.refusal: str | None = None  # the first one, in words for the endpoint's owner
+        self.is_cut = False
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.RLock()  # a socket may be made while another is collected
+
+    def cut(self) -> None:
+        """From another thread: what it waits for ends now, and it opens nothing more. A thread ends no other way."""
+        with self._lock:
+            self.is_cut = True
+            self.refusal = self.refusal or "it took too long"
+            used = list(self._sockets)
+        for one in used:
+            with suppress(OSError):  # not connected, or closed
+                # past TLS, which would go on in the clear and is in use by its own thread
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+    def pause(self, seconds: float) -> None:
+        """The library is about to sleep.
+
+        Raises:
+            PermissionError: it may not, or not so long.
+        """
+        if self.is_cut or seconds > LONGEST_PAUSE_S:
+            self._refuse("it took too long")
 
     def judge(self, event: str, arguments: tuple[Any, ...]) -> None:
         """
         Raises:
             PermissionError: this is not done here.
         """
-        if event in _DIALS:
+        if event == "socket.__new__":
+            self._remember(arguments[0])
+        elif event in _DIALS:
+            if self.is_cut:
+                self._refuse("it took too long")
             if not self._may_dial(*arguments[:2]):
                 self._refuse("it leads to an address that is not dialled")
         elif event == "open":
@@ -58,6 +89,12 @@ class Confinement:
                 self._refuse("it wants a file of this machine")
         elif event.startswith(_FORBIDDEN) and event not in _HARMLESS:
             raise PermissionError
+
+    def _remember(self, made: socket.socket) -> None:
+        with self._lock:
+            if self.is_cut:
+                self._refuse("it took too long")
+            self._sockets.add(made)
 
     def _may_dial(self, used: socket.socket, address: object) -> bool:
         if address is None:  # to where it is connected already
@@ -89,10 +126,10 @@ def _may_read(path: object) -> bool:
 
 
 @contextmanager
-def confined(guard: Guard | None) -> Iterator[Confinement]:
+def confined(by: Guard | Confinement | None) -> Iterator[Confinement]:
     """This thread, until the block ends."""
     _watch()
-    _here.confinement = confinement = Confinement(guard)
+    _here.confinement = confinement = by if isinstance(by, Confinement) else Confinement(by)
     try:
         yield confinement
     finally:

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from handlers.sinks.apprise import REFUSED, AppriseSink
+from handlers.sinks.apprise import REFUSED, THREADS, THREADS_PER_ACCOUNT, AppriseSink
 from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.endpoints import Endpoint
 from service.domain.events import EventType
 from service.domain.faults import InvalidFields
-from service.domain.ids import EndpointId
+from service.domain.ids import AccountId, EndpointId
 from service.network import Guard
 from tests.contract.push_services import (
     LOOPBACK,
@@ -127,22 +128,143 @@ async def test_a_retry_goes_to_those_services_only_that_have_not_got_it(
         assert (len(service.notified), len(other.notified)) == (2, 2)
 
 
-async def test_a_service_that_hangs_is_cut_off_and_holds_up_its_own_endpoint_only(
+async def test_a_service_that_hangs_holds_up_its_own_endpoint_only(
     sink: AppriseSink, service: FakeJson
 ) -> None:
     service.gate = asyncio.Event()
     hanging = configured(sink, service.apprise_url)
-    for number in range(4):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await sink.send(duty_of(hanging, id=f"dlv_{number}"), now=NOW)
-    quick = FakeJson()
-    async with quick.running():
-        other = replace(configured(sink, quick.apprise_url), id=EndpointId("end_2"))
-        assert outcome(await sink.send(duty_of(other), now=NOW)) is AttemptOutcome.DELIVERED
-    await service.until(2)
-    assert len(service.requests) == 2  # what the hanging one may take of the threads
-    service.gate.set()
+    async with asyncio.TaskGroup() as attempts:
+        for number in range(4):
+            attempts.create_task(sink.send(duty_of(hanging, id=f"dlv_{number}"), now=NOW))
+        await service.until(2)
+        quick = FakeJson()
+        async with quick.running():
+            other = replace(configured(sink, quick.apprise_url), id=EndpointId("end_2"))
+            assert outcome(await sink.send(duty_of(other), now=NOW)) is AttemptOutcome.DELIVERED
+        assert len(service.requests) == 2  # what the hanging one may take of the threads
+        service.gate.set()
+
+
+async def test_an_account_has_four_threads_and_others_have_theirs(
+    sink: AppriseSink, service: FakeJson
+) -> None:
+    service.gate = asyncio.Event()
+    hanging = configured(sink, service.apprise_url)
+    async with asyncio.TaskGroup() as attempts:
+        for number in range(8):
+            endpoint = replace(hanging, id=EndpointId(f"end_{number}"))
+            attempts.create_task(sink.send(duty_of(endpoint, id=f"dlv_{number}"), now=NOW))
+        await service.until(THREADS_PER_ACCOUNT)
+        quick = FakeJson()
+        async with quick.running():
+            other = replace(configured(sink, quick.apprise_url), account_id=AccountId("acc_2"))
+            assert outcome(await sink.send(duty_of(other), now=NOW)) is AttemptOutcome.DELIVERED
+        assert len(service.requests) == THREADS_PER_ACCOUNT
+        service.gate.set()
+
+
+# Those that never end
+
+
+class Dripping:
+    """Answers with a byte now and then, well within what may pass until the next one, and without end."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self.held = 0
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._drip, "127.0.0.1", 0)
+        async with server:
+            yield f"json://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def _drip(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await self._count(1)
+        writer.write(self._head)
+        while not reader.at_eof():
+            writer.write(b"x")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(4096), 0.05)
+        await self._count(-1)
+        writer.close()
+
+    async def _count(self, more: int) -> None:
+        async with self._changed:
+            self.held += more
+            self._changed.notify_all()
+
+    async def until(self, held: int) -> None:
+        """That many hold a connection."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: self.held == held)
+
+
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+UNSIZED = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [SIZED, UNSIZED])
+async def test_a_service_that_drips_is_cut_off_at_the_deadline_of_all(
+    sink: AppriseSink, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """Each byte came in time, and the thread was held for ever."""
+    monkeypatch.setattr("handlers.sinks.apprise.LONGEST_S", 0.3)
+    dripping = Dripping(head)
+    async with dripping.running() as url:
+        reply = await sink.send(duty_of(configured(sink, url)), now=NOW)
+        assert outcome(reply) is AttemptOutcome.RETRY
+        assert reply.reason == "json: it took too long"
+        await dripping.until(0)
+
+
+async def test_a_thread_ends_when_nobody_waits_for_it_any_more(sink: AppriseSink) -> None:
+    dripping = Dripping(SIZED)
+    async with dripping.running() as url:
+        endpoint = configured(sink, url)
+        for number in range(2 * THREADS):
+            attempt = asyncio.create_task(sink.send(duty_of(endpoint, id=f"dlv_{number}"), now=NOW))
+            await dripping.until(1)
+            attempt.cancel()
+            await dripping.until(0)
+
+
+def test_a_process_with_a_dripping_service_ends_when_it_is_told_to() -> None:
+    """Python waits for threads at its end: it never came."""
+    program = """
+import asyncio, signal
+from handlers.sinks.apprise import AppriseSink
+from tests.contract.push_services import LOOPBACK, NOW, VAULT, duty_of
+from tests.contract.test_apprise import SIZED, Dripping, configured
+
+async def main():
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    sink, dripping = AppriseSink(LOOPBACK, VAULT), Dripping(SIZED)
+    await sink.load()
+    async with dripping.running() as url:
+        attempt = asyncio.create_task(sink.send(duty_of(configured(sink, url)), now=NOW))
+        await dripping.until(1)
+        print("held", flush=True)
+        await told.wait()
+        sink.close()
+        await dripping.until(0)
+        await attempt
+
+asyncio.run(main())
+print("ended")
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.terminate()
+        try:
+            assert process.communicate(timeout=60)[0] == "ended\n"
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 # The guard

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.sinks.confinement import confined
+from handlers.sinks.confinement import Confinement, confined
 from service.network import Guard
 
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
@@ -117,3 +117,37 @@ def test_it_ends_with_the_block_and_holds_for_its_thread_only(tmp_path: Path) ->
     leave.set()
     confined_thread.join()
     assert written.read_text() == "x"
+
+
+def test_what_is_cut_waits_no_longer_and_dials_no_more() -> None:
+    confinement, ended = Confinement(LOOPBACK), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def wait() -> None:
+            with confined(confinement), socket.create_connection(server.getsockname()) as used:
+                used.recv(1)
+                with pytest.raises(PermissionError):
+                    used.connect(server.getsockname())
+                with pytest.raises(PermissionError):
+                    socket.socket()
+                with pytest.raises(PermissionError):
+                    confinement.pause(0)
+            ended.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        there, _ = server.accept()
+        with there:
+            confinement.cut()
+            assert ended.wait(20)
+            assert there.recv(1) == b""
+        waiting.join()
+    assert confinement.refusal == "it took too long"
+
+
+def test_a_pause_is_short() -> None:
+    """Some services say how long, and some of these are anybody's."""
+    confinement = Confinement(LOOPBACK)
+    confinement.pause(5.5)
+    with pytest.raises(PermissionError):
+        confinement.pause(86_400)
