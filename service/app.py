@@ -369,6 +369,7 @@ def create_app(
                 clock=clock,
             )
             submits = SubmitReader(sinks=sinks, vault=vault)
+            shares = shares_of(streams=settings.account_streams)
             desk = Desk(
                 platforms=open_platforms(dialler),
                 database=database,
@@ -378,6 +379,7 @@ def create_app(
                 files=files,
                 links=links,
                 vault=vault,
+                room=shares.bodies,
                 wakeup=wakeups.commands,
                 clock=clock,
             )
@@ -414,7 +416,7 @@ def create_app(
                 metrics=metrics,
                 probes=probes,
                 vitals=Vitals(database, clock),
-                shares=shares_of(streams=settings.account_streams),
+                shares=shares,
                 key_guesses=Guesses(burst=KEYS),
                 callbacks=callbacks,
                 sessions=Sessions(

@@ -1,6 +1,7 @@
 """Chat bots, what they were asked, and the messages by which they answer."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,6 +62,12 @@ async def page(reader: Reader, account_id: AccountId, *, before_id: str | None, 
     return [_bot(row) for row in rows]
 
 
+async def count(reader: Reader, accounts: Iterable[AccountId]) -> Counter[AccountId]:
+    """How many each account has; deleted ones do not count."""
+    rows = await reader.all("count_bots", accounts=json_text(sorted(set(accounts))))
+    return Counter({row["account_id"]: row["number"] for row in rows})
+
+
 async def save(tx: Transaction, bot: Bot) -> None:
     await tx.run("save_bot", **_changing(bot))
 
@@ -104,35 +111,61 @@ async def is_known(reader: Reader, bot_id: BotId, key: str) -> bool:
     return await reader.one("command_by_key", bot_id=bot_id, key=key) is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """What is begun already, and who has enough of it."""
+
+    begun: Sequence[CommandId]
+    accounts: Sequence[AccountId]  # of each that is begun
+    busy_accounts: Sequence[AccountId]
+    busy_bots: Sequence[BotId]
+
+
 async def due_commands(
-    reader: Reader, *, now: datetime, begun: Sequence[CommandId], busy: Sequence[BotId], limit: int
-) -> list[Command]:
-    """But for those that are begun, and those of bots that have enough of them."""
+    reader: Reader, others: Others, *, now: datetime, limit: int
+) -> list[tuple[AccountId, Command]]:
+    """Accounts take turns: first comes who has the fewest begun."""
     rows = await reader.all(
         "due_commands",
         now=milliseconds(now),
-        begun=json_text(begun),
-        busy=json_text(busy),
+        begun=json_text(others.begun),
+        accounts=json_text(others.accounts),
+        busy_accounts=json_text(others.busy_accounts),
+        busy_bots=json_text(others.busy_bots),
+        limit=limit,
+    )
+    return [(row["account_id"], _command(row)) for row in rows]
+
+
+async def count_waiting(reader: Reader, bot_ids: Iterable[BotId]) -> Counter[BotId]:
+    """Commands of each that are no tasks yet."""
+    rows = await reader.all("count_waiting_commands", bots=json_text(sorted(set(bot_ids))))
+    return Counter({row["bot_id"]: row["number"] for row in rows})
+
+
+async def commands_beginning(
+    reader: Reader, bot_id: BotId, person: str, prefix: str, *, since: datetime, limit: int
+) -> list[Command]:
+    """Those of one person whose keys begin so."""
+    rows = await reader.all(
+        "commands_beginning",
+        bot_id=bot_id,
+        person=person,
+        prefix=prefix,
+        since=milliseconds(since),
         limit=limit,
     )
     return [_command(row) for row in rows]
 
 
-async def commands_beginning(
-    reader: Reader, bot_id: BotId, person: str, prefix: str, *, since: datetime
-) -> list[Command]:
-    """Those of one person whose keys begin so."""
-    rows = await reader.all(
-        "commands_beginning", bot_id=bot_id, person=person, prefix=prefix, since=milliseconds(since)
+async def next_command_at(reader: Reader, others: Others) -> datetime | None:
+    """When the next is due that is neither begun nor has to wait for them."""
+    at: int | None = await reader.value(
+        "next_command_at",
+        begun=json_text(others.begun),
+        busy_accounts=json_text(others.busy_accounts),
+        busy_bots=json_text(others.busy_bots),
     )
-    return [_command(row) for row in rows]
-
-
-async def next_command_at(
-    reader: Reader, *, begun: Sequence[CommandId], busy: Sequence[BotId]
-) -> datetime | None:
-    """When the next of the others is due."""
-    at: int | None = await reader.value("next_command_at", begun=json_text(begun), busy=json_text(busy))
     return moment(at)
 
 

@@ -16,13 +16,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handlers.chat.configuration import configured, opened
-from handlers.chat.grammar import VIDEO, Ask, AskStatus, Usage, parse, pictures_input, submit_input
+from handlers.chat.grammar import (
+    VIDEO,
+    Ask,
+    AskStatus,
+    Usage,
+    most_pictures,
+    parse,
+    pictures_input,
+    submit_input,
+)
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Album,
     Answer,
     Attached,
     Destination,
     Forged,
+    Grown,
     Inbound,
     NotFetched,
     Platform,
@@ -43,14 +54,15 @@ from service.domain.errors import (
     Unprocessable,
 )
 from service.domain.events import EventType
-from service.domain.ids import BotId, CommandId, TaskId, new_command_id
+from service.domain.ids import AccountId, BotId, CommandId, TaskId, new_command_id
 from service.domain.inputs import with_files
 from service.domain.links import Links
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock, rfc3339
 from service.loops import Loop
-from service.submission import Submitter
+from service.sharing import Full, Holding, Room
+from service.submission import Draft, Submitter
 from service.submits import SubmitReader
 from service.wakeups import Wakeup
 from storage import bots, tasks
@@ -58,8 +70,12 @@ from storage.database import Database, Transaction
 from storage.files import Files
 
 LARGEST_REQUEST: Final = 1024 * 1024
-AT_A_TIME: Final = 16
-AT_A_TIME_FOR_ONE: Final = 4  # of one bot: pictures that do not come hold up nobody else's commands
+AT_A_TIME: Final = 32
+# Pictures that do not come hold up nobody else's commands:
+AT_A_TIME_OF_ACCOUNT: Final = 8  # however many bots it has,
+AT_A_TIME_OF_BOT: Final = 4  # nor those of the account's other bots
+WAITING_OF_BOT: Final = 100  # commands that are no tasks yet; then more are refused
+MOST_PARTS: Final = 10  # of an album are read: no task takes as many
 SHOWN: Final = 5  # tasks, to who asks for their status
 TRIES: Final = 5
 FIRST_PAUSE: Final = timedelta(seconds=2)  # doubles with each try
@@ -93,6 +109,13 @@ class _Work:
     task_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    account_id: AccountId
+    bot_id: BotId
+    work: asyncio.Task[None]
+
+
 class Desk:
     """`/chat/{platform}/{bot_id}`, and the loop that turns what was written down there into tasks."""
 
@@ -107,9 +130,14 @@ class Desk:
         files: Files,
         links: Links,
         vault: Vault,
+        room: Room,
         wakeup: Wakeup,
         clock: Clock,
     ) -> None:
+        """
+        Args:
+            room: for accounts' bytes in memory, which pictures and bodies share.
+        """
         self._platforms = platforms
         self._database = database
         self._batcher = batcher
@@ -118,9 +146,10 @@ class Desk:
         self._files = files
         self._links = links
         self._vault = vault
+        self._room = room
         self._wakeup = wakeup
         self._clock = clock
-        self._open: dict[CommandId, tuple[BotId, asyncio.Task[None]]] = {}
+        self._open: dict[CommandId, _Begun] = {}
         self._loop = Loop("commands", self._work_due, wakeup=wakeup, clock=clock)
 
     @property
@@ -134,7 +163,7 @@ class Desk:
             async with self._loop.running():
                 yield
         finally:
-            begun = [work for _, work in self._open.values()]
+            begun = [one.work for one in self._open.values()]
             for work in begun:
                 work.cancel()
             await asyncio.gather(*begun, return_exceptions=True)
@@ -228,8 +257,8 @@ class Desk:
                     type=ask.type,
                     prompt=ask.prompt,
                     options=ask.options,
-                    urls=ask.urls,
-                    pictures=heard.pictures,
+                    urls=ask.urls[:MOST_PICTURES],
+                    pictures=heard.pictures[:MOST_PICTURES],
                     album=heard.album,
                 )
                 return await self._accept(bot, heard, work)
@@ -267,6 +296,7 @@ class Desk:
         await self._batcher.run(add, part)
 
     async def _write_down(self, tx: Transaction, commands: Sequence[tuple[Bot, Command]]) -> list[str | None]:
+        waiting = await bots.count_waiting(tx, (bot.id for bot, _ in commands))
         words: list[str | None] = []
         for bot, command in commands:
             if await bots.is_known(tx, bot.id, command.key):
@@ -274,8 +304,11 @@ class Desk:
             elif await bots.count_open(tx, bot.id, command.person) >= bot.open_tasks:
                 tasks = "a task" if bot.open_tasks == 1 else f"{bot.open_tasks} tasks"
                 words.append(f"You have {tasks} open already. Wait until one has ended, then ask again.")
+            elif waiting[bot.id] >= WAITING_OF_BOT:
+                words.append("Too much is waiting here already. Ask again in a while.")
             else:
                 await bots.add_command(tx, command)
+                waiting[bot.id] += 1
                 tx.on_commit(self._wakeup.notify)
                 words.append(None)
         return words
@@ -294,23 +327,30 @@ class Desk:
     async def _work_due(self) -> datetime | None:
         """Begins what is due, and waits for none of it."""
         while (room := AT_A_TIME - len(self._open)) > 0:
-            begun, busy = list(self._open), self._busy()
+            others = self._others()
             async with self._database.reading() as reader:
-                due = await bots.due_commands(reader, now=self._clock(), begun=begun, busy=busy, limit=room)
+                due = await bots.due_commands(reader, others, now=self._clock(), limit=room)
                 if not due:
-                    return await bots.next_command_at(reader, begun=begun, busy=busy)
-            for command in due:
-                if command.bot_id not in self._busy():
-                    self._begin(command)
+                    return await bots.next_command_at(reader, others)
+            for account_id, command in due:
+                others = self._others()
+                if command.bot_id not in others.busy_bots and account_id not in others.busy_accounts:
+                    self._begin(account_id, command)
         return None  # whatever ends asks again
 
-    def _busy(self) -> list[BotId]:
-        begun = Counter(bot_id for bot_id, _ in self._open.values())
-        return [bot_id for bot_id, number in begun.items() if number >= AT_A_TIME_FOR_ONE]
+    def _others(self) -> bots.Others:
+        of_accounts = [one.account_id for one in self._open.values()]
+        of_bots = [one.bot_id for one in self._open.values()]
+        return bots.Others(
+            begun=list(self._open),
+            accounts=of_accounts,
+            busy_accounts=[id for id, n in Counter(of_accounts).items() if n >= AT_A_TIME_OF_ACCOUNT],
+            busy_bots=[id for id, n in Counter(of_bots).items() if n >= AT_A_TIME_OF_BOT],
+        )
 
-    def _begin(self, command: Command) -> None:
+    def _begin(self, account_id: AccountId, command: Command) -> None:
         work = asyncio.create_task(self._work(command), name=f"command {command.id}")
-        self._open[command.id] = (command.bot_id, work)
+        self._open[command.id] = _Begun(account_id, command.bot_id, work)
         work.add_done_callback(lambda done: self._on_ended(command.id, done))
 
     def _on_ended(self, command_id: CommandId, work: "asyncio.Task[None]") -> None:
@@ -350,6 +390,8 @@ class Desk:
         except Hopeless as error:
             await self._save(replace(tried, next_try_at=None))
             await self._tell(platform, bot, work.address, str(error), asked_at=command.created_at)
+        except Full:  # for a moment, and by what others hold: it does not count
+            await self._save(replace(command, next_try_at=self._clock() + FIRST_PAUSE))
         except (KlingelError, NotFetched, TimeoutError) as error:
             await self._try_later(platform, bot, tried, work, error)
         except Exception as error:
@@ -377,7 +419,7 @@ class Desk:
         since = command.created_at - ALBUM_LASTS
         async with self._database.reading() as reader:
             return await bots.commands_beginning(
-                reader, command.bot_id, command.person, _album_key(album), since=since
+                reader, command.bot_id, command.person, _album_key(album), since=since, limit=MOST_PARTS
             )
 
     def _whole(self, work: _Work, parts: Sequence[Command]) -> _Work:
@@ -399,23 +441,15 @@ class Desk:
         """
         Raises:
             Hopeless: for what another try would not change.
+            Full: there is no room for its pictures now.
         """
         named = (bot.account_id, command.id)
         async with self._database.reading() as reader:
             taken = await tasks.external_ids_taken(reader, [named])
         if named in taken:  # a crash came between its task and the note of it
             return taken[named]
-        if work.press is None:
-            raw, prompt = await self._asked(platform, bot, work), work.prompt
-        else:
-            raw, prompt = await self._pressed(bot, work)
-        try:
-            draft = await self._submits.read(to_json(raw), account_id=bot.account_id)
-        except Unprocessable as error:
-            faults = "\n".join(f"- {fault.detail}" for fault in error.faults) or error.detail
-            raise Hopeless(f"I cannot submit that:\n{faults}") from None
-        except (InvalidRequest, TooLarge) as error:
-            raise Hopeless(f"I cannot submit that: {error.detail}") from None
+        with self._room.hold(bot.account_id) as holding:
+            draft, prompt = await self._drafted(platform, bot, work, holding)
         answering = self._answering(bot, command, work, prompt)
         # One name, one task: whatever happens in between, the same command submits nothing twice.
         draft = replace(draft, external_task_id=command.id, endpoints=(*draft.endpoints, answering))
@@ -424,19 +458,65 @@ class Desk:
         except ExternalTaskIdTaken as error:
             return TaskId(str(error.members["task_id"]))
 
-    async def _asked(self, platform: Platform, bot: Bot, work: _Work) -> dict[str, Any]:
-        assert work.type is not None
-        secrets = opened(self._vault, bot.credentials)
+    async def _drafted(
+        self, platform: Platform, bot: Bot, work: _Work, holding: Holding
+    ) -> tuple[Draft, str]:
+        """With its prompt."""
+        if work.press is None:
+            raw, prompt = await self._asked(platform, bot, work, holding), work.prompt
+        else:
+            raw, prompt = await self._pressed(bot, work)
+        body = await run_sync(to_json, raw)
+        del raw  # its pictures are in the body
+        holding.grow_to(len(body))
         try:
-            attached = await asyncio.gather(
-                *(platform.fetch(picture, config=bot.config, secrets=secrets) for picture in work.pictures)
-            )
+            return await self._submits.read(body, account_id=bot.account_id), prompt
+        except Unprocessable as error:
+            faults = "\n".join(f"- {fault.detail}" for fault in error.faults) or error.detail
+            raise Hopeless(f"I cannot submit that:\n{faults}") from None
+        except (InvalidRequest, TooLarge) as error:
+            raise Hopeless(f"I cannot submit that: {error.detail}") from None
+
+    async def _asked(self, platform: Platform, bot: Bot, work: _Work, holding: Holding) -> dict[str, Any]:
+        assert work.type is not None
+        most = most_pictures(work.type)
+        if len(work.pictures) + len(work.urls) > most:
+            raise Hopeless(f"I cannot submit that: it takes at most {most} pictures.")
+        try:
+            attached = await self._fetched(platform, bot, work.pictures, holding)
         except NotFetched as error:
             if error.may_come:
                 raise
             raise Hopeless(f"I cannot have a picture that you attached: {error}.") from None
         ask = Ask(type=work.type, prompt=work.prompt, options=work.options, urls=work.urls)
         return _body(bot, work, ask.type, submit_input(ask, attached))
+
+    async def _fetched(
+        self, platform: Platform, bot: Bot, pictures: Sequence[Mapping[str, Any]], holding: Holding
+    ) -> list[str]:
+        """All at once; when one cannot be had the others are let go."""
+        secrets = opened(self._vault, bot.credentials)
+        sizes = [0] * len(pictures)
+
+        def counting(place: int) -> Grown:
+            def grown(size: int) -> None:
+                sizes[place] = size
+                holding.grow_to(sum(sizes))
+
+            return grown
+
+        fetching = [
+            asyncio.ensure_future(
+                platform.fetch(picture, config=bot.config, secrets=secrets, grown=counting(place))
+            )
+            for place, picture in enumerate(pictures)
+        ]
+        try:
+            return await asyncio.gather(*fetching)
+        finally:
+            for one in fetching:
+                one.cancel()
+            await asyncio.gather(*fetching, return_exceptions=True)
 
     async def _pressed(self, bot: Bot, work: _Work) -> tuple[dict[str, Any], str]:
         assert work.task_id is not None

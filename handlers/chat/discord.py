@@ -16,10 +16,12 @@ from yarl import URL
 from handlers.chat.grammar import IMAGE, VIDEO, options
 from handlers.chat.pictures import LARGEST_PICTURE, fetch_picture
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Answer,
     Card,
     Destination,
     Forged,
+    Grown,
     Heard,
     Inbound,
     NotFetched,
@@ -27,6 +29,7 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    uncounted,
 )
 from handlers.messages import Message, Mood, cut
 from handlers.sinks import exchange
@@ -81,6 +84,7 @@ COLOURS: Final[Mapping[Mood, int]] = {
 PRESSED: Final = re.compile(rf"(?P<press>{'|'.join(Press)}):(?P<task>task_[0-9a-f]{{32}})")
 ADDRESS: Final = re.compile(r"https?://[^\s<>]+")
 MARKUP: Final = re.compile(r"([\\*_~`|<>#\[\]()@:-])")
+MOST_OPTIONS: Final = 25  # of a command ("Application command structure")
 JSON: Final = {"content-type": "application/json"}
 NO_MENTIONS: Final[Mapping[str, Any]] = {"parse": []}
 TOO_LATE: Final = Reply(
@@ -320,13 +324,15 @@ class Discord:
         *,
         config: Mapping[str, Any],
         secrets: Mapping[str, Any],  # noqa: ARG002 - its address is all that it takes
+        grown: Grown = uncounted,
     ) -> str:
         """Its address ends after a day, and may be wanted once more: the picture itself is kept."""
         if picture["size"] > LARGEST_PICTURE:
             raise NotFetched(f"it is larger than {LARGEST_PICTURE // (1024 * 1024)} MB")
         if not _is_file_of(picture["url"], config["server"]):
             raise NotFetched("it is not at Discord")
-        return await fetch_picture(self._dialler, picture["url"], headers={"user-agent": USER_AGENT})
+        headers = {"user-agent": USER_AGENT}
+        return await fetch_picture(self._dialler, picture["url"], headers=headers, grown=grown)
 
 
 def commands() -> list[dict[str, Any]]:
@@ -638,12 +644,12 @@ class _Option(BaseModel):
     name: str
     type: int
     value: str | int | float | bool | None = None
-    options: list["_Option"] = Field(default_factory=list)
+    options: list["_Option"] = Field(default_factory=list, max_length=MOST_OPTIONS)
 
 
 class _Data(BaseModel):
     name: str = ""
-    options: list[_Option] = Field(default_factory=list)
+    options: list[_Option] = Field(default_factory=list, max_length=MOST_OPTIONS)
     resolved: _Resolved = Field(default_factory=_Resolved)
     custom_id: str = ""
 
@@ -695,11 +701,12 @@ def _commanded(asked: _Interaction, now: datetime) -> Heard:
     named = [f'{option.name}="{_value(option.value)}"' for option in given if _is_named(option)]
     attached = sorted((option.name, str(option.value)) for option in given if option.type == ATTACHMENT)
     known = asked.data.resolved.attachments
+    there = [known[id] for _, id in attached if id in known][:MOST_PICTURES]
     return Said(
         key=asked.id,
         person=person,
         text=" ".join([word, *prompts, *named]),
-        pictures=[{"url": known[id].url, "size": known[id].size} for _, id in attached if id in known],
+        pictures=[{"url": one.url, "size": one.size} for one in there],
         address={**address, "asked_at": rfc3339(now)},
     )
 

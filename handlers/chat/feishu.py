@@ -25,11 +25,13 @@ from yarl import URL
 
 from handlers.chat.pictures import download_picture, fetch_picture
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Answer,
     Button,
     Card,
     Destination,
     Forged,
+    Grown,
     Heard,
     Inbound,
     NotFetched,
@@ -37,6 +39,7 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
 from handlers.chat.webhooks import JSON_HEADERS, Codes, object_of, server_faults, webhook_faults
@@ -63,7 +66,6 @@ LONGEST_BODY_BYTES: Final = 3000
 LONGEST_TOLD_BYTES: Final = 6000
 LONGEST_URL: Final = 2000
 MOST_LINKS: Final = 4
-MOST_PICTURES: Final = 5  # are fetched: one more than a task takes, so that it is said that they are too many
 # From when an attempt begins, for the picture: what is not there by then is left out, and the message is sent in time.
 PICTURE_DEADLINE: Final = timedelta(seconds=8)
 MOST_UPLOADED: Final = 256  # whose keys are remembered
@@ -307,7 +309,12 @@ class Feishu:
         return (await self._send(to, shown, task_id=None, now=now)).reply
 
     async def fetch(
-        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+        self,
+        picture: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        grown: Grown = uncounted,
     ) -> str:
         message, key = picture["message"], picture["image"]
         if not MESSAGE_ID.fullmatch(message) or not IMAGE_KEY.fullmatch(key):
@@ -316,12 +323,12 @@ class Feishu:
         url = f"{app.server}/open-apis/im/v1/messages/{message}/resources/{key}?type=image"
         token = await self._fetching_token(app)
         try:
-            fetched = await self._fetched(url, token)
+            fetched = await self._fetched(url, token, grown)
         except NotFetched as error:
             if error.status not in TOKEN_STATUSES:
                 raise
             self._forget_token(app, token)
-            fetched = await self._fetched(url, await self._fetching_token(app))
+            fetched = await self._fetched(url, await self._fetching_token(app), grown)
         if is_page(base64.b64decode(fetched[: HEAD // 3 * 4])):
             raise NotFetched("Feishu shows me something else; the app needs the permission im:resource")
         return fetched
@@ -337,8 +344,9 @@ class Feishu:
             raise NotFetched(f"Feishu does not let me in: {token.reply.reason}", may_come=may_come)
         return token
 
-    async def _fetched(self, url: str, token: str) -> str:
-        return await fetch_picture(self._dialler, url, headers={"authorization": f"Bearer {token}"})
+    async def _fetched(self, url: str, token: str, grown: Grown) -> str:
+        headers = {"authorization": f"Bearer {token}"}
+        return await fetch_picture(self._dialler, url, headers=headers, grown=grown)
 
     # Speaking
 

@@ -9,6 +9,7 @@ help
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import isfinite
 from typing import Any, Final
 
@@ -79,6 +80,14 @@ def submit_input(ask: Ask, attached: Sequence[str]) -> dict[str, Any]:
 
 def pictures_input(type: str, pictures: Sequence[str]) -> dict[str, Any]:
     return _PICTURES[type](pictures)
+
+
+@cache
+def most_pictures(type: str) -> int:
+    (name,) = pictures_input(type, ())
+    schema = TASK_TYPES[type].input_model.model_json_schema()
+    most: int = schema["properties"][name]["maxItems"]
+    return most
 
 
 def help_text() -> str:

@@ -14,10 +14,12 @@ from yarl import URL
 
 from handlers.chat.pictures import fetch_picture
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Answer,
     Card,
     Destination,
     Forged,
+    Grown,
     Heard,
     Inbound,
     NotFetched,
@@ -25,6 +27,7 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    uncounted,
 )
 from handlers.messages import Message, Mood, Urgency, cut
 from handlers.sinks import exchange
@@ -266,7 +269,8 @@ class Mattermost:
             key = post
             text = text.removeprefix(_text(fields, "trigger_word"))
             address["root"] = post
-            pictures = [{"file": name} for name in _text(fields, "file_ids").split(",") if name]
+            names = _text(fields, "file_ids").split(",", MOST_PICTURES)[:MOST_PICTURES]
+            pictures = [{"file": name} for name in names if name]
         return Said(key=key, person=_person(fields), text=text, pictures=pictures, address=address)
 
     def answer(self, heard: Said | Pressed, text: str | None) -> Answer | None:
@@ -280,16 +284,20 @@ class Mattermost:
         return Answer(headers=JSON_HEADERS, body=to_json(said))
 
     async def fetch(
-        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+        self,
+        picture: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        grown: Grown = uncounted,
     ) -> str:
         if "bot_token" not in secrets:
             raise NotFetched("this bot has no account on the server, and cannot see files; give addresses")
         if not _is_id(picture["file"]):
             raise NotFetched("its name is not one of Mattermost's")
         url = f"{_base(config)}/api/v4/files/{picture['file']}"
-        return await fetch_picture(
-            self._dialler, url, headers={"authorization": f"Bearer {secrets['bot_token']}"}
-        )
+        headers = {"authorization": f"Bearer {secrets['bot_token']}"}
+        return await fetch_picture(self._dialler, url, headers=headers, grown=grown)
 
 
 def _base(config: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import aiohttp
 
-from handlers.chat.platform import NotFetched
+from handlers.chat.platform import Grown, NotFetched, uncounted
 from handlers.sinks.exchange import TAKEN_LATER, USER_AGENT, why
 from service.network import Dialler, Download, Refused
 
@@ -18,7 +18,9 @@ DEADLINE: Final = timedelta(seconds=30)
 SILENCE: Final = timedelta(seconds=10)
 
 
-async def fetch_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str]) -> str:
+async def fetch_picture(
+    dialler: Dialler, url: str, *, headers: Mapping[str, str], grown: Grown = uncounted
+) -> str:
     """The file at `url`, in Base64. Whether it is a picture is judged where submits are read.
 
     Args:
@@ -27,10 +29,12 @@ async def fetch_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str
     Raises:
         NotFetched.
     """
-    return base64.b64encode(await download_picture(dialler, url, headers=headers)).decode()
+    return base64.b64encode(await download_picture(dialler, url, headers=headers, grown=grown)).decode()
 
 
-async def download_picture(dialler: Dialler, url: str, *, headers: Mapping[str, str]) -> bytes:
+async def download_picture(
+    dialler: Dialler, url: str, *, headers: Mapping[str, str], grown: Grown = uncounted
+) -> bytes:
     """
     Raises:
         NotFetched.
@@ -41,7 +45,7 @@ async def download_picture(dialler: Dialler, url: str, *, headers: Mapping[str, 
             asyncio.timeout(DEADLINE.total_seconds()),
             dialler.get(url, headers=asked, silence=SILENCE) as download,
         ):
-            return await _read(download)
+            return await _read(download, grown)
     except Refused as error:
         raise NotFetched(str(error)) from None
     except TimeoutError:
@@ -50,7 +54,7 @@ async def download_picture(dialler: Dialler, url: str, *, headers: Mapping[str, 
         raise NotFetched(why(error), may_come=True) from None
 
 
-async def _read(download: Download) -> bytes:
+async def _read(download: Download, grown: Grown) -> bytes:
     status = download.status
     if status != 200:
         may_come = status >= 500 or status in TAKEN_LATER
@@ -64,6 +68,7 @@ async def _read(download: Download) -> bytes:
             size += len(piece)
             if size > LARGEST_PICTURE:
                 break
+            grown(size)
             parts.append(piece)
     if size > LARGEST_PICTURE:
         raise NotFetched(f"it is larger than {LARGEST_PICTURE // (1024 * 1024)} MB")

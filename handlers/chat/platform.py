@@ -1,10 +1,10 @@
 """What a chat platform must be able to do; each is one file beside this one, and holds only what is particular to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -14,7 +14,17 @@ from service.domain.deliveries import Reply
 from service.domain.errors import Fault
 from service.network import Dialler
 
+# Of a message so many are read: one more than a task takes, so that it is said that they are too many.
+MOST_PICTURES: Final = 5
+
 Address = Mapping[str, Any]  # where and how to answer, as JSON; only its platform looks into it
+Grown = Callable[
+    [int], None
+]  # told how many bytes have come, whenever more have; what it raises ends the fetching
+
+
+def uncounted(size: int) -> None:
+    """Whoever wants one small file counts no bytes."""
 
 
 class Forged(Exception):
@@ -192,7 +202,12 @@ class Platform(Voice, Protocol):
         """A line to where the command came from, after its answer."""
 
     async def fetch(
-        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+        self,
+        picture: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        grown: Grown = uncounted,
     ) -> str:
         """An attached picture, as a URL that the provider can open, or as Base64.
 

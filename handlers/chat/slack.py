@@ -14,17 +14,19 @@ from itertools import accumulate, takewhile
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json, to_json
 from yarl import URL
 
 from handlers.chat.pictures import fetch_picture
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Answer,
     Button,
     Card,
     Destination,
     Forged,
+    Grown,
     Heard,
     Inbound,
     NotFetched,
@@ -32,6 +34,7 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
 from handlers.messages import ELLIPSIS, Mood, cut
@@ -54,7 +57,6 @@ LONGEST_URL: Final = 3000
 LONGEST_ALT_TEXT: Final = 500
 LONGEST_LABEL: Final = 75
 MOST_LINKS: Final = 9
-MOST_PICTURES: Final = 5  # are fetched: one more than a task takes, so that it is said that they are too many
 ACTION: Final = "klingel."  # what the ids of our buttons begin with
 
 # What an answer of the Web API means; anything else is tried again.
@@ -154,6 +156,10 @@ class _Command(BaseModel):
     response_url: str | None = None
 
 
+def _first(files: object) -> object:
+    return files[:MOST_PICTURES] if isinstance(files, list) else files
+
+
 class _File(BaseModel):
     id: str
     name: str | None = None
@@ -181,7 +187,7 @@ class _Written(BaseModel):
     text: str = ""
     ts: str
     thread_ts: str | None = None
-    files: Sequence[_File] = ()
+    files: Annotated[Sequence[_File], BeforeValidator(_first)] = ()
     # Of the author, where a channel is shared between workspaces.
     user_team: str | None = None
     source_team: str | None = None
@@ -329,7 +335,12 @@ class Slack:
         return NO_WAY_BACK if ended is None else ended.reply
 
     async def fetch(
-        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+        self,
+        picture: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        grown: Grown = uncounted,
     ) -> str:
         token = secrets.get("bot_token")
         if token is None:
@@ -338,7 +349,8 @@ class Slack:
         url = picture.get("url") or await self._found(to, picture)
         if not _is_slacks(to.config["server"], url):
             raise NotFetched("it is not kept in Slack")
-        fetched = await fetch_picture(self._dialler, url, headers={"authorization": f"Bearer {token}"})
+        headers = {"authorization": f"Bearer {token}"}
+        fetched = await fetch_picture(self._dialler, url, headers=headers, grown=grown)
         if is_page(base64.b64decode(fetched[: HEAD // 3 * 4])):
             raise NotFetched("Slack shows me a page instead; its app needs the scope files:read")
         return fetched

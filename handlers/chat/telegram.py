@@ -20,6 +20,7 @@ from handlers.chat.platform import (
     Card,
     Destination,
     Forged,
+    Grown,
     Heard,
     Inbound,
     NotFetched,
@@ -27,6 +28,7 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    uncounted,
 )
 from handlers.messages import ELLIPSIS, Mood
 from handlers.sinks import exchange
@@ -45,6 +47,7 @@ LONGEST_CAPTION: Final = 1024
 LONGEST_NOTICE: Final = 200
 LONGEST_PROMPT: Final = 600
 LONGEST_RETRY_AFTER_S: Final = 3600
+MOST_SIZES: Final = 50  # of a photo; Telegram tells of a handful
 JSON_HEADERS: Final = {"content-type": "application/json"}
 ICONS: Final[Mapping[Mood, str]] = {
     Mood.WORKING: "⏳",
@@ -276,7 +279,12 @@ class Telegram:
         return Answer(headers=JSON_HEADERS, body=to_json(call))
 
     async def fetch(
-        self, picture: Mapping[str, Any], *, config: Mapping[str, Any], secrets: Mapping[str, Any]
+        self,
+        picture: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        grown: Grown = uncounted,
     ) -> str:
         """Its URL has the bot's token in it: it stays here."""
         if (picture.get("size") or 0) > LARGEST_PICTURE:
@@ -301,7 +309,7 @@ class Telegram:
         if not FILE_PATH.fullmatch(path):
             raise NotFetched("Telegram does not say where it is")
         url = f"{_base(to.config)}/file/bot{secrets['token']}/{path}"
-        return await fetch_picture(self._dialler, url, headers={})
+        return await fetch_picture(self._dialler, url, headers={}, grown=grown)
 
 
 def _base(config: Mapping[str, Any]) -> str:
@@ -497,7 +505,7 @@ class _Message(BaseModel):
     media_group_id: str | None = None
     text: str | None = None
     caption: str | None = None
-    photo: list[_Photo] = Field(default_factory=list)
+    photo: list[_Photo] = Field(default_factory=list, max_length=MOST_SIZES)
     document: _Document | None = None
     reply_to_message: "_Message | None" = None
 

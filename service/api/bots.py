@@ -14,8 +14,8 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.state import State
 from service.bodies import parse_json, read_body
-from service.domain.bots import Allowed, Bot
-from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, Unprocessable
+from service.domain.bots import BOTS_OF_AN_ACCOUNT, Allowed, Bot
+from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, TooManyBots, Unprocessable
 from service.domain.faults import PREDICATE, InvalidFields, accept
 from service.domain.ids import AccountId, new_bot_id
 from service.domain.inputs import whole
@@ -109,10 +109,18 @@ async def create(request: Request[State]) -> Response:
     return JSONResponse(_view(request, bot), status_code=201, headers={"location": f"/v1/bots/{bot.id}"})
 
 
-async def _insert(tx: Transaction, made: Sequence[Bot]) -> list[None]:
+async def _insert(tx: Transaction, made: Sequence[Bot]) -> list[TooManyBots | None]:
+    there = await bots.count(tx, (bot.account_id for bot in made))
+    results: list[TooManyBots | None] = []
     for bot in made:
+        if there[bot.account_id] >= BOTS_OF_AN_ACCOUNT:
+            detail = f"The account has {BOTS_OF_AN_ACCOUNT} bots, and no more are taken. Delete one first."
+            results.append(TooManyBots(detail, limit=BOTS_OF_AN_ACCOUNT))
+            continue
+        there[bot.account_id] += 1
         await bots.insert(tx, bot)
-    return [None] * len(made)
+        results.append(None)
+    return results
 
 
 async def index(request: Request[State]) -> Response:

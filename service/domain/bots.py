@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from service.domain.ids import AccountId, BotId, CommandId, TaskId
 from service.domain.times import rfc3339
+
+BOTS_OF_AN_ACCOUNT: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ KlingelError
 │   ├── ExternalTaskIdTaken
 │   ├── EndpointDisabled
 │   ├── TooManyEndpoints
+│   ├── TooManyBots
 │   ├── ChangedMeanwhile
 │   └── TaskNotRefreshable
 ├── TooLarge                  a body over its limit
@@ -84,6 +85,12 @@ class TooManyEndpoints(Conflict):
     """Carries `limit`."""
 
     code = "too-many-endpoints"
+
+
+class TooManyBots(Conflict):
+    """Carries `limit`."""
+
+    code = "too-many-bots"
 
 
 class ChangedMeanwhile(Conflict):

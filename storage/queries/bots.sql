@@ -17,6 +17,11 @@ where account_id = :account_id and deleted_at is null
 order by id desc
 limit :limit;
 
+-- name: count_bots
+select account_id, count(*) as number from bots
+where account_id in (select value from json_each(:accounts)) and deleted_at is null
+group by account_id;
+
 -- name: save_bot!
 update bots set
     config = :config, credentials = :credentials, allow = :allow, open_tasks = :open_tasks,
@@ -39,26 +44,46 @@ on conflict (bot_id, key) do nothing;
 select * from commands where bot_id = :bot_id and key = :key;
 
 -- name: due_commands
--- Not those that are begun already, nor those of bots that have enough of them.
-select * from commands
-where next_try_at <= :now
-  and id not in (select value from json_each(:begun))
-  and bot_id not in (select value from json_each(:busy))
-order by next_try_at, id
-limit :limit;
+-- Not those that are begun already, nor those of accounts and bots that have enough of them. An account's first is as
+-- far from its turn as it has others begun, its second one further, and so on. Cross joins keep SQLite to their order:
+-- by what is due, however much there is of what is done.
+with turns as (
+    select commands.id, commands.next_try_at, bots.account_id,
+        row_number() over (partition by bots.account_id order by commands.next_try_at, commands.id)
+        + (select count(*) from json_each(:accounts) where value = bots.account_id) as turn
+    from commands cross join bots on bots.id = commands.bot_id
+    where commands.next_try_at <= :now
+      and commands.id not in (select value from json_each(:begun))
+      and commands.bot_id not in (select value from json_each(:busy_bots))
+      and bots.account_id not in (select value from json_each(:busy_accounts))
+),
+chosen as (select * from turns order by turn, next_try_at, id limit :limit)
+
+select commands.*, chosen.account_id
+from chosen cross join commands on commands.id = chosen.id
+order by chosen.turn, chosen.next_try_at, chosen.id;
+
+-- name: count_waiting_commands
+-- Of those bots. By what waits, however much each has that is done: hence the plus.
+select bot_id, count(*) as number from commands
+where next_try_at is not null and +bot_id in (select value from json_each(:bots))
+group by +bot_id;
 
 -- name: commands_beginning
 -- Not by LIKE: the prefix is a platform's, and may hold what LIKE takes for a wildcard.
 select * from commands
 where bot_id = :bot_id and person = :person and created_at >= :since
   and substr(key, 1, length(cast(:prefix as text))) = :prefix
-order by id;
+order by id
+limit :limit;
 
 -- name: next_command_at$
-select min(next_try_at) from commands
-where next_try_at is not null
-  and id not in (select value from json_each(:begun))
-  and bot_id not in (select value from json_each(:busy));
+select min(commands.next_try_at)
+from commands cross join bots on bots.id = commands.bot_id
+where commands.next_try_at is not null
+  and commands.id not in (select value from json_each(:begun))
+  and commands.bot_id not in (select value from json_each(:busy_bots))
+  and bots.account_id not in (select value from json_each(:busy_accounts));
 
 -- name: save_command!
 update commands set tries = :tries, next_try_at = :next_try_at, task_id = :task_id where id = :id;

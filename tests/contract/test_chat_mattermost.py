@@ -11,6 +11,7 @@ import pytest
 
 from handlers.chat.mattermost import Mattermost, MattermostBot, MattermostEndpoint
 from handlers.chat.platform import (
+    MOST_PICTURES,
     Address,
     Answer,
     Button,
@@ -370,6 +371,20 @@ def test_answers_are_as_the_server_reads_them(by: str, text: str | None) -> None
     assert words == (r"\*no\*" if text else None if by == "message" else "On its way.")
     if by == "command":
         assert shown["response_type"] == "ephemeral"
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_of_a_message_with_countless_files_few_are_read(form: bool) -> None:
+    voice = Mattermost(None)  # type: ignore[arg-type]  # dials nobody
+    fields = {
+        "token": WEBHOOK_TOKEN, "channel_id": CHANNEL, "user_id": USER, "post_id": "p" * 26,
+        "text": "image a cat", "file_ids": ",".join([FILE] * 38_000),
+    }  # fmt: skip
+    body = urlencode(fields).encode() if form else json.dumps(fields).encode()
+    said = heard(
+        voice, "https://chat.example.com", body, FORM if form else {"content-type": "application/json"}
+    )
+    assert said.pictures == [{"file": FILE}] * MOST_PICTURES
 
 
 async def test_an_attached_picture_is_fetched_with_the_bots_token(

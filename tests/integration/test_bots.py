@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.domain.bots import BOTS_OF_AN_ACCOUNT
 from tests.fakes.mattermost import BOT_TOKEN, CHANNEL
 from tests.integration.chat import ALLOWED, bot_body
 from tests.integration.klingel import Klingel, pointers
@@ -138,6 +139,17 @@ async def test_bots_are_listed_newest_first_in_pages(klingel: Klingel) -> None:
     assert [bot["id"] for bot in first["items"]] == [bots[2]["id"], bots[1]["id"]]
     rest = await klingel.http.get("/v1/bots", params={"limit": "2", "cursor": first["next_cursor"]})
     assert rest.json() == {"items": [bots[0]], "next_cursor": None}
+
+
+async def test_an_account_has_so_many_bots_and_deleted_ones_do_not_count(klingel: Klingel) -> None:
+    first, *_ = [await made(klingel) for _ in range(BOTS_OF_AN_ACCOUNT)]
+    refusal = await klingel.http.post("/v1/bots", json=bot_body(SERVER))
+    assert (refusal.status_code, refusal.json()["type"]) == (409, "/problems/too-many-bots")
+    assert refusal.json()["limit"] == BOTS_OF_AN_ACCOUNT
+    async with klingel.another_account() as other:
+        assert (await other.post("/v1/bots", json=bot_body(SERVER))).status_code == 201
+    assert (await klingel.http.delete(f"/v1/bots/{first['id']}")).status_code == 204
+    await made(klingel)
 
 
 async def test_without_a_key_there_is_nothing(klingel: Klingel) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT, WAITING_OF_BOT
+from service.bodies import SMALL_BODY
+from service.sharing import BODIES_BYTES_OF_ONE
 from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
-from tests.integration.chat import ASKED, USER, Chat, opened_chat, running_mattermost
+from tests.integration.chat import ASKED, USER, Chat, bot_body, opened_chat, running_mattermost
 from tests.integration.klingel import (
     START,
     FakeKling,
@@ -290,6 +293,79 @@ async def test_pictures_that_hang_hold_up_nobody_elses_commands(
         await chat.until_submitted()
         assert len(mattermost.requests) == 4  # so many commands of one bot at a time
         mattermost.gate.set()
+
+
+# Somebody's too many
+
+
+async def test_more_pictures_than_a_task_takes_are_refused_before_any_is_fetched(chat: Chat) -> None:
+    names = [f"{number:026d}" for number in range(100)]
+    files = dict.fromkeys(names, png(1))
+    await chat.tell(chat.mattermost.said("kling image a cat", files=files))
+    await chat.until_done()
+    await chat.mattermost.until(1)
+    assert "it takes at most 4 pictures" in chat.post.message
+    assert [call for call in chat.mattermost.calls if "/files/" in call] == []
+
+
+async def test_an_accounts_many_bots_hold_up_no_other_accounts_commands(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    mattermost.gate = asyncio.Event()
+    async with klingel.another_account() as other, running_mattermost() as another:
+        for number in range(AT_A_TIME // AT_A_TIME_OF_BOT):
+            made = await other.post("/v1/bots", json=bot_body(mattermost.url))
+            slow = Chat(klingel, mattermost, made.json())
+            for turn in range(AT_A_TIME_OF_BOT):
+                user = f"user{number}of{turn}"
+                await slow.tell(mattermost.said("kling image a cat", file_ids=FILES[0], user_id=user))
+        await mattermost.until(AT_A_TIME_OF_ACCOUNT)
+        chat = await opened_chat(klingel, another)
+        await chat.say(ASKED)
+        await chat.until_submitted()
+        assert len(mattermost.requests) == AT_A_TIME_OF_ACCOUNT
+        mattermost.gate.set()
+
+
+async def test_pictures_wait_for_room_in_memory_and_that_counts_as_no_try(chat: Chat) -> None:
+    klingel = chat.klingel
+    large = dict.fromkeys(FILES, b"\x89PNG" + bytes(SMALL_BODY))
+    room = klingel.state["shares"].bodies
+    with room.hold("one") as one, room.hold("two") as two:
+        for holding in (one, two):
+            holding.grow_to(BODIES_BYTES_OF_ONE + SMALL_BODY)
+        await chat.tell(chat.mattermost.said("kling image a cat", files=large))
+
+        async def is_put_off() -> bool:
+            [row] = klingel.rows("select created_at, next_try_at, tries from commands")
+            assert row["tries"] == 0
+            return bool(row["next_try_at"] == row["created_at"] + 2000)
+
+        await klingel.until(is_put_off)
+    klingel.clock.advance(seconds=2)
+    await chat.until_done()
+    assert klingel.rows("select tries from commands") == [{"tries": 1}]
+
+
+async def test_what_fetched_pictures_take_is_given_back(chat: Chat) -> None:
+    await chat.tell(
+        chat.mattermost.said("kling image a cat", files=dict.fromkeys(FILES, bytes(SMALL_BODY * 2)))
+    )
+    await chat.until_done()
+    room = chat.klingel.state["shares"].bodies
+    with room.hold("one") as one, room.hold("two") as two:
+        for holding in (one, two):
+            holding.grow_to(BODIES_BYTES_OF_ONE + SMALL_BODY)  # all that there is
+
+
+async def test_only_so_many_commands_of_a_bot_wait(tmp_path: Path, mattermost: FakeMattermost) -> None:
+    async with running_klingel(tmp_path, roles="web") as klingel:
+        chat = await opened_chat(klingel, mattermost)
+        for number in range(WAITING_OF_BOT):
+            assert await chat.say(ASKED, user_id=f"user{number}") == "On its way."
+        assert (await chat.say(ASKED, user_id="late")).startswith("Too much is waiting here already")
+        another = await opened_chat(klingel, mattermost)
+        assert await another.say(ASKED, user_id="late") == "On its way."
 
 
 # Words

@@ -126,6 +126,24 @@ async def test_pictures_of_strangers_and_of_other_albums_do_not_count(chat: Chat
     assert await chat.until_pictures() == [base64_png(10), base64_png(20)]
 
 
+async def test_of_an_album_with_more_pictures_than_a_task_takes_none_is_fetched(
+    chat: Chat, server: FakeTelegram
+) -> None:
+    server.files = {f"{number}.png": png(number) for number in range(5)}
+    for number in range(4):
+        await chat.send(chat.part(f"{number}.png"))
+    await chat.send(chat.part("4.png", "/kling image a cat"))
+    chat.klingel.clock.advance(seconds=2)
+
+    async def is_done() -> bool:
+        return not chat.klingel.rows("select id from commands where next_try_at is not null")
+
+    await chat.klingel.until(is_done)
+    await server.until(1)
+    assert len(server.requests) == 1  # who asked is told
+    assert chat.klingel.kling.creates == []
+
+
 async def test_a_picture_that_waits_is_no_open_task_and_no_line_of_the_status(chat: Chat) -> None:
     for name in ("a.png", "b.png", "c.png"):
         await chat.send(chat.part(name))

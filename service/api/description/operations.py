@@ -508,7 +508,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag=Tag.BOTS,
         body="BotBody",
         answers={201: shows(answers.Bot, "It listens.", Location=LOCATION)},
-        problems=(*BODY_PROBLEMS, errors.Unavailable),
+        problems=(*BODY_PROBLEMS, errors.TooManyBots, errors.Unavailable),
     ),
     "GET /v1/bots": Operation(
         id="listBots",
