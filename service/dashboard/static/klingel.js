@@ -2,6 +2,9 @@
 
 const PAUSE_MS = 250; // so that a burst of events is one reading
 const AGAIN_MS = 5000;
+const AFTER_MS = 1000; // within which an attempt that is due was usually made
+const OVERDUE_MS = 60000; // after which it waits for something else, such as an endpoint that fails
+const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
 
 // Ages
 
@@ -75,10 +78,32 @@ async function readAgain() {
   }
 }
 
-let waiting = 0;
-function somethingHappened() {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => readAgain().catch(() => {}), PAUSE_MS);
+let isBehind = false;
+let isReading = false;
+
+// One reading at a time, and another one for what happens meanwhile: also where something happens all the time.
+async function somethingHappened() {
+  isBehind = true;
+  if (isReading) return;
+  isReading = true;
+  while (isBehind) {
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    isBehind = false;
+    await readAgain().catch(() => {}); // when the stream is open again, it is tried again
+  }
+  isReading = false;
+  awaitAttempts();
+}
+
+// An attempt at a delivery is no event: the page is read again when it is due, until it was made.
+let due = 0;
+function awaitAttempts() {
+  clearTimeout(due);
+  const times = [...document.querySelectorAll("[data-due] time[data-ago]")];
+  const waits = times.map((time) => Date.parse(time.dateTime) - Date.now() - ahead).filter((ms) => ms > -OVERDUE_MS);
+  if (!waits.length || !source) return;
+  const wait_ms = Math.max(Math.min(...waits), 0) + AFTER_MS;
+  due = setTimeout(somethingHappened, Math.min(wait_ms, LONGEST_MS));
 }
 
 let source = null;
