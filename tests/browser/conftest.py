@@ -4,6 +4,7 @@ They end with the folder: while Playwright's loop runs, no other test could begi
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -11,9 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chromium import PATIENCE_MS, Visitor, running_chromium
+from tests.browser.pages import House, furnish
 from tests.e2e.parties import ADMIN_KEY, Klingel, Receiver, running_klingel, running_receiver
 
-SECRET = "a secret that these tests know, to speak as the provider"
+SECRET = "a secret that these tests know in order to speak as the provider"
 STEP_S = 0.2  # between the states of a sandbox task; ten times that for one that is told to be slow
 
 Visit = Callable[..., Visitor]
@@ -51,23 +53,42 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Klingel]:
         assert not broken, "\n".join(broken)
 
 
+def of_account(house: Klingel, account: str) -> Klingel:
+    body = {"name": "browser", "account": account, "role": "admin"}
+    key = house.call("POST", "/keys", body, answers=201)["key"]
+    return Klingel(house.process, house.folder, house.url, key)
+
+
 @pytest.fixture
 def klingel(house: Klingel) -> Iterator[Klingel]:
     """The same, with the admin key of a new account."""
-    body = {"name": "browser", "account": f"browser-{uuid4().hex}", "role": "admin"}
-    key = house.call("POST", "/keys", body, answers=201)["key"]
-    klingel = Klingel(house.process, house.folder, house.url, key)
+    klingel = of_account(house, f"browser-{uuid4().hex}")
     yield klingel
     klingel.http.close()
 
 
+@dataclass(frozen=True)
+class Furnished:
+    """An account with something on every page, for tests that only look."""
+
+    klingel: Klingel
+    house: House
+
+
+@pytest.fixture(scope="package")
+def furnished(house: Klingel, receiver: Receiver) -> Iterator[Furnished]:
+    klingel = of_account(house, "furnished")
+    yield Furnished(klingel, furnish(klingel, receiver, "/hooks/furnished"))
+    klingel.http.close()
+
+
 @pytest.fixture
-def visit(chromium: Browser, klingel: Klingel) -> Iterator[Visit]:
+def visit(chromium: Browser, house: Klingel) -> Iterator[Visit]:
     """Begins a visitor, with options of the browser's context. None of them may end with a complaint."""
     visitors: list[Visitor] = []
 
     def begin(**options: Any) -> Visitor:
-        visitors.append(Visitor(chromium, klingel.url, options))
+        visitors.append(Visitor(chromium, house.url, options))
         return visitors[-1]
 
     yield begin

@@ -1,0 +1,72 @@
+"""Every page of the dashboard that can be opened, with something on it to see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.domain.task_types import TASK_TYPES
+from tests.e2e.parties import Klingel, Receiver, image_input, video_input
+
+
+@dataclass(frozen=True)
+class House:
+    """Ids of what there is to see."""
+
+    image: str
+    film: str
+    failed: str
+    endpoint: str
+    delivery: str
+    event: str
+
+
+def furnish(klingel: Klingel, receiver: Receiver, hook: str) -> House:
+    """Tasks of several fates, an endpoint that hears of them, its deliveries, and a bot."""
+    body = {
+        "kind": "webhook",
+        "config": {"url": receiver.url(hook)},
+        "description": "Our shop",
+        "types": ["task.*", "endpoint.test"],
+    }
+    endpoint = klingel.call("POST", "/endpoints", body, answers=201)
+    image = klingel.submit(
+        "kling.multi-image-to-image",
+        image_input("A cat in a hat"),
+        external_task_id="order-1001",
+        metadata={"customer": "acme"},
+        follow_ups=[
+            {
+                "on": "task.succeeded",
+                "submit": {"type": "kling.multi-image-to-video", "input": video_input("The same, as a film")},
+            }
+        ],
+    )
+    film = klingel.submit("kling.multi-image-to-video", video_input("The cat bows"))
+    failed = klingel.submit("kling.multi-image-to-image", image_input("sandbox:fail"))
+    for task in (image, film, failed):
+        klingel.events(task["id"])
+    [delivery, *_] = klingel.until_delivered(9, endpoint_id=endpoint["id"])
+    return House(image["id"], film["id"], failed["id"], endpoint["id"], delivery["id"], delivery["event_id"])
+
+
+def paths(house: House) -> Mapping[str, list[str]]:
+    """By the route, what to open of it."""
+    return {
+        "/": ["/"],
+        "/tasks": ["/tasks", "/tasks?status=rejected", "/tasks?external_task_id=order-1001"],
+        "/tasks/{id}": [f"/tasks/{id}" for id in (house.image, house.film, house.failed)],
+        "/submit": ["/submit"],
+        "/submit/{type}": [f"/submit/{name}" for name in TASK_TYPES],
+        "/endpoints": ["/endpoints"],
+        "/endpoints/new/{kind}": [f"/endpoints/new/{kind}" for kind in ("webhook", "task", "telegram")],
+        "/endpoints/{id}": [f"/endpoints/{house.endpoint}"],
+        "/deliveries": ["/deliveries", "/deliveries?status=dead"],
+        "/deliveries/{id}": [f"/deliveries/{house.delivery}"],
+        "/events/{id}": [f"/events/{house.event}"],
+        "/bots": ["/bots"],
+        "/keys": ["/keys"],
+        "/push": ["/push"],
+    }
+
+
+def every_path(house: House) -> list[str]:
+    return [path for some in paths(house).values() for path in some]

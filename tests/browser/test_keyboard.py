@@ -1,0 +1,96 @@
+"""Everything by keyboard alone: no click in this file."""
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.test_submitting import TASK_PAGE
+from tests.e2e.parties import Klingel, Receiver, image_input, picture
+
+MOST_STEPS = 80
+NAME_OF_FOCUS = """() => {
+    const focused = document.activeElement;
+    const label = focused.labels?.[0]?.innerText ?? focused.getAttribute("aria-label") ?? focused.innerText;
+    return label.trim().replace(/\\s+/g, " ");
+}"""
+IS_SEEN = """() => {
+    const focused = document.activeElement;
+    if (focused.matches("video, audio")) return true;  // its controls are the browser's, and show it themselves
+    const box = focused.getBoundingClientRect();
+    const { outlineStyle, outlineWidth } = getComputedStyle(focused);
+    return outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 && box.width > 0 && box.bottom > 0;
+}"""
+
+
+def tab_to(page: Page, name: str) -> None:
+    """With Tab, until what is focused is called so; the focus is seen at each step."""
+    passed = []
+    for _ in range(MOST_STEPS):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            continue  # the browser's own controls, between the end and the beginning
+        passed.append(page.evaluate(NAME_OF_FOCUS))
+        assert page.evaluate(IS_SEEN), f"the focus is not seen at {passed[-1]!r}"
+        if passed[-1].startswith(name):
+            return
+    raise AssertionError(f"no way by Tab to {name!r}: {passed}")
+
+
+def test_one_signs_in_submits_and_looks_at_the_result(visit: Visit, klingel: Klingel, tmp_path: Path) -> None:
+    files = [tmp_path / f"{colour}.png" for colour in ("teal", "gold")]
+    for file in files:
+        file.write_bytes(picture(file.stem))
+    page = visit().page
+    page.goto("/")
+    page.keyboard.type(klingel.key)  # the field has the focus
+    page.keyboard.press("Enter")
+    page.wait_for_url("/")
+    tab_to(page, "Skip to content")
+    tab_to(page, "Submit")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/submit**")
+    tab_to(page, "multi image to video")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/submit/kling.multi-image-to-video")
+    tab_to(page, "Files: choose them")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(files)
+    tab_to(page, "Prompt")
+    page.keyboard.type("By hand")
+    tab_to(page, "Submit")
+    page.keyboard.press("Enter")
+    page.wait_for_url(TASK_PAGE)
+    expect(page.locator("#state .pill")).to_have_text("succeeded")
+    tab_to(page, "Download")
+
+
+def test_the_skip_link_leads_past_the_navigation(page: Page, klingel: Klingel) -> None:
+    page.goto("/tasks")
+    tab_to(page, "Skip to content")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_a_delivery_is_opened_and_replayed(
+    page: Page, klingel: Klingel, receiver: Receiver, hook: str
+) -> None:
+    body = {"kind": "webhook", "config": {"url": receiver.url(hook)}, "description": "Our shop"}
+    klingel.call("POST", "/endpoints", body, answers=201)
+    task = klingel.submit("kling.multi-image-to-image", image_input("A cat"))
+    klingel.events(task["id"])
+    klingel.until_delivered(3)
+    page.goto(f"/tasks/{task['id']}")
+    tab_to(page, "task.submitted")
+    page.keyboard.press("Enter")
+    expect(page.locator("#events details").first.locator("pre")).to_be_visible()
+    tab_to(page, "Our shop")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/deliveries/dlv_**")
+    tab_to(page, "Replay")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state .pill")).to_have_text("delivered")
+    receiver.until(hook, lambda got: [one.event["type"] for one in got].count("task.submitted") == 2)

@@ -1,0 +1,122 @@
+"""Every page: what is wrong for those who see it little, on a phone, in the dark, or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from service.app import CONFIGS
+from service.dashboard.routes import routes
+from tests.browser.chromium import wider_than_the_window
+from tests.browser.conftest import Furnished, Visit
+from tests.browser.pages import every_path, paths
+from tests.tools import node_package
+
+PHONE = {"width": 360, "height": 740}
+DESK = {"width": 1280, "height": 800}
+NO_PAGES = {"/sign-in", "/live", "/static/{version}/{name}", "/service-worker.js", "/favicon.ico"}
+# What one taps, but for ticks, whose labels are tapped with them.
+SMALLER = """(least) =>
+    [...document.querySelectorAll("button, select, input:not([type=checkbox]), textarea, summary, .button, nav a")]
+        .filter((each) => each.checkVisibility({ visibilityProperty: true }))
+        .map((each) => [each.outerHTML.slice(0, 100), each.getBoundingClientRect()])
+        .filter(([, { width, height }]) => Math.min(width, height) < least)
+        .map(([text, { width, height }]) => `${text} ${width} x ${height}`)
+"""
+
+
+def test_every_page_of_the_dashboard_is_looked_at_here(furnished: Furnished) -> None:
+    opened = {route.path for route in routes(CONFIGS) if "GET" in (route.methods or ())}
+    assert opened - NO_PAGES == set(paths(furnished.house))
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return Path(node_package("axe-core") / "axe.min.js").read_text()
+
+
+def findings(page: Page) -> list[str]:
+    """What axe-core holds against a page, but for what it calls moderate or minor."""
+    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{page.url}: {one['impact']}: {one['help']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("color_scheme", "viewport"),
+    [("light", DESK), ("dark", DESK), ("light", PHONE)],
+    ids=["at a desk", "in the dark", "on a phone"],
+)
+def test_axe_finds_nothing_serious(
+    visit: Visit, furnished: Furnished, axe: str, color_scheme: str, viewport: dict[str, int]
+) -> None:
+    visitor = visit(color_scheme=color_scheme, viewport=viewport, reduced_motion="reduce")
+    visitor.context.add_init_script(axe)
+    visitor.page.goto("/sign-in")
+    found = findings(visitor.page)
+    page = visitor.sign_in(furnished.klingel.key)
+    for path in every_path(furnished.house):
+        page.goto(path)
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        found += findings(page)
+    assert not found, "\n".join(found)
+
+
+def test_axe_finds_nothing_serious_where_nothing_is_yet(visit: Visit, klingel: Any, axe: str) -> None:
+    visitor = visit(reduced_motion="reduce")
+    visitor.context.add_init_script(axe)
+    page = visitor.sign_in(klingel.key)
+    found = []
+    for path in ("/", "/tasks", "/endpoints", "/deliveries", "/deliveries?status=dead", "/bots"):
+        page.goto(path)
+        found += findings(page)
+    page.goto("/tasks/task_that-is-not-there")
+    found += findings(page)
+    visitor.expects("404")
+    assert not found, "\n".join(found)
+
+
+def test_every_page_fits_a_phone_and_its_buttons_a_fingertip(visit: Visit, furnished: Furnished) -> None:
+    """WCAG 2.2, 2.5.8: 24 by 24 CSS pixels; links within a text are exempt."""
+    page = visit(viewport=PHONE, is_mobile=True, has_touch=True).sign_in(furnished.klingel.key)
+    wrong: list[str] = []
+    for path in every_path(furnished.house):
+        page.goto(path)
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        wrong += [f"{path}: {each}" for each in wider_than_the_window(page)]
+        wrong += [f"{path}: {each}" for each in page.evaluate(SMALLER, 24)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_dark_is_dark_and_the_light_is_light(visit: Visit, furnished: Furnished) -> None:
+    brightness = """() => {
+        const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+        return (red + green + blue) / 3;
+    }"""
+    page = visit(color_scheme="light").sign_in(furnished.klingel.key, "/tasks")
+    assert page.evaluate(brightness) > 220
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(brightness) < 60
+
+
+def test_nothing_turns_for_who_wants_no_motion(visit: Visit, klingel: Any) -> None:
+    """A task that runs has a turning mark, but for them."""
+    page = visit(reduced_motion="reduce").sign_in(klingel.key, "/tasks")
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate("matchMedia('(prefers-reduced-motion: reduce)').matches") is False
+
+
+def test_pages_are_private_and_in_no_frame(visit: Visit, furnished: Furnished) -> None:
+    page = visit().sign_in(furnished.klingel.key)
+    for path in every_path(furnished.house):
+        response = page.request.get(path)
+        assert response.status == 200, path
+        assert response.headers["cache-control"] == "private, no-store", path
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"], path
+        assert "unsafe" not in response.headers["content-security-policy"], path

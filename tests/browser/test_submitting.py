@@ -1,0 +1,182 @@
+"""Submitting a task by the form, with pictures that are dropped or chosen."""
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.chromium import Visitor
+from tests.e2e.parties import Klingel, picture
+
+# What a file manager hands over when files are dropped.
+DROP = """
+    (place, files) => {
+        const dataTransfer = new DataTransfer();
+        for (const { name, type, content } of files) {
+            const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+            dataTransfer.items.add(new File([bytes], name, { type }));
+        }
+        for (const type of ["dragenter", "dragover", "drop"]) {
+            place.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+        }
+    }
+"""
+TASK_PAGE = re.compile(r"/tasks/(task_[0-9a-f]{32})")
+
+
+def drop(place: Locator, *files: Path, type: str = "image/png") -> None:
+    place.evaluate(
+        DROP,
+        [
+            {"name": file.name, "type": type, "content": base64.b64encode(file.read_bytes()).decode()}
+            for file in files
+        ],
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Three, of which one task takes two to four."""
+    files = []
+    for colour in ("teal", "gold", "navy"):
+        file = tmp_path / f"{colour}.png"
+        file.write_bytes(picture(colour))
+        files.append(file)
+    return files
+
+
+def chosen(place: Locator) -> Locator:
+    return place.get_by_role("list", name="Chosen pictures").get_by_role("listitem")
+
+
+def submitted(page: Page) -> str:
+    """The task's id, once its page is shown."""
+    page.get_by_role("button", name="Submit", exact=True).click()
+    page.wait_for_url(TASK_PAGE)
+    found = TASK_PAGE.search(page.url)
+    assert found
+    return found[1]
+
+
+def test_two_pictures_are_dropped_and_become_a_film(
+    page: Page, klingel: Klingel, pictures: list[Path]
+) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Submit", exact=True).click()
+    page.get_by_role("link", name="multi image to video").click()
+    place = page.get_by_role("group", name="Image list")
+    drop(place, pictures[0])
+    drop(place, pictures[1])  # the second does not replace the first
+    expect(chosen(place)).to_have_text(["teal.png", "gold.png"])
+    for preview in chosen(place).locator("img").all():
+        expect(preview).to_have_js_property("naturalWidth", 400)
+    page.get_by_label("Prompt required").fill("The cat puts on the hat and bows")
+
+    task_id = submitted(page)
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("The cat puts on the hat and bows")
+    expect(page.locator("#state .pill")).to_have_text("succeeded")
+    expect(page.locator("#outputs video")).to_be_visible()
+    task = klingel.task(task_id)
+    assert task["type"] == "kling.multi-image-to-video"
+    assert len(task["input"]["image_list"]) == 2
+
+
+def test_two_pictures_are_chosen_and_become_one(page: Page, klingel: Klingel, pictures: list[Path]) -> None:
+    page.goto("/submit/kling.multi-image-to-image")
+    place = page.get_by_role("group", name="Subject image list")
+    place.get_by_label("Files: choose them, or drop them here").set_input_files(pictures[:2])
+    expect(chosen(place)).to_have_text(["teal.png", "gold.png"])
+    page.get_by_label("Prompt").fill("A cat in a hat")
+
+    task_id = submitted(page)
+
+    expect(page.locator("#outputs img")).to_have_js_property("complete", True)
+    task = klingel.task(task_id)
+    assert len(task["input"]["subject_image_list"]) == 2
+    assert task["status"] == "succeeded"
+
+
+def test_what_is_no_picture_is_not_taken_when_it_is_dropped(page: Page, tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear cat")
+    page.goto("/submit/kling.multi-image-to-image")
+    place = page.get_by_role("group", name="Subject image list")
+    drop(place, letter, type="text/plain")
+    expect(chosen(place)).to_have_count(0)
+    assert page.url.endswith("/submit/kling.multi-image-to-image")  # nor does the browser go to it
+
+
+def test_faults_stand_at_their_fields_and_what_was_written_stays(
+    visitor: Visitor, klingel: Klingel, pictures: list[Path]
+) -> None:
+    page = visitor.page
+    page.goto("/submit/kling.multi-image-to-image")
+    place = page.get_by_role("group", name="Subject image list")
+    place.get_by_label("Files: choose them, or drop them here").set_input_files(pictures[0])
+    page.get_by_label("Prompt").fill("One picture is too few")
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was sent")
+    files = place.get_by_label("Files: choose them, or drop them here")
+    expect(files).to_have_attribute("aria-invalid", "true")
+    expect(files).to_have_accessible_description(re.compile("2"))
+    expect(page.get_by_label("Prompt")).to_have_value("One picture is too few")
+    assert klingel.call("GET", "/tasks")["items"] == []
+    visitor.expects("422")  # the browser's console says it too
+
+    expect(chosen(place)).to_have_text(["teal.png"])  # the file is still there
+    drop(place, pictures[1])
+    submitted(page)
+    expect(page.locator("#state .pill")).to_have_text("succeeded")
+
+
+def test_a_double_click_submits_once(visitor: Visitor, klingel: Klingel, pictures: list[Path]) -> None:
+    """There is one task to pay for."""
+    page = visitor.page
+    page.goto("/submit/kling.multi-image-to-image")
+    files = page.get_by_role("group", name="Subject image list").get_by_label("Files: choose them")
+    files.set_input_files(pictures[:2])
+    page.get_by_role("button", name="Submit", exact=True).dblclick()
+    page.wait_for_url(TASK_PAGE)
+
+    expect(page.locator("#state .pill")).to_have_text("succeeded")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Task")  # which had no prompt
+    assert len(klingel.call("GET", "/tasks")["items"]) == 1
+
+
+def test_the_curl_that_is_shown_does_what_the_form_would(page: Page, klingel: Klingel) -> None:
+    page.goto("/submit/kling.multi-image-to-image")
+    page.get_by_label("or addresses, one to a line").fill(
+        "https://example.com/cat.png\nhttps://example.com/hat.png"
+    )
+    page.get_by_label("Prompt").fill("It's the cat's \"hat\", isn't it?")
+    page.get_by_text("More: external id").click()
+    page.get_by_label("External id").fill("by-hand-1")
+    page.get_by_role("button", name="Show the curl").click()
+
+    command = page.locator("#curl").inner_text()
+    assert klingel.call("GET", "/tasks")["items"] == []
+    told = subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": "/usr/bin:/bin", "KLINGEL_API_KEY": klingel.key, "KLINGEL_URL": klingel.url},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    [task] = klingel.call("GET", "/tasks")["items"]
+    assert task["external_task_id"] == "by-hand-1"
+    assert klingel.task(task["id"])["input"]["prompt"] == "It's the cat's \"hat\", isn't it?"
+
+
+def test_a_curl_is_copied(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/tasks")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#first-task").inner_text()
