@@ -4,13 +4,22 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from service.domain.errors import InvalidRequest, TooLarge
 from service.domain.long_texts import read_large
 
 LARGEST_BODY: Final = 1024 * 1024
 SMALL_BODY: Final = 64 * 1024  # what is up to this large is read sooner than a thread is found for it
+
+# In the scope of a request: to be called as soon as it is clear who sends it. No client can set it.
+CALLER_KNOWN: Final = "klingel.caller_known"
+
+
+def caller_known(connection: HTTPConnection[Any]) -> None:
+    """From now on its body may take its time also when there are too many connections."""
+    if (tell := connection.scope.get(CALLER_KNOWN)) is not None:
+        tell()
 
 
 async def read_body(

@@ -8,6 +8,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from service.batching import Batcher
+from service.bodies import caller_known
 from service.domain.errors import KlingelError, TooManyFailures, Unauthenticated
 from service.domain.ids import KeyId
 from service.domain.secrets import hash_api_key
@@ -44,6 +45,7 @@ async def recognise(
         key = await keys.by_hash(reader, hash_api_key(given))
     if key is None or key.revoked_at is not None:
         raise _failed(connection, guesses)
+    caller_known(connection)
     if key.sealed is not None:
         await _mark_used(key, batcher)
     return key

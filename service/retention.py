@@ -84,6 +84,7 @@ class Retention:
             "endpoints": (retention.endpoints, now - self._keep),
             "commands": (retention.commands, now - self._keep),
             "idempotency_keys": (retention.idempotency_keys, now - KEY_LIFE),
+            "ended_sessions": (retention.ended_sessions, now),
             "tasks": (self._tasks, now - self._keep_tasks),
         }
         async with self._pruning:

@@ -15,6 +15,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.bodies import CALLER_KNOWN
+
 DRAIN_S: Final = 10  # for requests on their way when Klingel stops
 
 log = structlog.get_logger()
@@ -40,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[Limits] = Limits()
     idle: ClassVar[OrderedDict["GuardedProtocol", None]]  # have no request under way; the longest idle first
+    unread: ClassVar[OrderedDict["GuardedProtocol", None]]  # owe a body, of nobody known; the longest first
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
@@ -59,10 +62,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arm(self.limits.head_s, "connection.head_too_slow")
 
     def _make_room(self) -> bool:
-        """Who asks for nothing gives way to who may: connections that are only held open shut nobody out."""
-        if not self.idle:
+        """Who asks for nothing, or never ends to ask and shows no key, gives way to who may: connections that are only
+        held open shut nobody out.
+        """
+        waiting = self.idle or self.unread
+        if not waiting:
             return False
-        longest, _ = self.idle.popitem(last=False)
+        longest, _ = waiting.popitem(last=False)
         longest.drop("connection.gave_way")
         return True
 
@@ -101,8 +107,13 @@ class GuardedProtocol(HttpToolsProtocol):
         mebibytes = min(mebibytes, self.limits.body_mib)
         self._arm(self.limits.body_s + self.limits.body_s_per_mib * mebibytes, "connection.body_too_slow")
         self.idle.pop(self, None)
+        self.unread[self] = None
+        cast("dict[str, Any]", self.scope)[CALLER_KNOWN] = self._on_caller_known
         super().on_headers_complete()
         self._cycles = [*self._cycles, self.cycle]
+
+    def _on_caller_known(self) -> None:
+        self.unread.pop(self, None)
 
     def on_body(self, body: bytes) -> None:
         self._had_body = True
@@ -112,6 +123,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
+        self.unread.pop(self, None)
         self._in_head = True
         self._boundary = True
         self._field_bytes = 0
@@ -129,6 +141,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         super().on_response_complete()
         if not self._in_head and not self._cycles:
+            self.unread.setdefault(self)  # whoever it was: nothing more comes of it
             self._disarm()
             self._deadline = self.loop.call_later(
                 self.limits.unread_s, self.drop, "connection.body_not_wanted"
@@ -153,6 +166,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
         self.idle.pop(self, None)
+        self.unread.pop(self, None)
         # uvicorn tells the last request only, which with pipelining is not the one that is being answered.
         for cycle in self._cycles:
             cycle.disconnected = True
@@ -189,6 +203,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Closes without a word, once what was answered has gone out."""
         self._disarm()
         self.idle.pop(self, None)
+        self.unread.pop(self, None)
         if self.transport.is_closing():
             return
         log.warning(event, client=self.client and self.client[0])
@@ -233,7 +248,7 @@ def make_server(
     on_listening: Callable[[], None] = lambda: None,
     limits: Limits | None = None,
 ) -> Server:
-    guarded: dict[str, Any] = {"limits": limits or Limits(), "idle": OrderedDict()}
+    guarded: dict[str, Any] = {"limits": limits or Limits(), "idle": OrderedDict(), "unread": OrderedDict()}
     config = uvicorn.Config(
         app,
         host=host,

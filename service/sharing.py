@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
 from service.bodies import SMALL_BODY
+from service.domain.errors import Busy
+from service.domain.ids import AccountId
 from service.domain.times import Clock
 
 T = TypeVar("T")
@@ -210,6 +212,26 @@ class Places:
             self._taken[whose] -= 1
             if not self._taken[whose]:
                 del self._taken[whose]
+
+
+@contextmanager
+def room_for_body(bodies: Room, account_id: AccountId) -> Iterator[Callable[[int], None]]:
+    """While a body is in memory; it is told how large it has grown.
+
+    Raises:
+        Busy: that is more than there is room for now.
+    """
+    with bodies.hold(account_id) as holding:
+
+        def grown(size: int) -> None:
+            try:
+                holding.grow_to(size)
+            except Full:
+                raise Busy(
+                    "Too many large bodies have come at once. Nothing of this one was stored: try again in a moment."
+                ) from None
+
+        yield grown
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,10 @@ async def idempotency_keys(tx: Transaction, *, before: datetime, limit: int) -> 
     return await tx.run("forget_idempotency_keys", before=milliseconds(before), limit=limit)
 
 
+async def ended_sessions(tx: Transaction, *, before: datetime, limit: int) -> int:
+    return await tx.run("forget_ended_sessions", before=milliseconds(before), limit=limit)
+
+
 async def tasks(tx: Transaction, *, before: datetime, limit: int) -> tuple[int, list[str]]:
     """How many ended tasks, and the hashes of the input files that no task needs any longer."""
     rows = await tx.all("old_tasks", bound=first_id("task", before), limit=limit)

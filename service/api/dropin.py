@@ -13,7 +13,7 @@ from starlette.routing import Route
 from service.api import envelopes
 from service.api.auth import authenticate
 from service.api.state import State
-from service.api.submitting import LARGEST_SUBMIT, answered, read_once, room_for_body
+from service.api.submitting import LARGEST_SUBMIT, answered, read_once
 from service.bodies import read_body
 from service.delivery import Sink
 from service.domain import kling_shapes
@@ -27,6 +27,7 @@ from service.domain.lifecycle import Status
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES, Layout, TaskType
 from service.domain.tasks import Task
+from service.sharing import room_for_body
 from service.submission import Draft
 from service.submits import ExternalTaskId, storable_faults
 from service.subscriptions import read_endpoint
@@ -73,7 +74,7 @@ class Door:
         """As CometAPI answers: `submitted`, or the refusal in the provider's own code and words."""
         key = await authenticate(request)
         state = request.state
-        with room_for_body(request, key.account_id) as grown:
+        with room_for_body(state["shares"].bodies, key.account_id) as grown:
             body = await read_body(request, limit=LARGEST_SUBMIT, grown=grown)
             once = await read_once(request, body, door=self.path)
             reading = partial(read_create, door=self)

@@ -3,8 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from anyio.to_thread import run_sync
@@ -13,11 +12,10 @@ from starlette.responses import Response
 
 from service.api.state import State
 from service.bodies import SMALL_BODY
-from service.domain.errors import Busy, Fault, Unprocessable
-from service.domain.ids import AccountId, TaskId
+from service.domain.errors import Fault, Unprocessable
+from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
-from service.sharing import Full
 from service.streams import Streams
 from service.submission import Once, Stored
 from storage import tasks
@@ -27,26 +25,6 @@ from storage.tasks import IdempotencyKey
 LARGEST_SUBMIT: Final = 64 * 1024 * 1024
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 WAITING: Final = frozenset({Status.QUEUED, Status.UNCONFIRMED})
-
-
-@contextmanager
-def room_for_body(request: Request[State], account_id: AccountId) -> Iterator[Callable[[int], None]]:
-    """While a body is in memory; it is told how large it has grown.
-
-    Raises:
-        Busy: that is more than there is room for now.
-    """
-    with request.state["shares"].bodies.hold(account_id) as holding:
-
-        def grown(size: int) -> None:
-            try:
-                holding.grow_to(size)
-            except Full:
-                raise Busy(
-                    "Too many large bodies have come at once. Nothing of this one was stored: try again in a moment."
-                ) from None
-
-        yield grown
 
 
 async def read_once(request: Request[Any], body: bytes, *, door: str = "") -> Once | None:

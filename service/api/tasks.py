@@ -9,7 +9,7 @@ from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
-from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once, room_for_body
+from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
 from service.bodies import read_body
 from service.domain import errors
 from service.domain.creates import Refusal
@@ -18,6 +18,7 @@ from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
 from service.refreshing import refresh as refresh_task
+from service.sharing import room_for_body
 from service.tracing import trace_of
 from storage import endpoints, tasks
 from storage.database import Reader
@@ -37,7 +38,7 @@ async def submit(request: Request[State]) -> Response:
     """201 once the provider has it, 202 while that is open, a problem when it refuses."""
     key = await authenticate(request)
     state = request.state
-    with room_for_body(request, key.account_id) as grown:
+    with room_for_body(state["shares"].bodies, key.account_id) as grown:
         body = await read_body(request, limit=LARGEST_SUBMIT, grown=grown)
         once = await read_once(request, body)
         draft = await state["submits"].read(body, account_id=key.account_id)

@@ -3,30 +3,37 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote
+from io import BytesIO
+from typing import Final
+from urllib.parse import parse_qsl, quote
 
 import structlog
-from starlette.datastructures import FormData
-from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+from anyio.to_thread import run_sync
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.bodies import read_body
+from service.bodies import SMALL_BODY, caller_known, read_body
 from service.dashboard.rendering import guarded, render
 from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, InvalidRequest, KlingelError
 from service.domain.ids import AccountId
+from service.sharing import room_for_body
 from service.statuses import status_of
-from storage import keys
+from storage import keys, sessions
 from storage.keys import ApiKey, KeyRole
 
 SIGN_IN: Final = "/sign-in"
-LARGEST_FORM: Final = 48 * 1024 * 1024  # as Base64 it becomes what the API takes at most
-LARGEST_PART: Final = 11 * 1024 * 1024
-MOST_FIELDS: Final = 200
+STRANGERS_FORM: Final = 16 * 1024  # bytes of one that anybody may send
+LARGEST_FORM: Final = SMALL_BODY  # of somebody who is signed in
+LARGEST_UPLOAD: Final = 48 * 1024 * 1024  # of one with files: as Base64 it becomes what the API takes at most
+LARGEST_FIELD: Final = 1024 * 1024  # beside its files
+MOST_FIELDS: Final = 200  # and files
 MOST_FILES: Final = 20
+LONGEST_BOUNDARY: Final = 70  # RFC 2046, 5.1.1
+LARGEST_HEAD: Final = 8 * 1024  # of a part
 LONGEST_PATH: Final = 2048
 
 
@@ -79,7 +86,24 @@ def action(do: Do) -> Handler:
         if visit is None:
             return guarded(RedirectResponse(SIGN_IN, status_code=303))
         try:
-            async with read_form(request) as form:
+            async with read_form(request, limit=LARGEST_FORM) as form:
+                check_form(request, visit.session, form)
+                return guarded(await do(request, visit, form))
+        except KlingelError as error:
+            return guarded(refusal(request, visit, error))
+
+    return handle
+
+
+def upload(do: Do) -> Handler:
+    """As `action`, for a form with files."""
+
+    async def handle(request: Request[State]) -> Response:
+        visit = await entered(request)
+        if visit is None:
+            return guarded(RedirectResponse(SIGN_IN, status_code=303))
+        try:
+            async with read_upload(request, visit) as form:
                 check_form(request, visit.session, form)
                 return guarded(await do(request, visit, form))
         except KlingelError as error:
@@ -98,14 +122,16 @@ def admins(show: Show) -> Show:
 
 
 async def entered(request: Request[State]) -> Visit | None:
-    """None for nobody. A revoked key ends every session that it began."""
+    """None for nobody. Signing out ends a session, and a revoked key every one that it began."""
     session = request.state["sessions"].read(request)
     if session is None or session.key_id is None:
         return None
     async with request.state["database"].reading() as reader:
         key = await keys.get(reader, session.key_id)
-    if key is None or key.revoked_at is not None:
+        has_ended = await sessions.has_ended(reader, session.nonce)
+    if key is None or key.revoked_at is not None or has_ended:
         return None
+    caller_known(request)
     structlog.contextvars.bind_contextvars(account_id=key.account_id, key_id=key.id)
     return Visit(key, session)
 
@@ -119,47 +145,125 @@ def _to_sign_in(request: Request[State]) -> Response:
 
 
 @asynccontextmanager
-async def read_form(request: Request[State]) -> AsyncIterator[FormData]:
-    """Its files are there until the block ends.
+async def read_form(request: Request[State], *, limit: int) -> AsyncIterator[FormData]:
+    """
+    Args:
+        limit: bytes; so few that it is parsed at once.
+
+    Raises:
+        TooLarge: it is more.
+        InvalidRequest: no form.
+    """
+    body = await read_body(request, limit=limit)
+    async with _closing(_parsed(request.headers, body)) as form:
+        yield form
+
+
+@asynccontextmanager
+async def read_upload(request: Request[State], visit: Visit) -> AsyncIterator[FormData]:
+    """Its files are there until the block ends, and count as what the account holds in memory.
 
     Raises:
         TooLarge: more than a submit may be.
         InvalidRequest: no form.
+        Busy: there is no room for it now.
     """
-    form = await _parsed(request, await read_body(request, limit=LARGEST_FORM))
+    limit = LARGEST_UPLOAD if _kind(request.headers) == "multipart/form-data" else LARGEST_FORM
+    with room_for_body(request.state["shares"].bodies, visit.account_id) as grown:
+        body = await read_body(request, limit=limit, grown=grown)
+        form = await run_sync(_parsed, request.headers, body)
+        del body  # the form has it
+        async with _closing(form):
+            yield form
+
+
+@asynccontextmanager
+async def _closing(form: FormData) -> AsyncIterator[FormData]:
     try:
         yield form
     finally:
         await form.close()
 
 
-async def _parsed(request: Request[State], body: bytes) -> FormData:
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _parsed(headers: Headers, body: bytes) -> FormData:
     """
     Raises:
         InvalidRequest: no form.
     """
-
-    async def stream() -> Any:
-        yield body
-        yield b""
-
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(headers)
     try:
         if kind == "multipart/form-data":
-            parser = MultiPartParser(
-                request.headers,
-                stream(),
-                max_files=MOST_FILES,
-                max_fields=MOST_FIELDS,
-                max_part_size=LARGEST_PART,
-            )
-            parser.spool_max_size = LARGEST_FORM  # it is in memory already, and needs no disk
-            return await parser.parse()
+            return _multipart(headers, body)
         if kind == "application/x-www-form-urlencoded":
-            return await FormParser(request.headers, stream()).parse()
-    except (MultiPartException, KeyError, ValueError) as error:
+            text = body.decode(errors="replace")
+            return FormData([*parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)])
+    except ValueError as error:
         raise InvalidRequest(f"The form cannot be read: {error}") from None
     raise InvalidRequest("This takes a form.")
+
+
+def _multipart(headers: Headers, body: bytes) -> FormData:
+    """All of it is in memory, so it is cut up at once: what takes time for each byte could take minutes.
+
+    Raises:
+        ValueError: with its fault.
+
+    Source: RFC 7578, and RFC 2046, 5.1.1.
+    """
+    boundary = parse_options_header(headers["content-type"])[1].get(b"boundary", b"")
+    if not 0 < len(boundary) <= LONGEST_BOUNDARY:
+        raise ValueError("it names no boundary.")
+    # Before the first part there may be anything, or nothing, and then the line that ends it is not there either.
+    delimiter = b"\r\n--" + boundary
+    before, *parts = (b"\r\n" + body).split(delimiter, MOST_FIELDS + 2)
+    if not parts:
+        raise ValueError("its boundary is not in it.")
+    del before
+    items: list[tuple[str, str | UploadFile]] = []
+    files = 0
+    for part in parts:
+        if part.startswith(b"--"):
+            return FormData(items)
+        name, item = _item(part)
+        files += not isinstance(item, str)
+        if len(items) == MOST_FIELDS or files > MOST_FILES:
+            raise ValueError("it has too many parts.")
+        items.append((name, item))
+    raise ValueError("it has no end, or too many parts.")
+
+
+def _item(part: bytes) -> tuple[str, str | UploadFile]:
+    """A name, and a text or a file.
+
+    Raises:
+        ValueError: with its fault.
+    """
+    end = part.find(b"\r\n\r\n", 0, LARGEST_HEAD)
+    if end < 0:
+        raise ValueError("a part has no head, or too long a one.")
+    disposition = next(
+        (
+            value
+            for name, _, value in (line.partition(b":") for line in part[:end].split(b"\r\n"))
+            if name.strip().lower() == b"content-disposition"
+        ),
+        b"",
+    )
+    options = parse_options_header(disposition)[1]
+    if b"name" not in options:
+        raise ValueError("a part has no name.")
+    name = options[b"name"].decode(errors="replace")
+    content = part[end + 4 :]
+    if b"filename" in options:
+        filename = options[b"filename"].decode(errors="replace")
+        return name, UploadFile(BytesIO(content), size=len(content), filename=filename)
+    if len(content) > LARGEST_FIELD:
+        raise ValueError(f"{name[:100]} is longer than {LARGEST_FIELD} bytes.")
+    return name, content.decode(errors="replace")
 
 
 def check_form(request: Request[State], session: Session, form: FormData) -> None:

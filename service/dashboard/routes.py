@@ -19,7 +19,7 @@ from service.dashboard import (
     submit,
     tasks,
 )
-from service.dashboard.doors import Do, Show, action, page
+from service.dashboard.doors import Do, Show, action, page, upload
 
 
 def _page(path: str, show: Show) -> Route:
@@ -46,7 +46,7 @@ def routes(configs: Mapping[str, type[BaseModel]]) -> Sequence[BaseRoute]:
         _action("/tasks/{id}/refresh", tasks.refresh),
         _page("/submit", submit.choose),
         _page("/submit/{type}", submit.show),
-        _action("/submit/{type}", submit.submit),
+        Route("/submit/{type}", upload(submit.submit), methods=["POST"]),
         _page("/endpoints", wired.index),
         _page("/endpoints/new/{kind}", wired.new),
         _action("/endpoints/new/{kind}", wired.create),

@@ -19,10 +19,12 @@ NOBODY: Final = ""  # the key of a visitor who has yet to sign in
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a cookie of ours says. Whether the key is still good is for the database to say."""
+    """What a cookie of ours says. Whether its key is still good, and it has not been ended, is for the database to say."""
 
     cookie: str
     key_id: KeyId | None  # None: a visitor, who has a cookie for the sake of the form's token
+    nonce: str = ""  # no other session's
+    ends: int = 0  # seconds since 1970
 
 
 class Sessions:
@@ -41,7 +43,8 @@ class Sessions:
     def begin(self, response: Response, key_id: KeyId | None) -> Session:
         """From this answer on. A new cookie each time: none that somebody else knows becomes a session."""
         ends = int((self._clock() + SESSION_LIFE).timestamp())
-        content = f"{key_id or NOBODY}.{ends}.{secrets.token_urlsafe(18)}"
+        nonce = secrets.token_urlsafe(18)
+        content = f"{key_id or NOBODY}.{ends}.{nonce}"
         cookie = f"{content}.{self._signatures.sign('session', content)}"
         response.set_cookie(
             self._name,
@@ -52,9 +55,10 @@ class Sessions:
             httponly=True,
             samesite="strict",
         )
-        return Session(cookie, key_id)
+        return Session(cookie, key_id, nonce, ends)
 
-    def end(self, response: Response) -> None:
+    def forget(self, response: Response) -> None:
+        """In the browser alone: what ends the session itself is kept in the database."""
         response.delete_cookie(self._name, path="/", secure=self._secure, httponly=True, samesite="strict")
 
     def read(self, request: Request[Any]) -> Session | None:
@@ -63,10 +67,10 @@ class Sessions:
         content, _, signature = cookie.rpartition(".")
         if len(cookie) > LONGEST_COOKIE or not self._signatures.verify(signature, "session", content):
             return None
-        key_id, ends, _ = content.split(".")
+        key_id, ends, nonce = content.split(".")
         if self._clock().timestamp() >= int(ends):
             return None
-        return Session(cookie, KeyId(key_id) if key_id != NOBODY else None)
+        return Session(cookie, KeyId(key_id) if key_id != NOBODY else None, nonce, int(ends))
 
     def form_token(self, session: Session) -> str:
         """Stands in each form that this session is shown, and nowhere else."""

@@ -1,16 +1,29 @@
 """Signing in with an API key, and out."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.dashboard.doors import check_form, entered, local_path, read_form, refusal, text_of
+from service.dashboard.doors import (
+    STRANGERS_FORM,
+    check_form,
+    entered,
+    local_path,
+    read_form,
+    refusal,
+    text_of,
+)
 from service.dashboard.rendering import guarded, render
+from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, KlingelError, Unauthenticated
 from service.recognition import recognise
 from service.statuses import status_of
+from storage import sessions as ended_sessions
+from storage.database import Transaction
 
 NO_COOKIE: Final = (
     "Your browser sent no cookie with this form, so nobody can be signed in. Allow cookies for this address; if "
@@ -29,7 +42,7 @@ async def sign_in(request: Request[State]) -> Response:
     state = request.state
     next = "/"
     try:
-        async with read_form(request) as form:
+        async with read_form(request, limit=STRANGERS_FORM) as form:
             next = local_path(text_of(form, "next"))
             session = state["sessions"].read(request)
             if session is None:
@@ -58,12 +71,21 @@ async def sign_out(request: Request[State]) -> Response:
     response = RedirectResponse("/sign-in", status_code=303)
     if session is not None:
         try:
-            async with read_form(request) as form:
+            async with read_form(request, limit=STRANGERS_FORM) as form:
                 check_form(request, session, form)
+            if session.key_id is not None:
+                await request.state["batcher"].run(_end, session)
         except KlingelError as error:
             return guarded(refusal(request, await entered(request), error))
-        request.state["sessions"].end(response)
+        request.state["sessions"].forget(response)
     return guarded(response)
+
+
+async def _end(tx: Transaction, ended: Sequence[Session]) -> list[None]:
+    """Who has a copy of the cookie has nothing."""
+    for session in ended:
+        await ended_sessions.end(tx, session.nonce, ends_at=datetime.fromtimestamp(session.ends, UTC))
+    return [None] * len(ended)
 
 
 def _form(request: Request[State], *, next: str, error: KlingelError | None = None) -> Response:

@@ -11,6 +11,7 @@ from service.domain.secrets import PushKeys
 from service.domain.times import Clock
 from service.guesses import Guesses
 from service.settings import Settings
+from service.sharing import Shares
 from storage.database import Database
 
 
@@ -23,4 +24,5 @@ class State(TypedDict):
     sinks: Mapping[str, Sink]
     links: Links
     key_guesses: Guesses
+    shares: Shares
     sessions: Sessions

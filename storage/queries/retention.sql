@@ -41,6 +41,11 @@ delete from idempotency_keys where (account_id, key) in (
     select account_id, key from idempotency_keys where created_at < :before order by created_at limit :limit
 );
 
+-- name: forget_ended_sessions!
+delete from ended_sessions where nonce in (
+    select nonce from ended_sessions where ends_at < :before order by ends_at limit :limit
+);
+
 -- name: old_tasks
 -- Those of which nothing else is left.
 select tasks.id from tasks

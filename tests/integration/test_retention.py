@@ -47,7 +47,7 @@ async def test_events_deliveries_and_callbacks_go_after_their_days_and_tasks_aft
     # The newest event stays: the log's positions go on from it.
     assert forgotten == {
         "deliveries": 6, "callbacks": 2, "events": 3, "endpoints": 1, "commands": 0, "idempotency_keys": 0,
-        "tasks": 0, "kept_files": 0, "input_files": 0,
+        "ended_sessions": 0, "tasks": 0, "kept_files": 0, "input_files": 0,
     }  # fmt: skip
     assert (await klingel.task(first["id"]))["status"] == "succeeded"
     klingel.clock.now += timedelta(days=365)

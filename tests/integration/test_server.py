@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.bodies import read_body
+from service.bodies import caller_known, read_body
 from service.server import Limits, make_server
 
 LIMITS = Limits(head_s=0.5, body_s=0.5, body_s_per_mib=0, stalled_s=0.5, connections=40, head_bytes=16 * 1024)
@@ -33,6 +33,12 @@ async def flood(request: Request) -> Response:
 async def refuse(request: Request) -> Response:
     """Without a look at the body, as who has no key is refused."""
     return PlainTextResponse("no", status_code=401)
+
+
+async def known(request: Request) -> Response:
+    """Of somebody who shows a key, which the head has in it."""
+    caller_known(request)
+    return PlainTextResponse(await read_body(request))
 
 
 async def names(request: Request) -> Response:
@@ -60,6 +66,7 @@ ROUTES = [
     Route("/echo", echo, methods=["POST", "GET"]),
     Route("/flood", flood),
     Route("/refuse", refuse, methods=["POST"]),
+    Route("/known", known, methods=["POST"]),
     Route("/names", names, methods=["POST"]),
     Route("/hold", hold),
 ]
@@ -215,6 +222,45 @@ async def test_connections_that_ask_for_nothing_shut_nobody_out(anyio_backend: s
             assert await silent[0][0].read() == b""
             writer.write(request + b"\r\n")
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", [b"/echo", b"/refuse"], ids=["not answered", "answered"])
+async def test_bodies_that_never_end_shut_nobody_out(anyio_backend: str, path: bytes) -> None:
+    """One byte of a large body is enough to be asking for something; the one that owes it the longest gives way."""
+    start = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\na"
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits(connections=10)))
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await stack.enter_async_context(connection(port))
+            writer.write(
+                b"POST /known HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+            )
+            await reader.readuntil(b" 100 Continue\r\n\r\n")  # it is known, and its body waited for
+            owing = [await stack.enter_async_context(connection(port)) for _ in range(9)]
+            for _, other in owing:
+                other.write(start % path)
+                await other.drain()
+            for _ in range(12):
+                request = (
+                    b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"
+                )
+                assert (await answer_to(port, request)).endswith(b"hi")
+            await owing[0][0].read()  # it has ended
+            writer.write(b"mine")
+            assert (await reader.readuntil(b"mine")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_of_those_with_a_key_none_gives_way(anyio_backend: str) -> None:
+    async with AsyncExitStack() as stack:
+        port, _ = await stack.enter_async_context(serving(Limits(connections=3)))
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(3):
+                reader, writer = await stack.enter_async_context(connection(port))
+                writer.write(
+                    b"POST /known HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+                )
+                await reader.readuntil(b" 100 Continue\r\n\r\n")
+            assert b" 503 " in await answer_to(port, b"")
 
 
 @pytest.mark.parametrize(
