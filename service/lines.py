@@ -1,14 +1,16 @@
 """The lines in which tasks wait for one of a provider's parallel places: no task is asked for more than needed."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.turns import Served
 from service.wakeups import Wakeups
 from storage import tasks
 from storage.database import Reader, Transaction
@@ -22,6 +24,9 @@ class Lines:
     also one who needs many gets them. But who finds none although nothing of its kind runs will not fit however long
     it waits: it goes to the end of the line, and the next may ask. One after the other then asks, until one finds no
     place although something runs, or all have asked, or too many in a row were refused.
+
+    In a line accounts take turns, who got a place longest ago first; an account's own stand in the order in which they
+    came.
     """
 
     def __init__(self, *, wakeups: Wakeups, clock: Clock) -> None:
@@ -29,28 +34,53 @@ class Lines:
         self._clock = clock
         # Lines in which one after the other asks; how many in a row were refused.
         self._walks: dict[Kind, int] = {}
+        self._served: defaultdict[Kind, Served] = defaultdict(Served)
 
     async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
         """Those of them that must wait behind somebody else."""
-        first_in_line = await tasks.first_awaiting_slot(reader)
+        first_in_line = await self._first_in_line(reader)
         return [
             task
             for task in due
             if task.status is Status.QUEUED
-            and kind_of(task) in first_in_line
-            and (task.slot_turn, task.id) > first_in_line[kind_of(task)]
+            and (kind := kind_of(task)) in first_in_line
+            and self._place(kind, task.account_id, task.slot_turn, task.id) > first_in_line[kind]
         ]
+
+    async def _first_in_line(self, reader: Reader) -> dict[Kind, tuple[int, int, TaskId]]:
+        """Of all accounts: its place."""
+        first: dict[Kind, tuple[int, int, TaskId]] = {}
+        for one in await tasks.first_awaiting_slot(reader):
+            place = self._place(one.kind, one.account_id, one.slot_turn, one.id)
+            first[one.kind] = min(first.get(one.kind, place), place)
+        return first
+
+    def _place(
+        self, kind: Kind, account_id: AccountId, slot_turn: int, id: TaskId
+    ) -> tuple[int, int, TaskId]:
+        """What is lower is before what is higher."""
+        return slot_turn, self._served[kind].last.get(account_id, 0), id
 
     async def release(self, tx: Transaction, changes: Sequence[Change]) -> None:
         """Whoever ends gives its places to those who are first in line; who leaves the line passes one on."""
         freed: Counter[Kind] = Counter()
         for change in changes:
+            if _takes_place(change):
+                self._served[kind_of(change.after)].note(change.after.account_id)
             if change.frees_slot:
                 freed[kind_of(change.after)] += change.after.places
             elif change.transition is not None and change.after.status is Status.REJECTED:
                 freed[kind_of(change.after)] += 1
         for (provider, type), number in freed.items():
-            if await tasks.release_slots(tx, provider=provider, type=type, number=number, now=self._clock()):
+            released = await tasks.release_slots(
+                tx,
+                provider=provider,
+                type=type,
+                number=number,
+                served=self._served[provider, type].last,
+                now=self._clock(),
+            )
+            if released:
                 tx.on_commit(self._wakeup.notify)
 
     async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
@@ -71,14 +101,15 @@ class Lines:
             kind = kind_of(task)
             self._walks[kind] = self._walks.get(kind, 0) + 1
             turns[kind] = max(task.slot_turn, turns.get(kind, 0))
-        first_in_line = await tasks.first_awaiting_slot(tx)
+        first_in_line = await self._first_in_line(tx)
         for kind in (entered & self._walks.keys()) | turns.keys():
             turn = first_in_line[kind][0] if kind in first_in_line else None
             if turn is None or turn > turns.get(kind, turn) or self._walks[kind] >= LONGEST_WALK:
                 del self._walks[kind]  # whoever is first now asks when its own moment comes
             else:
                 provider, type = kind
-                await tasks.release_slots(tx, provider=provider, type=type, number=1, now=now)
+                served = self._served[kind].last
+                await tasks.release_slots(tx, provider=provider, type=type, number=1, served=served, now=now)
 
 
 def kind_of(task: Task) -> Kind:
@@ -88,3 +119,11 @@ def kind_of(task: Task) -> Kind:
 def _is_entry(change: Change) -> bool:
     """Whether the provider has just taken a task."""
     return change.transition is not None and change.after.status is Status.SUBMITTED
+
+
+def _takes_place(change: Change) -> bool:
+    """Whether the provider has a task now, or may have, that it had not before."""
+    return change.before.status is Status.QUEUED and change.after.status not in {
+        Status.QUEUED,
+        Status.REJECTED,
+    }

@@ -14,7 +14,8 @@ from anyio.to_thread import run_sync
 from service.batching import Batcher
 from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
 from service.domain.endpoints import Endpoint, EndpointDraft
-from service.domain.errors import ExternalTaskIdTaken, IdempotencyKeyReused, KlingelError
+from service.domain.errors import Conflict, ExternalTaskIdTaken, IdempotencyKeyReused, KlingelError
+from service.domain.follow_ups import MOST_DESCENDANTS
 from service.domain.ids import AccountId, EndpointId, TaskId, new_task_id
 from service.domain.inputs import ValidatedInput, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
@@ -28,6 +29,7 @@ from service.lines import Lines
 from service.loops import Loop
 from service.publication import Publisher
 from service.tracing import UNTRACED, Span, SpanKind, Tracing
+from service.turns import Served
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
 from storage import keys as stored_keys
@@ -156,6 +158,7 @@ class Submitter:
         self._wakeups = wakeups
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
+        self._served = Served()
         self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
 
     @property
@@ -179,6 +182,7 @@ class Submitter:
 
         Raises:
             ExternalTaskIdTaken: another task of the account has it.
+            Conflict: a follow-up, and its family has become too large.
             IdempotencyKeyReused: with another body, within 24 hours.
         """
         kind = SpanKind.SERVER if draft.lineage is None else SpanKind.INTERNAL
@@ -251,6 +255,7 @@ class Submitter:
         taken = await tasks.external_ids_taken(
             tx, [(s.task.account_id, s.task.external_task_id) for s in submits]
         )
+        families: dict[TaskId, int] = {}  # what they grow by here
         followed = await tasks.followed(tx, [line for s in submits if (line := _line(s.task)) is not None])
         first_account = await stored_keys.first_account(tx)
         new: list[_Submit] = []
@@ -275,6 +280,14 @@ class Submitter:
             if line is not None and line in followed:
                 results.append(Stored(followed[line]))
                 continue
+            if task.parent_id is not None:
+                first, number = await tasks.family(tx, task.parent_id, most=MOST_DESCENDANTS)
+                families[first] = families.get(first, 0) + 1
+                if number + families[first] > MOST_DESCENDANTS:
+                    results.append(
+                        Conflict(f"{MOST_DESCENDANTS} follow-ups descend from {first}: that is all.")
+                    )
+                    continue
             external = (task.account_id, task.external_task_id)
             # At Kling a create that was refused leaves its external id free; who was written for Kling counts on it.
             freed = task.path is not None and await tasks.let_go_of_external_id(tx, taken.get(external))
@@ -346,13 +359,14 @@ class Submitter:
             log.error("submission.send_broke", exc_info=error)
 
     async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[list[Task]]:
-        """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there.
+        """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
+        take turns, so that nobody waits behind all that another has queued.
 
         While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent, also when
         their own moment has come: only the first in line asks for a place.
         """
         now = self._clock()
-        due = await tasks.due_to_send(tx, now=now, limit=sum(rooms))
+        due = await tasks.due_to_send(tx, now=now, limit=sum(rooms), served=self._served.last)
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
         await self._publisher.record(
             tx,
@@ -384,6 +398,8 @@ class Submitter:
             if task not in expired and task not in held
         ]
         await tasks.save(tx, begun)
+        for task, _ in begun:
+            self._served.note(task.account_id)
         # One loop asks, so there is one answer; were there more, the first would have it all.
         return [[after for _, after in begun], *([] for _ in rooms[1:])]
 

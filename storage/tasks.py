@@ -144,9 +144,17 @@ async def children(reader: Reader, task: Task, *, limit: int) -> list[Child]:
     return [Child(id=row["id"], type=row["type"], status=Status(row["status"])) for row in rows]
 
 
-async def rules_of_line(reader: Reader, task_id: TaskId) -> set[EndpointId]:
-    """The follow-ups that made a task and all that it descends from, as far as these are kept."""
-    return {row["rule_id"] for row in await reader.all("rules_of_line", id=task_id)}
+async def standing_rules_of_line(reader: Reader, task_id: TaskId) -> set[EndpointId]:
+    """The standing follow-ups that made a task and all that it descends from, as far as these are kept."""
+    return {row["rule_id"] for row in await reader.all("standing_rules_of_line", id=task_id)}
+
+
+async def family(reader: Reader, task_id: TaskId, *, most: int) -> tuple[TaskId, int]:
+    """The first that a task descends from, as far as they are kept, and how many descend from it: at most so many are
+    counted.
+    """
+    row = await reader.one("family", id=task_id, most=most)
+    return (task_id, 0) if row is None or row["root"] is None else (row["root"], row["number"])
 
 
 async def followed(
@@ -277,8 +285,15 @@ async def count_by_status(reader: Reader) -> dict[Status, int]:
     return {status: counted.get(status, 0) for status in Status}
 
 
-async def due_to_send(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
-    rows = await reader.all("due_to_send", now=milliseconds(now), limit=limit)
+async def due_to_send(
+    reader: Reader, *, now: datetime, limit: int, served: Mapping[AccountId, int]
+) -> list[Task]:
+    """Accounts take turns.
+
+    Args:
+        served: when each was last, as a number that grows; who is not in it comes first.
+    """
+    rows = await reader.all("due_to_send", now=milliseconds(now), limit=limit, served=json_text(dict(served)))
     return [task_of(row) for row in rows]
 
 
@@ -295,10 +310,23 @@ async def interrupted_sends(reader: Reader, *, limit: int) -> list[Task]:
 Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
 
 
-async def first_awaiting_slot(reader: Reader) -> dict[Kind, tuple[int, TaskId]]:
-    """Who is first in line for a place of this kind: its turn, then its id."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Who of an account is first in line for a place."""
+
+    kind: Kind
+    account_id: AccountId
+    slot_turn: int
+    id: TaskId
+
+
+async def first_awaiting_slot(reader: Reader) -> list[Waiting]:
+    """Of each kind and account."""
     rows = await reader.all("first_awaiting_slot")
-    return {(row["provider"], row["type"]): (row["slot_turn"], row["id"]) for row in rows}
+    return [
+        Waiting((row["provider"], row["type"]), row["account_id"], row["slot_turn"], row["id"])
+        for row in rows
+    ]
 
 
 async def kinds_at_providers(reader: Reader) -> set[Kind]:
@@ -311,9 +339,28 @@ async def go_to_end_of_line(tx: Transaction, ids: Iterable[TaskId]) -> None:
     await tx.run("go_to_end_of_line", ids=json_text(sorted(ids)))
 
 
-async def release_slots(tx: Transaction, *, provider: str, type: str, number: int, now: datetime) -> int:
-    """So many places of this type are free at this provider. Gives how many waiting tasks may now go."""
-    return await tx.run("release_slots", provider=provider, type=type, number=number, now=milliseconds(now))
+async def release_slots(
+    tx: Transaction,
+    *,
+    provider: str,
+    type: str,
+    number: int,
+    served: Mapping[AccountId, int],
+    now: datetime,
+) -> int:
+    """So many places of this type are free at this provider. Gives how many waiting tasks may now go.
+
+    Args:
+        served: as in `due_to_send`.
+    """
+    return await tx.run(
+        "release_slots",
+        provider=provider,
+        type=type,
+        number=number,
+        served=json_text(dict(served)),
+        now=milliseconds(now),
+    )
 
 
 async def due_deadlines(reader: Reader, *, now: datetime, limit: int) -> list[Task]:

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from service.delivery import Sink
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint, selects
-from service.domain.errors import Fault, KlingelError, Unprocessable
+from service.domain.errors import Conflict, Fault, KlingelError, Unprocessable
 from service.domain.expressions import Budget
 from service.domain.faults import Finding, InvalidFields, accept
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
@@ -30,13 +30,14 @@ FILLED_AT_A_TIME: Final = 2
 
 
 class FollowUpConfig(BaseModel):
-    """What to submit. With `chain` also after tasks that it made itself, and those that follow from them."""
+    """What to submit. With `chain` also after tasks that standing rules made, and those that follow from them."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     submit: dict[str, Any]
     chain: bool = Field(
-        default=False, description=f"also after its own tasks, up to {LONGEST_CHAIN} one after another"
+        default=False,
+        description=f"also after tasks of standing rules, up to {LONGEST_CHAIN} one after another",
     )
 
 
@@ -104,15 +105,15 @@ class FollowUpSink:
             async with self._database.reading() as reader:
                 parent = await tasks.get(reader, event.task_id, account_id=rule.account_id)
                 made = await tasks.followed(reader, [(event.task_id, rule.id)])
-                line = await tasks.rules_of_line(reader, event.task_id)
+                standing = await tasks.standing_rules_of_line(reader, event.task_id)
             if (task_id := made.get((event.task_id, rule.id))) is not None:
                 return _done(f"submitted already: {task_id}", task_id=task_id)
             if parent is None:
                 return _refused("its task is not kept any longer")
-            if rule.id in line and not rule.config.get("chain", False):
-                return _done(
-                    "nothing is submitted for this: it follows from a task that this rule made itself"
-                )
+            if standing and rule.task_id is None and not rule.config.get("chain", False):
+                # Also what another one made: so many rules would make so many tasks of each other's, eight deep.
+                maker = "this rule made itself" if rule.id in standing else "another standing rule made"
+                return _done(f"nothing is submitted for this: it follows from a task that {maker}")
             if parent.depth >= LONGEST_CHAIN:
                 return _refused(f"the chain ends here: {LONGEST_CHAIN} follow-ups one after another")
             draft = await run_sync(self._drafted, duty, now, limiter=self._turns)
@@ -121,6 +122,8 @@ class FollowUpSink:
             stored = await self._submitter.submit(rule.account_id, draft, trace=duty.trace)
         except Unprocessable as error:
             return _invalid(error.faults, duty)
+        except Conflict as error:
+            return _refused(error.detail)
         except KlingelError as error:
             return Reply(status_code=None, reason=error.detail, ending=AttemptOutcome.RETRY)
         return _done(f"submitted: {stored.task_id}", task_id=stored.task_id)

@@ -23,6 +23,7 @@ from service.domain.templates import fill
 KIND: Final = "task"  # of the endpoints that submit follow-ups
 FOLLOWED: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
 LONGEST_CHAIN: Final = 8  # follow-ups one after another
+MOST_DESCENDANTS: Final = 100  # of a task that somebody submitted, whichever rules make them
 MOST_FOLLOW_UPS: Final = 10  # of one task, or of one template
 MOST_TOGETHER: Final = 50  # with all that follow these
 LARGEST_TEMPLATE: Final = 32 * 1024  # bytes as JSON, with all that follows

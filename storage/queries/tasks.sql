@@ -47,14 +47,31 @@ select id, type, status from tasks
 where parent_id = :parent_id and account_id || '' = :account_id
 order by id limit :limit;
 
--- name: rules_of_line
--- The follow-ups that made a task and those that it descends from.
+-- name: standing_rules_of_line
+-- The standing follow-ups that made a task and those that it descends from; one that is forgotten counts as such.
 with recursive line (parent_id, rule_id) as (
     select parent_id, rule_id from tasks where id = :id
     union all
     select tasks.parent_id, tasks.rule_id from tasks join line on tasks.id = line.parent_id
 )
-select rule_id from line where rule_id is not null;
+select line.rule_id from line left join endpoints on endpoints.id = line.rule_id
+where line.rule_id is not null and endpoints.task_id is null;
+
+-- name: family^
+-- The first that a task descends from, as far as they are kept, and how many descend from that, counted up to :most.
+with recursive line (id, parent_id) as (
+    select id, parent_id from tasks where id = :id
+    union all
+    select tasks.id, tasks.parent_id from tasks join line on tasks.id = line.parent_id
+),
+root (id) as (select id from line where not exists (select 1 from tasks where tasks.id = line.parent_id)),
+family (id) as (
+    select id from root
+    union all
+    select tasks.id from tasks join family on tasks.parent_id = family.id
+    limit :most + 1
+)
+select (select id from root) as root, count(*) - 1 as number from family;
 
 -- name: find_followed
 -- What rules have already made of tasks: {"parent": …, "rule": …} each.
@@ -117,10 +134,27 @@ order by id desc;
 select status, count(*) as number from tasks group by status;
 
 -- name: due_to_send
--- Tasks whose create may go out now; those on their way have `sending_since`.
-select * from tasks
-where next_send_at <= :now and sending_since is null
-order by next_send_at, id
+-- Tasks whose create may go out now; those on their way have `sending_since`. Accounts take turns, who was served
+-- longest ago first (:served is a JSON object of numbers); an account's own go by their age.
+with recursive accounts (id) as (
+    select min(account_id) from tasks where next_send_at is not null and sending_since is null
+    union all
+    select (
+        select min(account_id) from tasks
+        where account_id > accounts.id and next_send_at is not null and sending_since is null
+    ) from accounts where accounts.id is not null
+)
+select tasks.* from (
+    select due.id, due.next_send_at, coalesce(:served ->> accounts.id, 0) as served,
+        row_number() over (partition by due.account_id order by due.next_send_at, due.id) as turn
+    from accounts cross join tasks as due on due.id in (
+        select id from tasks
+        where account_id = accounts.id and next_send_at <= :now and sending_since is null
+        order by next_send_at, id limit :limit
+    )
+) as line
+join tasks on tasks.id = line.id
+order by line.turn, line.served, line.next_send_at, line.id
 limit :limit;
 
 -- name: next_send_at$
@@ -131,13 +165,22 @@ select min(next_send_at) from tasks where next_send_at is not null and sending_s
 select * from tasks where sending_since is not null limit :limit;
 
 -- name: first_awaiting_slot
--- Who is first in line for a place, at each provider for each kind.
-select provider, type, slot_turn, id from (
-    select provider, type, slot_turn, id,
-        row_number() over (partition by provider, type order by slot_turn, id) as place
-    from tasks where awaits_slot = 1
-) as line
-where place = 1;
+-- Who of each account is first in line for a place, at each provider for each kind.
+with recursive heads (provider, type, account_id, slot_turn, id) as (
+    select * from (
+        select provider, type, account_id, slot_turn, id from tasks where awaits_slot = 1
+        order by provider, type, account_id, slot_turn, id limit 1
+    )
+    union all
+    select tasks.provider, tasks.type, tasks.account_id, tasks.slot_turn, tasks.id
+    from heads join tasks on tasks.id = (
+        select id from tasks as later
+        where awaits_slot = 1
+          and (provider, type, account_id) > (heads.provider, heads.type, heads.account_id)
+        order by provider, type, account_id, slot_turn, id limit 1
+    )
+)
+select * from heads;
 
 -- name: kinds_at_providers
 -- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more.
@@ -150,17 +193,40 @@ update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (sele
 
 -- name: release_slots!
 -- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
--- them before others (providers count places by kind, but which kinds share them is theirs to know).
+-- them before others (providers count places by kind, but which kinds share them is theirs to know). Accounts take
+-- turns, as in `due_to_send`.
 update tasks set next_send_at = :now, awaits_slot = 0
 where id in (
+    with recursive heads (type, account_id) as (
+        select * from (
+            select type, account_id from tasks where awaits_slot = 1 and provider = :provider
+            order by type, account_id limit 1
+        )
+        union all
+        select tasks.type, tasks.account_id from heads join tasks on tasks.id = (
+            select id from tasks as later
+            where awaits_slot = 1 and provider = :provider
+              and (type, account_id) > (heads.type, heads.account_id)
+            order by type, account_id limit 1
+        )
+    ),
+    waiting as (
+        select waits.id, waits.places, waits.slot_turn, waits.type <> :type as other,
+            coalesce(:served ->> waits.account_id, 0) as served,
+            row_number() over (
+                partition by waits.type <> :type, waits.account_id, waits.slot_turn order by waits.id
+            ) as turn
+        from heads cross join tasks as waits on waits.id in (
+            select id from tasks
+            where awaits_slot = 1 and provider = :provider and type = heads.type
+              and account_id = heads.account_id and sending_since is null
+            order by slot_turn, id limit :number
+        )
+    )
     select id from (
         select id, row_number() over line as position, sum(places) over line as needed
-        from (
-            select id, places, type <> :type as other, slot_turn from tasks
-            where awaits_slot = 1 and provider = :provider and sending_since is null
-            order by other, slot_turn, id limit :number
-        )
-        window line as (order by other, slot_turn, id rows unbounded preceding)
+        from (select * from waiting order by other, slot_turn, turn, served, id limit :number)
+        window line as (order by other, slot_turn, turn, served, id rows unbounded preceding)
     )
     where position = 1 or needed <= :number
 );

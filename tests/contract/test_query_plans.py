@@ -11,6 +11,7 @@ from storage.sqlite import _load_statements, _migrations
 # Statement, and the index by which each of its tables is found.
 HOT = {
     "key_by_hash": "api_keys using index sqlite_autoindex_api_keys_2 (hash=?)",
+    "has_session_ended": "ended_sessions using primary key (nonce=?)",
     "get_key": "api_keys using index sqlite_autoindex_api_keys_1 (id=?)",
     "get_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
@@ -82,3 +83,17 @@ def test_a_statement_of_a_request_finds_its_rows_by_an_index(
     steps = plan(connection, statement)
     assert f"search {HOT[statement]}" in steps
     assert [step for step in steps if step.startswith("scan") and "found" not in step] == []
+
+
+@pytest.mark.parametrize("statement", ["due_to_send", "first_awaiting_slot", "release_slots", "family"])
+def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
+    connection: sqlite3.Connection, statement: str
+) -> None:
+    tables = {"tasks", "due", "later", "waits"}
+    steps = [step.split() for step in plan(connection, statement)]
+    found = [step for step in steps if step[1] in tables]
+    assert found
+    for step in found:
+        assert step[0] == "search" or step[4] in {"tasks_to_send_by_account", "tasks_awaiting_slot"}, step
+    indexes = {step[4] for step in found if step[4].startswith("tasks_")}
+    assert indexes <= {"tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}

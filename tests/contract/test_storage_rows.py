@@ -306,11 +306,57 @@ async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: S
     await store(database, later, task("task_2"), sent, task("task_4", next_send_at=None))
     await change(database, sent, sending_since=NOW, sends=1)
     async with database.reading() as reader:
-        assert ids(await tasks.due_to_send(reader, now=NOW, limit=9)) == ["task_2"]
-        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=9)) == ["task_2", "task_1"]
-        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=1)) == ["task_2"]
+        assert ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})) == ["task_2"]
+        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})) == [
+            "task_2",
+            "task_1",
+        ]
+        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=1, served={})) == ["task_2"]
         assert await tasks.next_send_at(reader) == NOW
         assert ids(await tasks.interrupted_sends(reader, limit=9)) == ["task_3"]
+
+
+async def test_accounts_take_turns_at_being_sent_and_at_places(database: SqliteDatabase) -> None:
+    """Each first, then each second; who was served longest ago before others, and an account's own by their age."""
+    mine = [task(f"task_{number}", input={"n": 1}) for number in range(3)]
+    theirs = [task(f"task_{number}", input={"n": 1}, account_id=OTHER) for number in range(3, 5)]
+    await store(database, *mine, *theirs)
+    served = {ACCOUNT: 1}
+    async with database.reading() as reader:
+        due = ids(await tasks.due_to_send(reader, now=NOW, limit=9, served=served))
+        assert due == ["task_3", "task_0", "task_4", "task_1", "task_2"]
+        assert ids(await tasks.due_to_send(reader, now=NOW, limit=2, served=served)) == due[:2]
+    for one in (*mine, *theirs):
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    async with database.reading() as reader:
+        heads = {one.account_id: one.id for one in await tasks.first_awaiting_slot(reader)}
+    assert heads == {ACCOUNT: "task_0", OTHER: "task_3"}
+    freed: list[str] = []
+    for number in (1, 1, 2, 9):
+        async with database.transaction() as tx:
+            await tasks.release_slots(
+                tx, provider="cometapi", type=IMAGE, number=number, served=served, now=NOW
+            )
+        async with database.reading() as reader:
+            now_due = set(ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})))
+        freed.append(" ".join(sorted(now_due - {id for one in freed for id in one.split()})))
+
+    assert freed == ["task_3", "task_4", "task_0 task_1", "task_2"]
+
+
+async def test_a_family_is_counted_from_its_first_and_not_further_than_asked(
+    database: SqliteDatabase,
+) -> None:
+    def child(id: str, parent: str) -> Task:
+        return task(id, parent_id=TaskId(parent), rule_id=EndpointId(f"end_{id}"), depth=1)
+
+    await store(database, task("task_1"), task("task_9"))
+    await store(database, child("task_2", "task_1"), child("task_3", "task_2"), child("task_4", "task_1"))
+    async with database.reading() as reader:
+        assert await tasks.family(reader, TaskId("task_3"), most=9) == ("task_1", 3)
+        assert await tasks.family(reader, TaskId("task_1"), most=2) == ("task_1", 2)
+        assert await tasks.family(reader, TaskId("task_9"), most=9) == ("task_9", 0)
+        assert await tasks.family(reader, TaskId("task_0"), most=9) == ("task_0", 0)
 
 
 async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_others(
@@ -327,17 +373,19 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
     for one in born[:4]:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
-        assert await tasks.first_awaiting_slot(reader) == {
-            ("cometapi", VIDEO): (0, "task_1"),
-            ("cometapi", IMAGE): (0, "task_2"),
-            ("kling", IMAGE): (0, "task_4"),
+        assert {(one.kind, one.slot_turn, one.id) for one in await tasks.first_awaiting_slot(reader)} == {
+            (("cometapi", VIDEO), 0, "task_1"),
+            (("cometapi", IMAGE), 0, "task_2"),
+            (("kling", IMAGE), 0, "task_4"),
         }
     freed = []
     for _ in range(4):
         async with database.transaction() as tx:
-            count = await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, now=NOW + SECOND)
+            count = await tasks.release_slots(
+                tx, provider="cometapi", type=IMAGE, number=1, served={}, now=NOW + SECOND
+            )
         async with database.reading() as reader:
-            due = {one.id for one in await tasks.due_to_send(reader, now=NOW + SECOND, limit=9)}
+            due = {one.id for one in await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})}
         freed.append((count, due - {"task_5"}))
     assert freed == [
         (1, {"task_2"}),
@@ -356,7 +404,9 @@ async def test_no_more_go_than_there_are_places_but_always_one(database: SqliteD
     for number in (4, 4, 4, 1):
         async with database.transaction() as tx:
             freed.append(
-                await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=number, now=NOW)
+                await tasks.release_slots(
+                    tx, provider="cometapi", type=IMAGE, number=number, served={}, now=NOW
+                )
             )
     assert freed == [2, 1, 1, 1]
 
@@ -373,9 +423,10 @@ async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_of_its_k
     order = []
     for _ in born:
         async with database.reading() as reader:
-            order.append((await tasks.first_awaiting_slot(reader))["cometapi", IMAGE])
+            [first] = await tasks.first_awaiting_slot(reader)
+            order.append((first.slot_turn, first.id))
         async with database.transaction() as tx:
-            await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, now=NOW)
+            await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, served={}, now=NOW)
     assert order == [(0, "task_1"), (0, "task_2"), (1, "task_0")]
 
 

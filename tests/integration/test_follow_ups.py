@@ -395,7 +395,7 @@ async def test_a_standing_one_does_not_follow_what_it_made_itself(klingel: Kling
 
 
 async def test_two_standing_ones_do_not_feed_each_other_for_ever(klingel: Klingel) -> None:
-    """Each once in a line: what the second makes descends from the first."""
+    """Nor at all: so many would make so many tasks of each other's, eight deep."""
     for _ in range(2):
         await standing(klingel, submit=LITERAL)
     root = await klingel.submit()
@@ -413,7 +413,26 @@ async def test_two_standing_ones_do_not_feed_each_other_for_ever(klingel: Klinge
         made_by += len(deliveries)
         open_tasks += [{"id": one["id"]} for one in (await klingel.task(task["id"]))["children"]]
     rows = klingel.rows("select depth from tasks order by depth")
-    assert [row["depth"] for row in rows] == [0, 1, 1, 2, 2]
+    assert [row["depth"] for row in rows] == [0, 1, 1]
+    told = {row["reason"] for row in klingel.rows("select reason from attempts")}
+    assert "nothing is submitted for this: it follows from a task that another standing rule made" in told
+
+
+async def test_a_hundred_follow_ups_descend_from_one_task_and_no_more(klingel: Klingel) -> None:
+    rules = [await standing(klingel, submit=LITERAL, types=["task.submitted"]) for _ in range(105)]
+    task = await klingel.submit()
+
+    async def settled() -> bool:
+        [row] = klingel.rows(
+            "select count(*) as n from deliveries where status in ('delivered', 'dead') and task_id = ?",
+            task["id"],
+        )
+        return bool(row["n"] == len(rules))
+
+    await klingel.until(settled)
+    assert klingel.rows("select count(*) as n from tasks where depth = 1") == [{"n": 100}]
+    dead = await klingel.deliveries(task_id=task["id"], status="dead")
+    assert [one["reason"] for one in dead] == 5 * [f"100 follow-ups descend from {task['id']}: that is all."]
 
 
 async def test_a_chain_that_is_wanted_ends_after_eight(klingel: Klingel) -> None:

@@ -5,12 +5,14 @@ import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service.submission import CREATES_AT_A_TIME
 from storage.columns import milliseconds
 from tests.integration.klingel import (
     IMAGE_INPUT,
@@ -784,6 +786,44 @@ async def test_places_add_up_until_the_first_in_line_fits(klingel: Klingel) -> N
     await klingel.until_status(needs_two["id"], "submitted")
     await ended(klingel, places, needs_two)
     await klingel.until_status(needs_one["id"], "submitted")
+
+
+async def test_nobody_waits_behind_all_that_another_account_has_queued(klingel: Klingel) -> None:
+    thinking = [OpenCreate(accepted(f"77{number:016d}")) for number in range(CREATES_AT_A_TIME)]
+    klingel.kling.answers(*thinking)
+    async with klingel.another_account() as other:
+        body = {"type": IMAGE, "input": dict(IMAGE_INPUT)}
+        for _ in range(CREATES_AT_A_TIME + 10):
+            await other.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})
+        await klingel.kling.until(CREATES_AT_A_TIME)
+        mine = await klingel.submit_async()
+        thinking[0].end()
+        await klingel.until_status(mine["id"], "submitted")
+        assert klingel.kling.creates[CREATES_AT_A_TIME]["external_task_id"] == mine["external_task_id"]
+        for one in thinking:
+            one.end()
+
+
+async def test_accounts_take_turns_at_a_providers_places(klingel: Klingel) -> None:
+    """One that has queued fifty once had the next fifty places."""
+    places = klingel.kling.otherwise = Places(1)
+    async with klingel.another_account() as other:
+        running = (await other.post("/v1/tasks", json={"type": IMAGE, **pictures(1)})).json()
+        theirs = []
+        for _ in range(5):
+            response = await other.post(
+                "/v1/tasks", json={"type": IMAGE, **pictures(1)}, headers={"prefer": "respond-async"}
+            )
+            theirs.append(response.json())
+            await klingel.until_row(theirs[-1]["id"], awaits_slot=1)
+        mine = [await klingel.submit_async(**pictures(1)) for _ in range(2)]
+        for task in mine:
+            await klingel.until_row(task["id"], awaits_slot=1)
+        order = [running, mine[0], theirs[0], mine[1], theirs[1], theirs[2]]
+        for task, following in pairwise(order):
+            row = klingel.row(task["id"])
+            await ended(klingel, places, {**task, "external_task_id": row["provider_external_id"]})
+            await klingel.until_row(following["id"], status="submitted")
 
 
 async def test_a_line_that_is_refused_one_after_the_other_is_left_alone_for_a_while(
