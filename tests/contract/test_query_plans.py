@@ -12,7 +12,6 @@ from storage.sqlite import _load_statements, _migrations
 HOT = {
     "key_by_hash": "api_keys using index sqlite_autoindex_api_keys_2 (hash=?)",
     "has_session_ended": "ended_sessions using primary key (nonce=?)",
-    "has_session_ended": "ended_sessions using primary key (nonce=?)",
     "get_key": "api_keys using index sqlite_autoindex_api_keys_1 (id=?)",
     "get_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
