@@ -14,8 +14,8 @@ from service.sharing import Shared
 from storage import deliveries, tasks
 from storage.database import Database
 
-CHECKED_FOR: Final = timedelta(seconds=2)  # one check of the disk serves all who ask within that
-COUNTED_FOR: Final = timedelta(seconds=10)
+CHECKED_FOR: Final = timedelta(milliseconds=250)  # one check of the disk serves all who ask within that
+COUNTED_FOR: Final = timedelta(seconds=1)
 LONGEST_COUNT_S: Final = 5.0
 
 log = structlog.get_logger()
