@@ -379,7 +379,7 @@ async def fill(database: Database, tasks: int) -> None:
         row = {
             "account_id": "acc_1", "type": "t", "provider": "p", "status": "queued", "input": "{}", "places": 1,
             "provider_external_id": "", "extras": "{}", "path": None, "metadata": '{"a": "b"}', "parent_id": None,
-            "rule_id": None, "depth": 0, "created_at": 0, "updated_at": 0, "deadline_at": 0, "next_send_at": None,
+            "rule_id": None, "depth": 0, "traceparent": None, "tracestate": None, "created_at": 0, "updated_at": 0, "deadline_at": 0, "next_send_at": None,
         }  # fmt: skip
         ids = [f"task_{number:032x}" for number in range(tasks)]
         await tx.run_many("insert_task", [row | {"id": id, "external_task_id": id} for id in ids])
@@ -531,6 +531,38 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "excerpt": "",
     },
     "readiness": {"id": 1, "checked_at": 1},
+    "kept_files": {
+        "name": "a",
+        "account_id": "acc_1",
+        "task_id": "task_1",
+        "place": 0,
+        "role": "output",
+        "status": "kept",
+        "content_type": "image/png",
+        "size": 1,
+        "sha256": "h",
+        "created_at": 1,
+    },
+    "expiring_outputs": {"task_id": "task_1", "place": 0, "notice_at": 1},
+    "bots": {
+        "id": "bot_1",
+        "account_id": "acc_1",
+        "platform": "slack",
+        "config": "{}",
+        "allow": "[]",
+        "open_tasks": 3,
+        "created_at": 1,
+        "updated_at": 1,
+    },
+    "commands": {
+        "id": "cmd_1",
+        "bot_id": "bot_1",
+        "key": "k",
+        "person": "u",
+        "asked": "sealed",
+        "created_at": 1,
+    },
+    "chat_messages": {"endpoint_id": "end_1", "task_id": "task_1", "reference": "{}", "sequence": 1},
 }
 
 FAILED = {"status": "failed", "finished_at": 2, "error_code": "x"}
@@ -568,6 +600,15 @@ IMPOSSIBLE: Sequence[tuple[str, str, Mapping[str, Any]]] = [
     ("an attempt before the first", "attempts", {"number": 0}),
     ("an outcome that is none", "attempts", {"outcome": "maybe"}),
     ("a second proof of writing", "readiness", {"id": 2}),
+    ("a key from nowhere", "api_keys", {"origin": "heaven"}),
+    ("a key that is kept though somebody has it", "api_keys", {"sealed": "x"}),
+    ("a task too far from a submit", "tasks", {"depth": 9}),
+    ("an output before the first", "kept_files", {"place": -1}),
+    ("a file that is kept for nothing", "kept_files", {"role": "souvenir"}),
+    ("a file in no status", "kept_files", {"status": "lost"}),
+    ("a file smaller than nothing", "kept_files", {"size": -1}),
+    ("a bot that lets nobody have a task", "bots", {"open_tasks": 0}),
+    ("fewer tries than none", "commands", {"tries": -1}),
 ]
 
 
@@ -607,6 +648,11 @@ def another(table: str) -> dict[str, Any]:
         "deliveries": {"id": "dlv_2", "replay_of": "dlv_1"},
         "attempts": {"number": 2},
         "readiness": {"id": 1},
+        "kept_files": {"name": "b", "place": 1},
+        "expiring_outputs": {"place": 1},
+        "bots": {"id": "bot_2"},
+        "commands": {"id": "cmd_2", "key": "other"},
+        "chat_messages": {"endpoint_id": "end_2"},
     }
     return {**VALID[table], **others[table]}
 
@@ -688,7 +734,7 @@ async def test_every_reference_leads_somewhere(filled: Opened, lite: SqliteDatab
 
 
 async def test_what_is_referred_to_stays(filled: Opened) -> None:
-    for table in ("accounts", "tasks", "events", "endpoints", "deliveries"):
+    for table in ("accounts", "tasks", "events", "endpoints", "deliveries", "bots"):
         with pytest.raises(filled.violation, match="FOREIGN KEY constraint failed"):
             await filled.sql(f"delete from {table}", {})
 

@@ -88,7 +88,6 @@ async def test_a_delivery_shows_what_became_of_it(klingel: Klingel) -> None:
 
 
 async def test_deliveries_are_found_by_what_they_are_about(klingel: Klingel) -> None:
-    """Design.md 3, the list's filters; they narrow together."""
     good = await klingel.endpoint(types=["task.succeeded"])
     async with Receiver().running() as second:
         second.always = 410

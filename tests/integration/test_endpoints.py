@@ -252,7 +252,6 @@ async def test_an_odd_spelling_of_an_address_is_refused_at_once(klingel: Klingel
 
 
 async def test_types_choose_by_name_and_by_family(klingel: Klingel) -> None:
-    """Design.md 5, `types`."""
     story = ["task.submitted", "task.processing", "task.succeeded"]
     wanted = {
         ("task.*",): story,

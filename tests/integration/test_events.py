@@ -61,7 +61,6 @@ async def test_the_log_of_the_account_is_read_newest_first_or_in_its_order(kling
 
 
 async def test_the_log_can_be_read_by_type(klingel: Klingel) -> None:
-    """Design.md 3."""
     tasks = [await story(klingel) for _ in range(2)]
     for order, expected in (("asc", tasks), ("desc", tasks[::-1])):
         query = {"type": "task.succeeded", "order": order}
@@ -86,7 +85,6 @@ async def test_the_log_of_a_task_is_read_in_its_order_page_by_page(klingel: Klin
 
 
 async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
-    """Design.md 3, problems."""
     query = {"limit": "201", "cursor": "evt_1", "type": "task.lost", "order": "up", "since": "now"}
     response = await klingel.http.get("/v1/events", params=query)
     assert response.status_code == 422

@@ -72,7 +72,6 @@ async def test_tasks_are_listed_page_by_page(klingel: Klingel) -> None:
 
 
 async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
-    """Design.md 3, problems."""
     response = await klingel.http.get(
         "/v1/tasks",
         params={
