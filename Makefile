@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help run test docs lint format chaos bench-load bench-fairness previews lock clean
+.PHONY: help run test docs lint format chaos screenshots bench-load bench-fairness previews lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +57,10 @@ chaos: $(VENV)/.test
 # Draws what each chat platform shows to docs/chat/previews/, with the system's Chromium.
 previews: $(VENV)/.test
 	$(BIN)/python -m tests.previews
+
+# Takes docs/images anew, from the sandbox.
+screenshots: $(VENV)/.test
+	$(BIN)/python -m tests.browser.screenshots
 
 # Measures, as ratios to a baseline of the same minutes.
 bench-load: $(VENV)/.test
