@@ -532,8 +532,7 @@ def serve(settings: Settings) -> int:
     settings.check_roles()
     configure_logs(settings.log)
     _raise_open_files()
-    if settings.port == 0:
-        settings = settings.model_copy(update={"port": _free_port(settings.host)})
+    settings = settings.model_copy(update={"port": _bindable_port(settings.host, settings.port)})
     # Said before uvicorn starts, where it can be said in one line instead of a traceback.
     settings.secrets()
     migrate(settings)
@@ -550,11 +549,21 @@ def serve(settings: Settings) -> int:
     return 0 if started else 1
 
 
-def _free_port(host: str) -> int:
-    """Chosen before the server binds it: the provider must be told where to call before there is a server."""
-    with socket.create_server((host, 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+def _bindable_port(host: str, port: int) -> int:
+    """Chosen before the server binds it: the provider must be told where to call before there is a server.
+
+    Raises:
+        ConfigurationError: it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family) as probe:
+            free: int = probe.getsockname()[1]
+    except OSError as error:
+        raise ConfigurationError(
+            f"Klingel cannot listen on {host}, port {port} ({error.strerror}). Choose another with PORT or HOST."
+        ) from None
+    return free
 
 
 def _raise_open_files() -> None:
@@ -582,6 +591,7 @@ def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
     if settings.allow_networks:
         networks = ", ".join(str(network) for network in settings.allow_networks)
         lines.append(f"Receivers in {networks} may be dialled (KLINGEL_ALLOW_NETWORKS).")
+    lines.append(f"Dashboard: {address}/, to be signed in to with an API key")
     key = "$KLINGEL_API_KEY"
     if first_keys:
         key = first_keys[0]

@@ -124,7 +124,7 @@ class Guard:
                 log.warning("host.refused", host=host, address=str(address), reason=what)
                 raise Refused(
                     f"{host} is not allowed: it is not at a public address. "
-                    "The operator can open private networks with KLINGEL_ALLOW_NETWORKS."
+                    "The operator can open private networks with KLINGEL_ALLOW_NETWORKS"
                 )
 
 

@@ -209,6 +209,9 @@ class Settings(BaseSettings):
         provider = info.data.get("provider")
         if value is None and provider not in {None, ProviderName.SANDBOX}:
             raise ValueError(f"KLINGEL_PROVIDER={provider} needs it (COMETAPI_KEY will do too)")
+        if value is not None and value.get_secret_value().startswith("kl_"):
+            # Drop-in clients have one in their COMETAPI_KEY, which Klingel reads as well.
+            raise ValueError("is a key of Klingel's own; the provider's is wanted (also in COMETAPI_KEY)")
         return value
 
     @field_validator("roles")

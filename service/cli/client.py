@@ -77,7 +77,9 @@ def find_server(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Serv
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         faults.append(f"KLINGEL_URL is not an http(s) URL: {url}")
     if not key:
-        faults.append("KLINGEL_API_KEY is not set: the server printed an admin key on its first start")
+        faults.append(
+            "KLINGEL_API_KEY is not set: the server prints an admin key at each start until it is used"
+        )
     elif not (key.isascii() and key.isprintable()):
         faults.append("KLINGEL_API_KEY holds characters that no key has")
     if faults:

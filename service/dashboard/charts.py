@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 WIDTH: Final = 480
 HEIGHT: Final = 150
-LEFT: Final = 44  # for the numbers
+LEFT: Final = 52  # for the numbers
 RIGHT: Final = 6
 TOP: Final = 8
 BOTTOM: Final = 22  # for the times

@@ -38,6 +38,7 @@ def test_the_first_key_is_not_lost_with_a_start_that_fails(tmp_path: Path) -> No
         port = str(taken.getsockname()[1])
         failed = run(BIN / "klingel", "serve", folder=tmp_path, environment={"PORT": port})
     assert failed.returncode != 0
+    assert "Choose another with PORT" in " ".join(failed.stderr.split())
     keys = []
     for _ in range(2):
         with running_klingel(tmp_path, PORT="0") as klingel:

@@ -306,3 +306,9 @@ def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: s
     [said] = faults(monkeypatch, KLINGEL_STORE_URL=url)
     assert "KLINGEL_STORE_URL" in said
     assert "secret" not in said
+
+
+def test_a_key_of_klingels_own_is_no_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drop-in client has it in its `COMETAPI_KEY`, a name that Klingel reads, too."""
+    said = faults(monkeypatch, COMETAPI_KEY="kl_abcdefghijklmnopqrstuvwxyz")
+    assert any("is a key of Klingel's own" in line for line in said)
