@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ import nats
 import pytest
 from redis.asyncio import Redis
 from yarl import URL
+
+from tests.e2e.processes import until
 
 USER = "klingel"
 PASSWORD = "correct horse 'battery' staple"
@@ -111,12 +112,19 @@ class Server(ABC):
             start_new_session=True,
         )
         log.close()
-        until = time.monotonic() + PATIENCE_S
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                pytest.fail(f"{self.kind} did not start: {(self.folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
+        try:
+            until(
+                lambda: self._listens() or self._has_ended(),
+                f"a listening {self.kind}",
+                patience_s=PATIENCE_S,
+            )
+            assert not self._has_ended()
+        except AssertionError:
+            self.stop()
+            pytest.fail(f"{self.kind} did not start: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -136,10 +144,12 @@ class Server(ABC):
 
     def _until(self, done: Callable[[set[str]], bool]) -> None:
         assert self._process is not None
-        until = time.monotonic() + PATIENCE_S
-        while not done(set(_states(self._process.pid))):
-            assert time.monotonic() < until, f"{self.kind} did not stop"
-            time.sleep(0.01)
+        pid = self._process.pid
+        until(
+            lambda: done(set(_states(pid))),
+            f"the state of {self.kind} that was asked for",
+            patience_s=PATIENCE_S,
+        )
 
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)

@@ -42,9 +42,9 @@ def run(
     )
 
 
-def until(holds: Callable[[], T], what: str) -> T:
+def until(holds: Callable[[], T], what: str, *, patience_s: float = PATIENCE_S) -> T:
     """What `holds` gives once that is true: for what gives no signal that could be waited for."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not (value := holds()):
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.02)
