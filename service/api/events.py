@@ -1,5 +1,6 @@
 """`/v1/events` and `/v1/tasks/{id}/events`: the log, and the log as it grows."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from typing import Final
@@ -145,6 +146,13 @@ class _Stream(EventSourceResponse):
                 detail = f"The account has {limit} live streams open, and no more are taken. Close one first."
                 raise TooManyStreams(detail, limit=limit, retry_after_s=TRY_AGAIN_S) from None
             await super().__call__(scope, receive, send)
+
+    @staticmethod
+    async def _listen_for_exit_signal() -> None:
+        """Klingel ends its streams by itself, whole. The library would look twice a second whether the server stops, and
+        then break them off.
+        """
+        await asyncio.Event().wait()
 
 
 def _wants_stream(request: Request[State]) -> bool:

@@ -2,13 +2,23 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.e2e.parties import STEP_S, Json, Klingel, Receiver, Sandbox, image_input, video_input
+from tests.e2e.parties import (
+    STEP_S,
+    Json,
+    Klingel,
+    Receiver,
+    Sandbox,
+    image_input,
+    running_sandbox,
+    video_input,
+)
 from tests.e2e.processes import run
 
 PROGRAM = Path(__file__).with_name("existing_client.py")
@@ -38,6 +48,13 @@ def shape(value: object) -> object:
 BILLING = {"final_unit_deduction", "final_balance_deduction", "watermark_info"}  # Klingel does not know them
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """What the client talks to without Klingel: what is asked here, Klingel has not asked."""
+    with running_sandbox(tmp_path_factory.mktemp("alone")) as alone:
+        yield alone
+
+
 @pytest.mark.parametrize(
     ("path", "body", "kind"),
     [
@@ -49,6 +66,7 @@ BILLING = {"final_unit_deduction", "final_balance_deduction", "watermark_info"} 
 def test_an_existing_client_changes_its_base_url_and_its_key_and_nothing_else(
     klingel: Klingel,
     sandbox: Sandbox,
+    alone: Sandbox,
     receiver: Receiver,
     hook: str,
     tmp_path: Path,
@@ -59,7 +77,7 @@ def test_an_existing_client_changes_its_base_url_and_its_key_and_nothing_else(
     body = body | {"watermark_info": {"enabled": False}}
     before = klingel.metrics()
     told: list[Json] = []
-    for url, key in ((sandbox.url, "sk-somebodys"), (klingel.url, klingel.key)):
+    for url, key in ((alone.url, "sk-somebodys"), (klingel.url, klingel.key)):
         given = body | {"external_task_id": f"job-{uuid4().hex}", "callback_url": receiver.url(hook)}
         code, printed = client(tmp_path, url, key, path, given)
         assert code == 0, printed
@@ -105,12 +123,12 @@ def test_an_existing_client_changes_its_base_url_and_its_key_and_nothing_else(
     ],
 )
 def test_an_existing_client_is_refused_in_the_same_codes(
-    klingel: Klingel, sandbox: Sandbox, tmp_path: Path, body: Json
+    klingel: Klingel, alone: Sandbox, tmp_path: Path, body: Json
 ) -> None:
     """By status and code; the words are each one's own, but for those of the provider's refusal."""
     answers = [
         client(tmp_path, url, key, VIDEOS, body)
-        for url, key in ((sandbox.url, "sk-somebodys"), (klingel.url, klingel.key))
+        for url, key in ((alone.url, "sk-somebodys"), (klingel.url, klingel.key))
     ]
     assert [code for code, _ in answers] == [1, 1]
     at_provider, at_klingel = (printed.split(maxsplit=2) for _, printed in answers)
