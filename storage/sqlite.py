@@ -8,13 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-import aiosql
 import aiosqlite
 
 from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnavailable
@@ -22,6 +19,7 @@ from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
 from storage.database import LONGEST_SEARCH_S
+from storage.statements import Dialect, load_migrations, load_statements
 
 READERS: Final = 4
 SEARCHERS: Final = 3
@@ -35,16 +33,6 @@ _PRAGMAS: Final = (
     f"pragma busy_timeout = {BUSY_TIMEOUT_MS}",
     "pragma temp_store = memory",
 )
-
-
-@cache
-def _load_statements() -> Mapping[str, str]:
-    queries = aiosql.from_path(
-        Path(str(files("storage") / "queries")), "aiosqlite", mandatory_parameters=False
-    )
-    return {
-        name: getattr(queries, name).sql for name in queries.available_queries if not name.endswith("_cursor")
-    }
 
 
 @contextmanager
@@ -238,7 +226,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 f"The database {path} cannot be used: {error}. "
                 "If it is damaged, restore a backup or move the file away to start with an empty one."
             ) from None
-        yield SqliteDatabase(writer, readers, searchers, _load_statements())
+        yield SqliteDatabase(writer, readers, searchers, load_statements(Dialect.SQLITE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +253,7 @@ def inspect_sqlite(path: Path) -> Inspected:
             [(version,)] = connection.execute("select max(version) from migrations").fetchall()
     except sqlite3.Error as error:
         raise ConfigurationError(f"The database {path} cannot be read: {error}.") from None
-    return Inspected(version or 0, _migrations()[-1][0])
+    return Inspected(version or 0, load_migrations(Dialect.SQLITE)[-1][0])
 
 
 @contextmanager
@@ -294,12 +282,6 @@ async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlit
         yield connection
 
 
-def _migrations() -> Sequence[tuple[int, str]]:
-    folder = files("storage") / "migrations"
-    named = sorted((file.name, file.read_text()) for file in folder.iterdir() if file.name.endswith(".sql"))
-    return [(int(name.split("_")[0]), text) for name, text in named]
-
-
 async def _migrate(connection: aiosqlite.Connection, path: Path, *, up_to: int | None = None) -> None:
     """Each migration is one transaction: a crash leaves it wholly done or not begun."""
     await connection.execute(
@@ -307,7 +289,7 @@ async def _migrate(connection: aiosqlite.Connection, path: Path, *, up_to: int |
     )
     row = next(iter(await connection.execute_fetchall("select max(version) from migrations")))
     version = row[0] or 0
-    migrations = _migrations()
+    migrations = load_migrations(Dialect.SQLITE)
     newest = migrations[-1][0]
     if version > newest:
         raise ConfigurationError(

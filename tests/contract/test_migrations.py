@@ -10,9 +10,10 @@ import pytest
 from service.domain.errors import ConfigurationError
 from service.domain.ids import EndpointId
 from storage import endpoints
-from storage.sqlite import _connect, _migrate, _migrations, open_sqlite
+from storage.sqlite import _connect, _migrate, open_sqlite
+from storage.statements import Dialect, load_migrations
 
-NEWEST = _migrations()[-1][0]
+NEWEST = load_migrations(Dialect.SQLITE)[-1][0]
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def versions(path: Path) -> list[int]:
 
 
 def test_migrations_are_numbered_from_one_without_gaps() -> None:
-    assert [number for number, _ in _migrations()] == list(range(1, NEWEST + 1))
+    assert [number for number, _ in load_migrations(Dialect.SQLITE)] == list(range(1, NEWEST + 1))
 
 
 async def test_nothing_becomes_the_newest_version(path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from storage.sqlite import _load_statements, _migrations
+from storage.statements import Dialect, load_migrations, load_statements
 
 # Statement, and the index by which each of its tables is found.
 HOT = {
@@ -59,7 +59,7 @@ HOT = {
 @pytest.fixture(scope="module")
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        for _, script in _migrations():
+        for _, script in load_migrations(Dialect.SQLITE):
             connection.executescript(script)
         yield connection
 
@@ -71,7 +71,7 @@ class Nulls(dict[str, None]):
 
 def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
     """What it does with tables, in lower case; lists that came as parameters are none."""
-    rows = connection.execute(f"explain query plan {_load_statements()[statement]}", Nulls())
+    rows = connection.execute(f"explain query plan {load_statements(Dialect.SQLITE)[statement]}", Nulls())
     steps = [row[3].lower() for row in rows]
     return [step for step in steps if step.startswith(("scan", "search")) and "virtual table" not in step]
 

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from service.domain.errors import SearchTooWide, StorageUnavailable
 from storage.database import LONGEST_SEARCH_S, Database, Reader, Transaction
-from storage.sqlite import READERS, SEARCHERS, SqliteDatabase, _load_statements, open_sqlite
+from storage.sqlite import READERS, SEARCHERS, SqliteDatabase, open_sqlite
+from storage.statements import Dialect, load_statements
 
 
 @dataclass(frozen=True)
@@ -848,7 +849,7 @@ class Anything(dict[str, Any]):
 
 async def test_every_statement_can_be_prepared(lite: SqliteDatabase) -> None:
     broken = {}
-    for name, text in _load_statements().items():
+    for name, text in load_statements(Dialect.SQLITE).items():
         try:
             await lite._writer.execute_fetchall(f"explain {text}", Anything())
         except sqlite3.Error as error:
@@ -861,4 +862,4 @@ def test_no_two_statements_share_a_name() -> None:
     texts = [file.read_text() for file in (Path(__file__).parents[2] / "storage" / "queries").glob("*.sql")]
     names = [name for text in texts for name in re.findall(r"^-- name: (\w+)", text, re.MULTILINE)]
     assert len(names) > 50
-    assert sorted(names) == sorted(_load_statements())
+    assert sorted(names) == sorted(load_statements(Dialect.SQLITE))

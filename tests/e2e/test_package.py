@@ -30,7 +30,7 @@ def test_the_wheel_holds_everything_and_its_command_works(tmp_path: Path) -> Non
         if file.is_file() and file.suffix in {".py", ".sql"}
     }
     assert shipped >= sources
-    assert any(re.fullmatch(r"storage/migrations/0001_.*\.sql", name) for name in shipped)
+    assert any(re.fullmatch(r"storage/migrations/sqlite/0001_.*\.sql", name) for name in shipped)
     assert "storage/queries/tasks.sql" in shipped
 
     installed = run(

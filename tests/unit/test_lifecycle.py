@@ -129,7 +129,7 @@ def test_every_status_in_which_a_task_arrives_has_its_event() -> None:
 
 def schema() -> str:
     """All migrations in their order, without comments."""
-    folder = files("storage") / "migrations"
+    folder = files("storage") / "migrations" / "sqlite"
     texts = sorted((file.name, file.read_text()) for file in folder.iterdir() if file.name.endswith(".sql"))
     return re.sub(r"--.*", "", "\n".join(text for _, text in texts))
 
