@@ -1,12 +1,17 @@
 """The port to a database: named statements run on it; nothing else in Klingel knows which one it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
+from service.domain.errors import StorageUnavailable
 from storage.columns import Row
 
 LONGEST_SEARCH_S: Final = 0.5
+
+
+class Collided(StorageUnavailable):
+    """Transactions were in each other's way, and this one was undone. The same once more may succeed."""
 
 
 class Reader(Protocol):
@@ -22,7 +27,14 @@ class Reader(Protocol):
 
 
 class Transaction(Reader, Protocol):
-    """All of it, or nothing. Holds the right to write from its start: what it reads stays true until its end."""
+    """All of it, or nothing.
+
+    Where there is one writer (SQLite), what it reads stays true until its end. Where there are many (PostgreSQL), that
+    goes for rows that it has read `{for_update}`, and for all that others change under a name that it holds.
+    """
+
+    async def hold(self, kind: str, names: Iterable[str], /) -> None:
+        """Until its end, nobody else holds these names of this kind. Waits for who holds them now."""
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         """The number of rows that it touched."""
@@ -47,6 +59,7 @@ class Database(Protocol):
     """
     Every method raises:
         StorageUnavailable: the disk is full, the file cannot be written or read, the server is gone.
+        Collided: one of these, in a transaction that others were in the way of.
     """
 
     @property

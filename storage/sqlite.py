@@ -5,7 +5,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,9 @@ class SqliteTransaction(SqliteReader):
     def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
         super().__init__(connection, statements)
         self.aftermath = Aftermath()
+
+    async def hold(self, kind: str, names: Iterable[str], /) -> None:
+        """There is one writer, and this is it."""
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         with _storage_errors():
