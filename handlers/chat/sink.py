@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
@@ -145,11 +146,12 @@ async def _remember(
 
 def endpoint_model(voice: Voice | type[Voice]) -> type[BaseModel]:
     """The platform's own fields, and how often it speaks."""
-    return create_model(
-        f"{voice.name.capitalize()}Endpoint",
-        __base__=voice.endpoint_model,
-        updates=(Updates | None, None),
-    )
+    return _endpoint_model(voice.name, voice.endpoint_model)
+
+
+@cache  # a model takes longer to make than most of what else happens at a start
+def _endpoint_model(name: str, base: type[BaseModel]) -> type[BaseModel]:
+    return create_model(f"{name.capitalize()}Endpoint", __base__=base, updates=(Updates | None, None))
 
 
 def default_updates(voice: Voice) -> Updates:

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 from anyio.to_thread import run_sync
@@ -97,6 +98,11 @@ def fields_of(model: type[BaseModel], *, prefix: str, pointer: str) -> list[Fiel
         prefix: of the fields' names in the form.
         pointer: where the object stands in the request.
     """
+    return list(_fields_of(model, prefix, pointer))
+
+
+@cache  # a schema is made of its model anew each time, which takes long
+def _fields_of(model: type[BaseModel], prefix: str, pointer: str) -> Sequence[Field]:
     schema = model.model_json_schema()
     # A second spelling of a field is for programs that know no better.
     spellings = {
