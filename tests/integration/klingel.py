@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from service.app import Hooks, create_app
 from service.server import make_server
 from service.settings import Settings, load_settings
+from tests.sqlite import lay_out
 
 ADMIN_KEY = "an-admin-key-for-tests"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -463,6 +464,7 @@ async def running_klingel(
         receiver: one that runs already and outlives this Klingel.
     """
     clock, kling, hooks = clock or ManualClock(), kling or FakeKling(), hooks or Hooks()
+    await lay_out(folder / "klingel.db")
     app = create_app(
         settings_for(folder, **settings),
         provider_transport=httpx.MockTransport(kling),
