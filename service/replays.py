@@ -54,8 +54,8 @@ class Replays:
 
     async def _all(self, tx: Transaction, now: datetime) -> int:
         if self._up_to is None:
-            self._up_to = await events.last_position(tx)
-            self._after_position = await events.position_before(tx, self._since)
+            self._up_to = await events.last_position(tx, self._account_id)
+            self._after_position = await events.position_before(tx, self._account_id, self._since)
         page = await events.of_account(tx, self._account_id, after_position=self._after_position, limit=PAGE)
         page = [event for event in page if event.position <= self._up_to]
         self.finished = len(page) < PAGE

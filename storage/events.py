@@ -25,9 +25,12 @@ def _event(row: Row) -> Event:
 
 
 async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
-    """The events with their positions: the order of the log is the order of commits, for there is one writer."""
-    start = await last_position(tx) + 1
-    stored = [replace(event, position=start + offset) for offset, event in enumerate(events)]
+    """The events with their positions: the order of an account's log is that of commits, for its log is held."""
+    if not events:
+        return []
+    await tx.hold("events", {event.account_id for event in events})
+    positions = await tx.all("next_positions", number=len(events))
+    stored = [replace(event, position=row["position"]) for event, row in zip(events, positions, strict=True)]
     await tx.run_many(
         "insert_event",
         [
@@ -100,20 +103,20 @@ async def position(reader: Reader, event_id: str, *, account_id: AccountId) -> i
     return found
 
 
-async def last_position(reader: Reader) -> int:
-    """0 for an empty log."""
-    return await reader.value("last_position") or 0
+async def last_position(reader: Reader, account_id: AccountId) -> int:
+    """In an account's log; what comes to it later stands after this. 0 for an empty one."""
+    return await reader.value("last_position", account_id=account_id) or 0
 
 
-async def position_before(reader: Reader, at: datetime) -> int:
-    """One that parts the log: what happened before a moment is up to it. 0 if there is nothing.
+async def position_before(reader: Reader, account_id: AccountId, at: datetime) -> int:
+    """One that parts an account's log: what happened before a moment is up to it. 0 if there is nothing.
 
     Moments of the log grow with its positions, but for a clock set back: they need no index to be found in.
     """
-    before, up_to = 0, await last_position(reader)
+    before, up_to = 0, await last_position(reader, account_id)
     while before < up_to:
         middle = (before + up_to + 1) // 2
-        there: int | None = await reader.value("moment_up_to", position=middle)
+        there: int | None = await reader.value("moment_up_to", account_id=account_id, position=middle)
         if there is None or there < milliseconds(at):
             before = middle
         else:

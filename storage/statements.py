@@ -1,5 +1,6 @@
 """The texts in `queries/` and `migrations/`: what both databases understand, and what each says in its own words."""
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
@@ -18,11 +19,31 @@ class Dialect(StrEnum):
 
 
 _ROOT: Final = Path(str(files("storage")))
-# What one says and the other need not: SQLite has one writer, who is alone with what it reads.
-_PLACEHOLDERS: Final[Mapping[Dialect, Mapping[str, str]]] = {
-    Dialect.SQLITE: {"{for_update}": "", "{skip_locked}": ""},
-    Dialect.POSTGRES: {"{for_update}": "for update", "{skip_locked}": "for update skip locked"},
-}
+
+# What PostgreSQL says in other words wherever it is said. Lists come as JSON: of ids, or of objects as `pair`s.
+# An array is what it finds by an index whatever it believes of the list's length.
+_LIST: Final = r"json_array_elements_text(cast(:\1 as json))"
+_IN_POSTGRES: Final = (
+    (re.compile(r"--[^\n]*"), ""),  # where an apostrophe would be taken for the begin of a text
+    (re.compile(r"\{for_update\}"), "for update"),
+    (re.compile(r"\{skip_locked\}"), "for update skip locked"),
+    (
+        re.compile(r"\bnot in \(select value from json_each\(:(\w+)\)\)"),
+        rf"<> all (array(select value from {_LIST}))",  # noqa: S608 - our own words
+    ),
+    (
+        re.compile(r"\bin \(select value from json_each\(:(\w+)\)\)"),
+        rf"= any (array(select value from {_LIST}))",  # noqa: S608
+    ),
+    (
+        re.compile(r"\bjson_each\(:(\w+)\) as pair\b"),
+        r"json_array_elements(cast(:\1 as json)) as pair (value)",
+    ),
+    (re.compile(r"\bjson_each\(:(\w+)\)"), _LIST),
+)
+# SQLite has one writer, who is alone with what it reads.
+_IN_SQLITE: Final = ((re.compile(r"\{(for_update|skip_locked)\}"), ""),)
+_TRANSLATIONS: Final = {Dialect.SQLITE: _IN_SQLITE, Dialect.POSTGRES: _IN_POSTGRES}
 
 
 @cache
@@ -44,8 +65,8 @@ def load_statements(dialect: Dialect) -> Mapping[str, str]:
 
 
 def _said(statement: str, dialect: Dialect) -> str:
-    for placeholder, words in _PLACEHOLDERS[dialect].items():
-        statement = statement.replace(placeholder, words)
+    for words, others in _TRANSLATIONS[dialect]:
+        statement = words.sub(others, statement)
     return statement
 
 

@@ -35,7 +35,7 @@ async def of_account(request: Request[State]) -> Response:
         after = await _resume_position(request, key.account_id)
         if after is None:
             async with request.state["database"].reading() as reader:
-                after = await events.last_position(reader)
+                after = await events.last_position(reader, key.account_id)
         return _stream(request, key, task_id=None, after_position=after)
     query = Query(request, known=("type", "order"))
     page = query.page(numeric_cursor=True)

@@ -51,8 +51,8 @@ with turns as (
     select commands.id, commands.next_try_at, bots.account_id,
         row_number() over (partition by bots.account_id order by commands.next_try_at, commands.id)
         + (select count(*) from json_each(:accounts) where value = bots.account_id) as turn
-    from commands cross join bots on bots.id = commands.bot_id
-    where commands.next_try_at <= :now
+    from commands cross join bots
+    where bots.id = commands.bot_id and commands.next_try_at <= :now and commands.taken_by is null
       and commands.id not in (select value from json_each(:begun))
       and commands.bot_id not in (select value from json_each(:busy_bots))
       and bots.account_id not in (select value from json_each(:busy_accounts))
@@ -60,14 +60,19 @@ with turns as (
 chosen as (select * from turns order by turn, next_try_at, id limit :limit)
 
 select commands.*, chosen.account_id
-from chosen cross join commands on commands.id = chosen.id
-order by chosen.turn, chosen.next_try_at, chosen.id;
+from chosen cross join commands
+where commands.id = chosen.id
+order by chosen.turn, chosen.next_try_at, chosen.id
+{skip_locked};
 
--- name: count_waiting_commands
--- Of those bots. By what waits, however much each has that is done: hence the plus.
-select bot_id, count(*) as number from commands
-where next_try_at is not null and +bot_id in (select value from json_each(:bots))
-group by +bot_id;
+-- name: take_commands!
+update commands set taken_by = :process_id where id in (select value from json_each(:ids));
+
+-- name: inherit_commands!
+-- Begun by processes that are no more: any, or these.
+update commands set taken_by = null
+where taken_by is not null
+  and (cast(:processes as text) is null or taken_by in (select value from json_each(:processes)));
 
 -- name: commands_beginning
 -- Not by LIKE: the prefix is a platform's, and may hold what LIKE takes for a wildcard.
@@ -79,14 +84,14 @@ limit :limit;
 
 -- name: next_command_at$
 select min(commands.next_try_at)
-from commands cross join bots on bots.id = commands.bot_id
-where commands.next_try_at is not null
+from commands cross join bots
+where bots.id = commands.bot_id and commands.next_try_at is not null and commands.taken_by is null
   and commands.id not in (select value from json_each(:begun))
   and commands.bot_id not in (select value from json_each(:busy_bots))
   and bots.account_id not in (select value from json_each(:busy_accounts));
 
 -- name: save_command!
-update commands set tries = :tries, next_try_at = :next_try_at, task_id = :task_id where id = :id;
+update commands set tries = :tries, next_try_at = :next_try_at, task_id = :task_id, taken_by = null where id = :id;
 
 -- name: tasks_of_person
 -- Newest first; with those commands that are still to become one.

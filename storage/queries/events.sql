@@ -38,8 +38,8 @@ select * from events where task_id = :task_id and position > :after_position ord
 select position from events where id = :id and account_id = :account_id;
 
 -- name: last_position$
-select max(position) from events;
+select max(position) from events where account_id = :account_id;
 
 -- name: moment_up_to$
--- Of the last event up to a position.
-select at from events where position <= :position order by position desc limit 1;
+-- Of an account's last event up to a position.
+select at from events where account_id = :account_id and position <= :position order by position desc limit 1;

@@ -19,16 +19,6 @@ select created_at, finished_at, status, replay_of from (
 ) as found
 where status = 'delivered' and replay_of is null and endpoint_id <> :but_endpoint_id;
 
--- name: oldest_due_of_account$
--- The first due of all that are due, few as they are; then those that somebody has in hand.
-select min(at) from (
-    select min(next_attempt_at) as at from deliveries indexed by deliveries_due
-    where account_id = :account_id and status = 'pending' and lease_until is null and next_attempt_at <= :now
-    union all
-    select min(next_attempt_at) from deliveries indexed by deliveries_leased
-    where account_id = :account_id and lease_until is not null and next_attempt_at <= :now
-) as found;
-
 -- name: count_dead_of_account$
 -- Up to :limit.
 select count(*) from (

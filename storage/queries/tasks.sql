@@ -32,8 +32,18 @@ order by turn, id desc
 limit 1;
 
 -- name: get_tasks
--- Many at once, for the batch that is about to change them.
 select * from tasks where id in (select value from json_each(:ids));
+
+-- name: tasks_to_change
+-- Many at once, for the batch that is about to change them.
+select * from tasks where id in (select value from json_each(:ids)) order by id {for_update};
+
+-- name: free_tasks_to_change
+-- The same, but for those that somebody else is changing.
+select * from tasks where id in (select value from json_each(:ids)) order by id {skip_locked};
+
+-- name: mark_sent_by!
+update tasks set sent_by = :process_id where id in (select value from json_each(:ids));
 
 -- name: find_external_task_ids
 -- Which of these (account, external id) pairs are taken: {"account": …, "external": …} each.
@@ -57,22 +67,6 @@ with recursive line (parent_id, rule_id) as (
 select line.rule_id from line left join endpoints on endpoints.id = line.rule_id
 where line.rule_id is not null and endpoints.task_id is null;
 
--- name: family^
--- The first that a task descends from, as far as they are kept, and how many descend from that, counted up to :most.
-with recursive line (id, parent_id) as (
-    select id, parent_id from tasks where id = :id
-    union all
-    select tasks.id, tasks.parent_id from tasks join line on tasks.id = line.parent_id
-),
-root (id) as (select id from line where not exists (select 1 from tasks where tasks.id = line.parent_id)),
-family (id) as (
-    select id from root
-    union all
-    select tasks.id from tasks join family on tasks.parent_id = family.id
-    limit :most + 1
-)
-select (select id from root) as root, count(*) - 1 as number from family;
-
 -- name: find_followed
 -- What rules have already made of tasks: {"parent": …, "rule": …} each.
 select tasks.parent_id, tasks.rule_id, tasks.id
@@ -86,8 +80,8 @@ update tasks set external_task_id = id where id = :id and status = 'rejected';
 -- Compare-and-set: the row must be as it was read.
 update tasks set
     status = :status, provider_task_id = :provider_task_id, outputs = :outputs, error_code = :error_code,
-    error_message = :error_message, error_refusal = :error_refusal, sequence = :sequence, updated_at = :updated_at,
-    submitted_at = :submitted_at,
+    error_message = :error_message, error_refusal = :error_refusal, cost = :cost, sequence = :sequence,
+    updated_at = :updated_at, submitted_at = :submitted_at,
     finished_at = :finished_at, overdue_at = :overdue_at, sends = :sends, sending_since = :sending_since,
     next_send_at = :next_send_at, awaits_slot = :awaits_slot
 where id = :id and status = :status_before and sequence = :sequence_before;
@@ -98,29 +92,6 @@ values (:task_id, :sequence, :before_status, :after_status, :at);
 
 -- name: list_transitions
 select * from transitions where task_id = :task_id order by sequence;
-
--- name: list_tasks
--- Newest first. A filter that is null filters nothing; :metadata is a JSON object of wanted values, as text.
--- Ids are `task_` and hexadecimal digits: 'task_g' is after all of them. A bound in this form is found in the index.
-select * from tasks
-where account_id = :account_id
-  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
-  and (cast(:status as text) is null or status = :status)
-  and (cast(:type as text) is null or type = :type)
-  and (cast(:created_after as integer) is null or created_at >= :created_after)
-  and (cast(:created_before as integer) is null or created_at < :created_before)
-  and not exists (
-      select 1 from json_each(:metadata) as wanted
-      where not exists (
-          select 1 from json_each(tasks.metadata) as has
-          where has.key = wanted.key
-            -- true, false and null are 1, 0 and nothing as values
-            and case when has.type in ('true', 'false', 'null') then has.type else cast(has.value as text) end
-                = wanted.value
-      )
-  )
-order by id desc
-limit :limit;
 
 -- name: list_tasks_of_type
 -- Newest first. What is skipped is skipped in the index.
@@ -133,36 +104,17 @@ order by id desc;
 -- name: count_tasks_by_status
 select status, count(*) as number from tasks group by status;
 
--- name: due_to_send
--- Tasks whose create may go out now; those on their way have `sending_since`. Accounts take turns, who was served
--- longest ago first (:served is a JSON object of numbers); an account's own go by their age.
-with recursive accounts (id) as (
-    select min(account_id) from tasks where next_send_at is not null and sending_since is null
-    union all
-    select (
-        select min(account_id) from tasks
-        where account_id > accounts.id and next_send_at is not null and sending_since is null
-    ) from accounts where accounts.id is not null
-)
-select tasks.* from (
-    select due.id, due.next_send_at, coalesce(:served ->> accounts.id, 0) as served,
-        row_number() over (partition by due.account_id order by due.next_send_at, due.id) as turn
-    from accounts cross join tasks as due on due.id in (
-        select id from tasks
-        where account_id = accounts.id and next_send_at <= :now and sending_since is null
-        order by next_send_at, id limit :limit
-    )
-) as line
-join tasks on tasks.id = line.id
-order by line.turn, line.served, line.next_send_at, line.id
-limit :limit;
-
 -- name: next_send_at$
 select min(next_send_at) from tasks where next_send_at is not null and sending_since is null;
 
 -- name: interrupted_sends
--- After a start: creates that were on their way when the process died.
-select * from tasks where sending_since is not null limit :limit;
+-- Creates that were on their way when their process died: any, or one of these.
+select * from tasks
+where sending_since is not null
+  and (cast(:processes as text) is null or sent_by in (select value from json_each(:processes)))
+order by id
+limit :limit
+{for_update};
 
 -- name: first_awaiting_slot
 -- Who of each account is first in line for a place, at each provider for each kind.
@@ -170,7 +122,7 @@ with recursive heads (provider, type, account_id, slot_turn, id) as (
     select * from (
         select provider, type, account_id, slot_turn, id from tasks where awaits_slot = 1
         order by provider, type, account_id, slot_turn, id limit 1
-    )
+    ) as head
     union all
     select tasks.provider, tasks.type, tasks.account_id, tasks.slot_turn, tasks.id
     from heads join tasks on tasks.id = (
@@ -191,52 +143,13 @@ where overdue_at is null
 -- name: go_to_end_of_line!
 update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (select value from json_each(:ids));
 
--- name: release_slots!
--- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
--- them before others (providers count places by kind, but which kinds share them is theirs to know). Accounts take
--- turns, as in `due_to_send`.
-update tasks set next_send_at = :now, awaits_slot = 0
-where id in (
-    with recursive heads (type, account_id) as (
-        select * from (
-            select type, account_id from tasks where awaits_slot = 1 and provider = :provider
-            order by type, account_id limit 1
-        )
-        union all
-        select tasks.type, tasks.account_id from heads join tasks on tasks.id = (
-            select id from tasks as later
-            where awaits_slot = 1 and provider = :provider
-              and (type, account_id) > (heads.type, heads.account_id)
-            order by type, account_id limit 1
-        )
-    ),
-    waiting as (
-        select waits.id, waits.places, waits.slot_turn, waits.type <> :type as other,
-            coalesce(:served ->> waits.account_id, 0) as served,
-            row_number() over (
-                partition by waits.type <> :type, waits.account_id, waits.slot_turn order by waits.id
-            ) as turn
-        from heads cross join tasks as waits on waits.id in (
-            select id from tasks
-            where awaits_slot = 1 and provider = :provider and type = heads.type
-              and account_id = heads.account_id and sending_since is null
-            order by slot_turn, id limit :number
-        )
-    )
-    select id from (
-        select id, row_number() over line as position, sum(places) over line as needed
-        from (select * from waiting order by other, slot_turn, turn, served, id limit :number)
-        window line as (order by other, slot_turn, turn, served, id rows unbounded preceding)
-    )
-    where position = 1 or needed <= :number
-);
-
 -- name: due_deadlines
 select * from tasks
 where deadline_at <= :now and overdue_at is null
   and status in ('queued', 'submitted', 'processing', 'unconfirmed')
 order by deadline_at
-limit :limit;
+limit :limit
+{skip_locked};
 
 -- name: next_deadline_at$
 select min(deadline_at) from tasks

@@ -306,7 +306,7 @@ async def test_reads_that_find_nothing_say_so(database: Database) -> None:
         assert await reader.all("list_task_events", task_id="t", after_position=0, limit=10) == []
         assert await reader.one("account_by_name", name="nobody") is None
         assert await reader.value("account_by_name", name="nobody") is None
-        assert await reader.value("last_position") is None
+        assert await reader.value("last_position", account_id="nobody") is None
 
 
 async def test_a_row_is_read_by_its_names_and_a_value_is_its_first_column(database: Database) -> None:

@@ -539,13 +539,13 @@ async def test_positions_in_the_log_go_on_without_gaps_from_one_commit_to_the_ne
         assert await events.of_account(reader, ACCOUNT, after_position=1, limit=1) == [first[1]]
         assert await events.latest(reader, ACCOUNT, before_position=3, limit=9) == [first[1], first[0]]
         assert await events.by_id(reader, {first[0].id}) == {first[0].id: first[0]}
-        assert await events.last_position(reader) == 3
+        assert await events.last_position(reader, ACCOUNT) == 3
 
 
 async def test_an_empty_log_begins_at_nought(database: SqliteDatabase) -> None:
     async with database.reading() as reader:
-        assert await events.last_position(reader) == 0
-        assert await events.position_before(reader, NOW) == 0
+        assert await events.last_position(reader, ACCOUNT) == 0
+        assert await events.position_before(reader, ACCOUNT, NOW) == 0
 
 
 async def test_a_log_is_read_from_an_event_of_ones_own_or_a_moment(database: SqliteDatabase) -> None:
@@ -555,9 +555,9 @@ async def test_a_log_is_read_from_an_event_of_ones_own_or_a_moment(database: Sql
         assert await events.position(reader, "evt_b", account_id=ACCOUNT) == 2
         assert await events.position(reader, "evt_b", account_id=OTHER) is None
         assert await events.position(reader, "evt_unknown", account_id=ACCOUNT) is None
-        assert await events.position_before(reader, NOW) == 0
-        assert await events.position_before(reader, NOW + SECOND) == 1
-        assert await events.position_before(reader, NOW + HOUR) == 2
+        assert await events.position_before(reader, ACCOUNT, NOW) == 0
+        assert await events.position_before(reader, ACCOUNT, NOW + SECOND) == 1
+        assert await events.position_before(reader, ACCOUNT, NOW + HOUR) == 2
 
 
 async def test_events_are_found_by_type_and_by_task(database: SqliteDatabase) -> None:

@@ -1,0 +1,110 @@
+-- Statements about tasks, as PostgreSQL wants them.
+
+-- name: family^
+-- The first that a task descends from, as far as they are kept, and how many descend from that, counted up to :most:
+-- no more of a recursive query is carried out than is asked for.
+with recursive line (id, parent_id) as (
+    select id, parent_id from tasks where id = :id
+    union all
+    select tasks.id, tasks.parent_id from tasks join line on tasks.id = line.parent_id
+),
+root (id) as (select id from line where not exists (select 1 from tasks where tasks.id = line.parent_id)),
+family (id) as (
+    select id from root
+    union all
+    select tasks.id from tasks join family on tasks.parent_id = family.id
+)
+select (select id from root) as root,
+    (select count(*) from (select 1 from family limit cast(:most as integer) + 1) as counted) - 1 as number;
+
+-- name: list_tasks
+-- Newest first. A filter that is null filters nothing; :metadata is a JSON object of wanted values, as text.
+-- Ids are `task_` and hexadecimal digits: 'task_g' is after all of them. A bound in this form is found in the index.
+-- A NUL, which JSON can say and text cannot hold, is looked for as what stands for it in every parameter.
+select * from tasks
+where account_id = :account_id
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:type as text) is null or type = :type)
+  and (cast(:created_after as bigint) is null or created_at >= :created_after)
+  and (cast(:created_before as bigint) is null or created_at < :created_before)
+  and not exists (
+      select 1 from json_each_text(cast(:metadata as json)) as wanted
+      where not exists (
+          select 1 from json_each_text(
+              cast(
+                  case
+                      when strpos(tasks.metadata, '\u0000') = 0 then tasks.metadata
+                      else regexp_replace(tasks.metadata, '(?<!\\)((\\\\)*)\\u0000', '\1\\ufffd', 'g')
+                  end as json
+              )
+          ) as has
+          where has.key = wanted.key and coalesce(has.value, 'null') = wanted.value
+      )
+  )
+order by id desc
+limit :limit;
+
+-- name: due_to_send
+-- Tasks whose create may go out now; those on their way have `sending_since`. Accounts take turns, who was served
+-- longest ago first (:served is a JSON object of numbers); an account's own go by their age.
+with recursive accounts (id) as (
+    select min(account_id) from tasks where next_send_at is not null and sending_since is null
+    union all
+    select (
+        select min(account_id) from tasks
+        where account_id > accounts.id and next_send_at is not null and sending_since is null
+    ) from accounts where accounts.id is not null
+)
+select tasks.* from (
+    select due.id, due.next_send_at, coalesce(cast(cast(:served as json) ->> accounts.id as bigint), 0) as served,
+        row_number() over (partition by accounts.id order by due.next_send_at, due.id) as turn
+    from accounts cross join lateral (
+        select id, next_send_at from tasks
+        where account_id = accounts.id and next_send_at <= :now and sending_since is null
+        order by next_send_at, id limit :limit
+    ) as due
+) as line
+join tasks on tasks.id = line.id
+order by line.turn, line.served, line.next_send_at, line.id
+limit :limit;
+
+-- name: release_slots!
+-- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
+-- them before others (providers count places by kind, but which kinds share them is theirs to know). Accounts take
+-- turns, as in `due_to_send`.
+update tasks set next_send_at = :now, awaits_slot = 0
+where id in (
+    with recursive heads (type, account_id) as (
+        (
+            select type, account_id from tasks where awaits_slot = 1 and provider = :provider
+            order by type, account_id limit 1
+        )
+        union all
+        select later.type, later.account_id from heads cross join lateral (
+            select type, account_id from tasks
+            where awaits_slot = 1 and provider = :provider
+              and (type, account_id) > (heads.type, heads.account_id)
+            order by type, account_id limit 1
+        ) as later
+    ),
+    waiting as (
+        select waits.id, waits.places, waits.slot_turn, heads.type <> :type as other,
+            coalesce(cast(cast(:served as json) ->> heads.account_id as bigint), 0) as served,
+            row_number() over (
+                partition by heads.type <> :type, heads.account_id, waits.slot_turn order by waits.id
+            ) as turn
+        from heads cross join lateral (
+            select id, places, slot_turn from tasks
+            where awaits_slot = 1 and provider = :provider and type = heads.type
+              and account_id = heads.account_id and sending_since is null
+            order by slot_turn, id limit :number
+        ) as waits
+    )
+    select id from (
+        select id, row_number() over line as place, sum(places) over line as needed
+        from (select * from waiting order by other, slot_turn, turn, served, id limit :number) as fitting
+        window line as (order by other, slot_turn, turn, served, id rows unbounded preceding)
+    ) as counted
+    where place = 1 or needed <= :number
+);
