@@ -15,6 +15,7 @@ CallbackId = NewType("CallbackId", str)
 KeyId = NewType("KeyId", str)
 BotId = NewType("BotId", str)
 CommandId = NewType("CommandId", str)
+ProcessId = NewType("ProcessId", str)
 LaneKey = NewType("LaneKey", str)  # of those who wait for each other when they are delivered to
 
 
@@ -56,6 +57,10 @@ def new_bot_id() -> BotId:
 
 def new_command_id() -> CommandId:
     return CommandId(_new("cmd"))
+
+
+def new_process_id() -> ProcessId:
+    return ProcessId(_new("proc"))
 
 
 def is_command_id(text: str) -> bool:

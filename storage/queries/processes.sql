@@ -1,0 +1,28 @@
+-- Statements about the processes that share a database, and the lanes that each holds.
+
+-- name: forget_process!
+delete from processes where id = :id;
+
+-- name: take_lanes!
+-- Those that nobody holds; a process that is counted as dead takes nothing.
+insert into lane_holders (lane, process_id)
+select lanes.value, processes.id from json_each(:lanes) as lanes cross join processes
+where processes.id = :process_id
+order by lanes.value
+on conflict (lane) do nothing;
+
+-- name: held_lanes
+select lane from lane_holders where process_id = :process_id and lane in (select value from json_each(:lanes));
+
+-- name: give_up_lanes!
+delete from lane_holders where process_id = :process_id and lane in (select value from json_each(:lanes));
+
+-- name: inherit_lanes!
+delete from lane_holders where process_id in (select value from json_each(:processes));
+
+-- name: count_lanes^
+-- How many this process holds, all hold, and how many processes deliver.
+select
+    (select count(*) from lane_holders where process_id = :process_id) as own,
+    (select count(*) from lane_holders) as held,
+    (select count(*) from processes where roles like '%dispatch%') as dispatchers;
