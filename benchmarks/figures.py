@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import Final
 
 from benchmarks.wrk import Pressed
 
+DOCS: Final = Path(__file__).parents[1] / "docs"
+RELIABILITY: Final = DOCS / "reliability.md"
 Row = tuple[str, ...]
 HEAD = ("what", "measured", "result", "spread", "target", "held")
 
@@ -94,3 +98,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value below which this share of them is; with few of them, the greatest counts."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def keep(name: str, shown: str, *, page: Path = RELIABILITY) -> None:
+    """Puts them in place of the former ones, between two marks of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{shown}\n{end}{after}")
