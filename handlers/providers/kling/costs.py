@@ -1,0 +1,74 @@
+"""What Kling says that a task has cost, in the words of both its standards.
+
+Source: Kling, "Callback protocol" (2026): `final_unit_deduction` and `final_balance_deduction` (legacy), `billing` (new).
+"""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+from handlers.providers.kling.documents import JSONObject, text
+from service.domain.costs import BALANCE, UNIT, UNITS, Charge, exact
+
+LEGACY_UNITS: Final = "final_unit_deduction"
+LEGACY_BALANCE: Final = "final_balance_deduction"
+BILLING: Final = "billing"
+MOST_CHARGES: Final = 20  # of one task; Kling has at most a few
+
+
+def read_cost(found: Sequence[JSONObject]) -> tuple[Charge, ...] | None:
+    """
+    Args:
+        found: outermost first; the innermost that speaks of it counts.
+
+    Returns:
+        What was taken, and nothing for what was free; None where nothing that can be read is said of it.
+    """
+    said = (
+        layer
+        for layer in reversed(found)
+        if any(name in layer for name in (LEGACY_UNITS, LEGACY_BALANCE, BILLING))
+    )
+    for layer in said:
+        charges = [*_legacy(layer), *_billed(layer)][:MOST_CHARGES]
+        if charges:
+            return tuple(charge for charge in charges if charge.amount)
+    return None
+
+
+def _legacy(layer: JSONObject) -> Iterator[Charge]:
+    if (amount := exact(layer.get(LEGACY_UNITS))) is not None:
+        yield Charge(amount=amount, unit=UNITS)
+    match layer.get(LEGACY_BALANCE):
+        case {"quota": quota, **rest} if (amount := exact(quota)) is not None:
+            yield Charge(amount=amount, unit=BALANCE, list_price=_price(rest.get("list_price")))
+        case _:
+            pass
+
+
+def _billed(layer: JSONObject) -> Iterator[Charge]:
+    """`billing`: each one in units of a pack, or in cash of a balance that may be one for tests."""
+    listed = layer.get(BILLING)
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict) and (amount := exact(item.get("amount"))) is not None:
+            yield Charge(
+                amount=amount,
+                unit=_unit(item),
+                list_price=_price(item.get("list_price")),
+                package=(text(item.get("package_type")) or "")[:32] or None,
+            )
+
+
+def _unit(item: JSONObject) -> str:
+    if text(item.get("charge_type")) == "unit":
+        return UNITS
+    currency = text(item.get("currency"))
+    if currency is None or not UNIT.fullmatch(f"test_{currency}"):
+        return BALANCE
+    test = text(item.get("cash_type")) == "test_balance"
+    return f"test_{currency.upper()}" if test else currency.upper()
+
+
+def _price(value: object) -> Decimal | None:
+    """Nothing is said of a price by none, or by 0."""
+    return exact(value) or None
