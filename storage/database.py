@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from service.domain.errors import StorageUnavailable
@@ -86,3 +87,16 @@ class Database(Protocol):
 
     async def check(self) -> None:
         """Proves that it can write, by writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A database as it lies there.
+
+    Args:
+        version: of its last migration; 0 where there was none.
+        newest: that this Klingel knows.
+    """
+
+    version: int
+    newest: int

@@ -87,7 +87,9 @@ where id = :id and deleted_at is null;
 -- name: save_endpoint_health*!
 -- Only what attempts change: a person's edit in between stays.
 update endpoints set failures = :failures, failing_since = :failing_since,
-    subscribed_at = case when :disabled_reason is not null and enabled = 1 then :updated_at else subscribed_at end,
+    subscribed_at = case
+        when cast(:disabled_reason as text) is not null and enabled = 1 then :updated_at else subscribed_at
+    end,
     enabled = case when :disabled_reason is null then enabled else 0 end,
     disabled_reason = coalesce(:disabled_reason, disabled_reason), updated_at = :updated_at
 where id = :id;

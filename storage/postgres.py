@@ -1,0 +1,472 @@
+"""PostgreSQL: many processes on one server, every commit on its disk before it is answered."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakValueDictionary
+
+import asyncpg
+from aiosql.utils import VAR_REF
+from asyncpg.connection import Connection
+from asyncpg.pool import Pool, PoolConnectionProxy
+
+from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnavailable
+from service.domain.times import utc_now
+from storage.aftermath import Aftermath
+from storage.columns import Row, milliseconds
+from storage.database import LONGEST_SEARCH_S, Collided, Inspected
+from storage.statements import Dialect, load_migrations, load_statements
+
+# Connections of one process, each made when it is first wanted. One more listens for notices.
+WRITERS: Final = 4
+READERS: Final = 4
+SEARCHERS: Final = 3
+
+CONNECT_S: Final = 10.0
+ANSWER_S: Final = 30.0  # that one statement may take before its server counts as gone
+OLDEST_SERVER: Final = 14
+
+_MIGRATING: Final = 0x4B6C_696E_6765_6C00  # the advisory lock of whoever changes the schema
+
+_Connection = Connection | PoolConnectionProxy
+
+# What an operator may have set otherwise, and we count on.
+_SESSION: Final = {
+    "application_name": "klingel",
+    "jit": "off",  # our statements take less time than to compile them
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    # A process that stalls or is cut off while it holds something gives it up.
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+# Text holds no NUL here; its place is taken by the sign for what cannot be shown.
+_NUL_STANDS_AS: Final = "\N{REPLACEMENT CHARACTER}"
+_ESCAPED_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_READ_AS_JSON: Final = re.compile(r"cast\(:(\w+) as json\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """With `$1`, `$2` and so on for its parameters.
+
+    Args:
+        names: of the parameters, in their order.
+        parsed: those of them that the server reads as JSON.
+    """
+
+    text: str
+    names: Sequence[str]
+    parsed: frozenset[str]
+
+    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
+        return [self._storable(name, parameters[name]) for name in self.names]
+
+    def _storable(self, name: str, value: Any) -> Any:
+        if isinstance(value, str):
+            if "\0" in value:
+                value = value.replace("\0", _NUL_STANDS_AS)
+            if name in self.parsed and r"\u0000" in value:
+                value = _ESCAPED_NUL.sub(rf"\1{_NUL_STANDS_AS}", value)
+        return value
+
+
+@cache
+def statements() -> Mapping[str, Statement]:
+    """All of them, by name."""
+    return {name: _numbered(text) for name, text in load_statements(Dialect.POSTGRES).items()}
+
+
+def _numbered(text: str) -> Statement:
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        name = found["var_name"]
+        if name is None:  # a colon in quotes
+            return found[0]
+        if name not in names:
+            names.append(name)
+        return f"{found['lead']}${names.index(name) + 1}"
+
+    return Statement(VAR_REF.sub(number, text), tuple(names), frozenset(_READ_AS_JSON.findall(text)))
+
+
+@contextmanager
+def _storage_errors(connection: _Connection | None = None) -> Iterator[None]:
+    """A constraint that fails, or a statement that is wrong, is a fault of ours; all else is the server's."""
+    try:
+        yield
+    except asyncpg.TransactionRollbackError as error:
+        raise Collided(f"The database had to undo this, because others were in its way ({error}).") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _unavailable(error) from error
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.SyntaxOrAccessError):
+        raise
+    except (asyncpg.PostgresError, OSError) as error:
+        raise _unavailable(error) from error
+    except asyncpg.InterfaceError as error:
+        if connection is not None and not connection.is_closed():
+            raise
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StorageUnavailable:
+    said = str(error) or type(error).__name__
+    return StorageUnavailable(f"The database cannot be used right now ({said}).")
+
+
+class PostgresReader:
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
+        found = statements()[statement]
+        with _storage_errors(self._connection):
+            return await self._connection.fetch(found.text, *found.arguments(parameters))  # type: ignore[return-value]  # a Record maps names to values, without saying so
+
+    async def one(self, statement: str, /, **parameters: Any) -> Row | None:
+        rows = await self.all(statement, **parameters)
+        return rows[0] if rows else None
+
+    async def value(self, statement: str, /, **parameters: Any) -> Any:
+        row = await self.one(statement, **parameters)
+        return None if row is None else next(iter(row.values()))
+
+
+class _Searcher(PostgresReader):
+    """Reads that are cut off at a moment: the server ends each by itself, and none begins after it."""
+
+    def __init__(self, connection: _Connection, *, seconds: float) -> None:
+        super().__init__(connection)
+        self._until = time.monotonic() + seconds
+
+    async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
+        if time.monotonic() > self._until:
+            raise _too_wide()
+        try:
+            return await super().all(statement, **parameters)
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                raise _too_wide() from None
+            raise
+
+
+def _too_wide() -> SearchTooWide:
+    return SearchTooWide(
+        "The filter looks at more than can be read in a moment. Narrow it, e.g. by status or created_after."
+    )
+
+
+class PostgresTransaction(PostgresReader):
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(connection)
+        self.aftermath = Aftermath()
+
+    async def hold(self, kind: str, names: Iterable[str], /) -> None:
+        # In one order for all: who wants what somebody else holds never holds what that one wants.
+        keys = sorted({_lock(kind, name) for name in names})
+        if keys:
+            with _storage_errors(self._connection):
+                await self._connection.execute(
+                    "select pg_advisory_xact_lock(key) from unnest(cast($1 as bigint[])) as key", keys
+                )
+
+    async def run(self, statement: str, /, **parameters: Any) -> int:
+        found = statements()[statement]
+        with _storage_errors(self._connection):
+            status: str = await self._connection.execute(found.text, *found.arguments(parameters))
+        return int(status.rpartition(" ")[2])
+
+    async def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        if rows:
+            found = statements()[statement]
+            with _storage_errors(self._connection):
+                await self._connection.executemany(found.text, [found.arguments(row) for row in rows])
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        mark = self.aftermath.mark()
+        await self._say("savepoint item")
+        try:
+            yield
+        except BaseException:
+            self.aftermath.undone(since=mark)
+            if not self._connection.is_closed():
+                await self._say("rollback to savepoint item; release savepoint item")
+            raise
+        await self._say("release savepoint item")
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        self.aftermath.on_commit(callback)
+
+    def on_rollback(self, callback: Callable[[], None]) -> None:
+        self.aftermath.on_rollback(callback)
+
+    async def begin(self) -> None:
+        await self._say("begin isolation level read committed read write")
+
+    async def commit(self) -> bool:
+        """Whether whoever waits for it wants to go away; not before it is known what became of it.
+
+        Raises:
+            StorageUnavailable: it is not stored; or, where the connection broke just then, nobody knows.
+        """
+        committing = asyncio.create_task(self._say("commit"), name="commit")
+        goes_away = False
+        while not committing.done():
+            try:
+                await asyncio.wait([committing])
+            except asyncio.CancelledError:
+                goes_away = True
+        if committing.result() != "COMMIT":  # after a statement that failed, and was passed over
+            raise RuntimeError("A statement of this transaction failed: nothing of it is stored.")
+        return goes_away
+
+    async def rollback(self) -> None:
+        """Whatever state it is in, the next one finds its connection clean, or finds another."""
+        try:
+            if not self._connection.is_closed():
+                await self._say("rollback")
+        except StorageUnavailable:
+            self._connection.terminate()  # the server undoes what nobody can commit
+        except BaseException:
+            self._connection.terminate()
+            raise
+
+    async def _say(self, words: str) -> str:
+        with _storage_errors(self._connection):
+            status: str = await self._connection.execute(words)
+        return status
+
+
+def _lock(kind: str, name: str) -> int:
+    """One of 2^64. Two names that share one wait for each other without need, and that is all."""
+    digest = blake2b(f"{kind}\0{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+class PostgresDatabase:
+    """Use `open_postgres`."""
+
+    sole_process = False
+
+    def __init__(self, *, writers: Pool, readers: Pool, searchers: Pool) -> None:
+        self._writers = writers
+        self._readers = readers
+        self._searchers = searchers
+        self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[PostgresReader]:
+        async with _connected(self._readers) as connection:
+            yield PostgresReader(connection)
+
+    @asynccontextmanager
+    async def searching(
+        self, whose: str, *, seconds: float = LONGEST_SEARCH_S
+    ) -> AsyncIterator[PostgresReader]:
+        turn = self._searching.setdefault(whose, asyncio.Lock())
+        async with turn, _connected(self._searchers) as connection, _given(connection, seconds):
+            yield _Searcher(connection, seconds=seconds)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+        async with _connected(self._writers) as connection:
+            tx = PostgresTransaction(connection)
+            try:
+                await tx.begin()
+                yield tx
+                goes_away = await tx.commit()
+            except BaseException:
+                tx.aftermath.undone()
+                await tx.rollback()
+                raise
+        tx.aftermath.stored()
+        if goes_away:
+            raise asyncio.CancelledError
+
+    async def check(self) -> None:
+        async with self.transaction() as tx:
+            await tx.run("touch", now=milliseconds(utc_now()))
+
+
+@asynccontextmanager
+async def _connected(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
+    """A connection of its own; a broken one is replaced by the pool."""
+    with _storage_errors():
+        connection = await pool.acquire()
+    try:
+        yield connection
+    finally:
+        with _storage_errors():
+            await pool.release(connection, timeout=CONNECT_S)
+
+
+@asynccontextmanager
+async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]:
+    """So long for each of its statements; connections that search have the usual time without being told."""
+    if seconds == LONGEST_SEARCH_S:
+        yield
+        return
+    with _storage_errors(connection):
+        await connection.execute(f"set statement_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            with _storage_errors(connection):
+                await connection.execute("reset statement_timeout")
+
+
+@asynccontextmanager
+async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
+    """The database at `url`, migrated as needed, whoever else is on it.
+
+    Raises:
+        ConfigurationError: not to be reached, not for us, too old, or written by a newer Klingel.
+    """
+    searching = {
+        "statement_timeout": str(round(LONGEST_SEARCH_S * 1000)),
+        "default_transaction_read_only": "on",
+    }
+    async with AsyncExitStack() as stack:
+        with _opening(url):
+            writers = await stack.enter_async_context(_pool(url, WRITERS, init=_demand_commits_on_disk))
+            readers = await stack.enter_async_context(
+                _pool(url, READERS, settings={"default_transaction_read_only": "on"})
+            )
+            searchers = await stack.enter_async_context(_pool(url, SEARCHERS, settings=searching))
+            async with writers.acquire() as connection:
+                await _check_server(connection, url)
+                await migrate(connection, url)
+        yield PostgresDatabase(writers=writers, readers=readers, searchers=searchers)
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise ConfigurationError(
+            f"The database {shown(url)} cannot be used: {str(error) or type(error).__name__}. "
+            "Look at KLINGEL_DATABASE_URL, and whether the server runs and lets this user in."
+        ) from None
+
+
+def shown(url: str) -> str:
+    """As logs and people may see it: without the password, which can stand in more than one place."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, "", ""))
+
+
+@asynccontextmanager
+async def _pool(
+    url: str,
+    size: int,
+    *,
+    settings: Mapping[str, str] = {},
+    init: Callable[[Connection], Any] | None = None,
+) -> AsyncIterator[Pool]:
+    pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        max_queries=2**31,  # no connection has to go because it was of use
+        init=init,
+        reset=_leave_as_it_is,
+        timeout=CONNECT_S,
+        command_timeout=ANSWER_S,
+        statement_cache_size=len(statements()) * 2,
+        max_cached_statement_lifetime=0,
+        server_settings={**_SESSION, **settings},
+    )
+    async with pool:
+        yield pool
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """Who gives a connection back has left nothing on it, and the next one is spared a round trip."""
+
+
+async def _demand_commits_on_disk(connection: Connection) -> None:
+    """Whatever the server does for others. One that waits for more than its own disk goes on doing so."""
+    await connection.execute(
+        "select set_config('synchronous_commit', 'on', false) "
+        "where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')"
+    )
+
+
+async def _check_server(connection: _Connection, url: str) -> None:
+    if connection.get_server_version().major < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"The server of {shown(url)} is PostgreSQL {connection.get_settings().server_version}. "
+            f"Klingel needs {OLDEST_SERVER} or newer."
+        )
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The database {shown(url)} keeps text as {encoding}, which cannot hold every prompt. "
+            "Make one with `create database … encoding 'UTF8' template template0`."
+        )
+
+
+async def inspect_postgres(url: str) -> Inspected:
+    """Read without a change, also while Klingel works on it.
+
+    Raises:
+        ConfigurationError: it cannot be reached or read.
+    """
+    newest = load_migrations(Dialect.POSTGRES)[-1][0]
+    with _opening(url):
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=ANSWER_S)
+        try:
+            await _check_server(connection, url)
+            return Inspected(await _version(connection), newest)
+        finally:
+            await connection.close(timeout=CONNECT_S)
+
+
+async def _version(connection: _Connection) -> int:
+    """Of its last migration; 0 where there was none."""
+    if await connection.fetchval("select to_regclass('migrations')") is None:
+        return 0
+    version: int | None = await connection.fetchval("select max(version) from migrations")
+    return version or 0
+
+
+async def migrate(connection: _Connection, url: str, *, up_to: int | None = None) -> None:
+    """Each migration is one transaction. Of those that come at once, one does it, and the others wait for it."""
+    migrations = load_migrations(Dialect.POSTGRES)
+    newest = migrations[-1][0]
+    if await _version(connection) == newest:
+        return
+    await connection.execute("select pg_advisory_lock($1)", _MIGRATING, timeout=None)
+    try:
+        version = await _version(connection)
+        if version > newest:
+            raise ConfigurationError(
+                f"The database {shown(url)} was written by a newer Klingel (its version is {version}, this one knows "
+                f"{newest}). Update Klingel, or choose another database."
+            )
+        await connection.execute(
+            "create table if not exists migrations (version integer primary key, applied_at bigint not null)"
+        )
+        for number, text in migrations:
+            if version < number <= (newest if up_to is None else up_to):
+                async with connection.transaction():
+                    await connection.execute(text, timeout=None)
+                    await connection.execute(
+                        "insert into migrations values ($1, $2)", number, milliseconds(utc_now())
+                    )
+    finally:
+        if not connection.is_closed():
+            await connection.execute("select pg_advisory_unlock($1)", _MIGRATING)
