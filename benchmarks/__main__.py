@@ -3,7 +3,6 @@
 import argparse
 from importlib import import_module
 
-from benchmarks.figures import HEAD
 from benchmarks.machine import stay_with_the_load
 from benchmarks.plan import Plan
 

@@ -4,6 +4,7 @@ At saturation the clock runs from the first callback to the last recorded outcom
 than goes out. In the open loop it runs from the moment at which a callback was to be sent to the whole webhook at its receiver.
 """
 
+import json
 import time
 from collections.abc import Sequence
 
@@ -117,10 +118,11 @@ def _open_loop(plan: Plan, name: str, one: Klingel, world: Outside, tasks: Tasks
 def _wire_to_receiver(callbacks: Sequence[bytes], meant: Sequence[float], world: Outside) -> list[float]:
     """Milliseconds, of each callback."""
     left = {_told(callback): moment for callback, moment in zip(callbacks, meant, strict=True)}
-    return [
-        (arrival["at"] - left[arrival["event"]["data"]["task"]["id"], arrival["event"]["type"]]) * 1000
-        for arrival in world.arrivals()
-    ]
+    times: list[float] = []
+    for arrival in world.arrivals():
+        event = json.loads(arrival["body"])
+        times.append((arrival["at"] - left[event["data"]["task"]["id"], event["type"]]) * 1000)
+    return times
 
 
 def _told(callback: bytes) -> tuple[str, str]:

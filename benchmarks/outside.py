@@ -3,7 +3,7 @@
 `python -m benchmarks.outside PORTS` listens on that many ports and prints them. On each of them:
 
 - `POST /hook…` is a webhook: noted with its moment, answered 200
-- `POST /silent` is never answered
+- `POST /silent` is never answered, nor is `POST /hook…` after `PUT /silence` and until `PUT /answers`
 - any other `POST` is a create: accepted after as long as a provider takes
 - `GET /counted`, `GET /arrivals`, `GET /created` tell what came; `DELETE /` forgets it
 """
@@ -27,18 +27,18 @@ class Seen:
     def __init__(self) -> None:
         self.webhooks: list[tuple[float, bytes, bytes]] = []  # when, head, body
         self.created: bytes = b""  # the last create
+        self.is_silent = False
 
     def forget(self) -> None:
         self.webhooks = []
 
-    def counted(self) -> dict[str, int]:
-        return {"arrived": len(self.webhooks), "distinct": len({_id(head) for _, head, _ in self.webhooks})}
+    def counted(self) -> dict[str, float]:
+        distinct = {(_id(head), _field(head, b"host")) for _, head, _ in self.webhooks}
+        first = self.webhooks[0][0] if self.webhooks else 0
+        return {"arrived": len(self.webhooks), "distinct": len(distinct), "first": first}
 
     def arrivals(self) -> list[dict[str, Any]]:
-        return [
-            {"at": at, "id": _id(head).decode(), "event": json.loads(body)}
-            for at, head, body in self.webhooks
-        ]
+        return [{"at": at, "head": head.decode(), "body": body.decode()} for at, head, body in self.webhooks]
 
 
 def _field(head: bytes, name: bytes) -> bytes:
@@ -75,16 +75,19 @@ class Exchange(asyncio.Protocol):
             self._answer(head, body)
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"POST /hook"):
+        if head.startswith(b"POST /hook") and not self._seen.is_silent:
             self._seen.webhooks.append((time.time(), head, body))
             self._transport.write(OK)
-        elif head.startswith(b"POST /silent"):
+        elif head.startswith((b"POST /hook", b"POST /silent")):
             pass
         elif head.startswith(b"POST "):
             self._seen.created = body
             asyncio.get_running_loop().call_later(CREATE_TAKES_S, self._accept)
         elif head.startswith(b"DELETE "):
             self._seen.forget()
+            self._transport.write(OK)
+        elif head.startswith(b"PUT "):
+            self._seen.is_silent = head.startswith(b"PUT /silence")
             self._transport.write(OK)
         elif head.startswith(b"GET /counted"):
             self._tell(self._seen.counted())
@@ -94,6 +97,8 @@ class Exchange(asyncio.Protocol):
             self._tell(json.loads(self._seen.created))
 
     def _accept(self) -> None:
+        if self._transport.is_closing():
+            return
         data = {"task_id": uuid4().hex, "task_status": "submitted", "created_at": round(time.time() * 1000)}
         self._tell({"code": 0, "message": "SUCCEED", "request_id": uuid4().hex, "data": data})
 

@@ -71,6 +71,11 @@ class Outside:
         number: int = self._ask("/counted")["arrived"]
         return number
 
+    def span(self) -> float:
+        """Seconds since the first webhook came."""
+        first: float = self._ask("/counted")["first"]
+        return time.time() - first
+
     def arrivals(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._ask("/arrivals")
         return found
@@ -79,6 +84,9 @@ class Outside:
         """What the provider was last sent."""
         found: dict[str, Any] = self._ask("/created")
         return found
+
+    def answers(self, *, whether: bool) -> None:
+        self._client.put("/answers" if whether else "/silence")
 
     def forget(self) -> None:
         self._client.delete("/")

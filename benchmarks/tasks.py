@@ -47,7 +47,7 @@ class Tasks:
             lambda: klingel.call("GET", f"/v1/tasks/{self._template}")["status"] == "submitted", "acceptance"
         )
         callback_url: str = outside.created()["callback_url"]
-        self._provider = callback_url.split("/callbacks/")[1].split("/")[0]
+        self._provider = callback_url.split("/callbacks/")[1].split("/", maxsplit=1)[0]
         self._tokens = CallbackTokens([SECRET])
 
     def make(self, number: int) -> list[Made]:
