@@ -1,12 +1,14 @@
 """Logs: one wide line for each request and each attempt; coloured text on a terminal, else JSON."""
 
+import json
 import logging
 import sys
 from contextlib import suppress
 from datetime import datetime
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 
 from service.domain.times import rfc3339
 from service.settings import LogFormat
@@ -30,6 +32,14 @@ def _moments_as_text(
     return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in line.items()}
 
 
+def _as_json(line: structlog.types.EventDict, **_options: Any) -> str:
+    """In a third of the time that the standard library takes, which is left what has no UTF-8."""
+    try:
+        return to_json(line, fallback=repr).decode()
+    except (PydanticSerializationError, UnicodeError):
+        return json.dumps(_moments_as_text(None, "", line), default=repr)
+
+
 def configure_logs(format: LogFormat | None) -> None:
     """Writes to standard error; None chooses by whether that is a terminal."""
     chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
@@ -38,9 +48,9 @@ def configure_logs(format: LogFormat | None) -> None:
         # Without local variables, which hold bodies, tokens and keys.
         transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         processors: list[structlog.types.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(_as_json)
     else:
-        processors = []
+        processors = [_moments_as_text]
         # Plain tracebacks: the rich ones print local variables, and with them secrets.
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
@@ -48,12 +58,11 @@ def configure_logs(format: LogFormat | None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _moments_as_text,
             *processors,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

@@ -8,10 +8,12 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import aiodns
@@ -19,6 +21,8 @@ import aiohttp
 import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
+
+from service.connections import Answer, Connections, NoAnswer, Origin
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -77,6 +81,7 @@ DNS_TRIES: Final = 3
 EVERYWHERE: Final[Sequence[Network]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 LARGEST_HEAD_FIELD: Final = 8190
+REPEATABLE: Final = frozenset({"GET", "PUT", "DELETE"})  # twice is as once (RFC 9110, 9.2.2)
 PIECE: Final = 256 * 1024  # of a download
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
@@ -229,15 +234,6 @@ class GuardedResolver(AbstractResolver):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: the body is the first bytes of it, as sent, never unpacked."""
-
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Download:
     """An answer that is too large to be held: its head, and its body as it comes."""
 
@@ -246,15 +242,28 @@ class Download:
     pieces: AsyncIterator[bytes]  # raises as `Dialler.get` does, also where the body is cut off
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A URL that may be dialled, in the parts of a request."""
+
+    origin: Origin
+    path: str  # and query, as they go out
+    host: str  # the header
+
+
 class Dialler:
     """Sends requests to URLs that others chose. Use `open_dialler`."""
 
-    def __init__(self, session: aiohttp.ClientSession, guard: Guard) -> None:
+    def __init__(self, session: aiohttp.ClientSession, connections: Connections, guard: Guard) -> None:
         self._session = session
+        self._connections = connections
         self._guard = guard
+        # Reading a URL and judging its address takes 25 µs, and an endpoint's is the same each time. What is refused is
+        # not remembered.
+        self._target = lru_cache(maxsize=4096)(self._read_target)
 
     def check(self, url: str) -> URL:
-        """What can be said of a URL without dialling it. aiohttp asks no resolver about a literal address: we do.
+        """What can be said of a URL without dialling it. A literal address is not looked up: it is judged here.
 
         Raises:
             Refused: not a URL to be dialled, or a literal address that may not be.
@@ -263,6 +272,14 @@ class Dialler:
         if (literal := read_host(target.raw_host or "")) is not None:
             self._guard.check(str(literal), [literal])
         return target
+
+    def _read_target(self, url: str) -> _Target:
+        checked = self.check(url)
+        return _Target(
+            Origin(checked.scheme == "https", checked.raw_host or "", checked.port or 0),
+            path=checked.raw_path_qs,
+            host=checked.host_port_subcomponent or "",
+        )
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], read_limit: int) -> Answer:
         """As `send`."""
@@ -273,16 +290,18 @@ class Dialler:
     ) -> Answer:
         """One exchange, without redirects. The caller sets its deadline.
 
+        Args:
+            method: any but HEAD, whose answer has no body though it announces one.
+
         Raises:
             Refused: the URL or where it leads.
-            OSError, aiohttp.ClientError: it could not be done.
+            NoAnswer: it could not be done.
         """
-        target = self.check(url)
-        with _refusals():
-            async with self._session.request(
-                method, target, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                return Answer(response.status, _named(response), await _first(response, read_limit))
+        target = self._target(url)
+        request = _request(method, target, headers, body)
+        return await self._connections.exchange(
+            target.origin, request, read_limit=read_limit, may_repeat=method in REPEATABLE
+        )
 
     @asynccontextmanager
     async def get(
@@ -322,25 +341,33 @@ def _named(response: aiohttp.ClientResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
-async def _first(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Up to `limit` bytes; the connection is dropped when there are more."""
-    parts: list[bytes] = []
-    size = 0
-    while size < limit and (part := await response.content.read(limit - size)):
-        parts.append(part)
-        size += len(part)
-    if not response.content.at_eof():
-        response.close()
-    return b"".join(parts)
+def _request(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """
+    Raises:
+        NoAnswer: a header that would become two.
+    """
+    lines = [f"{method} {target.path} HTTP/1.1", f"host: {target.host}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines.append(f"content-length: {len(body)}")
+    head = "\r\n".join(lines)
+    if head.count("\n") + head.count("\r") != 2 * (len(lines) - 1) or "\0" in head:
+        raise NoAnswer("a header with a line break in it is not sent")
+    return head.encode() + b"\r\n\r\n" + (body or b"")
 
 
 @asynccontextmanager
-async def open_dialler(guard: Guard, *, nameservers: Sequence[str] = ()) -> AsyncIterator[Dialler]:
+async def open_dialler(
+    guard: Guard, *, nameservers: Sequence[str] = (), context: ssl.SSLContext | None = None
+) -> AsyncIterator[Dialler]:
     """
     Args:
         nameservers: to be asked instead of the system's; `address:port`. For tests.
+        context: whom TLS trusts; the system's authorities when left out.
     """
     resolver = GuardedResolver(guard, nameservers)
+    # Reading the system's authorities takes time, and some need it never.
+    connections = Connections(resolver, cache(lambda: context or _trusting_the_system()))
     try:
         connector = aiohttp.TCPConnector(
             resolver=resolver, use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
@@ -355,6 +382,13 @@ async def open_dialler(guard: Guard, *, nameservers: Sequence[str] = ()) -> Asyn
             timeout=aiohttp.ClientTimeout(total=None),
             skip_auto_headers={"User-Agent", "Accept-Encoding", "Accept"},
         ) as session:
-            yield Dialler(session, guard)
+            yield Dialler(session, connections, guard)
     finally:
+        connections.close()
         await resolver.close()  # aiohttp closes none but its own
+
+
+def _trusting_the_system() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -45,12 +45,12 @@ from handlers.chat.sink import SAID_AT_THE_END
 from handlers.chat.webhooks import JSON_HEADERS, Codes, object_of, server_faults, webhook_faults
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
+from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, is_page, media_type
 from service.domain.times import utc_now
-from service.network import Answer as HttpAnswer
 from service.network import Dialler
 
 FEISHU: Final = "https://open.feishu.cn"

@@ -31,10 +31,10 @@ from handlers.chat.platform import (
 )
 from handlers.messages import Message, Mood, Urgency, cut
 from handlers.sinks import exchange
+from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
-from service.network import Answer as HttpAnswer
 from service.network import Dialler, Refused
 
 LONGEST_POST: Final = 16383  # characters of a post; of an attachment's text we take no more either

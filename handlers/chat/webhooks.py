@@ -11,9 +11,10 @@ from yarl import URL
 
 from handlers.messages import Mood
 from handlers.sinks import exchange
+from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
-from service.network import Answer, Dialler, Refused
+from service.network import Dialler, Refused
 
 JSON_HEADERS: Final = {"content-type": "application/json; charset=utf-8"}
 MARKS: Final[Mapping[Mood, str]] = {

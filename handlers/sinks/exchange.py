@@ -8,8 +8,9 @@ from typing import Final
 import aiohttp
 
 from handlers.sinks.credentials import MASK
+from service.connections import Answer, NoAnswer
 from service.domain.deliveries import Reply, parse_retry_after
-from service.network import Answer, Dialler, Refused
+from service.network import Dialler, Refused
 
 READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048
@@ -56,8 +57,8 @@ async def send(
         )
     except Refused as error:
         return Reply(status_code=None, reason=f"not dialled: {error}"), None
-    except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-        return Reply(status_code=None, reason=why(error)), None
+    except NoAnswer as error:
+        return Reply(status_code=None, reason=str(error)), None
     reply = Reply(
         status_code=answer.status,
         reason="answered",
@@ -82,6 +83,8 @@ def refuses_for_good(status: int) -> bool:
 def why(error: Exception) -> str:
     """In words for the endpoint's owner."""
     match error:
+        case NoAnswer():
+            return str(error)
         case aiohttp.ClientConnectorDNSError():
             return "the host name could not be resolved"
         case aiohttp.ClientConnectorCertificateError():

@@ -21,12 +21,13 @@ from handlers.sinks.credentials import (
     unmasked_basic_auth,
     unseal,
 )
+from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import Vault
-from service.network import Answer, Dialler, Refused
+from service.network import Dialler, Refused
 
 SECRETS: Final = ("token", "basic_auth")
 # ntfy, "Publishing": a longer message is turned into a file; three actions at most.

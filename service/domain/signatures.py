@@ -5,6 +5,7 @@ import binascii
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from standardwebhooks import Webhook
@@ -41,7 +42,12 @@ def sign(body: bytes, *, message_id: str, sent_at: datetime, secrets: Sequence[s
     Source: Standard Webhooks 1.0.0, "Signature scheme".
     """
     text, moment = body.decode(), sent_at.astimezone(UTC)
-    return " ".join(Webhook(secret).sign(message_id, moment, text) for secret in secrets)
+    return " ".join(_signer(secret).sign(message_id, moment, text) for secret in secrets)
+
+
+@lru_cache(maxsize=1024)
+def _signer(secret: str) -> Webhook:
+    return Webhook(secret)
 
 
 def verifies(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: datetime) -> bool:
