@@ -1,8 +1,9 @@
 """CometAPI's own paths below `/kling`: its clients change their base URL and key, and nothing else."""
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -42,6 +43,9 @@ PAGE_NUMBERS: Final = range(1, 1001)
 PAGE_SIZES: Final = range(1, 501)
 USUAL_SIZE: Final = 30
 
+# What a client sends that means nothing by an optional field.
+BLANK: Final = (None, "")
+
 # What Kling calls back for. That Klingel waits, or waits too long, is nothing that its clients would know.
 CALLED_BACK: Final = (
     EventType.TASK_SUBMITTED,
@@ -63,12 +67,31 @@ class Addressed(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Sold:
+    """A kind of task that is sold under a path."""
+
+    task_type: TaskType
+    input_model: type[BaseModel]
+    told_by: str | None  # the field that says that it is meant, where others are sold there too
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """One of CometAPI's paths, and what a task asked for there is to us."""
 
     path: str
-    task_type: TaskType
-    input_model: type[BaseModel]
+    sold: tuple[Sold, ...]
+
+    @property
+    def types(self) -> list[str]:
+        return [one.task_type.name for one in self.sold]
+
+    def meant(self, body: Mapping[str, Any]) -> Sold:
+        """The fields decide: blank ones say nothing."""
+        return next(
+            (one for one in self.sold if one.told_by is not None and body.get(one.told_by) not in BLANK),
+            self.sold[-1],
+        )
 
     async def create(self, request: Request[State]) -> Response:
         """As CometAPI answers: `submitted`, or the refusal in the provider's own code and words."""
@@ -96,7 +119,7 @@ class Door:
         key = await authenticate(request)
         name = request.path_params["id"]
         async with request.state["database"].reading() as reader:
-            task = await tasks.find(reader, name, account_id=key.account_id, type=self.task_type.name)
+            task = await tasks.find(reader, name, account_id=key.account_id, types=self.types)
         if task is None:
             raise NotFound(f"Task not found by id or external id: {name}")
         return envelopes.success(kling_shapes.queried(task.view()))
@@ -109,23 +132,27 @@ class Door:
         )
         async with request.state["database"].searching(key.account_id) as reader:
             found = await tasks.numbered_page(
-                reader, key.account_id, type=self.task_type.name, skip=(number - 1) * size, limit=size
+                reader, key.account_id, types=self.types, skip=(number - 1) * size, limit=size
             )
         return envelopes.success([kling_shapes.queried(task.view()) for task in found])
 
 
-DOORS: Final[tuple[Door, ...]] = tuple(
-    Door(route.path, task_type, route.input_model or task_type.input_model)
-    for task_type in TASK_TYPES.values()
-    for route in task_type.routes[Layout.COMETAPI]
-)
+def _doors() -> dict[str, Door]:
+    sold: defaultdict[str, list[Sold]] = defaultdict(list)
+    for task_type in TASK_TYPES.values():
+        for route in task_type.routes.get(Layout.COMETAPI, ()):
+            if not route.given_by_caller:
+                sold[route.path].append(
+                    Sold(task_type, route.input_model or task_type.input_model, route.told_by)
+                )
+    # What a field tells is looked for before what is meant without it.
+    return {
+        path: Door(path, tuple(sorted(there, key=lambda one: one.told_by is None)))
+        for path, there in sold.items()
+    }
 
-# Where CometAPI sells something else under the same path: the field that tells ours apart.
-APART: Final[Mapping[str, str]] = {"/kling/v1/images/generations": "subject_image_list"}
-NOT_OURS: Final = (
-    "Klingel makes pictures from several pictures here (multi-image to image), and has no type for a picture from "
-    "text or from one picture: give subject_image_list."
-)
+
+DOORS: Final[tuple[Door, ...]] = tuple(_doors().values())
 
 
 def routes() -> list[Route]:
@@ -154,9 +181,8 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     """
     if not isinstance(raw, dict):
         raise InvalidRequest("The body must be a JSON object.")
-    ours = {*door.input_model.model_fields, *Addressed.model_fields}
-    given = {name: value for name, value in raw.items() if name in ours and value not in (None, "")}
-    extras = {name: value for name, value in raw.items() if name not in ours}
+    sold = door.meant(raw)
+    given, extras = _parted(raw, sold)
     faults: list[Fault] = []
     addressed: Addressed | None = None
     accepted: ValidatedInput | None = None
@@ -164,13 +190,10 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
         addressed = accept(Addressed, {name: given.pop(name, None) for name in Addressed.model_fields})
     except InvalidFields as error:
         faults += error.faults
-    if (apart := APART.get(door.path)) is not None and apart not in given:
-        faults.append(Fault(NOT_OURS, f"#/{apart}"))
-    else:
-        try:
-            accepted = validate(door.input_model, given, pointer="#", decoding=decoding)
-        except InvalidFields as error:
-            faults += error.faults
+    try:
+        accepted = validate(sold.input_model, given, pointer="#", decoding=decoding)
+    except InvalidFields as error:
+        faults += error.faults
     faults += [
         Fault(fault.detail, "#")
         for fault in storable_faults("What is not known here", extras, largest=LARGEST_EXTRAS)
@@ -180,13 +203,48 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     if faults or addressed is None or accepted is None:
         raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
     return Draft(
-        type=door.task_type,
-        input=ValidatedInput(_without_defaults(accepted.fields, given, door.input_model), accepted.files),
+        type=sold.task_type,
+        input=ValidatedInput(_without_defaults(accepted.fields, given, sold.input_model), accepted.files),
         extras=extras,
         path=door.path,
         external_task_id=addressed.external_task_id,
         endpoints=bound,
     )
+
+
+def _parted(raw: Mapping[str, Any], sold: Sold) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is checked here, and what is left to the provider: fields that are not known here, and words to choose from
+    for a model that is not.
+    """
+    ours = {*sold.input_model.model_fields, *Addressed.model_fields}
+    given = {name: value for name, value in raw.items() if name in ours and value not in BLANK}
+    extras = {name: value for name, value in raw.items() if name not in ours}
+    model = given.get("model_name")
+    if isinstance(model, str) and sold.task_type.models and model not in sold.task_type.models:
+        newer = {
+            name: given.pop(name)
+            for name, words in choices(sold.input_model).items()
+            if isinstance(given.get(name), str) and given[name] not in words
+        }
+        extras |= newer
+    return given, extras
+
+
+@cache
+def choices(model: type[BaseModel]) -> Mapping[str, frozenset[str]]:
+    """The words that each of those fields may have that have a choice of them."""
+    return {
+        name: frozenset(filter(lambda word: isinstance(word, str), words))
+        for name, schema in model.model_json_schema()["properties"].items()
+        if (words := _enumerated(schema))
+    }
+
+
+def _enumerated(schema: Mapping[str, Any]) -> list[Any]:
+    return [
+        *schema.get("enum", ()),
+        *(word for each in schema.get("anyOf", ()) for word in _enumerated(each)),
+    ]
 
 
 def _without_defaults(

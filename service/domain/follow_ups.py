@@ -74,7 +74,8 @@ class Parent:
         return (number,)
 
 
-ANY_PARENT: Final = tuple(Parent(type=type) for type in TASK_TYPES.values())
+# One for each kind of thing that is made: as far as templates go, that is all in which types differ.
+ANY_PARENT: Final = tuple({type.makes: Parent(type=type) for type in TASK_TYPES.values()}.values())
 
 
 @dataclass(slots=True)
@@ -237,7 +238,7 @@ def _try(
 def _example(parent: Parent, on: EventType, outputs: int) -> object:
     """An event as it would be of a task that made so many things."""
     status = _STATUS[on]
-    kind = parent.type.makes
+    kind = parent.type.makes or OutputKind.VIDEO
     finished_at = _AT + timedelta(minutes=1)
     id = TaskId("task_" + 32 * "0")
     task = Task(

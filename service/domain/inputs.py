@@ -1,15 +1,14 @@
-"""What each kind of task takes, and how a caller's JSON becomes it.
+"""How a caller's JSON becomes a task's input, and what all kinds of input are built of.
 
-A Base64 picture is checked, then replaced by a reference to its bytes: a task's row stays small, and one picture is
-kept once. Source of fields and limits: CometAPI, "Multi-Image to Image" (the older page) and "Multi-Image to Video",
-November 2026; for masks Kling, "Image to Video" (legacy).
+A Base64 file is checked, then replaced by a reference to its bytes: a task's row stays small, and one file is kept
+once.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +27,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from service.domain.faults import PREDICATE, SENTENCE, Finding, Location, accept, all_at_once
+from service.domain.faults import NOT_BLANK, PREDICATE, SENTENCE, Finding, Location, accept, all_at_once
 from service.domain.images import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -42,10 +41,13 @@ from service.domain.images import (
     encode,
     inspect,
 )
+from service.domain.media_types import AAC, HEAD, M4A, MP3, MP4, WAV, media_type
 
 MAX_URL: Final = 4096  # characters
+MAX_SOUND_BYTES: Final = 5 * 1024 * 1024  # Kling, "Lip Sync" and "Avatar"
 
 _REFERENCE_START = "file:sha256:"
+_ADDRESS = re.compile(r"\s*https?:", re.IGNORECASE)
 _REFERENCE = re.compile(_REFERENCE_START + r"([0-9a-f]{64})")
 
 
@@ -119,7 +121,7 @@ def referenced_files(fields: Mapping[str, Any]) -> set[str]:
 
 @dataclass(slots=True)
 class _Gallery:
-    """The Base64 pictures of one input; each text is decoded once, however often it occurs."""
+    """The Base64 files of one input; each picture is decoded once, however often it occurs."""
 
     decoding: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
@@ -146,6 +148,24 @@ class _Gallery:
             raise ImageFault(str(seen))
         return _REFERENCE_START + seen
 
+    def keep_sound(self, text: str) -> str:
+        """As `keep`, of a sound.
+
+        Raises:
+            ImageFault: not Base64, or not a sound that a provider takes.
+            PicturesInside: nothing is to be decoded.
+        """
+        if not self.decoding:
+            raise PicturesInside
+        try:
+            content = decode(text)
+        except ImageFault as fault:
+            raise ImageFault(f"A sound must be an http(s) URL or Base64. {fault}") from None
+        _check_sound(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.files[digest] = content
+        return _REFERENCE_START + digest
+
     def facts(self, text: object) -> ImageFacts | None:
         """None for whatever `keep` has not accepted."""
         seen = self._seen.get(text) if isinstance(text, str) else None
@@ -164,7 +184,7 @@ class _Gallery:
 
 
 @dataclass(frozen=True, slots=True)
-class _Count:
+class Count:
     """How many entries a list has. Those over the limit are not looked at, so that they cost nothing."""
 
     least: int
@@ -189,14 +209,45 @@ class _Count:
 
 
 def _image(text: str, info: ValidationInfo) -> str:
+    return _file(text, _gallery(info).keep)
+
+
+def _sound(text: str, info: ValidationInfo) -> str:
+    return _file(text, _gallery(info).keep_sound)
+
+
+def _gallery(info: ValidationInfo) -> "_Gallery":
+    return info.context if isinstance(info.context, _Gallery) else _Gallery()
+
+
+def _file(text: str, keep: Callable[[str], str]) -> str:
     try:
-        if re.match(r"\s*https?:", text, re.IGNORECASE):
+        if _ADDRESS.match(text):
             _check_url(text)
             return text
-        gallery = info.context if isinstance(info.context, _Gallery) else _Gallery()
-        return gallery.keep(text)
+        return keep(text)
     except ImageFault as fault:
         raise PydanticCustomError(SENTENCE, "{sentence}", {"sentence": str(fault)}) from None
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.match(text):
+        raise PydanticCustomError(PREDICATE, "must be an http(s) URL")
+    return _file(text, str)
+
+
+def _check_sound(content: bytes) -> None:
+    """
+    Raises:
+        ImageFault: too large, or neither MP3, WAV, M4A nor AAC.
+    """
+    if len(content) > MAX_SOUND_BYTES:
+        raise ImageFault(
+            f"The sound has {len(content)} bytes; at most {MAX_SOUND_BYTES // 2**20} MB ({MAX_SOUND_BYTES} bytes) "
+            "are allowed."
+        )
+    if media_type(content[:HEAD]) not in {MP3, WAV, M4A, MP4, AAC}:
+        raise ImageFault("The sound is neither MP3, WAV, M4A nor AAC.")
 
 
 def _check_url(url: str) -> None:
@@ -220,7 +271,7 @@ def _check_url(url: str) -> None:
         raise ImageFault("The URL has no valid host and port; write it like https://example.com/picture.png.")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError(PREDICATE, "must not have a NUL character in it")
     if text.startswith(_REFERENCE_START):
@@ -240,8 +291,27 @@ Image = Annotated[
         examples=["https://example.com/cat.png"],
     ),
 ]
-ModelName = Annotated[str, Field(max_length=64, pattern=r"\S"), AfterValidator(_plain)]
+Sound = Annotated[
+    str,
+    AfterValidator(_sound),
+    Field(
+        description=f"http(s) URL or Base64 of an MP3, WAV, M4A or AAC file: at most {MAX_SOUND_BYTES // 2**20} MB",
+        examples=["https://example.com/voice.mp3"],
+    ),
+]
+Film = Annotated[
+    str,
+    AfterValidator(_address),
+    Field(description="http(s) URL of an MP4 or MOV file", examples=["https://example.com/dance.mp4"]),
+]
+ModelName = Annotated[str, Field(max_length=64, pattern=NOT_BLANK), AfterValidator(plain)]
 """Any name: providers add and retire models faster than this list could follow."""
+
+
+Prompt = Annotated[str, Field(max_length=2500), AfterValidator(plain)]
+NeededPrompt = Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), AfterValidator(plain)]
+ProviderId = Annotated[str, Field(max_length=128, pattern=NOT_BLANK), AfterValidator(plain)]
+"""What the provider has named: a film, a sound, a session, a face."""
 
 
 def whole(value: object) -> object:
@@ -249,7 +319,7 @@ def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class _Object(BaseModel):
+class InputModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @model_validator(mode="before")
@@ -261,128 +331,78 @@ class _Object(BaseModel):
         return {str(name).encode(errors="replace").decode(): member for name, member in raw.items()}
 
 
-class Subject(_Object):
-    subject_image: Image
-
-
-class MultiImageToImage(_Object):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "subject_image_list": [
-                        {"subject_image": "https://example.com/cat.png"},
-                        {"subject_image": "https://example.com/hat.png"},
-                    ],
-                    "scene_image": "https://example.com/beach.jpg",
-                    "prompt": "The cat wears the hat on the beach",
-                }
-            ]
-        }
-    )
-
-    subject_image_list: Annotated[list[Subject], _Count(2, 4)]
-    model_name: ModelName = "kling-v2"
-    prompt: Annotated[str, Field(max_length=2500), AfterValidator(_plain)] | None = None
-    scene_image: Image | None = None
-    scence_image: Image | None = Field(
-        None,
-        serialization_alias="scene_image",
-        description="`scene_image`, as CometAPI's older page spells it",
-    )
-    style_image: Image | None = None
-    n: Annotated[int, Field(ge=1, le=9, description="how many pictures to make"), BeforeValidator(whole)] = 1
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9"] = "16:9"
+class RuledModel(InputModel):
+    """With rules that several fields together must keep."""
 
     @model_validator(mode="wrap")
     @classmethod
-    def _spelled_once(cls, raw: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        return all_at_once(lambda: handler(raw), lambda: _double_spellings(raw))
-
-
-def _double_spellings(raw: object) -> Iterator[Finding]:
-    if isinstance(raw, dict) and raw.get("scene_image") is not None and raw.get("scence_image") is not None:
-        yield Finding(
-            ("scence_image",), '"scence_image" is another spelling of "scene_image": give one of them.'
+    def _all_faults(cls, raw: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        return all_at_once(
+            lambda: handler(raw), lambda: cls.findings(raw, info.context) if isinstance(raw, dict) else ()
         )
 
+    @classmethod
+    def findings(cls, raw: Mapping[Any, Any], gallery: object) -> Iterator[Finding]:
+        """What is wrong with the fields together.
 
-class MultiImageToImageAnew(MultiImageToImage):
-    """As CometAPI's newer page and Kling's own have it: one picture is enough."""
+        Args:
+            raw: not checked yet: anything may be in it.
+            gallery: for `unequal_masks`.
+        """
+        raise NotImplementedError
 
-    subject_image_list: Annotated[list[Subject], _Count(1, 4)]
+
+def given(raw: Mapping[Any, Any], *names: str) -> list[str]:
+    """Those of the fields that say something."""
+    return [name for name in names if raw.get(name) not in (None, "", [], {})]
 
 
-class Picture(_Object):
+def length(value: object) -> int:
+    """Of a list; what is none has nothing in it."""
+    return len(value) if isinstance(value, list) else 0
+
+
+def exactly_one(raw: Mapping[Any, Any], *names: str) -> Iterator[Finding]:
+    """Of these fields one must be given, and no other."""
+    found = given(raw, *names)
+    listed = " or ".join(f'"{name}"' for name in names)
+    if not found:
+        yield Finding((names[0],), f"Give {listed}.")
+    elif len(found) > 1:
+        yield Finding((found[-1],), f"Give {listed}, not both.")
+
+
+class Watermark(InputModel):
+    """Whether a version with Kling's watermark is made besides."""
+
+    enabled: bool
+
+
+class Element(InputModel):
+    """Something from the provider's library of elements."""
+
+    element_id: Annotated[int, Field(ge=1), BeforeValidator(whole)] | ProviderId
+
+
+class Picture(InputModel):
     image: Image
 
 
-class Point(_Object):
+class Point(InputModel):
     """In px from the bottom left corner of the input picture."""
 
     x: Annotated[int, Field(ge=0), BeforeValidator(whole)]
     y: Annotated[int, Field(ge=0), BeforeValidator(whole)]
 
 
-class DynamicMask(_Object):
+class DynamicMask(InputModel):
     mask: Image
     trajectories: Annotated[
-        list[Point], _Count(2, 77), Field(description="where the painted area moves, in order")
+        list[Point], Count(2, 77), Field(description="where the painted area moves, in order")
     ]
 
 
-def _seconds_as_text(value: object) -> object:
-    return str(value) if type(value) is int and value in {5, 10} else value
-
-
-class MultiImageToVideo(_Object):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "image_list": [
-                        {"image": "https://example.com/cat.png"},
-                        {"image": "https://example.com/hat.png"},
-                    ],
-                    "prompt": "The cat puts on the hat and bows",
-                    "duration": "5",
-                }
-            ]
-        }
-    )
-
-    image_list: Annotated[list[Picture], _Count(2, 4)]
-    model_name: ModelName = "kling-v1-6"
-    prompt: Annotated[str, Field(max_length=500, pattern=r"\S"), AfterValidator(_plain)]
-    negative_prompt: Annotated[str, Field(max_length=200), AfterValidator(_plain)] | None = None
-    mode: Literal["std", "pro"] = "std"
-    duration: Annotated[
-        Literal["5", "10"],
-        BeforeValidator(_seconds_as_text, json_schema_input_type=Literal["5", "10", 5, 10]),
-        Field(description="seconds"),
-    ] = "5"
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
-    cfg_scale: (
-        Annotated[
-            float,
-            Field(ge=0, le=1, allow_inf_nan=False, description="how closely the video follows the prompt"),
-        ]
-        | None
-    ) = None
-    static_mask: Image | None = Field(
-        None, description="what is painted here stays still; form as for pictures"
-    )
-    dynamic_masks: Annotated[list[DynamicMask], _Count(0, 6)] | None = None
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _masks_match(
-        cls, raw: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
-    ) -> Self:
-        return all_at_once(lambda: handler(raw), lambda: _unequal_masks(raw, info.context))
-
-
-def _unequal_masks(raw: object, gallery: object) -> Iterator[Finding]:
+def unequal_masks(raw: Mapping[Any, Any], gallery: object) -> Iterator[Finding]:
     """Compares those sent as Base64; the others are for the provider to fetch."""
     if not isinstance(gallery, _Gallery):
         return
@@ -400,9 +420,7 @@ def _unequal_masks(raw: object, gallery: object) -> Iterator[Finding]:
             )
 
 
-def _masks(raw: object) -> Iterator[tuple[Location, object]]:
-    if not isinstance(raw, dict):
-        return
+def _masks(raw: Mapping[Any, Any]) -> Iterator[tuple[Location, object]]:
     yield ("static_mask",), raw.get("static_mask")
     dynamic = raw.get("dynamic_masks")
     for index, entry in enumerate(dynamic if isinstance(dynamic, list) else []):

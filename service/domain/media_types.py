@@ -20,6 +20,10 @@ class MediaType:
     def is_video(self) -> bool:
         return self.name.startswith("video/")
 
+    @property
+    def is_audio(self) -> bool:
+        return self.name.startswith("audio/")
+
 
 JPEG: Final = MediaType("image/jpeg", "jpg")
 PNG: Final = MediaType("image/png", "png")
@@ -31,8 +35,9 @@ WEBM: Final = MediaType("video/webm", "webm")
 MP3: Final = MediaType("audio/mpeg", "mp3")
 M4A: Final = MediaType("audio/mp4", "m4a")
 WAV: Final = MediaType("audio/wav", "wav")
+AAC: Final = MediaType("audio/aac", "aac")
 UNKNOWN: Final = MediaType("application/octet-stream", "bin")
-MEDIA_TYPES: Final = (JPEG, PNG, WEBP, GIF, MP4, QUICKTIME, WEBM, MP3, M4A, WAV, UNKNOWN)
+MEDIA_TYPES: Final = (JPEG, PNG, WEBP, GIF, MP4, QUICKTIME, WEBM, MP3, M4A, WAV, AAC, UNKNOWN)
 
 _PICTURE_BRANDS: Final = frozenset({b"avif", b"avis", b"heic", b"heix", b"heif", b"mif1", b"msf1"})
 _PAGE: Final = re.compile(
@@ -46,7 +51,7 @@ def media_type(head: bytes) -> MediaType:
         head: the first `HEAD` bytes, or all where there are fewer.
 
     Source: WHATWG, "MIME Sniffing", sections 6.1 and 6.2; ISO/IEC 14496-12, 4.3, for `ftyp`; RFC 8794 and the
-    WebM Container Guidelines for EBML; ISO/IEC 11172-3, 2.4.2.3, for MPEG audio.
+    WebM Container Guidelines for EBML; ISO/IEC 11172-3, 2.4.2.3, for MPEG audio; ISO/IEC 13818-7, 6.2, for ADTS.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return JPEG
@@ -62,6 +67,8 @@ def media_type(head: bytes) -> MediaType:
         return WEBM if b"\x42\x82\x84webm" in head[:64] else UNKNOWN
     if head.startswith(b"ID3") or _is_mpeg_audio(head):
         return MP3
+    if _is_adts(head):
+        return AAC
     return UNKNOWN
 
 
@@ -78,6 +85,11 @@ def _is_mpeg_audio(head: bytes) -> bool:
     version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
     bit_rate, sampling = head[2] >> 4, head[2] >> 2 & 3
     return head[1] >> 5 == 7 and version != 1 and layer == 1 and bit_rate not in {0, 15} and sampling != 3
+
+
+def _is_adts(head: bytes) -> bool:
+    """A frame of AAC in ADTS: layer 0, with a sampling rate that exists."""
+    return len(head) >= 4 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13
 
 
 def is_page(head: bytes) -> bool:

@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from service.domain.faults import InvalidFields
 from service.domain.inputs import (
     MAX_URL,
-    MultiImageToImage,
-    MultiImageToVideo,
     PicturesInside,
     referenced_files,
     validate,
     with_files,
 )
+from service.domain.task_types.images import MultiImageToImage
+from service.domain.task_types.videos import MultiImageToVideo
 
 MODELS = [MultiImageToImage, MultiImageToVideo]
 URL = "https://example.com/cat.png"

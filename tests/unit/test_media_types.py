@@ -37,6 +37,7 @@ EBML = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x4
         (b"ID3\x04\0\0\0\0\0\0", "audio/mpeg", "mp3"),
         (b"\xff\xfb\x90\x64" + bytes(100), "audio/mpeg", "mp3"),
         (b"RIFF\x24\0\0\0WAVEfmt ", "audio/wav", "wav"),
+        (b"\xff\xf1\x50\x80", "audio/aac", "aac"),
     ],
 )
 def test_what_is_known_is_told_by_its_bytes(head: bytes, name: str, extension: str) -> None:
@@ -53,7 +54,6 @@ def test_what_is_known_is_told_by_its_bytes(head: bytes, name: str, extension: s
         iso(b"avif"),
         iso(b"heic"),
         EBML + b"\x42\x82\x88matroska",
-        b"\xff\xf1\x50\x80",  # AAC
         b"\xff\xfb\xf0\x64",  # a bit rate that does not exist
         b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         b"<html><script>alert(1)</script></html>",

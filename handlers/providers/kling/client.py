@@ -3,14 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import quote
 
 import httpx
 from anyio.to_thread import run_sync
 
-from handlers.providers.kling.answers import Reply
+from handlers.providers.kling.answers import Reply, http_date
 from handlers.providers.kling.callbacks import KlingCallbacks
 from handlers.providers.kling.outcomes import (
     EXPIRED,
@@ -21,10 +20,11 @@ from handlers.providers.kling.outcomes import (
     status_report,
 )
 from handlers.providers.kling.redaction import redactor
+from handlers.providers.kling.requests import create_request, query_path
 from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
-from service.domain.errors import ConfigurationError
+from service.domain.errors import ConfigurationError, ProviderRefused
 from service.domain.long_texts import dump_large, holds_long_texts
-from service.domain.task_types import TASK_TYPES, Layout
+from service.domain.task_types import TASK_TYPES, Layout, NotSold, Route
 from service.domain.tasks import Report, Task
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
@@ -43,6 +43,7 @@ class KlingProvider(KlingCallbacks):
     Args:
         client: pooled and shared; its redirects and time-outs are overruled here.
         authorization: gives the header's value, anew for each request.
+        correct: as `Authorization.correct`.
         webhook_secrets: `whsec_…`; with none, callbacks are told apart by their URL alone.
         timeout: of one request from the wait for a connection to the answer's last byte.
         on_call: called once for each request sent: `create` with `accepted`, `refused`, `deferred` or `unknown`;
@@ -61,6 +62,7 @@ class KlingProvider(KlingCallbacks):
         base_url: str,
         layout: Layout,
         authorization: Callable[[], str],
+        correct: Callable[[datetime], bool] = lambda _theirs: False,
         on_call: Callable[[str, str], None],
         webhook_secrets: Sequence[str] = (),
         timeout: timedelta = timedelta(seconds=60),
@@ -71,6 +73,7 @@ class KlingProvider(KlingCallbacks):
         self._base_url = _checked(base_url)
         self._layout = layout
         self._authorization = authorization
+        self._correct = correct
         self._timeout = timeout
         self._skew_pause = skew_pause
         self._on_call = on_call
@@ -82,23 +85,30 @@ class KlingProvider(KlingCallbacks):
         taken as the former: were it the latter, the task would be overdue, and told so; the other way round a paid
         result would be lost.
         """
-        outcome = await self._create_once(order)
+        try:
+            route = TASK_TYPES[order.type].route(self._layout, order.path)
+        except (KeyError, NotSold):
+            told = f"{self.name} does not take {order.type}."
+            return Refused(Refusal.REQUEST, "type_not_sold", told)
+        outcome = await self._create_once(order, route)
         match outcome:
             case Refused(Refusal.REQUEST, "1201", message) if order.is_resend:
                 return Refused(Refusal.EXISTS, "1201", message)
             case _:
                 return outcome
 
-    async def _create_once(self, order: Order) -> CreateOutcome:
+    async def _create_once(self, order: Order, route: Route) -> CreateOutcome:
         authorization = self._authorization()
-        outcome = await self._create(order, authorization)
+        outcome, theirs = await self._create(order, route, authorization)
         if not isinstance(outcome, Refused) or outcome.code not in {NOT_YET_VALID, EXPIRED}:
             return outcome
-        if outcome.code == NOT_YET_VALID:
+        corrected = theirs is not None and self._correct(theirs)
+        if outcome.code == NOT_YET_VALID and not corrected:
             await asyncio.sleep(self._skew_pause.total_seconds())
         else:
             authorization = self._authorization()
-        return await self._create(order, authorization)
+        again, _ = await self._create(order, route, authorization)
+        return again
 
     async def read(self, task: Task) -> Report:
         """One GET, by the provider's id, else by the external id.
@@ -116,18 +126,22 @@ class KlingProvider(KlingCallbacks):
             self._on_call("status_query", outcome)
         return report
 
-    async def _create(self, order: Order, authorization: str) -> CreateOutcome:
-        route = TASK_TYPES[order.type].route(self._layout, order.path)
-        known = {route.renames.get(name, name): value for name, value in order.input.items()}
-        ours = {"callback_url": order.callback_url, "external_task_id": order.external_task_id}
-        fields = {**order.extras, **known, **ours}
+    async def _create(
+        self, order: Order, route: Route, authorization: str
+    ) -> tuple[CreateOutcome, datetime | None]:
+        """How it ended, and when that was by the provider's clock, where it says so."""
+        theirs: datetime | None = None
+        request = create_request(route, order)
         redact = redactor(authorization=authorization, callback_url=order.callback_url)
         word = "unknown"
         try:
             # A task's pictures are Base64 here: written at once, they would hold up everybody for half a second.
-            large = holds_long_texts(fields)
-            content = await run_sync(dump_large, fields) if large else json.dumps(fields).encode()
-            reply = await self._exchange("POST", route.path, authorization, content)
+            large = holds_long_texts(request.fields)
+            content = (
+                await run_sync(dump_large, request.fields) if large else json.dumps(request.fields).encode()
+            )
+            reply = await self._exchange("POST", request.path, authorization, content)
+            theirs = http_date(reply.headers.get("date", ""))
             outcome = create_outcome(reply, redact)
             word = OUTCOME_WORDS[type(outcome)]
         except (httpx.HTTPError, OSError) as error:
@@ -135,15 +149,19 @@ class KlingProvider(KlingCallbacks):
             word = OUTCOME_WORDS[type(outcome)]
         finally:
             self._on_call("create", word)
-        return outcome
+        return outcome, theirs
 
     async def _status(self, task: Task) -> Report:
-        route = TASK_TYPES[task.type].route(self._layout, task.path)
-        wanted = quote(task.provider_task_id or task.provider_external_id, safe="")
+        try:
+            route = TASK_TYPES[task.type].route(self._layout, task.path)
+        except (KeyError, NotSold):
+            raise ProviderRefused(
+                f"{self.name} knows no {task.type}.", provider_code="type_not_sold"
+            ) from None
         authorization = self._authorization()
         redact = redactor(authorization=authorization)
         try:
-            reply = await self._exchange("GET", f"{route.path}/{wanted}", authorization)
+            reply = await self._exchange("GET", query_path(route, task), authorization)
         except (httpx.HTTPError, OSError) as error:
             raise read_error(fault(error, redact)) from error
         return status_report(reply, redact)

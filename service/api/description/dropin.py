@@ -11,7 +11,16 @@ from typing_extensions import TypedDict
 from service.api import dropin
 from service.api.description.operations import IDEMPOTENT, JSON, Answer, Operation, Tag, shows
 from service.api.description.schemas import _schema as model_schema
-from service.api.dropin import DOORS, LARGEST_EXTRAS, PAGE_NUMBERS, PAGE_SIZES, USUAL_SIZE, Addressed, Door
+from service.api.dropin import (
+    DOORS,
+    LARGEST_EXTRAS,
+    PAGE_NUMBERS,
+    PAGE_SIZES,
+    USUAL_SIZE,
+    Addressed,
+    Door,
+    Sold,
+)
 from service.domain.kling_shapes import STATUS
 from service.submits import DEEPEST_METADATA
 
@@ -116,12 +125,17 @@ def _query(name: str, allowed: range, usual: int) -> dict[str, Any]:
 
 def _id(verb: str, door: Door) -> str:
     """`createAtMultiImage2image`."""
-    last = door.path.rpartition("/")[2]
-    return f"{verb}At{''.join(part.capitalize() for part in last.split('-'))}"
+    parts = _name(door).replace("/", "-").split("-")
+    return f"{verb}At{''.join(part.capitalize() for part in parts)}"
+
+
+def _name(door: Door) -> str:
+    """The path without what all of them, or all of a kind, begin with: `/kling/v1/videos/`."""
+    return door.path.split("/", 4)[-1]
 
 
 def body_name(door: Door) -> str:
-    return f"KlingBody.{door.path.rpartition('/')[2]}"
+    return f"KlingBody.{_name(door).replace('/', '.')}"
 
 
 def _operations(door: Door) -> Iterator[tuple[str, Operation]]:
@@ -176,7 +190,18 @@ def body_schemas() -> dict[str, Any]:
 
 
 def _body(door: Door) -> dict[str, Any]:
-    body = model_schema(door.input_model)
+    """Of a path where two kinds of task are sold: the one or the other, told apart by a field."""
+    bodies = [_body_of(one) for one in door.sold]
+    if len(bodies) == 1:
+        return bodies[0]
+    telling = [one.told_by for one in door.sold if one.told_by is not None]
+    for one, body in zip(door.sold, bodies, strict=True):
+        body["properties"] |= {name: BLANK for name in telling if name != one.told_by}
+    return {"anyOf": bodies}
+
+
+def _body_of(sold: Sold) -> dict[str, Any]:
+    body = model_schema(sold.input_model)
     required = body.get("required", [])
     properties = body["properties"] | model_schema(Addressed)["properties"]
     body["properties"] = {

@@ -1,0 +1,42 @@
+"""The kind of task that has no row of its own yet: path and body are the caller's."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from service.domain.raw import RawInput
+from service.domain.task_types.paths import GATEWAY_ROOT
+from service.domain.task_types.row import Confidence, Fact, Layout, Route, TaskType
+
+_OURS: Final = "Klingel"
+
+
+def _places(input: Mapping[str, Any]) -> int:
+    places: int = input.get("places", 1)
+    return places
+
+
+ROWS: Final = (
+    TaskType(
+        name="kling.raw",
+        summary="Anything that the provider takes: a path and a body of one's own",
+        input_model=RawInput,
+        makes=None,
+        places=_places,
+        routes={
+            Layout.COMETAPI: (
+                Route(path=GATEWAY_ROOT, source=_OURS, confidence=Confidence.GUESSED, given_by_caller=True),
+            ),
+            Layout.OFFICIAL: (
+                Route(path="", source=_OURS, confidence=Confidence.GUESSED, given_by_caller=True),
+            ),
+        },
+        facts=(
+            Fact(
+                "Nothing in the body is checked. The callback URL and the external task id are put in where the "
+                "standard wants them.",
+                _OURS,
+                Confidence.GUESSED,
+            ),
+        ),
+    ),
+)
