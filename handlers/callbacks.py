@@ -188,7 +188,7 @@ class CallbackReceiver:
 
     async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Taken | None]:
         """One for each; None where there is no such task. Several about one task count in their order."""
-        known = await tasks.get_many(tx, {received.task_id for received in batch})
+        known = await tasks.to_change(tx, {received.task_id for received in batch})
         results: list[Taken | None] = []
         evidence: list[StoredCallback] = []
         rounds: defaultdict[int, list[Change]] = defaultdict(list)

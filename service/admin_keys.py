@@ -30,6 +30,7 @@ async def ensure_admin_key(
         ConfigurationError: the settings name a key that is a member's.
     """
     async with database.transaction() as tx:
+        await tx.hold("accounts", [FIRST_ACCOUNT])  # several processes may start for the first time
         if named is not None:
             await _take_over(tx, named, clock())
             return

@@ -26,7 +26,7 @@ from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.chat.desk import Desk
 from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
 from handlers.chat.sink import ChatSink, endpoint_model
-from handlers.providers.kling import KlingCallbacks, KlingProvider, authorization_for
+from handlers.providers.kling import CallbackReaders, KlingProvider, authorization_for
 from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
 from handlers.sinks.apprise import AppriseConfig, AppriseSink
@@ -54,6 +54,7 @@ from service.api import (
     probing,
     reference,
     tasks,
+    usage,
     web_push,
 )
 from service.api.problems import EXCEPTION_HANDLERS
@@ -66,6 +67,7 @@ from service.dashboard.sessions import Sessions
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
 from service.domain.errors import ConfigurationError
+from service.domain.ids import AccountId, KeyId
 from service.domain.kept import ARCHIVE
 from service.domain.links import Links
 from service.domain.secrets import (
@@ -76,25 +78,28 @@ from service.domain.secrets import (
     Vault,
     sandbox_key,
 )
-from service.domain.task_types import Layout
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
 from service.expiry import Expiry
 from service.guesses import KEYS, Guesses
+from service.holdings import Holdings
 from service.keeping import Keeper
-from service.lanes import Lanes
+from service.lanes import Lanes, named_place
 from service.lines import Lines
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.network import EVERYWHERE, Guard, open_dialler
+from service.notices import Notices, Topic
 from service.outputs import Outputs
 from service.previews import Previews
 from service.probing import Probes
+from service.processes import EVERY, Presence
+from service.providers import ConfiguredProvider, Providers, providers_of
 from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.retention import Retention
 from service.server import run_server
-from service.settings import ProviderName, Role, Settings
+from service.settings import ProviderName, Role, Settings, environment
 from service.sharing import shares_of
 from service.streams import Streams
 from service.submission import Provider, Submitter
@@ -102,8 +107,9 @@ from service.submits import SubmitReader
 from service.tracing import UNTRACED, Tracing, are_traces_wanted
 from service.vitals import Vitals
 from service.wakeups import Wakeups
+from storage.database import shown
 from storage.files import Files
-from storage.sqlite import open_sqlite
+from storage.opening import listening_at, open_database
 from storage.store import open_store
 
 OPEN_FILES: Final = 65_536
@@ -190,6 +196,9 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/bots/{id}", bots.show, methods=["GET"]),
     Route("/v1/bots/{id}", bots.update, methods=["PATCH"]),
     Route("/v1/bots/{id}", bots.delete, methods=["DELETE"]),
+    Route("/v1/usage", usage.show, methods=["GET"]),
+    Route("/v1/budgets", usage.budgets, methods=["GET"]),
+    Route("/v1/budgets", usage.put_budget, methods=["PUT"]),
     Route("/v1/prune", prune, methods=["POST"]),
     Route("/v1/probe", probing.probe, methods=["POST"]),
     *dropin.routes(),
@@ -219,6 +228,7 @@ class Hooks:
     on_commit: Callable[[], None] = lambda: None  # after each, for whoever waits for what it wrote
     stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
     wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
+    sign_of_life: timedelta = EVERY  # how often this process says that it is alive, where there are others
 
 
 def create_app(
@@ -230,7 +240,8 @@ def create_app(
 ) -> Starlette:
     """The whole service; tests pass a transport and a clock, production passes neither."""
     told = hooks or Hooks()
-    sandbox = _sandbox(settings) if settings.embeds_sandbox else None
+    configured = providers_of(settings, environment())
+    sandbox = _sandbox(settings) if configured.embeds_sandbox else None
     store = None if settings.kept_at is None else open_store(settings.kept_at)
     telemetry = _telemetry(settings)
 
@@ -238,13 +249,13 @@ def create_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[AppState]:
         async with AsyncExitStack() as stack:  # closes in reverse order, also on error
             secrets = settings.secrets()
-            database = await stack.enter_async_context(open_sqlite(settings.database_path))
+            database = await stack.enter_async_context(open_database(settings.database_at))
             vault, tokens, push_keys = Vault(secrets), CallbackTokens(secrets), PushKeys(secrets)
             named = None if settings.api_key is None else settings.api_key.get_secret_value()
             await ensure_admin_key(database, named=named, vault=vault, clock=clock, tell=told.on_first_key)
             metrics = Metrics()
             wakeups = Wakeups(clock)
-            streams = Streams()
+            streams = Streams(database)
             files = Files(settings.inputs_path)
             tracing = await stack.enter_async_context(telemetry)
             dispatches = Role.DISPATCH in settings.roles
@@ -253,8 +264,9 @@ def create_app(
             guard = Guard(settings.allow_networks)
             dialler = await stack.enter_async_context(open_dialler(guard))
             brokers = await stack.enter_async_context(open_brokers(guard))
-            provider = _provider(settings, client, clock, metrics)
-            providers: dict[str, Provider] = {provider.name: provider}
+            providers: dict[str, Provider] = {
+                each.name: _provider(each, settings, client, clock, metrics) for each in configured.all
+            }
             apprise = AppriseSink(guard, vault)
             stack.callback(apprise.close)
             sinks: dict[str, Sink] = {
@@ -274,9 +286,22 @@ def create_app(
 
             batcher = Batcher(database, observe=observe)
             await stack.enter_async_context(batcher.running())
-            lines = Lines(wakeups=wakeups, clock=clock)
-            outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, clock=clock)
-            publisher = Publisher(lanes=lanes, lines=lines, outputs=outputs, streams=streams, clock=clock)
+            presence = Presence(database, batcher, roles=settings.roles, every=told.sign_of_life)
+            notices = Notices(lambda: presence.id, listening_at(settings.database_at))
+            holdings = Holdings(presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use)
+            _hear(notices, presence, wakeups, lanes, streams)
+            lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
+            outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
+            publisher = Publisher(
+                lanes=lanes,
+                holdings=holdings,
+                lines=lines,
+                outputs=outputs,
+                streams=streams,
+                notices=notices,
+                presence=presence,
+                clock=clock,
+            )
             sinks |= {
                 name: ChatSink(
                     voice,
@@ -298,13 +323,16 @@ def create_app(
                 clock=clock,
             )
             provider_dialler = await stack.enter_async_context(open_dialler(Guard(EVERYWHERE)))
-            origins = Origins(dialler, provider_dialler, settings.provider_base_url)
+            origins = Origins(dialler, provider_dialler, [each.base_url for each in configured.all])
             archive = ArchiveSink(keeper, origins, largest=settings.file_max_bytes)
             deliverer = Deliverer(
                 database=database,
                 batcher=batcher,
                 publisher=publisher,
                 lanes=lanes,
+                holdings=holdings,
+                presence=presence,
+                notices=notices,
                 sinks=ChainMap(sinks, {ARCHIVE: archive}),  # beside those that people may choose
                 wakeups=wakeups,
                 metrics=metrics,
@@ -329,7 +357,7 @@ def create_app(
                 publisher=publisher,
                 lines=lines,
                 providers=providers,
-                default_provider=provider.name,
+                accounts=configured.accounts,
                 deadlines={
                     OutputKind.IMAGE: timedelta(seconds=settings.deadline_image),
                     OutputKind.VIDEO: timedelta(seconds=settings.deadline_video),
@@ -339,16 +367,18 @@ def create_app(
                 callback_base_url=settings.reachable_url,
                 confirm_after=timedelta(seconds=settings.confirm_after),
                 queue_max_age=timedelta(seconds=settings.queue_max_age),
+                presence=presence,
+                notices=notices,
                 wakeups=wakeups,
                 clock=clock,
                 tracing=tracing,
             )
             sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
             probes = Probes(
-                client=client, tokens=tokens, provider=provider.name, base_url=settings.reachable_url
+                client=client, tokens=tokens, provider=configured.default, base_url=settings.reachable_url
             )
             callbacks = CallbackReceiver(
-                readers=_callback_readers(settings),
+                readers=_callback_readers(configured, settings),
                 tokens=tokens,
                 batcher=batcher,
                 publisher=publisher,
@@ -368,7 +398,7 @@ def create_app(
                 wakeups=wakeups,
                 clock=clock,
             )
-            submits = SubmitReader(sinks=sinks, vault=vault)
+            submits = SubmitReader(sinks=sinks, vault=vault, accounts=configured.accounts)
             shares = shares_of(streams=settings.account_streams)
             desk = Desk(
                 platforms=open_platforms(dialler),
@@ -380,14 +410,21 @@ def create_app(
                 links=links,
                 vault=vault,
                 room=shares.bodies,
+                presence=presence,
+                notices=notices,
                 wakeup=wakeups.commands,
                 clock=clock,
             )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
             if dispatches:
+                for heir in (deliverer, submitter, desk):
+                    presence.bequeath(heir.inherit)
+            await stack.enter_async_context(presence.running())
+            if dispatches:
                 for part in (deliverer, deadlines, expiry, submitter, retention, desk):
                     await stack.enter_async_context(part.running())
+            await stack.enter_async_context(notices.listening())
             told.stop_streams = streams.close
             told.wakeups = wakeups
             stack.callback(streams.close)
@@ -398,6 +435,7 @@ def create_app(
                 batcher=batcher,
                 publisher=publisher,
                 streams=streams,
+                notices=notices,
                 wakeups=wakeups,
                 vault=vault,
                 push_keys=push_keys,
@@ -457,33 +495,61 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
     return open_telemetry(settings.traces_url)
 
 
+def _hear(
+    notices: Notices, presence: Presence, wakeups: Wakeups, lanes: Lanes, streams: Streams
+) -> None:
+    """What other processes have committed takes effect here too."""
+    notices.wake_from_here(wakeups)
+    notices.on(Topic.RECALLED, lambda name: lanes.recall(named_place(name)))
+    notices.on(Topic.DROPPED, lambda name: lanes.drop(named_place(name)))
+    notices.on(Topic.ROUSED, lambda name: lanes.rouse(named_place(name)))
+    notices.on(Topic.EVENTS, lambda account_id: streams.has_grown(AccountId(account_id)))
+    notices.on(Topic.KEYS, lambda key_id: streams.revoke(KeyId(key_id)))
+    notices.on_gap(streams.may_have_missed)
+    notices.on_gap(lanes.recall_all)
+    presence.on_loss(lanes.abandon)
+
+
 def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
     return httpx.AsyncClient(transport=transport, limits=limits, follow_redirects=False, trust_env=False)
 
 
-def _provider(settings: Settings, client: httpx.AsyncClient, clock: Clock, metrics: Metrics) -> KlingProvider:
-    if settings.provider_key is None or settings.embeds_sandbox:
+def _provider(
+    configured: ConfiguredProvider,
+    settings: Settings,
+    client: httpx.AsyncClient,
+    clock: Clock,
+    metrics: Metrics,
+) -> KlingProvider:
+    if configured.key is None or configured.is_embedded:
         key = sandbox_key(settings.secrets())
     else:
-        key = settings.provider_key.get_secret_value()
-    official = settings.provider_name is ProviderName.KLING
+        key = configured.key.get_secret_value()
+    authorization = authorization_for(key, clock)
     return KlingProvider(
-        name=settings.provider_name,
+        name=configured.name,
         client=client,
-        base_url=settings.provider_base_url,
-        layout=Layout.OFFICIAL if official else Layout.COMETAPI,
-        authorization=authorization_for(key, clock),
-        webhook_secrets=[secret.get_secret_value() for secret in settings.provider_webhook_secret],
+        base_url=configured.base_url,
+        layout=configured.account.layout,
+        authorization=authorization,
+        correct=authorization.correct,
+        webhook_secrets=[secret.get_secret_value() for secret in configured.webhook_secrets],
         on_call=metrics.provider_called,
         timeout=timedelta(seconds=settings.provider_timeout),
     )
 
 
-def _callback_readers(settings: Settings) -> Mapping[str, CallbackReader]:
-    """For each provider, not the present one alone: tasks may still be with one that was in use before."""
-    secrets = [secret.get_secret_value() for secret in settings.provider_webhook_secret]
-    return {name: KlingCallbacks(name, webhook_secrets=secrets) for name in ProviderName}
+def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str, CallbackReader]:
+    """For each provider, not the present ones alone: tasks may still be with one that was in use before."""
+    of_settings = {str(name): settings.provider_webhook_secret for name in ProviderName}
+    of_accounts = {each.name: tuple(each.webhook_secrets) for each in configured.all}
+    return CallbackReaders(
+        {
+            name: [secret.get_secret_value() for secret in secrets]
+            for name, secrets in {**of_settings, **of_accounts}.items()
+        }
+    )
 
 
 def _sandbox(settings: Settings) -> Sandbox:
@@ -516,11 +582,11 @@ def migrate(settings: Settings) -> str:
     """
 
     async def run() -> None:
-        async with open_sqlite(settings.database_path):
+        async with open_database(settings.database_at):
             pass
 
     asyncio.run(run())
-    return f"{settings.database_path} is up to date."
+    return f"{shown(settings.database_at)} is up to date."
 
 
 def serve(settings: Settings) -> int:
@@ -578,16 +644,20 @@ def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
     """On standard output, for a person: the log goes to standard error."""
     address = settings.local_url
     lines = ["", f"Klingel rings at {address}"]
-    match settings.provider_name:
-        case ProviderName.SANDBOX:
+    configured = providers_of(settings, environment())
+    match configured.all:
+        case [ConfiguredProvider(kind=ProviderName.SANDBOX)]:
             lines.append(
                 "Provider: SANDBOX. It makes real pictures and videos, but they are not Kling's. "
                 "Set COMETAPI_KEY for the real thing."
             )
-        case name:
-            lines.append(
-                f"Provider: {name} at {settings.provider_base_url}, calling back at {settings.reachable_url}"
-            )
+        case several:
+            lines += [
+                f"Provider: {each.name} at {each.base_url}"
+                + (", the default" if len(several) > 1 and each.name == configured.default else "")
+                for each in several
+            ]
+            lines.append(f"They call back at {settings.reachable_url}")
     if settings.allow_networks:
         networks = ", ".join(str(network) for network in settings.allow_networks)
         lines.append(f"Receivers in {networks} may be dialled (KLINGEL_ALLOW_NETWORKS).")

@@ -10,7 +10,7 @@ import structlog
 from service.batching import Batcher
 from service.domain.times import Clock
 from service.domain.transitions import overdue
-from service.loops import Loop
+from service.loops import Loop, not_at_once
 from service.publication import Publisher
 from service.wakeups import Wakeups
 from storage import tasks
@@ -45,7 +45,7 @@ class Deadlines:
         while await self._batcher.run(self._mark, self._clock()) == PAGE:
             pass
         async with self._database.reading() as reader:
-            return await tasks.next_deadline_at(reader)
+            return not_at_once(await tasks.next_deadline_at(reader), self._clock())
 
     async def _mark(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
         now = max(moments)

@@ -27,12 +27,15 @@ from service.domain.deliveries import (
 from service.domain.endpoints import Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
-from service.domain.ids import DeliveryId, EndpointId
+from service.domain.ids import DeliveryId, EndpointId, ProcessId
 from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
+from service.holdings import Holdings
 from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
 from service.metrics import Metrics
+from service.notices import Notices, Topic
+from service.processes import Presence
 from service.publication import LEASE, Publisher
 from service.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.wakeups import Wakeups
@@ -91,6 +94,9 @@ class Deliverer:
         batcher: Batcher,
         publisher: Publisher,
         lanes: Lanes,
+        holdings: Holdings,
+        presence: Presence,
+        notices: Notices,
         sinks: Mapping[str, Sink],
         wakeups: Wakeups,
         metrics: Metrics,
@@ -108,6 +114,9 @@ class Deliverer:
         self._batcher = batcher
         self._publisher = publisher
         self._lanes = lanes
+        self._holdings = holdings
+        self._presence = presence
+        self._notices = notices
         self._sinks = sinks
         self._wakeup = wakeups.delivery
         self._metrics = metrics
@@ -153,6 +162,11 @@ class Deliverer:
                     "deliveries.not_given_back", reason=error.detail
                 )  # their leases end by themselves
 
+    async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
+        """What was in the hands of processes that are no more is to be claimed anew."""
+        await deliveries.inherit(tx, dead)
+        await self._notices.wake(tx, Topic.DELIVERIES, self._wakeup)
+
     async def _rescue(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
         return [await deliveries.rescue(tx, now=now) for now in moments]
 
@@ -164,7 +178,7 @@ class Deliverer:
         while await self._batcher.run(self._claim, None):
             pass
         async with self._database.reading() as reader:
-            due = await deliveries.next_moment(reader, busy=self._lanes.full())
+            due = await deliveries.next_moment(reader, busy=self._lanes.full(), by=self._presence.id)
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
         awake = self._lanes.wake()
@@ -177,18 +191,22 @@ class Deliverer:
         await deliveries.rescue(tx, now=now)
         recalled = self._lanes.recalled()
         await deliveries.give_back(tx, recalled)
+        if self._lanes.in_doubt:
+            await self._give_back_lost(tx)
         full = self._lanes.begin_claim()
-        due = await deliveries.due(tx, now=now, busy=full, limit=CLAIM)
+        due = await deliveries.due(tx, now=now, busy=full, by=self._presence.id, limit=CLAIM)
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
         deleted = {delivery.endpoint_id for delivery in due} - targets.keys()
+        held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets.values()})
         promised = {
             delivery.id: targets[delivery.endpoint_id]
             for delivery in due
             if delivery.endpoint_id in targets
+            and targets[delivery.endpoint_id].lane in held
             and self._lanes.promise_claimed(delivery.id, targets[delivery.endpoint_id])
         }
         tx.on_rollback(lambda: self._lanes.release(promised))
-        await deliveries.lease(tx, promised, until=now + LEASE)
+        await deliveries.lease(tx, promised, until=now + LEASE, by=self._presence.id)
         for endpoint_id in deleted:
             await deliveries.bury(tx, endpoint_id, reason="the endpoint was deleted", now=now)
         happened = await events.by_id(tx, {delivery.event_id for delivery in due if delivery.id in promised})
@@ -203,6 +221,8 @@ class Deliverer:
             for delivery in due
             if delivery.id in promised
         ]
+        # New ones in the order of the log, by whichever clocks their moments were set.
+        duties.sort(key=lambda duty: duty.event.position if duty.attempt == 1 else 0)
         tx.on_commit(lambda: self._lanes.forget_recalled(recalled))
         tx.on_commit(lambda: self._lanes.offer(duties))
         if len(due) < CLAIM:
@@ -210,8 +230,19 @@ class Deliverer:
         # Of a page that no lane took the lanes ask themselves, when they have room.
         return [len(due) == CLAIM and bool(promised or deleted)] * len(asked)
 
+    async def _give_back_lost(self, tx: Transaction) -> None:
+        """What a commit, or an outcome, left leased to this process of which it did not learn."""
+        self._lanes.in_doubt = False
+        tx.on_rollback(self._doubt)
+        leased = await deliveries.leased(tx, self._presence.id)
+        await deliveries.give_back(tx, self._lanes.not_here(leased))
+
+    def _doubt(self) -> None:
+        self._lanes.in_doubt = True
+
     async def _start_next(self) -> datetime:
         await self._lanes.startable.wait()
+        await self._presence.until_alive()
         while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
             self._attempt_ended.clear()
             await self._attempt_ended.wait()
@@ -294,8 +325,10 @@ class Deliverer:
                 bare = replace(ended.attempt, reason="Klingel could not keep what was answered", excerpt="")
                 await self._batcher.run(self._record_bare, replace(ended, attempt=bare))
         except KlingelError as error:
-            # The lease ends by itself and the message goes out once more, under the same id.
+            # Its lease is given back, or ends by itself; the message goes out once more, under the same id.
             log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
+            self._doubt()
+            self._wakeup.notify()
 
     def _span(self, duty: Duty) -> AbstractContextManager[Span]:
         """Of an attempt, in its task's trace: whoever gets the event may go on from there."""
@@ -330,6 +363,8 @@ class Deliverer:
             return Reply(status_code=None, reason=f"Klingel could not send it: {type(error).__name__}")
 
     async def _record(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+        # Before their deliveries are changed, as by whoever changes or deletes an endpoint.
+        await tx.hold("endpoint", {one.duty.endpoint.id for one in ended})
         await self._record_bare(tx, ended)
         await self._update_health(tx, ended, self._clock())
         return [None] * len(ended)

@@ -14,7 +14,7 @@ from service.domain.lifecycle import Verdict
 from service.domain.links import Links
 from service.domain.times import Clock
 from service.domain.transitions import Change
-from service.loops import Loop
+from service.loops import Loop, not_at_once
 from service.publication import Publisher
 from service.wakeups import Wakeups
 from storage import kept_files, tasks
@@ -57,12 +57,13 @@ class Expiry:
         while await self._batcher.run(self._tell, self._clock()) == PAGE:
             pass
         async with self._database.reading() as reader:
-            return await kept_files.next_expiry(reader)
+            return not_at_once(await kept_files.next_expiry(reader), self._clock())
 
     async def _tell(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
         now = max(moments)
         due = await kept_files.due_expiries(tx, now=now, limit=PAGE)
-        known = await tasks.get_many(tx, {one.task_id for one in due})
+        known = await tasks.to_change(tx, {one.task_id for one in due})
+        await self._publisher.hold(tx, known.values())
         for one in due:
             # One after another: several may be the same task's.
             before = known[one.task_id]

@@ -124,6 +124,8 @@ class Keeper:
         return [None] * len(items)
 
     async def _record(self, tx: Transaction, items: Sequence[Sequence[KeptFile]]) -> list[bool]:
+        known = await tasks.to_change(tx, {files[0].task_id for files in items})
+        await self._publisher.hold(tx, known.values())
         return [await self._record_one(tx, files) for files in items]
 
     async def _record_one(self, tx: Transaction, files: Sequence[KeptFile]) -> bool:
@@ -169,6 +171,7 @@ class Keeper:
 
     async def _let_go(self, tx: Transaction, bounds: Sequence[tuple[datetime, datetime]]) -> list[int]:
         numbers: list[int] = []
+        await tx.hold("retention", ["kept files"])
         for before, tasks_before in bounds:
             files = await kept_files.old(
                 tx,
@@ -178,7 +181,7 @@ class Keeper:
                 limit=PAGE,
             )
             await kept_files.set_status(tx, [file.name for file in files], FileStatus.LEAVING)
-            owners = await tasks.get_many(tx, {file.task_id for file in files})
+            owners = await tasks.to_change(tx, {file.task_id for file in files})
             await kept_files.save_outputs(tx, [let_go(task, files) for task in owners.values()])
             numbers.append(len(files))
         return numbers

@@ -3,9 +3,10 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Final
+from typing import Final, Protocol
 
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
@@ -149,6 +150,41 @@ class _Limit:
         return self.active >= self._most
 
 
+class Place(Protocol):
+    """Where deliveries go to: an endpoint, or what is known of one."""
+
+    @property
+    def id(self) -> EndpointId: ...
+
+    @property
+    def lane(self) -> LaneKey: ...
+
+    @property
+    def shares_lane(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPlace:
+    """All that one process tells another of an endpoint."""
+
+    id: EndpointId
+    lane: LaneKey
+
+    @property
+    def shares_lane(self) -> bool:
+        return str(self.lane) != str(self.id)
+
+
+def place_name(place: Place) -> str:
+    return f"{place.id} {place.lane}"
+
+
+def named_place(name: str) -> NamedPlace:
+    """What `place_name` has named."""
+    id, lane = name.split(" ", 1)
+    return NamedPlace(EndpointId(id), LaneKey(lane))
+
+
 class Lanes:
     """All lanes, served in turn."""
 
@@ -166,7 +202,7 @@ class Lanes:
             open: whether this process delivers at all; if not, everything waits in the database.
             of_a_host, of_an_account_there, of_an_account: attempts at a time.
         """
-        self._open = open
+        self.open = open
         self._of_a_host = of_a_host
         self._of_an_account_there = of_an_account_there
         self._of_an_account = of_an_account
@@ -180,6 +216,8 @@ class Lanes:
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
         self._recalled: list[DeliveryId] = []
+        # Something was undone, or could not be recorded: the database may count as held here what is not.
+        self.in_doubt = False
         self.startable = asyncio.Event()
         self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
 
@@ -190,7 +228,7 @@ class Lanes:
 
         If not, the lane remembers that the database holds some.
         """
-        if not self._open:
+        if not self.open:
             return False
         lane = self._lane(endpoint)
         if lane.overflowed or lane.is_full:
@@ -210,7 +248,8 @@ class Lanes:
         return True
 
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
-        """What would have made them is undone."""
+        """What would have made them is undone; where the connection was lost, perhaps not."""
+        self.in_doubt = self.in_doubt or bool(promised)
         for delivery_id, endpoint in promised.items():
             lane = self._lanes.get(endpoint.lane)
             if lane is None or delivery_id not in lane.promised:
@@ -230,12 +269,16 @@ class Lanes:
                 lane.add(duty)
             self._take_turn_or_leave(duty.endpoint.lane, lane)
 
-    def _lane(self, endpoint: Endpoint) -> Lane:
+    def _lane(self, endpoint: Place) -> Lane:
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
             lane = self._lanes[endpoint.lane] = Lane(is_shared=endpoint.shares_lane)
             lane.failures, lane.rested = self._failing.pop(endpoint.lane, (0, 0))
         return lane
+
+    def is_in_use(self, key: LaneKey) -> bool:
+        """Whether anything of this lane is here, or on its way here."""
+        return key in self._lanes
 
     # What the database holds
 
@@ -360,7 +403,7 @@ class Lanes:
         lane.rests = False
         self._resting.pop(key, None)
 
-    def rouse(self, endpoint: Endpoint) -> None:
+    def rouse(self, endpoint: Place) -> None:
         """A person asks for an attempt, and does not want to wait until the lane has rested."""
         lane = self._lanes.get(endpoint.lane)
         if lane is not None and lane.rests:
@@ -379,7 +422,7 @@ class Lanes:
 
     # What is taken out again
 
-    def drop(self, endpoint: Endpoint) -> None:
+    def drop(self, endpoint: Place) -> None:
         """It wants no more: what is not begun is forgotten here, and is the database's business alone."""
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
@@ -394,21 +437,41 @@ class Lanes:
             self.on_room()
         self._leave_if_idle(endpoint.lane, lane)
 
-    def divert(self, endpoint: Endpoint) -> None:
+    def divert(self, endpoint: Place) -> None:
         """It is being changed: what is new lines up in the database, behind what `recall` sends back there."""
-        if self._open:
+        if self.open:
             lane = self._lane(endpoint)
             lane.overflowed = lane.passed_over = True
 
-    def recall(self, endpoint: Endpoint) -> None:
+    def recall(self, endpoint: Place) -> None:
         """It was changed: what is not begun goes back to the database, to be claimed with what it is like now."""
-        if not self._open:
+        if not self.open:
             return
         self.divert(endpoint)  # a claim may have ended since
         dropped = [duty.id for duty in self._lane(endpoint).drop(endpoint.id)]
         self._in_hand.difference_update(dropped)
         self._recalled += dropped
         self.on_room()
+
+    def abandon(self) -> None:
+        """Others have in hand what was here: all that is not begun is forgotten."""
+        for key, lane in list(self._lanes.items()):
+            for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
+                self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
+            lane.overflowed = False
+            self._leave_if_idle(key, lane)
+        self._recalled.clear()
+        self.on_room()
+
+    def not_here(self, leased: Iterable[DeliveryId]) -> list[DeliveryId]:
+        """Those of them that nobody here has in hand, or is about to have."""
+        here = self._in_hand.union(*(lane.promised for lane in self._lanes.values()), self._recalled)
+        return [id for id in leased if id not in here]
+
+    def recall_all(self) -> None:
+        """Any of them may have been changed."""
+        for place in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
+            self.recall(place)
 
     def recalled(self) -> list[DeliveryId]:
         """Leased still, and in nobody's hand."""

@@ -7,9 +7,12 @@ from typing import Final
 
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
-from service.domain.tasks import Task
+from service.domain.providers import ProviderAccounts
+from service.domain.task_types import TASK_TYPES
+from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.notices import Notices, Topic
 from service.turns import Served
 from service.wakeups import Wakeups
 from storage import tasks
@@ -29,23 +32,61 @@ class Lines:
     came.
     """
 
-    def __init__(self, *, wakeups: Wakeups, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        notices: Notices,
+        wakeups: Wakeups,
+        clock: Clock,
+        accounts: ProviderAccounts | None = None,
+    ) -> None:
+        self._notices = notices
         self._wakeup = wakeups.submission
         self._clock = clock
+        self._accounts = accounts
         # Lines in which one after the other asks; how many in a row were refused.
         self._walks: dict[Kind, int] = {}
         self._served: defaultdict[Kind, Served] = defaultdict(Served)
 
     async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
-        """Those of them that must wait behind somebody else."""
+        """Those of them that must wait: behind somebody else, or for a place where the operator allows so many."""
         first_in_line = await self._first_in_line(reader)
-        return [
+        behind = [
             task
             for task in due
             if task.status is Status.QUEUED
             and (kind := kind_of(task)) in first_in_line
             and self._place(kind, task.account_id, task.slot_turn, task.id) > first_in_line[kind]
         ]
+        return behind + await self._without_slot(reader, [task for task in due if task not in behind])
+
+    async def _without_slot(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
+        """Those for whom an account has no slot left. One that needs more than there are goes when nothing else is on
+        its way: the provider decides.
+        """
+        queued = [(task, slots) for task in due if (slots := self._slots(task)) is not None]
+        if not queued:
+            return []
+        taken: Counter[tuple[str, OutputKind]] = Counter()
+        for (provider, type), places in (await tasks.places_at_providers(reader)).items():
+            if (known := TASK_TYPES.get(type)) is not None:
+                taken[provider, known.deadline_as] += places
+        without: list[Task] = []
+        for task, slots in queued:
+            kind = task.provider, TASK_TYPES[task.type].deadline_as
+            if taken[kind] and taken[kind] + task.places > slots:
+                without.append(task)
+            else:
+                taken[kind] += task.places
+        return without
+
+    def _slots(self, task: Task) -> int | None:
+        """How many of its kind the operator allows on their way; None for what is there already."""
+        account = None if self._accounts is None else self._accounts.get(task.provider)
+        known = TASK_TYPES.get(task.type)
+        if account is None or known is None or task.status is not Status.QUEUED:
+            return None
+        return account.slots.get(known.deadline_as)
 
     async def _first_in_line(self, reader: Reader) -> dict[Kind, tuple[int, int, TaskId]]:
         """Of all accounts: its place."""
@@ -61,6 +102,15 @@ class Lines:
         """What is lower is before what is higher."""
         return slot_turn, self._served[kind].last.get(account_id, 0), id
 
+    async def hold(self, tx: Transaction) -> None:
+        """Until its end nobody else settles who is first, or gives places away."""
+        await tx.hold("line", ["all"])
+
+    async def prepare(self, tx: Transaction, changes: Sequence[Change]) -> None:
+        """Before the answers to creates are written: holds what `walk_on` may need."""
+        if self._walks or any(change.after.awaits_slot for change in changes):
+            await self.hold(tx)
+
     async def release(self, tx: Transaction, changes: Sequence[Change]) -> None:
         """Whoever ends gives its places to those who are first in line; who leaves the line passes one on."""
         freed: Counter[Kind] = Counter()
@@ -71,6 +121,9 @@ class Lines:
                 freed[kind_of(change.after)] += change.after.places
             elif change.transition is not None and change.after.status is Status.REJECTED:
                 freed[kind_of(change.after)] += 1
+        if not freed or not await tasks.anybody_awaits_slot(tx):
+            return
+        await self.hold(tx)  # each place goes to one
         for (provider, type), number in freed.items():
             released = await tasks.release_slots(
                 tx,
@@ -81,7 +134,7 @@ class Lines:
                 now=self._clock(),
             )
             if released:
-                tx.on_commit(self._wakeup.notify)
+                await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
     async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
         """After the answers to creates are written: lets the next in line ask, where waiting would not help."""

@@ -17,11 +17,18 @@ Step = Callable[[], Awaitable[datetime | None]]
 
 AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
+# Until another process has done what is due, and this one has left to it.
+OTHERS_AT_IT: Final = timedelta(milliseconds=250)
 FIRST_PAUSE: Final = timedelta(seconds=1)  # after a step that failed; doubles with each in a row
 LONGEST_PAUSE: Final = timedelta(minutes=1)
 FAILING_AFTER: Final = 3  # failures in a row: no hiccup any more
 
 log = structlog.get_logger()
+
+
+def not_at_once(due: datetime | None, now: datetime) -> datetime | None:
+    """For a step that has done all it could: what is due even so is somebody else's to do, who is at it."""
+    return None if due is None else max(due, now + OTHERS_AT_IT) if due <= now else due
 
 
 class Loop:

@@ -7,6 +7,7 @@ from service.domain.events import Event
 from service.domain.kept import BRING_OUTPUTS, archive_endpoint, expiry_notice_at
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.notices import Notices, Topic
 from service.wakeups import Wakeup
 from storage import endpoints, kept_files
 from storage.database import Transaction
@@ -14,7 +15,7 @@ from storage.kept_files import Expiry
 
 
 class Outputs:
-    def __init__(self, *, kept: bool, expiry: Wakeup, clock: Clock) -> None:
+    def __init__(self, *, kept: bool, expiry: Wakeup, notices: Notices, clock: Clock) -> None:
         """
         Args:
             kept: whether what a task made goes to its account's archive.
@@ -22,6 +23,7 @@ class Outputs:
         """
         self._kept = kept
         self._expiry = expiry
+        self._notices = notices
         self._clock = clock
 
     async def archives(self, tx: Transaction, stored: Sequence[Event]) -> list[Endpoint]:
@@ -46,4 +48,4 @@ class Outputs:
         await kept_files.expect_expiries(tx, notices)
         if notices:
             first = min(one.notice_at for one in notices)
-            tx.on_commit(lambda: self._expiry.due_at(first))
+            await self._notices.wake(tx, Topic.EXPIRY, self._expiry, at=first)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from service.domain.errors import ConfigurationError
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, pointer_token
 from service.domain.providers import ProviderAccount, ProviderAccounts
 from service.domain.signatures import InvalidSecret, check_secret
 from service.domain.task_types import TASK_TYPES, Layout
@@ -186,7 +186,13 @@ class _Reading:
         except InvalidFields as error:
             for fault in error.faults:
                 self._fault(name, f"{fault.pointer.removeprefix('#/').replace('/', '.')}: {fault.detail}")
-            return
+            faulty = {fault.pointer.split("/")[1] for fault in error.faults if "/" in fault.pointer}
+            if not isinstance(raw, dict) or "kind" in faulty:
+                return
+            # What is well formed is looked at too, so that all is told at once.
+            table = AccountTable(
+                **{field: value for field, value in raw.items() if pointer_token(field) not in faulty}
+            )
         kind = ProviderName(table.kind)
         key = self._key(name, table, kind)
         secrets = self._secrets(name, table)

@@ -2,22 +2,27 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from service import spending
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
 from service.domain.endpoints import STEPS_OF_A_FILTER, STEPS_OF_AN_EVENT, Endpoint
 from service.domain.events import Event
 from service.domain.expressions import Budget
-from service.domain.ids import new_delivery_id
+from service.domain.ids import LaneKey, new_delivery_id
+from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
-from service.lanes import Lanes
+from service.holdings import Holdings
+from service.lanes import Lanes, place_name
 from service.lines import Lines
+from service.notices import Notices, Topic
 from service.outputs import Outputs
+from service.processes import Presence
 from service.streams import Streams
 from storage import deliveries, endpoints, events, tasks
 from storage.database import Transaction
@@ -31,23 +36,43 @@ class Publisher:
     """Writes what has happened and, once that is on disk, tells those who wait for it."""
 
     def __init__(
-        self, *, lanes: Lanes, lines: Lines, outputs: Outputs, streams: Streams, clock: Clock
+        self,
+        *,
+        lanes: Lanes,
+        holdings: Holdings,
+        lines: Lines,
+        outputs: Outputs,
+        streams: Streams,
+        notices: Notices,
+        presence: Presence,
+        clock: Clock,
     ) -> None:
         self._outputs = outputs
         self._lanes = lanes
+        self._holdings = holdings
+        self._notices = notices
+        self._presence = presence
         self._lines = lines
         self._streams = streams
         self._clock = clock
 
     async def record(self, tx: Transaction, changes: Sequence[Change]) -> None:
-        """Each task changes at most once in one call."""
+        """Each task changes at most once in one call. Whoever changes tasks has read them `to_change`.
+
+        What is held for the accounts' logs is held last, for all who publish wait for it.
+        """
         await tasks.save(tx, [(c.before, c.after) for c in changes if c.after is not c.before])
         await tasks.insert_transitions(
             tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
         )
-        await self.publish(tx, [c.event for c in changes if c.event is not None])
+        spent = await spending.count(tx, changes, self._clock())
         await self._outputs.expect(tx, changes)
         await self._lines.release(tx, changes)
+        await self.publish(tx, [*(c.event for c in changes if c.event is not None), *spent])
+
+    async def hold(self, tx: Transaction, changing: Iterable[Task]) -> None:
+        """For who is about to record one change after another: all their accounts' logs, in one order for everybody."""
+        await tx.hold("events", {task.account_id for task in changing})
 
     async def publish(self, tx: Transaction, happened: Sequence[Event]) -> None:
         """Events and their deliveries; after the commit the new duties go straight into their lanes."""
@@ -62,20 +87,29 @@ class Publisher:
         archives = await self._outputs.archives(tx, stored)
         pairs = await _wanted(stored, [*candidates, *archives])
         await self.schedule(tx, pairs)
+        await self._tell(tx, stored)
+
+    async def _tell(self, tx: Transaction, stored: Sequence[Event]) -> None:
         tx.on_commit(lambda: self._streams.publish(stored))
+        await self._notices.post(tx, Topic.EVENTS, {event.account_id for event in stored})
 
     async def publish_to(self, tx: Transaction, event: Event, endpoint: Endpoint) -> Delivery:
         """An event for one endpoint alone, whatever it has subscribed to: a test."""
         stored = await events.insert(tx, [event])
         [delivery] = await self.schedule(tx, [(stored[0], endpoint)])
-        tx.on_commit(lambda: self._streams.publish(stored))
-        tx.on_commit(lambda: self._lanes.rouse(endpoint))
+        await self._tell(tx, stored)
+        await self._rouse(tx, endpoint)
         return delivery
+
+    async def _rouse(self, tx: Transaction, endpoint: Endpoint) -> None:
+        tx.on_commit(partial(self._lanes.rouse, endpoint))
+        await self._notices.post(tx, Topic.ROUSED, [place_name(endpoint)])
 
     async def bury(self, tx: Transaction, endpoint: Endpoint, *, reason: str, now: datetime) -> None:
         """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane."""
         await deliveries.bury(tx, endpoint.id, reason=reason, now=now)
         tx.on_commit(lambda: self._lanes.drop(endpoint))
+        await self._notices.post(tx, Topic.DROPPED, [place_name(endpoint)])
 
     async def save(self, tx: Transaction, endpoint: Endpoint, *, before: Endpoint) -> None:
         """A changed endpoint. What is in its lane and not begun is claimed anew, and goes to what it is now."""
@@ -83,6 +117,7 @@ class Publisher:
         for one in {before.lane: before, endpoint.lane: endpoint}.values():
             self._lanes.divert(one)
             tx.on_commit(partial(self._lanes.recall, one))
+            await self._notices.post(tx, Topic.RECALLED, [place_name(one)])
         tx.on_rollback(self._lanes.on_room)  # nothing lines up there now, and a claim finds it out
 
     async def schedule(
@@ -90,25 +125,47 @@ class Publisher:
     ) -> list[Delivery]:
         """One new delivery for each pair, or its replay where given; in their lanes after the commit.
 
-        Where a lane is full they wait in the database, and whoever empties the lane fetches them.
+        Where a lane is full they wait in the database, and whoever empties the lane fetches them. Where another process
+        holds it, that one does.
         """
         now = self._clock()
+        straight = await self._lanes_straight(tx, [endpoint for _, endpoint in pairs])
         born: list[Leased] = []
         duties: list[Duty] = []
         fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
         for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
-            in_hand = self._lanes.promise(delivery.id, endpoint)
-            born.append(Leased(delivery, now + LEASE if in_hand else None))
+            in_hand = endpoint.lane in straight and self._lanes.promise(delivery.id, endpoint)
+            born.append(Leased(delivery, now + LEASE if in_hand else None, self._presence.id))
             if in_hand:
                 duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
         promised = {duty.id: duty.endpoint for duty in duties}
         tx.on_rollback(lambda: self._lanes.release(promised))
         await deliveries.insert(tx, born)
         tx.on_commit(lambda: self._lanes.offer(duties))
+        if len(duties) < len(fresh):
+            await self._notices.post(tx, Topic.DELIVERIES)
         if replays:
             for endpoint in {endpoint.id: endpoint for _, endpoint in pairs}.values():
-                tx.on_commit(partial(self._lanes.rouse, endpoint))
+                await self._rouse(tx, endpoint)
         return list(fresh)
+
+    async def _lanes_straight(self, tx: Transaction, targets: Sequence[Endpoint]) -> Collection[LaneKey]:
+        """The lanes that new ones may go straight into: held here, and nothing older that another process has put into
+        the database waits for them there.
+        """
+        if not self._lanes.open:
+            return ()
+        held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets})
+        if self._holdings.sole or not held:
+            return held
+        awaited = await deliveries.awaited(tx, {endpoint.id for endpoint in targets if endpoint.lane in held})
+        behind = {endpoint.lane: endpoint for endpoint in targets if endpoint.id in awaited}
+        for endpoint in behind.values():
+            self._lanes.divert(endpoint)
+        if behind:
+            tx.on_commit(self._lanes.on_room)
+            tx.on_rollback(self._lanes.on_room)
+        return set(held) - behind.keys()
 
 
 def new_delivery(event: Event, endpoint: Endpoint, now: datetime) -> Delivery:

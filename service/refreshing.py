@@ -28,7 +28,7 @@ async def refresh(
     async def apply(tx: Transaction, reports: Sequence[Report]) -> list[Verdict | NotFound]:
         verdicts: list[Verdict | NotFound] = []
         for one in reports:
-            stored = (await tasks.get_many(tx, [task.id])).get(task.id)
+            stored = (await tasks.to_change(tx, [task.id])).get(task.id)
             if stored is None:
                 verdicts.append(NotFound(f"There is no task {task.id}."))
                 continue

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint
@@ -36,9 +37,15 @@ class Replays:
         self.finished = False
 
     async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+        tx.on_rollback(partial(self._go_back, (self._after_id, self._after_position)))
         if self._only == "failed":
             return [await self._failed(tx, now) for now in moments]
         return [await self._all(tx, now) for now in moments]
+
+    def _go_back(self, before: tuple[str, int]) -> None:
+        """To where it was before a page that is undone."""
+        self._after_id, self._after_position = before
+        self.finished = False
 
     async def _failed(self, tx: Transaction, now: datetime) -> int:
         dead = await deliveries.failed_since(

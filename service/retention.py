@@ -97,6 +97,7 @@ class Retention:
 
     async def _all(self, forget: Callable[..., Awaitable[int]], before: datetime) -> int:
         async def page(tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+            await tx.hold("retention", ["rows"])  # each page is forgotten by one process
             return [await forget(tx, before=moment, limit=PAGE) for moment in moments]
 
         forgotten = 0

@@ -3,6 +3,8 @@
 import ipaddress
 import os
 import secrets
+from collections import ChainMap
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,6 +25,13 @@ class ProviderName(StrEnum):
     SANDBOX = "sandbox"
 
 
+class Region(StrEnum):
+    """Where an account at the official API was made: its keys are good there alone."""
+
+    SINGAPORE = "singapore"
+    BEIJING = "beijing"
+
+
 class Role(StrEnum):
     WEB = "web"
     DISPATCH = "dispatch"
@@ -33,9 +42,13 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+REGIONS: Final = {
+    Region.SINGAPORE: "https://api-singapore.klingai.com",
+    Region.BEIJING: "https://api-beijing.klingai.com",
+}
 PROVIDER_URLS: Final = {
     ProviderName.COMETAPI: "https://api.cometapi.com",
-    ProviderName.KLING: "https://api-singapore.klingai.com",
+    ProviderName.KLING: REGIONS[Region.SINGAPORE],
 }
 NO_STORE: Final = "none:"
 SECRET_FILE: Final = "klingel.secret"  # noqa: S105 - the name of a file
@@ -71,7 +84,9 @@ class Settings(BaseSettings):
         description="port to listen on; 0 takes a free one",
     )
     public_url: str | None = Field(None, description="where the provider reaches Klingel")
-    database_url: str | None = Field(None, description="where tasks and events are kept")
+    database_url: SecretStr | None = Field(
+        None, description="where tasks and events are kept; `postgresql://…` for many processes and machines"
+    )
     data_dir: Path = Field(Path(), description="database, input files, generated secret")
     secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
@@ -80,6 +95,12 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="an admin key, at least 16 characters")
     provider: ProviderName | None = Field(None, description="`cometapi`, `kling` or `sandbox`")
     provider_url: str | None = Field(None, description="base URL of the provider")
+    provider_region: Region = Field(
+        Region.SINGAPORE, description="of an account at the official API: `singapore` or `beijing`"
+    )
+    providers: Path | None = Field(
+        None, description="a file that names several provider accounts, instead of the one above and below"
+    )
     provider_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("KLINGEL_PROVIDER_KEY", "COMETAPI_KEY"),
@@ -180,12 +201,15 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, value: str | None) -> str | None:
-        if value is not None and not value.removeprefix("sqlite:///").strip("/").strip():
-            raise ValueError("must be sqlite:///path/to/file.db")
-        if value is not None and not value.startswith("sqlite:///"):
-            raise ValueError("must be sqlite:///path/to/file.db")
-        return value
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        kind, separator, rest = value.get_secret_value().partition("://")
+        if kind == "sqlite" and rest.startswith("/") and rest.strip("/").strip():
+            return value
+        if kind in {"postgresql", "postgres"} and separator:
+            return value
+        raise ValueError("must be sqlite:///path/to/file.db or postgresql://user:password@host/database")
 
     @field_validator("store_url")
     @classmethod
@@ -254,6 +278,8 @@ class Settings(BaseSettings):
             return self.provider_url
         if self.provider_name is ProviderName.SANDBOX:
             return f"{self.local_url}/sandbox"
+        if self.provider_name is ProviderName.KLING:
+            return REGIONS[self.provider_region]
         return PROVIDER_URLS[self.provider_name]
 
     @property
@@ -261,10 +287,17 @@ class Settings(BaseSettings):
         return self.provider_name is ProviderName.SANDBOX and self.provider_url is None
 
     @property
-    def database_path(self) -> Path:
+    def database_at(self) -> Path | str:
+        """The path of a SQLite file, or PostgreSQL's URL, which may hold a password."""
         if self.database_url is None:
             return self.data_dir / "klingel.db"
-        return Path(self.database_url.removeprefix("sqlite:///"))
+        url = self.database_url.get_secret_value()
+        return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else url
+
+    @property
+    def has_one_process(self) -> bool:
+        """A SQLite file serves one."""
+        return isinstance(self.database_at, Path)
 
     @property
     def kept_at(self) -> str | None:
@@ -284,7 +317,7 @@ class Settings(BaseSettings):
             ConfigurationError: another process would have to do the rest, and none can: a SQLite file has one.
         """
         missing = ", ".join(sorted(frozenset(Role) - self.roles))
-        if missing and (self.database_url or "sqlite:").startswith("sqlite:"):
+        if missing and self.has_one_process:
             raise ConfigurationError(
                 f"KLINGEL_ROLES leaves {missing} to another process, and a SQLite file serves one process at a time: "
                 "nothing would do it. Leave KLINGEL_ROLES out, or set it to web,dispatch."
@@ -294,11 +327,16 @@ class Settings(BaseSettings):
         """What `KLINGEL_SECRET` lists, or the secret kept in the data directory, made when there is none.
 
         Raises:
-            ConfigurationError: the secret file cannot be read or made.
+            ConfigurationError: the secret file cannot be read or made, or others would make one of their own.
         """
         if self.secret:
             return [secret.get_secret_value() for secret in self.secret]
         path = self.data_dir / SECRET_FILE
+        if not self.has_one_process and not path.exists():
+            raise ConfigurationError(
+                "Every process on one PostgreSQL database needs the same secret, and would make its own: set "
+                "KLINGEL_SECRET, e.g. to what `openssl rand -base64 32` prints, and keep it."
+            )
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             if not path.exists():
@@ -319,6 +357,17 @@ class Settings(BaseSettings):
         if len(secret) < 16:
             raise ConfigurationError(f"The secret file {path} is damaged: restore it, or set KLINGEL_SECRET.")
         return [secret]
+
+
+class _DotEnv(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="allow", case_sensitive=True
+    )
+
+
+def environment() -> Mapping[str, str]:
+    """What a file of providers may take its keys from: the environment, and `.env` behind it."""
+    return ChainMap(os.environ, {name: str(value) for name, value in (_DotEnv().model_extra or {}).items()})
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -9,6 +9,7 @@ from service.domain.errors import KlingelError
 STATUS: Final[Mapping[type[KlingelError], int]] = {
     errors.InvalidRequest: 400,
     errors.Unauthenticated: 401,
+    errors.BudgetExceeded: 402,
     errors.PaymentRequired: 402,
     errors.Forbidden: 403,
     errors.NotFound: 404,

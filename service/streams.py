@@ -2,10 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
+from service.domain.errors import KlingelError
 from service.domain.events import Event
 from service.domain.ids import AccountId, KeyId, TaskId
 from storage import events, keys
@@ -14,6 +18,9 @@ from storage.database import Database
 # How many events a listener may be behind before it is cut off: memory is not held for who does not read.
 BEHIND_LIMIT: Final = 1000
 PAGE: Final = 200
+AFTER_TROUBLE_S: Final = 1.0
+
+log = structlog.get_logger()
 
 
 class TooSlow(Exception):
@@ -69,16 +76,42 @@ class Listener:
         return heard
 
 
-class Streams:
-    """All listeners of this process."""
+@dataclass(slots=True)
+class _Feed:
+    """Of one account whose log others write too: read from where its listeners have it, in its order."""
 
-    def __init__(self) -> None:
+    position: int
+    listeners: int = 0
+    has_more: bool = False
+    reading: "asyncio.Task[None] | None" = field(default=None)
+
+
+class Streams:
+    """All listeners of this process.
+
+    Where there are other processes, whoever commits only says whose log has grown. Each process then reads what came
+    after the last event that it knows, for the accounts that have listeners here: so all of them hear everything, once
+    and in the log's order, wherever it was committed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._of_account: defaultdict[AccountId, set[Listener]] = defaultdict(set)
         self._of_task: defaultdict[TaskId, set[Listener]] = defaultdict(set)
         self._of_key: defaultdict[KeyId, set[Listener]] = defaultdict(set)
+        self._feeds: dict[AccountId, _Feed] = {}
+        self._checking: asyncio.Task[None] | None = None
         self._closed = False
 
     def publish(self, committed: Sequence[Event]) -> None:
+        """By this process."""
+        if self._database.sole_process:
+            self._tell(committed)
+        else:
+            for account_id in {event.account_id for event in committed}:
+                self.has_grown(account_id)
+
+    def _tell(self, committed: Sequence[Event]) -> None:
         for event in committed:
             for listener in self._of_account.get(event.account_id, ()):
                 listener.hear(event)
@@ -86,38 +119,112 @@ class Streams:
                 for listener in self._of_task.get(event.task_id, ()):
                     listener.hear(event)
 
-    @contextmanager
-    def listen(
+    def has_grown(self, account_id: AccountId) -> None:
+        """The log of this account, somewhere."""
+        feed = self._feeds.get(account_id)
+        if feed is not None:
+            feed.has_more = True
+            if feed.reading is None and not self._closed:
+                feed.reading = asyncio.create_task(self._read(account_id, feed), name="stream feed")
+
+    async def _read(self, account_id: AccountId, feed: _Feed) -> None:
+        try:
+            while feed.has_more:
+                feed.has_more = False
+                try:
+                    async with self._database.reading() as reader:
+                        page = await events.of_account(
+                            reader, account_id, after_position=feed.position, limit=PAGE
+                        )
+                except KlingelError as error:
+                    log.warning("stream.not_read", account_id=account_id, reason=error.detail)
+                    feed.has_more = True
+                    await asyncio.sleep(AFTER_TROUBLE_S)
+                    continue
+                if page:
+                    feed.position = page[-1].position
+                    feed.has_more = feed.has_more or len(page) == PAGE
+                    self._tell(page)
+        finally:
+            feed.reading = None
+
+    def may_have_missed(self) -> None:
+        """What was said by others: that logs have grown, and that keys are good no longer."""
+        for account_id in self._feeds:
+            self.has_grown(account_id)
+        if self._of_key and self._checking is None and not self._closed:
+            self._checking = asyncio.create_task(self._check_keys(), name="stream keys")
+
+    async def _check_keys(self) -> None:
+        try:
+            for key_id in list(self._of_key):
+                async with self._database.reading() as reader:
+                    key = await keys.get(reader, key_id)
+                if key is None or key.revoked_at is not None:
+                    self.revoke(key_id)
+        except KlingelError as error:  # the next notice that cannot be heard leads here again
+            log.warning("stream.keys_not_checked", reason=error.detail)
+        finally:
+            self._checking = None
+
+    @asynccontextmanager
+    async def listen(
         self,
+        account_id: AccountId,
         *,
-        account_id: AccountId | None = None,
         task_id: TaskId | None = None,
         key_id: KeyId | None = None,
-    ) -> Iterator[Listener]:
-        """Hears what is committed from now on: of one task, or of an account. With a key, while that is good."""
+    ) -> AsyncIterator[Listener]:
+        """Hears what is committed from now on: of an account, or of one task of it. With a key, while that is good."""
         listener = Listener()
         if self._closed:
             listener.close()
         groups: list[tuple[defaultdict[Any, set[Listener]], str]] = []
         if task_id is not None:
             groups.append((self._of_task, task_id))
-        elif account_id is not None:
+        else:
             groups.append((self._of_account, account_id))
         if key_id is not None:
             groups.append((self._of_key, key_id))
-        for listeners, key in groups:
-            listeners[key].add(listener)
-        try:
-            yield listener
-        finally:
+        async with self._fed(account_id):
             for listeners, key in groups:
-                listeners[key].discard(listener)
-                if not listeners[key]:
-                    del listeners[key]
+                listeners[key].add(listener)
+            try:
+                yield listener
+            finally:
+                for listeners, key in groups:
+                    listeners[key].discard(listener)
+                    if not listeners[key]:
+                        del listeners[key]
+
+    @asynccontextmanager
+    async def _fed(self, account_id: AccountId) -> AsyncIterator[None]:
+        """While the block runs, what is appended to the account's log from now on is told here."""
+        if self._database.sole_process:
+            yield
+            return
+        feed = self._feeds.get(account_id)
+        if feed is None:
+            async with self._database.reading() as reader:
+                position = await events.last_position(reader, account_id)
+            feed = self._feeds.setdefault(account_id, _Feed(position))
+            self.has_grown(account_id)  # while there was no feed, nobody was told
+        feed.listeners += 1
+        try:
+            yield
+        finally:
+            feed.listeners -= 1
+            if not feed.listeners:
+                del self._feeds[account_id]
+                if feed.reading is not None:
+                    feed.reading.cancel()
 
     def close(self) -> None:
         """Ends every stream, so that a shutdown does not wait for readers."""
         self._closed = True
+        for reading in (*(feed.reading for feed in self._feeds.values()), self._checking):
+            if reading is not None:
+                reading.cancel()
         for group in (*self._of_account.values(), *self._of_task.values()):
             for listener in group:
                 listener.close()
@@ -146,7 +253,7 @@ class Streams:
             KeyRevoked: its key is good no longer.
         """
         position = after_position
-        with self.listen(account_id=account_id, task_id=task_id, key_id=key_id) as listener:
+        async with self.listen(account_id, task_id=task_id, key_id=key_id) as listener:
             async with database.reading() as reader:
                 key = await keys.get(reader, key_id)
             if key is None or key.revoked_at is not None:

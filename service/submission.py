@@ -11,14 +11,23 @@ from typing import Any, Final, Protocol
 import structlog
 from anyio.to_thread import run_sync
 
+from service import spending
 from service.batching import Batcher
 from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
 from service.domain.endpoints import Endpoint, EndpointDraft
-from service.domain.errors import Conflict, ExternalTaskIdTaken, IdempotencyKeyReused, KlingelError
+from service.domain.errors import (
+    Conflict,
+    ExternalTaskIdTaken,
+    IdempotencyKeyReused,
+    KlingelError,
+    Unprocessable,
+)
+from service.domain.faults import InvalidFields
 from service.domain.follow_ups import MOST_DESCENDANTS
-from service.domain.ids import AccountId, EndpointId, TaskId, new_task_id
+from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_task_id
 from service.domain.inputs import ValidatedInput, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
+from service.domain.providers import ProviderAccounts
 from service.domain.secrets import CallbackTokens
 from service.domain.task_types import TaskType
 from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
@@ -27,6 +36,8 @@ from service.domain.traces import Trace
 from service.domain.transitions import Change, signalled
 from service.lines import Lines
 from service.loops import Loop
+from service.notices import Notices, Topic
+from service.processes import Presence
 from service.publication import Publisher
 from service.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.turns import Served
@@ -91,6 +102,7 @@ class Draft:
     path: str | None = None  # as `Task.path`
     external_task_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    provider: str | None = None  # which account there; else the one that is meant for its type
     deadline: timedelta | None = None  # else the type's
     endpoints: Sequence[EndpointDraft] = ()  # to be bound to it
     lineage: Lineage | None = None  # of a follow-up
@@ -131,13 +143,15 @@ class Submitter:
         publisher: Publisher,
         lines: Lines,
         providers: Mapping[str, Provider],
-        default_provider: str,
+        accounts: ProviderAccounts,
         deadlines: Mapping[OutputKind, timedelta],
         files: Files,
         tokens: CallbackTokens,
         callback_base_url: str,
         confirm_after: timedelta,
         queue_max_age: timedelta,
+        presence: Presence,
+        notices: Notices,
         wakeups: Wakeups,
         clock: Clock,
         tracing: Tracing = UNTRACED,
@@ -148,16 +162,19 @@ class Submitter:
         self._publisher = publisher
         self._lines = lines
         self._providers = providers
-        self._default_provider = default_provider
+        self._accounts = accounts
         self._deadlines = deadlines
         self._files = files
         self._tokens = tokens
         self._callback_base_url = callback_base_url
         self._confirm_after = confirm_after
         self._queue_max_age = queue_max_age
+        self._presence = presence
+        self._notices = notices
         self._wakeups = wakeups
         self._clock = clock
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: dict[asyncio.Task[None], TaskId] = {}
+        self._in_doubt = False  # the database may count creates as ours that were not begun here
         self._served = Served()
         self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
 
@@ -184,6 +201,8 @@ class Submitter:
             ExternalTaskIdTaken: another task of the account has it.
             Conflict: a follow-up, and its family has become too large.
             IdempotencyKeyReused: with another body, within 24 hours.
+            BudgetExceeded: the account has spent what it may.
+            Unprocessable: there is no such provider, or none that takes this type.
         """
         kind = SpanKind.SERVER if draft.lineage is None else SpanKind.INTERNAL
         attributes = {"klingel.task.type": draft.type.name, "klingel.account.id": account_id}
@@ -200,11 +219,15 @@ class Submitter:
         now = self._clock()
         task_id = new_task_id()
         lineage = draft.lineage
+        try:
+            provider = self._accounts.choose(draft.type, draft.provider)
+        except InvalidFields as error:
+            raise Unprocessable("The task has faults; nothing was sent.", faults=error.faults) from None
         task = Task(
             id=task_id,
             account_id=account_id,
             type=draft.type.name,
-            provider=self._default_provider,
+            provider=provider,
             status=Status.QUEUED,
             input=draft.input.fields,
             external_task_id=draft.external_task_id or task_id,
@@ -215,10 +238,11 @@ class Submitter:
             parent_id=None if lineage is None else lineage.parent_id,
             rule_id=None if lineage is None else lineage.rule_id,
             depth=0 if lineage is None else lineage.depth,
+            places=draft.type.places(draft.input.fields),
             trace=trace,
             created_at=now,
             updated_at=now,
-            deadline_at=now + (draft.deadline or self._deadlines[draft.type.makes]),
+            deadline_at=now + (draft.deadline or self._deadlines[draft.type.deadline_as]),
             next_send_at=now,
         )
         bound = [endpoint.made(account_id, now, task_id=task_id) for endpoint in draft.endpoints]
@@ -233,7 +257,9 @@ class Submitter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Sends until the block ends; creates on their way may then end."""
-        await self._batcher.run(self._settle_interrupted, None)
+        if self._database.sole_process:
+            # Whatever is on its way was so in a process that died: nobody else can have sent it.
+            await self._batcher.run(self._settle_interrupted, None)
         try:
             async with self._loop.running():
                 yield
@@ -247,6 +273,7 @@ class Submitter:
     # Taking in
 
     async def _store(self, tx: Transaction, submits: Sequence[_Submit]) -> list[Stored | KlingelError]:
+        await tx.hold("account", {submit.task.account_id for submit in submits})
         now = self._clock()
         keys = await tasks.idempotency_keys(
             tx,
@@ -258,6 +285,7 @@ class Submitter:
         families: dict[TaskId, int] = {}  # what they grow by here
         followed = await tasks.followed(tx, [line for s in submits if (line := _line(s.task)) is not None])
         first_account = await stored_keys.first_account(tx)
+        over_budget, happened = await spending.refusals(tx, {s.task.account_id for s in submits}, now)
         new: list[_Submit] = []
         results: list[Stored | KlingelError] = []
         for submit in submits:
@@ -279,6 +307,9 @@ class Submitter:
             line = _line(task)
             if line is not None and line in followed:
                 results.append(Stored(followed[line]))
+                continue
+            if task.account_id in over_budget:
+                results.append(over_budget[task.account_id])
                 continue
             if task.parent_id is not None:
                 first, number = await tasks.family(tx, task.parent_id, most=MOST_DESCENDANTS)
@@ -319,10 +350,11 @@ class Submitter:
         await tasks.insert_idempotency_keys(
             tx, [_key(s.task, s.once, now) for s in new if s.once is not None]
         )
+        await self._publisher.publish(tx, happened)
         if new:
-            tx.on_commit(self._wakeups.submission.notify)
+            await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
             first_deadline = min(submit.task.deadline_at for submit in new)
-            tx.on_commit(lambda: self._wakeups.deadlines.due_at(first_deadline))
+            await self._notices.wake(tx, Topic.DEADLINES, self._wakeups.deadlines, at=first_deadline)
         return results
 
     @staticmethod
@@ -338,7 +370,12 @@ class Submitter:
 
     # Sending
 
+    async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
+        """What processes that are no more were sending."""
+        await self._settle_sends_of(tx, dead)
+
     async def _send_due(self) -> datetime | None:
+        await self._presence.until_alive()
         if len(self._sends) < CREATES_AT_A_TIME:
             for task in await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends)):
                 self._start_sending(task)
@@ -349,11 +386,11 @@ class Submitter:
 
     def _start_sending(self, task: Task) -> None:
         send = asyncio.create_task(self._send(task))
-        self._sends.add(send)
+        self._sends[send] = task.id
         send.add_done_callback(self._on_sent)
 
     def _on_sent(self, send: "asyncio.Task[None]") -> None:
-        self._sends.discard(send)
+        self._sends.pop(send, None)
         self._wakeups.submission.notify()  # there is room for another
         if not send.cancelled() and (error := send.exception()) is not None:
             log.error("submission.send_broke", exc_info=error)
@@ -365,8 +402,13 @@ class Submitter:
         While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent, also when
         their own moment has come: only the first in line asks for a place.
         """
+        await self._lines.hold(tx)
         now = self._clock()
-        due = await tasks.due_to_send(tx, now=now, limit=sum(rooms), served=self._served.last)
+        if self._in_doubt:
+            await self._take_back_unsent(tx)
+        found = await tasks.due_to_send(tx, now=now, limit=sum(rooms), served=self._served.last)
+        free = await tasks.free_to_change(tx, (task.id for task in found))
+        due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
         await self._publisher.record(
             tx,
@@ -398,16 +440,37 @@ class Submitter:
             if task not in expired and task not in held
         ]
         await tasks.save(tx, begun)
+        await tasks.mark_sent(tx, (task.id for task, _ in begun), by=self._presence.id)
+        if begun:
+            tx.on_rollback(self._doubt)
         for task, _ in begun:
             self._served.note(task.account_id)
         # One loop asks, so there is one answer; were there more, the first would have it all.
         return [[after for _, after in begun], *([] for _ in rooms[1:])]
 
+    def _doubt(self) -> None:
+        self._in_doubt = True
+
+    async def _take_back_unsent(self, tx: Transaction) -> None:
+        """What a commit of which this process did not learn has marked as on its way: nothing of it was sent."""
+        self._in_doubt = False
+        tx.on_rollback(self._doubt)
+        begun = set(self._sends.values())
+        marked = await tasks.interrupted_sends(tx, [self._presence.id], limit=CREATES_AT_A_TIME * 2)
+        await tasks.save(
+            tx,
+            [
+                (task, replace(task, sends=task.sends - 1, sending_since=None))
+                for task in marked
+                if task.id not in begun
+            ],
+        )
+
     async def _send(self, task: Task) -> None:
         provider = self._providers.get(task.provider)
         if provider is None:
             outcome: CreateOutcome = Deferred(
-                "provider_unknown", f"This Klingel has no provider {task.provider!r}; set KLINGEL_PROVIDER."
+                "provider_unknown", f"This Klingel has no provider {task.provider!r} now."
             )
         else:
             with self._tracing.span(
@@ -437,7 +500,7 @@ class Submitter:
         """The answer is worth more than our patience: it is kept until the disk takes it."""
         while True:
             try:
-                return await self._batcher.run(self._settle, (task.id, outcome))
+                return await self._batcher.run(self._settle, (task, outcome))
             except KlingelError as error:
                 log.warning("submission.not_recorded", task_id=task.id, reason=error.detail)
                 await asyncio.sleep(AFTER_TROUBLE.total_seconds())
@@ -471,22 +534,34 @@ class Submitter:
                 "internal", f"Klingel could not read the provider's answer ({type(error).__name__})."
             )
 
-    async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[TaskId, CreateOutcome]]) -> list[None]:
+    async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[Task, CreateOutcome]]) -> list[None]:
         now = self._clock()
-        stored = await tasks.get_many(tx, (task_id for task_id, _ in outcomes))
-        changes = [self._settled(stored[task_id], outcome, now) for task_id, outcome in outcomes]
+        stored = await tasks.to_change(tx, (task.id for task, _ in outcomes))
+        # An answer that could not be recorded for long may come when another create has been begun elsewhere. That it
+        # was accepted counts even then.
+        counting = [
+            (stored[task.id], outcome)
+            for task, outcome in outcomes
+            if stored[task.id].sends == task.sends or isinstance(outcome, Accepted)
+        ]
+        changes = [self._settled(task, outcome, now) for task, outcome in counting]
+        await self._lines.prepare(tx, changes)
         await self._publisher.record(tx, changes)
         await self._lines.walk_on(tx, changes, now)
-        tx.on_commit(self._wakeups.submission.notify)
+        await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
         return [None] * len(outcomes)
 
     async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
-        """Creates that were on their way when the process died: whether the provider has them cannot be told."""
+        await self._settle_sends_of(tx, None)
+        return [None] * len(starts)
+
+    async def _settle_sends_of(self, tx: Transaction, dead: Sequence[ProcessId] | None) -> None:
+        """Creates that were on their way when their process died: whether the provider has them cannot be told."""
         now = self._clock()
         outcome = Unknown("interrupted", "Klingel stopped while the create was on its way.")
-        while page := await tasks.interrupted_sends(tx, limit=500):
+        while page := await tasks.interrupted_sends(tx, dead, limit=500):
             await self._publisher.record(tx, [self._settled(task, outcome, now) for task in page])
-        return [None] * len(starts)
+        await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
 
     def _settled(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
         """What a create's end does to its task, which a callback may have brought further meanwhile."""
@@ -541,6 +616,11 @@ class Submitter:
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
         delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
         return replace(task, next_send_at=now + delay)
+
+
+def _may_be_sent(task: Task, now: datetime) -> bool:
+    """As `due_to_send` has it: another process may have begun it in the meantime."""
+    return task.sending_since is None and task.next_send_at is not None and task.next_send_at <= now
 
 
 def _note_outcome(span: Span, outcome: CreateOutcome) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from math import isfinite
 from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ from service.domain.follow_ups import (
 )
 from service.domain.ids import AccountId
 from service.domain.inputs import PicturesInside, ValidatedInput, validate
+from service.domain.providers import ProviderAccounts
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.templates import faults as template_faults
@@ -59,6 +61,7 @@ class TemplateBody(BaseModel):
     type: str
     input: dict[str, Any]
     metadata: dict[str, Any] = {}
+    provider: Annotated[str, Field(max_length=64)] | None = None
     callback_url: str | None = None
     endpoints: Annotated[list[Any], Field(max_length=MOST_ENDPOINTS)] = []
     follow_ups: Annotated[list[Any], Field(max_length=MOST_FOLLOW_UPS)] = []
@@ -99,9 +102,12 @@ class SubmitReader:
     own, so that nobody else waits for them, nor one account for all that another has sent.
     """
 
-    def __init__(self, *, sinks: Mapping[str, Sink], vault: Vault) -> None:
+    def __init__(
+        self, *, sinks: Mapping[str, Sink], vault: Vault, accounts: ProviderAccounts | None = None
+    ) -> None:
         self._sinks = sinks
         self._vault = vault
+        self._read_submit = partial(read_submit, accounts=accounts)
         self._turns = Turns(READERS)
         self._threads = CapacityLimiter(READERS)
 
@@ -115,7 +121,7 @@ class SubmitReader:
             TooLarge: too much of it is not pictures.
             Unprocessable: with every fault.
         """
-        reading = by or read_submit
+        reading: Reading = by or self._read_submit
         if len(body) <= SMALL_BODY:
             raw = parse_json(body)
             try:
@@ -129,8 +135,18 @@ class SubmitReader:
         return reading(parse_large_json(body), sinks=self._sinks, vault=self._vault, decoding=True)
 
 
-def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool = True) -> Draft:
+def read_submit(
+    raw: object,
+    *,
+    sinks: Mapping[str, Sink],
+    vault: Vault,
+    decoding: bool = True,
+    accounts: ProviderAccounts | None = None,
+) -> Draft:
     """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
+
+    Args:
+        accounts: among which the provider is looked for; without them that is left to whoever submits.
 
     Raises:
         Unprocessable: with every fault.
@@ -140,6 +156,11 @@ def read_submit(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     fields = raw if isinstance(raw, dict) else {}
     faults = [*frame.faults]
     accepted: ValidatedInput | None = None
+    if accounts is not None and frame.type is not None and isinstance(fields.get("provider"), str | None):
+        try:
+            accounts.choose(frame.type, fields.get("provider"))
+        except InvalidFields as error:
+            faults += error.faults
     if frame.type is not None and isinstance(fields.get("input"), dict):
         try:
             accepted = validate(frame.type.input_model, fields["input"], decoding=decoding)
@@ -214,6 +235,7 @@ class _Frame(Generic[Body]):
             input=input,
             external_task_id=external_task_id,
             metadata=body.metadata,
+            provider=body.provider,
             deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
             endpoints=[*self.endpoints, *self.rules],
         )

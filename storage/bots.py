@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.bots import Allowed, Bot, Command
-from service.domain.ids import AccountId, BotId, CommandId, EndpointId, TaskId
+from service.domain.ids import AccountId, BotId, CommandId, EndpointId, ProcessId, TaskId
 from service.domain.tasks import Task
 from storage import tasks
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
@@ -122,10 +122,10 @@ class Others:
 
 
 async def due_commands(
-    reader: Reader, others: Others, *, now: datetime, limit: int
+    tx: Transaction, others: Others, *, now: datetime, limit: int
 ) -> list[tuple[AccountId, Command]]:
     """Accounts take turns: first comes who has the fewest begun."""
-    rows = await reader.all(
+    rows = await tx.all(
         "due_commands",
         now=milliseconds(now),
         begun=json_text(others.begun),
@@ -135,6 +135,22 @@ async def due_commands(
         limit=limit,
     )
     return [(row["account_id"], _command(row)) for row in rows]
+
+
+async def take_commands(tx: Transaction, ids: Iterable[CommandId], *, by: ProcessId) -> None:
+    """They are begun by this process, and by nobody else until it has saved them."""
+    await tx.run("take_commands", ids=json_text(list(ids)), process_id=by)
+
+
+async def give_back_commands(tx: Transaction, *, by: ProcessId, but: Sequence[CommandId]) -> None:
+    """What this process has taken, except these."""
+    await tx.run("give_back_commands", process_id=by, but=json_text(list(but)))
+
+
+async def inherit_commands(tx: Transaction, processes: Sequence[ProcessId] | None) -> int:
+    """Gives back what these processes had begun; None: whoever had."""
+    named = None if processes is None else json_text(list(processes))
+    return await tx.run("inherit_commands", processes=named)
 
 
 async def count_waiting(reader: Reader, bot_ids: Iterable[BotId]) -> Counter[BotId]:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from service.domain.errors import StorageUnavailable
 from storage.columns import Row
@@ -100,3 +102,12 @@ class Inspected:
 
     version: int
     newest: int
+
+
+def shown(at: Path | str) -> str:
+    """Where a database is, as logs and people may see it: without a password, which has more than one place."""
+    if isinstance(at, Path):
+        return str(at)
+    parts = urlsplit(at)
+    user, sign, host = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{user.partition(':')[0]}{sign}{host}{parts.path}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
-from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, LaneKey
+from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, LaneKey, ProcessId
 from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
@@ -34,6 +34,7 @@ class Leased:
 
     delivery: Delivery
     lease_until: datetime | None
+    leased_by: ProcessId | None
 
 
 async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
@@ -49,6 +50,7 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
                 "endpoint_id": born.delivery.endpoint_id,
                 "next_attempt_at": milliseconds(born.delivery.next_attempt_at),
                 "lease_until": milliseconds(born.lease_until),
+                "leased_by": born.leased_by,
                 "replay_of": born.delivery.replay_of,
                 "created_at": milliseconds(born.delivery.created_at),
             }
@@ -57,22 +59,47 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
     )
 
 
-async def due(tx: Transaction, *, now: datetime, busy: Iterable[LaneKey], limit: int) -> list[Delivery]:
-    """The next due ones, but for those whose lanes are `busy`."""
+async def due(
+    tx: Transaction, *, now: datetime, busy: Iterable[LaneKey], by: ProcessId, limit: int
+) -> list[Delivery]:
+    """The next due ones, but for those whose lanes are `busy`, or held by other processes."""
     rows = await tx.all(
-        "due_deliveries", now=milliseconds(now), busy_lanes=json_text(sorted(busy)), limit=limit
+        "due_deliveries",
+        now=milliseconds(now),
+        busy_lanes=json_text(sorted(busy)),
+        process_id=by,
+        limit=limit,
     )
     return [delivery_of(row) for row in rows]
 
 
-async def lease(tx: Transaction, ids: Iterable[DeliveryId], *, until: datetime) -> None:
+async def lease(tx: Transaction, ids: Iterable[DeliveryId], *, until: datetime, by: ProcessId) -> None:
     """They are held until then, and nobody else takes them."""
-    await tx.run_many("lease_delivery", [{"id": id, "lease_until": milliseconds(until)} for id in ids])
+    await tx.run_many(
+        "lease_delivery",
+        [{"id": id, "lease_until": milliseconds(until), "leased_by": by} for id in ids],
+    )
 
 
-async def next_moment(reader: Reader, *, busy: Iterable[LaneKey]) -> datetime | None:
-    """When something falls due next: an attempt, or the end of a lease."""
-    attempt = await reader.value("next_attempt_at", busy_lanes=json_text(sorted(busy)))
+async def leased(reader: Reader, by: ProcessId) -> list[DeliveryId]:
+    """What the database says that a process has in its hands."""
+    return [row["id"] for row in await reader.all("leased_deliveries", process_id=by)]
+
+
+async def awaited(reader: Reader, endpoint_ids: Iterable[EndpointId]) -> set[EndpointId]:
+    """Those for which something that was never attempted waits in the database, in nobody's hands."""
+    rows = await reader.all("endpoints_awaited", ids=json_text(sorted(set(endpoint_ids))))
+    return {row["endpoint_id"] for row in rows}
+
+
+async def inherit(tx: Transaction, processes: Sequence[ProcessId]) -> int:
+    """Gives back what was in the hands of processes that are no more."""
+    return await tx.run("inherit_deliveries", processes=json_text(list(processes)))
+
+
+async def next_moment(reader: Reader, *, busy: Iterable[LaneKey], by: ProcessId) -> datetime | None:
+    """When something falls due next that is this process's to do: an attempt, or the end of a lease."""
+    attempt = await reader.value("next_attempt_at", busy_lanes=json_text(sorted(busy)), process_id=by)
     lease = await reader.value("next_lease_end")
     return moment(min((at for at in (attempt, lease) if at is not None), default=None))
 

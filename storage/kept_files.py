@@ -110,8 +110,8 @@ async def expect_expiries(tx: Transaction, expiries: Sequence[Expiry]) -> None:
     )
 
 
-async def due_expiries(reader: Reader, *, now: datetime, limit: int) -> list[Expiry]:
-    rows = await reader.all("due_expiries", now=milliseconds(now), limit=limit)
+async def due_expiries(tx: Transaction, *, now: datetime, limit: int) -> list[Expiry]:
+    rows = await tx.all("due_expiries", now=milliseconds(now), limit=limit)
     return [Expiry(row["task_id"], row["place"], moment(row["notice_at"])) for row in rows]
 
 

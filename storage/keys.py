@@ -79,6 +79,11 @@ async def account(tx: Transaction, name: str, *, now: datetime) -> AccountId:
     return id
 
 
+async def find_account(reader: Reader, name: str) -> AccountId | None:
+    row = await reader.one("account_by_name", name=name)
+    return None if row is None else row["id"]
+
+
 async def insert(tx: Transaction, key: ApiKey, *, hash: str) -> None:
     await tx.run(
         "insert_key",

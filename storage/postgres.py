@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -21,7 +20,7 @@ from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnav
 from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
-from storage.database import LONGEST_SEARCH_S, Collided, Inspected
+from storage.database import LONGEST_SEARCH_S, Collided, Inspected, shown
 from storage.statements import Dialect, load_migrations, load_statements
 
 # Connections of one process, each made when it is first wanted. One more listens for notices.
@@ -38,7 +37,7 @@ _MIGRATING: Final = 0x4B6C_696E_6765_6C00  # the advisory lock of whoever change
 _Connection = Connection | PoolConnectionProxy
 
 # What an operator may have set otherwise, and we count on.
-_SESSION: Final = {
+SESSION: Final = {
     "application_name": "klingel",
     "jit": "off",  # our statements take less time than to compile them
     "tcp_keepalives_idle": "30",
@@ -248,9 +247,11 @@ class PostgresTransaction(PostgresReader):
 
 
 def _lock(kind: str, name: str) -> int:
-    """One of 2^64. Two names that share one wait for each other without need, and that is all."""
-    digest = blake2b(f"{kind}\0{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
+    """One of 256 of its kind: a batch that holds a thousand names must not fill the server's table of locks. Two names
+    that share one wait for each other without need, and that is all.
+    """
+    of_kind, of_name = (blake2b(word.encode(), digest_size=7).digest() for word in (kind, name))
+    return int.from_bytes(of_kind + of_name[:1], signed=True)
 
 
 class PostgresDatabase:
@@ -361,13 +362,6 @@ def _opening(url: str) -> Iterator[None]:
         ) from None
 
 
-def shown(url: str) -> str:
-    """As logs and people may see it: without the password, which can stand in more than one place."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, "", ""))
-
-
 @asynccontextmanager
 async def _pool(
     url: str,
@@ -387,7 +381,7 @@ async def _pool(
         command_timeout=ANSWER_S,
         statement_cache_size=len(statements()) * 2,
         max_cached_statement_lifetime=0,
-        server_settings={**_SESSION, **settings},
+        server_settings={**SESSION, **settings},
     )
     async with pool:
         yield pool

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from service.domain.costs import Charge, charge_of
 from service.domain.creates import Refusal
-from service.domain.ids import AccountId, CallbackId, EndpointId, TaskId
+from service.domain.ids import AccountId, CallbackId, EndpointId, ProcessId, TaskId
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
 from service.domain.times import rfc3339
@@ -36,9 +37,11 @@ def task_of(row: Row) -> Task:
         parent_id=row["parent_id"],
         rule_id=row["rule_id"],
         depth=row["depth"],
+        places=row["places"],
         trace=trace_of(row),
         outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
         error=error,
+        cost=cost_of(row["cost"]),
         sequence=row["sequence"],
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
@@ -73,6 +76,14 @@ def _output(item: Mapping[str, Any]) -> Output:
         poster_url=item.get("poster_url"),
         thumbnail_url=item.get("thumbnail_url"),
     )
+
+
+def cost_text(cost: tuple[Charge, ...] | None) -> str | None:
+    return None if cost is None else json_text([charge.view() for charge in cost])
+
+
+def cost_of(text: str | None) -> tuple[Charge, ...] | None:
+    return None if text is None else tuple(charge_of(item) for item in from_json_text(text))
 
 
 async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
@@ -119,14 +130,34 @@ async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | 
     return None if row is None else task_of(row)
 
 
-async def find(reader: Reader, name: str, *, account_id: AccountId, type: str) -> Task | None:
-    """By its id, else by the caller's own for it, else by the provider's."""
-    row = await reader.one("find_task", name=name, account_id=account_id, type=type)
+async def find(
+    reader: Reader, name: str, *, account_id: AccountId, types: Sequence[str]
+) -> Task | None:
+    """By its id, else by the caller's own for it, else by the provider's.
+
+    Args:
+        types: one or two.
+    """
+    row = await reader.one(
+        "find_task", name=name, account_id=account_id, type=types[0], other_type=types[-1]
+    )
     return None if row is None else task_of(row)
 
 
 async def get_many(reader: Reader, ids: Iterable[TaskId]) -> dict[TaskId, Task]:
     rows = await reader.all("get_tasks", ids=json_text(sorted(set(ids))))
+    return {row["id"]: task_of(row) for row in rows}
+
+
+async def to_change(tx: Transaction, ids: Iterable[TaskId]) -> dict[TaskId, Task]:
+    """Many at once, for the batch that is about to change them: until its end nobody else does."""
+    rows = await tx.all("tasks_to_change", ids=json_text(sorted(set(ids))))
+    return {row["id"]: task_of(row) for row in rows}
+
+
+async def free_to_change(tx: Transaction, ids: Iterable[TaskId]) -> dict[TaskId, Task]:
+    """As `to_change`, and waits for nobody: those that are being changed are left out."""
+    rows = await tx.all("free_tasks_to_change", ids=json_text(sorted(set(ids))))
     return {row["id"]: task_of(row) for row in rows}
 
 
@@ -186,6 +217,7 @@ async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
                 "error_code": None if after.error is None else after.error.code,
                 "error_message": None if after.error is None else after.error.message,
                 "error_refusal": None if after.error is None else after.error.refusal,
+                "cost": cost_text(after.cost),
                 "sequence": after.sequence,
                 "updated_at": milliseconds(after.updated_at),
                 "submitted_at": milliseconds(after.submitted_at),
@@ -273,10 +305,28 @@ async def page(
 
 
 async def numbered_page(
-    reader: Reader, account_id: AccountId, *, type: str, skip: int, limit: int
+    reader: Reader, account_id: AccountId, *, types: Sequence[str], skip: int, limit: int
 ) -> list[Task]:
-    """Newest first, after so many of them."""
-    rows = await reader.all("list_tasks_of_type", account_id=account_id, type=type, skip=skip, limit=limit)
+    """Newest first, after so many of them.
+
+    Args:
+        types: one or two.
+    """
+    first, *others = types
+    if not others:
+        rows = await reader.all(
+            "list_tasks_of_type", account_id=account_id, type=first, skip=skip, limit=limit
+        )
+    else:
+        rows = await reader.all(
+            "list_tasks_of_two_types",
+            account_id=account_id,
+            type=first,
+            other_type=others[0],
+            reach=skip + limit,
+            skip=skip,
+            limit=limit,
+        )
     return [task_of(row) for row in rows]
 
 
@@ -302,9 +352,17 @@ async def next_send_at(reader: Reader) -> datetime | None:
     return moment(at)
 
 
-async def interrupted_sends(reader: Reader, *, limit: int) -> list[Task]:
-    rows = await reader.all("interrupted_sends", limit=limit)
-    return [task_of(row) for row in rows]
+async def mark_sent(tx: Transaction, ids: Iterable[TaskId], *, by: ProcessId) -> None:
+    """Which process sends their creates."""
+    await tx.run("mark_sent_by", ids=json_text(sorted(ids)), process_id=by)
+
+
+async def interrupted_sends(
+    tx: Transaction, processes: Sequence[ProcessId] | None, *, limit: int
+) -> list[Task]:
+    """Creates that were on their way when their process died: one of these, or (None) any."""
+    named = None if processes is None else json_text(list(processes))
+    return [task_of(row) for row in await tx.all("interrupted_sends", processes=named, limit=limit)]
 
 
 Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
@@ -329,10 +387,20 @@ async def first_awaiting_slot(reader: Reader) -> list[Waiting]:
     ]
 
 
+async def anybody_awaits_slot(reader: Reader) -> bool:
+    return await reader.one("any_awaiting_slot") is not None
+
+
 async def kinds_at_providers(reader: Reader) -> set[Kind]:
     """The kinds that hold a place now, as far as we know, or are asking for one."""
     rows = await reader.all("kinds_at_providers")
     return {(row["provider"], row["type"]) for row in rows}
+
+
+async def places_at_providers(reader: Reader) -> dict[Kind, int]:
+    """How many places of each kind are taken, as far as we know."""
+    rows = await reader.all("places_at_providers")
+    return {(row["provider"], row["type"]): row["places"] for row in rows}
 
 
 async def go_to_end_of_line(tx: Transaction, ids: Iterable[TaskId]) -> None:
@@ -363,8 +431,8 @@ async def release_slots(
     )
 
 
-async def due_deadlines(reader: Reader, *, now: datetime, limit: int) -> list[Task]:
-    rows = await reader.all("due_deadlines", now=milliseconds(now), limit=limit)
+async def due_deadlines(tx: Transaction, *, now: datetime, limit: int) -> list[Task]:
+    rows = await tx.all("due_deadlines", now=milliseconds(now), limit=limit)
     return [task_of(row) for row in rows]
 
 

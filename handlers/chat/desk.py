@@ -54,13 +54,15 @@ from service.domain.errors import (
     Unprocessable,
 )
 from service.domain.events import EventType
-from service.domain.ids import AccountId, BotId, CommandId, TaskId, new_command_id
+from service.domain.ids import AccountId, BotId, CommandId, ProcessId, TaskId, new_command_id
 from service.domain.inputs import with_files
 from service.domain.links import Links
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock, rfc3339
-from service.loops import Loop
+from service.loops import Loop, not_at_once
+from service.notices import Notices, Topic
+from service.processes import Presence
 from service.sharing import Full, Holding, Room
 from service.submission import Draft, Submitter
 from service.submits import SubmitReader
@@ -131,6 +133,8 @@ class Desk:
         links: Links,
         vault: Vault,
         room: Room,
+        presence: Presence,
+        notices: Notices,
         wakeup: Wakeup,
         clock: Clock,
     ) -> None:
@@ -147,8 +151,11 @@ class Desk:
         self._links = links
         self._vault = vault
         self._room = room
+        self._presence = presence
+        self._notices = notices
         self._wakeup = wakeup
         self._clock = clock
+        self._in_doubt = False  # the database may count commands as begun here that are not
         self._open: dict[CommandId, _Begun] = {}
         self._loop = Loop("commands", self._work_due, wakeup=wakeup, clock=clock)
 
@@ -159,6 +166,8 @@ class Desk:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """A command that is on its way when the block ends is begun anew at the next start, and is no second task."""
+        if self._database.sole_process:
+            await self._batcher.run(self._inherit_all, None)  # begun by a process that died
         try:
             async with self._loop.running():
                 yield
@@ -296,6 +305,7 @@ class Desk:
         await self._batcher.run(add, part)
 
     async def _write_down(self, tx: Transaction, commands: Sequence[tuple[Bot, Command]]) -> list[str | None]:
+        await tx.hold("bot", {bot.id for bot, _ in commands})
         waiting = await bots.count_waiting(tx, (bot.id for bot, _ in commands))
         words: list[str | None] = []
         for bot, command in commands:
@@ -309,7 +319,7 @@ class Desk:
             else:
                 await bots.add_command(tx, command)
                 waiting[bot.id] += 1
-                tx.on_commit(self._wakeup.notify)
+                await self._notices.wake(tx, Topic.COMMANDS, self._wakeup)
                 words.append(None)
         return words
 
@@ -326,21 +336,56 @@ class Desk:
 
     async def _work_due(self) -> datetime | None:
         """Begins what is due, and waits for none of it."""
-        while (room := AT_A_TIME - len(self._open)) > 0:
-            others = self._others()
-            async with self._database.reading() as reader:
-                due = await bots.due_commands(reader, others, now=self._clock(), limit=room)
-                if not due:
-                    return await bots.next_command_at(reader, others)
-            for account_id, command in due:
-                others = self._others()
-                if command.bot_id not in others.busy_bots and account_id not in others.busy_accounts:
-                    self._begin(account_id, command)
+        while len(self._open) < AT_A_TIME:
+            await self._presence.until_alive()
+            taken = await self._batcher.run(self._take, None)
+            for account_id, command in taken:
+                self._begin(account_id, command)
+            if not taken:
+                async with self._database.reading() as reader:
+                    due = await bots.next_command_at(reader, self._others())
+                return not_at_once(due, self._clock())
         return None  # whatever ends asks again
 
-    def _others(self) -> bots.Others:
-        of_accounts = [one.account_id for one in self._open.values()]
-        of_bots = [one.bot_id for one in self._open.values()]
+    async def _take(self, tx: Transaction, asked: Sequence[None]) -> list[list[tuple[AccountId, Command]]]:
+        """What is due, for this process alone."""
+        if self._in_doubt:
+            await self._give_back_lost(tx)
+        room = AT_A_TIME - len(self._open)
+        found = await bots.due_commands(tx, self._others(), now=self._clock(), limit=room)
+        taken: list[tuple[AccountId, Command]] = []
+        for account_id, command in found:
+            others = self._others(taken)
+            if command.bot_id not in others.busy_bots and account_id not in others.busy_accounts:
+                taken.append((account_id, command))
+        if taken:
+            await bots.take_commands(tx, [command.id for _, command in taken], by=self._presence.id)
+            tx.on_rollback(self._doubt)
+        # One loop asks, so there is one answer; were there more, the first would have it all.
+        return [taken, *([] for _ in asked[1:])]
+
+    def _doubt(self) -> None:
+        self._in_doubt = True
+
+    async def _give_back_lost(self, tx: Transaction) -> None:
+        """What a commit of which this process did not learn has taken: nothing of it was begun."""
+        self._in_doubt = False
+        tx.on_rollback(self._doubt)
+        await bots.give_back_commands(tx, by=self._presence.id, but=list(self._open))
+
+    async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
+        """What processes that are no more had begun."""
+        await bots.inherit_commands(tx, dead)
+        await self._notices.wake(tx, Topic.COMMANDS, self._wakeup)
+
+    async def _inherit_all(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
+        await bots.inherit_commands(tx, None)
+        return [None] * len(asked)
+
+    def _others(self, taken: Sequence[tuple[AccountId, Command]] = ()) -> bots.Others:
+        """Than what may be begun now: what is, and what is about to be."""
+        of_accounts = [one.account_id for one in self._open.values()] + [account for account, _ in taken]
+        of_bots = [one.bot_id for one in self._open.values()] + [command.bot_id for _, command in taken]
         return bots.Others(
             begun=list(self._open),
             accounts=of_accounts,
@@ -361,6 +406,7 @@ class Desk:
             self._wakeup.notify()
         else:  # what became of it is not on disk: another try finds out
             log.error("chat.work_broke", command_id=command_id, exc_info=error)
+            self._doubt()
             self._wakeup.due_at(self._clock() + FIRST_PAUSE)
 
     async def _work(self, command: Command) -> None:

@@ -58,21 +58,21 @@ class _NotKept(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Who dials what: the provider that the operator chose may be in a private network, its callbacks' URLs not.
+    """Who dials what: a provider that the operator chose may be in a private network, its callbacks' URLs not.
 
     Args:
         dialler: guarded.
-        provider_dialler: one that may go everywhere, for this origin alone.
-        provider_url: names the origin: scheme, host and port.
+        provider_dialler: one that may go everywhere, for these origins alone.
+        provider_urls: name the origins: scheme, host and port.
     """
 
     dialler: Dialler
     provider_dialler: Dialler
-    provider_url: str
+    provider_urls: Sequence[str]
 
     def dialler_for(self, url: str) -> Dialler:
         try:
-            is_providers = URL(url).origin() == URL(self.provider_url).origin()
+            is_providers = URL(url).origin() in [URL(own).origin() for own in self.provider_urls]
         except ValueError:  # no URL, or one without a host: the guard says so
             is_providers = False
         return self.provider_dialler if is_providers else self.dialler

@@ -110,6 +110,7 @@ async def create(request: Request[State]) -> Response:
 
 
 async def _insert(tx: Transaction, made: Sequence[Bot]) -> list[TooManyBots | None]:
+    await tx.hold("account", {bot.account_id for bot in made})
     there = await bots.count(tx, (bot.account_id for bot in made))
     results: list[TooManyBots | None] = []
     for bot in made:
@@ -176,6 +177,7 @@ class _Edit:
 async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Bot | KlingelError]:
     """From what is stored by then: of two changes at once neither takes the other back."""
     results: list[Bot | KlingelError] = []
+    await tx.hold("bot", {edit.seen.id for edit in edits})
     for edit in edits:
         bot = await bots.get(tx, edit.seen.id)
         if bot is None:

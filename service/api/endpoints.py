@@ -66,6 +66,7 @@ async def create(request: Request[State]) -> Response:
 
 
 async def _insert(tx: Transaction, made: Sequence[Endpoint]) -> list[TooManyEndpoints | None]:
+    await tx.hold("account", {endpoint.account_id for endpoint in made})
     there = await endpoints.count(tx, (endpoint.account_id for endpoint in made))
     fitting: list[Endpoint] = []
     results: list[TooManyEndpoints | None] = []
@@ -162,6 +163,7 @@ class _Edit:
 
 async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | KlingelError]:
     results: list[Endpoint | KlingelError] = []
+    await tx.hold("endpoint", {edit.seen.id for edit in edits})
     for edit in edits:
         endpoint = await endpoints.get(tx, edit.seen.id, account_id=edit.account.account_id)
         if endpoint is None:
@@ -204,6 +206,7 @@ async def delete(request: Request[State]) -> Response:
 
 
 async def _delete(tx: Transaction, deleted: Sequence[tuple[Publisher, Endpoint, datetime]]) -> list[None]:
+    await tx.hold("endpoint", {endpoint.id for _, endpoint, _ in deleted})
     for publisher, endpoint, now in deleted:
         await publisher.bury(tx, endpoint, reason="the endpoint was deleted", now=now)
         await endpoints.delete(tx, endpoint.id, now=now)
@@ -254,6 +257,7 @@ async def _rotate(
 ) -> list[NotFound | None]:
     """From what is stored by then: of two at once each gets a secret that signs."""
     results: list[NotFound | None] = []
+    await tx.hold("endpoint", {stale.id for _, stale, _, _ in rotations})
     for publisher, stale, sealed, now in rotations:
         endpoint = await endpoints.get(tx, stale.id, account_id=stale.account_id)
         if endpoint is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -18,10 +18,13 @@ from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
 from service.domain.ids import AccountId, KeyId, new_key_id
 from service.domain.secrets import hash_api_key, new_api_key
+from service.notices import Notices, Topic
 from service.streams import Streams
 from storage import keys
 from storage.database import Transaction
 from storage.keys import ApiKey, KeyRole
+
+ACCOUNT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class KeyBody(BaseModel):
@@ -32,7 +35,7 @@ class KeyBody(BaseModel):
     )
     account: str | None = Field(
         None,
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        pattern=ACCOUNT_NAME,
         description="made if there is none; else the caller's own",
     )
     role: Literal["admin", "member"] = "member"
@@ -57,6 +60,7 @@ async def create(request: Request[State]) -> Response:
 
 
 async def _insert(tx: Transaction, made: Sequence[tuple[ApiKey, str]]) -> list[None]:
+    await tx.hold("accounts", {key.account_name for key, _ in made})
     for key, hashed in made:
         account_id: AccountId = await keys.account(tx, key.account_name, now=key.created_at)
         await keys.insert(tx, replace(key, account_id=account_id), hash=hashed)
@@ -82,12 +86,14 @@ async def revoke(request: Request[State]) -> Response:
     async with request.state["database"].reading() as reader:
         if await keys.get(reader, key_id) is None:
             raise NotFound(f"There is no key {key_id}.")
-    await request.state["batcher"].run(_revoke, (key_id, request.state["clock"](), request.state["streams"]))
+    state = request.state
+    await state["batcher"].run(_revoke, (key_id, state["clock"](), state["streams"], state["notices"]))
     return Response(status_code=204)
 
 
-async def _revoke(tx: Transaction, revoked: Sequence[tuple[KeyId, datetime, Streams]]) -> list[None]:
-    for key_id, now, streams in revoked:
+async def _revoke(tx: Transaction, revoked: Sequence[tuple[KeyId, datetime, Streams, Notices]]) -> list[None]:
+    for key_id, now, streams, notices in revoked:
         await keys.revoke(tx, key_id, now=now)
         tx.on_commit(partial(streams.revoke, key_id))
+        await notices.post(tx, Topic.KEYS, [key_id])
     return [None] * len(revoked)

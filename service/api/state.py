@@ -14,6 +14,7 @@ from service.expiry import Expiry
 from service.guesses import Guesses
 from service.keeping import Keeper
 from service.metrics import Metrics
+from service.notices import Notices
 from service.probing import Probes
 from service.publication import Publisher
 from service.retention import Retention
@@ -54,6 +55,7 @@ class State(TypedDict):
     batcher: Batcher
     publisher: Publisher
     streams: Streams
+    notices: Notices
     wakeups: Wakeups
     vault: Vault
     push_keys: PushKeys

@@ -105,7 +105,10 @@ async def answered(
 
 async def _decided(database: Database, streams: Streams, task_id: TaskId, patience: float) -> Task:
     """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends."""
-    with streams.listen(task_id=task_id) as listener:
+    task = await _reread(database, task_id)
+    if task.status not in WAITING or not patience:
+        return task
+    async with streams.listen(task.account_id, task_id=task_id) as listener:
         task = await _reread(database, task_id)
         try:
             async with asyncio.timeout(patience):

@@ -19,6 +19,7 @@ KlingelError
 ├── TooManyFailures           this address guesses; wait
 ├── TooManyRequests           this account asks for more than its share; wait
 │   └── TooManyStreams
+├── BudgetExceeded            the account has spent what it may
 ├── ProviderRefused           the provider refused the create for good
 │   ├── PaymentRequired
 │   └── ProviderMisconfigured
@@ -139,6 +140,12 @@ class TooManyStreams(TooManyRequests):
     """Carries `limit` too."""
 
     code = "too-many-streams"
+
+
+class BudgetExceeded(KlingelError):
+    """Carries `budgets`, those with nothing left."""
+
+    code = "budget-exceeded"
 
 
 class ProviderRefused(KlingelError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
+from service.domain.costs import Standing
 from service.domain.ids import AccountId, EventId, TaskId, new_event_id
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task, Transition
@@ -28,6 +29,7 @@ class EventType(StrEnum):
     OUTPUT_EXPIRING = "output.expiring"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_TEST = "endpoint.test"
+    BUDGET_EXCEEDED = "budget.exceeded"
 
 
 # The event that a task's arrival in a status makes. A task is born queued, so nothing arrives there.
@@ -133,3 +135,8 @@ def endpoint_event(
         at=at,
         body=_body(id, type, at, None, data),
     )
+
+
+def budget_event(account_id: AccountId, standing: Standing, at: datetime) -> Event:
+    """The fact that an account has spent a budget: until its period ends, it submits no more."""
+    return endpoint_event(EventType.BUDGET_EXCEEDED, account_id, {"budget": standing.view()}, at)

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from service.domain.costs import Charge
 from service.domain.creates import Refusal
 from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.lifecycle import Signal, Status
@@ -102,9 +103,11 @@ class Task:
     parent_id: TaskId | None = None  # the task whose event a follow-up made it of
     rule_id: EndpointId | None = None  # that follow-up
     depth: int = 0  # follow-ups between it and a task that somebody submitted
+    places: int = 1  # how many of the provider's parallel ones it takes
     trace: Trace | None = None  # what is done about it belongs to it
     outputs: Sequence[Output] = ()
     error: TaskError | None = None
+    cost: tuple[Charge, ...] | None = None  # None: the provider has not said
     sequence: int = 0  # of its last event
     created_at: datetime
     updated_at: datetime
@@ -124,12 +127,6 @@ class Task:
         """The provider says that it succeeded, and has not said with what."""
         return self.status is Status.SUCCEEDED and not self.outputs
 
-    @property
-    def places(self) -> int:
-        """How many of the provider's parallel places it holds: one for each picture, one for a video."""
-        number = self.input.get("n")
-        return number if isinstance(number, int) and number > 0 else 1
-
     def view(self) -> dict[str, Any]:
         """The task as every reader sees it: in `GET`, and as `data.task` of an event."""
         return {
@@ -143,6 +140,7 @@ class Task:
             "parent_id": self.parent_id,
             "outputs": [output.view() for output in self.outputs],
             "error": None if self.error is None else self.error.view(),
+            "cost": None if self.cost is None else [charge.view() for charge in self.cost],
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),
             "submitted_at": optional_rfc3339(self.submitted_at),
@@ -173,6 +171,7 @@ class Report:
     external_task_id: str | None
     outputs: Sequence[Output] = ()
     error: TaskError | None = None
+    cost: tuple[Charge, ...] | None = None  # of a task that has ended, where it says so
 
 
 class Unreadable(ValueError):

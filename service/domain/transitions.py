@@ -35,13 +35,15 @@ def reported(task: Task, report: Report, now: datetime) -> Change:
 
     The first report that carries the provider's id sets it, whatever else it changes. Outputs and an error come
     with the signal that they belong to, so a report that changes no status changes neither; only outputs that a
-    success lacked are taken from a later one.
+    success lacked are taken from a later one, and a cost that nobody has told yet.
     """
     if (reason := contradiction(task, report)) is not None:
         return Change(verdict=Verdict.MISMATCHED, before=task, after=task, reason=reason)
     known = task
     if task.provider_task_id is None and report.provider_task_id is not None:
         known = replace(task, provider_task_id=report.provider_task_id)
+    if task.cost is None and report.cost is not None and _ends(task, report):
+        known = replace(known, cost=report.cost)
     error = report.error
     if report.signal is Signal.FAILED and error is None:
         error = TaskError("provider_failed", "The provider gave no reason.")
@@ -56,6 +58,13 @@ def overdue(task: Task, now: datetime) -> Change:
         before=task,
         after=after,
         event=task_event(EventType.TASK_OVERDUE, after, None, now),
+    )
+
+
+def _ends(task: Task, report: Report) -> bool:
+    """Whether it speaks of the end that the task has come to, or comes to by it."""
+    return advance(task.status, report.signal).verdict in {Verdict.ADVANCED, Verdict.DUPLICATE} and (
+        report.signal in {Signal.COMPLETED, Signal.FAILED}
     )
 
 

@@ -68,6 +68,10 @@ order by chosen.turn, chosen.next_try_at, chosen.id
 -- name: take_commands!
 update commands set taken_by = :process_id where id in (select value from json_each(:ids));
 
+-- name: give_back_commands!
+update commands set taken_by = null
+where taken_by = :process_id and id not in (select value from json_each(:but));
+
 -- name: inherit_commands!
 -- Begun by processes that are no more: any, or these.
 update commands set taken_by = null

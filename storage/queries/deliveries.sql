@@ -2,31 +2,56 @@
 
 -- name: insert_delivery*!
 insert into deliveries (
-    id, account_id, event_id, event_type, task_id, endpoint_id, status, next_attempt_at, lease_until, replay_of,
-    created_at
+    id, account_id, event_id, event_type, task_id, endpoint_id, status, next_attempt_at, lease_until, leased_by,
+    replay_of, created_at
 ) values (
     :id, :account_id, :event_id, :event_type, :task_id, :endpoint_id, 'pending', :next_attempt_at, :lease_until,
-    :replay_of, :created_at
+    :leased_by, :replay_of, :created_at
 );
 
 -- name: due_deliveries
--- The next that may be attempted, but for lanes that are full.
+-- The next that may be attempted, but for lanes that are full, and those that another process holds.
 select * from deliveries
 where status = 'pending' and lease_until is null and next_attempt_at <= :now
   and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
+  and not exists (
+      select 1 from lane_holders
+      where lane = (select lane from endpoints where id = deliveries.endpoint_id) and process_id <> :process_id
+  )
 order by next_attempt_at, id
-limit :limit;
+limit :limit
+{skip_locked};
 
 -- name: lease_delivery*!
-update deliveries set lease_until = :lease_until where id = :id;
+update deliveries set lease_until = :lease_until, leased_by = :leased_by where id = :id;
 
 -- name: next_attempt_at$
+-- As far as it is for this process to claim.
 select min(next_attempt_at) from deliveries
 where status = 'pending' and lease_until is null
-  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes));
+  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
+  and not exists (
+      select 1 from lane_holders
+      where lane = (select lane from endpoints where id = deliveries.endpoint_id) and process_id <> :process_id
+  );
 
 -- name: next_lease_end$
 select min(lease_until) from deliveries where lease_until is not null;
+
+-- name: leased_deliveries
+-- What the database says that a process has in its hands.
+select id from deliveries where lease_until is not null and leased_by = :process_id;
+
+-- name: endpoints_awaited
+-- Those of these for which something that was never attempted waits in the database.
+select distinct endpoint_id from deliveries
+where endpoint_id in (select value from json_each(:ids)) and status = 'pending' and lease_until is null
+  and attempts = 0;
+
+-- name: inherit_deliveries!
+-- Gives back what was in the hands of processes that are no more.
+update deliveries set lease_until = null
+where lease_until is not null and leased_by in (select value from json_each(:processes));
 
 -- name: rescue_deliveries!
 -- Gives back what was in the hand of a process that is no more.

@@ -35,7 +35,7 @@ insert into expiring_outputs (task_id, place, notice_at) values (:task_id, :plac
 on conflict (task_id, place) do nothing;
 
 -- name: due_expiries
-select * from expiring_outputs where notice_at <= :now order by notice_at, task_id, place limit :limit;
+select * from expiring_outputs where notice_at <= :now order by notice_at, task_id, place limit :limit {skip_locked};
 
 -- name: next_expiry$
 select min(notice_at) from expiring_outputs;

@@ -20,13 +20,13 @@ select * from tasks where id = :id and account_id = :account_id;
 -- name: find_task^
 -- By any of its names; what could be two tasks' is that of the one whose own it is.
 select * from (
-    select 1 as turn, tasks.* from tasks where id = :name and account_id = :account_id and type = :type
+    select 1 as turn, tasks.* from tasks where id = :name and account_id = :account_id and type in (:type, :other_type)
     union all
     select 2 as turn, tasks.* from tasks
-    where account_id = :account_id and external_task_id = :name and type = :type
+    where account_id = :account_id and external_task_id = :name and type in (:type, :other_type)
     union all
     select 3 as turn, tasks.* from tasks
-    where account_id = :account_id and provider_task_id = :name and type = :type
+    where account_id = :account_id and provider_task_id = :name and type in (:type, :other_type)
 ) as found
 order by turn, id desc
 limit 1;
@@ -101,6 +101,23 @@ where id in (
 )
 order by id desc;
 
+-- name: list_tasks_of_two_types
+-- As above. What may be on the page is looked for in the index for each of them.
+select * from tasks
+where id in (
+    select id from (
+        select id from (
+            select id from tasks where account_id = :account_id and type = :type order by id desc limit :reach
+        ) as one
+        union all
+        select id from (
+            select id from tasks where account_id = :account_id and type = :other_type order by id desc limit :reach
+        ) as other
+    ) as both_types
+    order by id desc limit :limit offset :skip
+)
+order by id desc;
+
 -- name: count_tasks_by_status
 select status, count(*) as number from tasks group by status;
 
@@ -115,6 +132,9 @@ where sending_since is not null
 order by id
 limit :limit
 {for_update};
+
+-- name: any_awaiting_slot^
+select 1 as waits from tasks where awaits_slot = 1 limit 1;
 
 -- name: first_awaiting_slot
 -- Who of each account is first in line for a place, at each provider for each kind.
@@ -139,6 +159,13 @@ select * from heads;
 select distinct provider, type from tasks
 where overdue_at is null
   and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null));
+
+-- name: places_at_providers
+-- As above, and how many places they take.
+select provider, type, cast(sum(places) as bigint) as places from tasks
+where overdue_at is null
+  and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null))
+group by provider, type;
 
 -- name: go_to_end_of_line!
 update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (select value from json_each(:ids));

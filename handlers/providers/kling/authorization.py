@@ -3,10 +3,12 @@
 import base64
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
 
 from service.domain.errors import ConfigurationError
 from service.domain.times import Clock
@@ -15,10 +17,34 @@ from service.domain.times import Clock
 LIFETIME: Final = timedelta(minutes=30)
 BACKDATED: Final = timedelta(seconds=5)
 
+LEAST_CORRECTION: Final = timedelta(seconds=2)  # an answer's date is in whole seconds, and it was on its way
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+log = structlog.get_logger()
+
+
+class Authorization(Protocol):
+    def __call__(self) -> str:
+        """The header's value, for one request."""
+
+    def correct(self, theirs: datetime) -> bool:
+        """A token was refused for its times, by whose clock it is `theirs`. Whether the next token heeds that."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAuthorization:
+    key: str = field(repr=False)
+
+    def __call__(self) -> str:
+        return f"Bearer {self.key}"
+
+    def correct(self, theirs: datetime) -> bool:  # noqa: ARG002 - a plain key knows no time
+        return False
+
+
+@dataclass(slots=True, kw_only=True)
 class SignedAuthorization:
-    """Makes a new token for every request, so none is ever near its end.
+    """Makes a new token for every request, so none is ever near its end. Its times are ours until the provider, whose
+    clock decides, has refused one for them: then they are the provider's.
 
     Source: RFC 7515 section 3.1 and RFC 7518 section 3.2; ten lines of `hmac` against a dependency whose risks lie
     in verifying, which is not done here.
@@ -27,9 +53,15 @@ class SignedAuthorization:
     access_key: str
     secret_key: str = field(repr=False)
     clock: Clock
+    _ahead: timedelta = field(default=timedelta(), init=False)  # their clock of ours
+
+    def correct(self, theirs: datetime) -> bool:
+        before, self._ahead = self._ahead, theirs - self.clock()
+        log.warning("provider.clock_differs", ahead_s=round(self._ahead.total_seconds(), 1))
+        return abs(self._ahead - before) >= LEAST_CORRECTION
 
     def __call__(self) -> str:
-        now = self.clock()
+        now = self.clock() + self._ahead
         claims: dict[str, str | int] = {
             "iss": self.access_key,
             "exp": int((now + LIFETIME).timestamp()),
@@ -48,7 +80,7 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def authorization_for(key: str, clock: Clock) -> Callable[[], str]:
+def authorization_for(key: str, clock: Clock) -> Authorization:
     """
     Args:
         key: a plain API key, or `ACCESS:SECRET` of the official API.
@@ -63,4 +95,4 @@ def authorization_for(key: str, clock: Clock) -> Callable[[], str]:
         raise ConfigurationError("KLINGEL_PROVIDER_KEY holds a character that cannot be part of a key.")
     if colon:
         return SignedAuthorization(access_key=access, secret_key=secret, clock=clock)
-    return lambda: f"Bearer {access}"
+    return PlainAuthorization(access)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from handlers.providers.kling.costs import read_cost
 from handlers.providers.kling.documents import (
     JSONObject,
     identifier,
@@ -85,6 +86,7 @@ def report_of(found: Sequence[JSONObject]) -> Report:
         external_task_id=_innermost(found, _external_task_id),
         outputs=_outputs(found) if signal is Signal.COMPLETED else (),
         error=TaskError("provider_failed", _reason(found)) if signal is Signal.FAILED else None,
+        cost=read_cost(found) if signal in {Signal.COMPLETED, Signal.FAILED} else None,
     )
 
 
@@ -96,11 +98,17 @@ def task_id(found: Sequence[JSONObject]) -> str | None:
 
 
 def _innermost(found: Sequence[JSONObject], read: Callable[[JSONObject], T | None]) -> T | None:
-    return next((value for layer in reversed(found) if (value := read(layer)) is not None), None)
+    for layer in reversed(found):
+        if (value := read(layer)) is not None:
+            return value
+    return None
 
 
 def _first(source: JSONObject, names: Sequence[str], read: Callable[[object], T | None]) -> T | None:
-    return next((value for name in names if (value := read(source.get(name))) is not None), None)
+    for name in names:
+        if (value := read(source.get(name))) is not None:
+            return value
+    return None
 
 
 def _status_word(layer: JSONObject) -> str | None:

@@ -1,0 +1,163 @@
+"""`/v1/usage` and `/v1/budgets`: what tasks have cost, and what accounts may spend."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service import spending
+from service.api.auth import authenticate, authenticate_admin
+from service.api.keys import ACCOUNT_NAME
+from service.api.pages import Query
+from service.api.state import State
+from service.bodies import parse_json, read_body
+from service.domain.costs import LARGEST, UNIT, Budget, Period, Spent, day_of, exact, totals
+from service.domain.errors import Forbidden, NotFound
+from service.domain.faults import PREDICATE, checked
+from service.domain.ids import AccountId
+from service.domain.times import rfc3339
+from storage import keys, usage
+from storage.database import Database, Transaction
+from storage.keys import ApiKey, KeyRole
+from storage.usage import By
+
+METADATA: Final = "metadata."
+LONGEST_SPAN: Final = timedelta(days=3653)
+MOST_BUDGET_DECIMALS: Final = 9  # more are not added up
+MOST_ITEMS: Final = 10_000
+
+
+def _limit(text: str) -> str:
+    amount = exact(text)
+    if amount is None or not text.isascii() or amount != round(amount, MOST_BUDGET_DECIMALS):
+        raise PydanticCustomError(
+            PREDICATE, f"must be a decimal number from 0 to {LARGEST:f}, as text, with at most 9 decimals"
+        )
+    return text
+
+
+class BudgetBody(BaseModel):
+    """How much of a unit an account may spend in a period."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    account: str | None = Field(None, pattern=ACCOUNT_NAME, description="whose; else the caller's own")
+    unit: str = Field(
+        "units", pattern=f"^{UNIT.pattern}$", description="as costs have it: `units`, `balance`, a currency"
+    )
+    period: Literal["day", "month", "total"] = Field("month", description="in UTC; then it begins anew")
+    limit: Annotated[str, AfterValidator(_limit)] | None = Field(
+        description="a decimal number as text; 0 lets nothing through; null takes the budget away",
+        examples=["1000"],
+    )
+
+
+async def show(request: Request[State]) -> Response:
+    """Of tasks that have ended, on the day (UTC) on which they did. Amounts of different units are never added together."""
+    key = await authenticate(request)
+    state = request.state
+    now = state["clock"]()
+    query = Query(request, known=("from", "to", "by", "account"))
+    since = query.day("from") or day_of(now).replace(day=1)
+    to = query.day("to") or max(day_of(now), since)
+    by = query.text("by") or "day"
+    if by not in get_args(By) and not (by.startswith(METADATA) and len(by) > len(METADATA)):
+        query.fault("by", f"It must be one of {', '.join(get_args(By))}, or {METADATA}<key>.")
+    if to < since:
+        query.fault("to", "It must not be before `from`.")
+    elif to - since > LONGEST_SPAN:
+        query.fault("to", f"It must be at most {LONGEST_SPAN.days} days after `from`.")
+    name = query.text("account")
+    query.check()
+    account_id = await _account(state["database"], key, name)
+    until = to + timedelta(days=1)
+    async with state["database"].searching(key.account_id) as reader:
+        if by.startswith(METADATA):
+            found = await usage.spent_by_metadata(
+                reader, account_id, key=by.removeprefix(METADATA), since=since, until=until
+            )
+        else:
+            dimension = next(each for each in get_args(By) if each == by)
+            found = await usage.spent(reader, account_id, by=dimension, since=since, until=until)
+    return JSONResponse(
+        {
+            "from": rfc3339(since)[:10],
+            "to": rfc3339(to)[:10],
+            "by": by,
+            "items": [each.view() for each in found[:MOST_ITEMS]],
+            "truncated": len(found) > MOST_ITEMS,
+            "totals": [_total(each) for each in totals(found)],
+        }
+    )
+
+
+def _total(each: Spent) -> dict[str, object]:
+    return {name: value for name, value in each.view().items() if name != "value"}
+
+
+async def budgets(request: Request[State]) -> Response:
+    """An admin sees those of all accounts, others their own."""
+    key = await authenticate(request)
+    query = Query(request, known=())
+    query.check()
+    now = request.state["clock"]()
+    async with request.state["database"].searching(key.account_id) as reader:
+        stored = (
+            await usage.budgets(reader)
+            if key.role is KeyRole.ADMIN
+            else await usage.budgets_of(reader, key.account_id)
+        )
+        found = [await spending.standing_of(reader, each, now) for each in stored]
+    return JSONResponse({"items": [standing.view() for standing in found]})
+
+
+async def put_budget(request: Request[State]) -> Response:
+    """One budget for each account, unit and period; with `limit: null` there is none. From the next submit on."""
+    admin = await authenticate_admin(request)
+    body = checked(BudgetBody, parse_json(await read_body(request)))
+    state = request.state
+    account_id = await _account(state["database"], admin, body.account)
+    await state["batcher"].run(_put, (account_id, body))
+    now = state["clock"]()
+    async with state["database"].reading() as reader:
+        found = [
+            standing.view()
+            for standing in await spending.standings(reader, account_id, now)
+            if (standing.budget.unit, standing.budget.period) == (body.unit, body.period)
+        ]
+    return JSONResponse(found[0]) if found else Response(status_code=204)
+
+
+async def _put(tx: Transaction, wanted: Sequence[tuple[AccountId, BudgetBody]]) -> list[None]:
+    for account_id, body in wanted:
+        period = Period(body.period)
+        if body.limit is None:
+            await usage.drop_budget(tx, account_id, unit=body.unit, period=period)
+        else:
+            budget = Budget(
+                account=body.account or "", unit=body.unit, period=period, limit=Decimal(body.limit)
+            )
+            await usage.put_budget(tx, account_id, budget)
+    return [None] * len(wanted)
+
+
+async def _account(database: Database, key: ApiKey, name: str | None) -> AccountId:
+    """
+    Raises:
+        Forbidden: another's, and this is no admin key.
+        NotFound: there is none of this name.
+    """
+    if name is None or name == key.account_name:
+        return key.account_id
+    if key.role is not KeyRole.ADMIN:
+        raise Forbidden("Only an admin key sees other accounts.")
+    async with database.reading() as reader:
+        account_id = await keys.find_account(reader, name)
+    if account_id is None:
+        raise NotFound(f"There is no account {name!r}.")
+    return account_id

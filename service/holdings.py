@@ -1,0 +1,71 @@
+"""Which lanes are this process's to deliver to: each is held by one at a time, so that an endpoint's limits hold for all."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from service.batching import Batcher
+from service.domain.ids import LaneKey
+from service.notices import Notices, Topic
+from service.processes import Presence
+from storage import processes
+from storage.database import Transaction
+
+
+class Holdings:
+    """A lane is taken by whoever first has something for it, in the same transaction, and given up when it is empty: at
+    the holder's next sign of life, or with its death. What comes meanwhile at other processes waits in the database,
+    and the holder is told.
+
+    Where the database has one process, that one holds them all.
+    """
+
+    def __init__(
+        self,
+        presence: Presence,
+        notices: Notices,
+        batcher: Batcher,
+        *,
+        sole: bool,
+        in_use: Callable[[LaneKey], bool],
+    ) -> None:
+        """
+        Args:
+            sole: whether there are no other processes.
+            in_use: whether this process has something to do for a lane.
+        """
+        self._presence = presence
+        self._notices = notices
+        self._batcher = batcher
+        self._sole = sole
+        self._in_use = in_use
+        self._held: set[LaneKey] = set()
+        presence.on_loss(self._held.clear)
+        presence.on_beat(self._tidy)
+
+    @property
+    def sole(self) -> bool:
+        return self._sole
+
+    async def take(self, tx: Transaction, lanes: Iterable[LaneKey]) -> Collection[LaneKey]:
+        """Those of them that are held here now."""
+        wanted = set(lanes)
+        if self._sole:
+            return wanted
+        if not self._presence.alive:
+            return set()
+        if new := wanted - self._held:
+            taken = await processes.take_lanes(tx, new, by=self._presence.id)
+            self._held |= taken
+            tx.on_rollback(lambda: self._held.difference_update(taken))
+        return wanted & self._held
+
+    async def _tidy(self) -> None:
+        if not all(map(self._in_use, self._held)):
+            await self._batcher.run(self._give_up, None)
+
+    async def _give_up(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
+        empty = {lane for lane in self._held if not self._in_use(lane)}
+        self._held -= empty
+        tx.on_rollback(lambda: self._held.update(empty))
+        await processes.give_up_lanes(tx, empty, by=self._presence.id)
+        await self._notices.post(tx, Topic.DELIVERIES)  # what others have for them they left to this one
+        return [None] * len(asked)
