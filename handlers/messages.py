@@ -1,12 +1,13 @@
 """What an event says to a person: a title, a few lines, where to look. Push and chat tell it, each in its own form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from service.domain.costs import Period
 from service.domain.events import ON_ARRIVAL, Event, EventType
 from service.domain.ids import is_command_id
 from service.domain.lifecycle import Status
@@ -112,6 +113,13 @@ _NOUNS: Final[Mapping[str, str]] = {
 }
 
 
+_SPANS: Final[Mapping[str, str]] = {
+    Period.DAY: "today",
+    Period.MONTH: "this month",
+    Period.TOTAL: "in all",
+}
+
+
 def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
     """
     Args:
@@ -125,6 +133,14 @@ def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
         return _of_task(event.type, task, [data["output"]] if "output" in data else task["outputs"])
     endpoint = data.get("endpoint") or {}
     match event.type:
+        case EventType.BUDGET_EXCEEDED:
+            budget = data["budget"]
+            return Message(
+                title="Budget spent",
+                body=f"{budget['spent']} of {budget['limit']} {budget['unit']}, {_SPANS[budget['period']]}.",
+                mood=Mood.WARNING,
+                urgency=Urgency.HIGH,
+            )
         case EventType.ENDPOINT_DISABLED:
             name = _quoted(endpoint.get("description") or endpoint["id"])
             return Message(
@@ -146,11 +162,19 @@ def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
             )
 
 
+def _noun(makes: OutputKind | None, made: Collection[OutputKind]) -> str:
+    """What was made, which counts more than what was to be."""
+    if len(made) > 1:
+        return "Output"
+    kind = next(iter(made), makes)
+    return "Task" if kind is None else _NOUNS[kind]
+
+
 def _of_task(type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> Message:
     words = _TASK_WORDS.get(type) or _Words(f"- {type}", Mood.NOTE, Urgency.LOW)
     made = _made(outputs)
     known = TASK_TYPES.get(task["type"])
-    noun = _NOUNS[known.makes] if known is not None else "Task"
+    noun = _noun(None if known is None else known.makes, {one.kind for one in made})
     subject = f"{len(made)} {noun.lower()}s" if len(made) > 1 else noun
     lines = [
         words.sentence,

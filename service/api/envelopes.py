@@ -27,6 +27,7 @@ CODES: Final[Mapping[type[KlingelError], int]] = {
     errors.Conflict: 1201,
     errors.TooLarge: 1200,
     errors.Unprocessable: 1201,
+    errors.BudgetExceeded: 1101,
     errors.ProviderRefused: 1201,
     errors.TooManyFailures: 1302,
     errors.TooManyRequests: 1302,

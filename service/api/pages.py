@@ -16,6 +16,7 @@ DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 200
 LONGEST_TEXT: Final = 256
 WORD: Final = r"[A-Za-z0-9_.:-]{1,128}"
+DAY: Final = r"(19[7-9][0-9]|2[01][0-9]{2})-[0-9]{2}-[0-9]{2}"
 ID_CURSOR: Final = r"[a-z]{3,4}_[0-9a-f]{32}"
 NUMERIC_CURSOR: Final = r"[0-9]{1,18}"
 
@@ -98,12 +99,30 @@ class Query:
             self._fault(name, "It must be an RFC 3339 time, e.g. 2026-11-22T05:30:00Z.")
         return moment
 
+    def day(self, name: str) -> datetime | None:
+        """Its first moment, UTC."""
+        value = self._parameters.get(name)
+        if value is None:
+            return None
+        if not re.fullmatch(DAY, value):
+            self._fault(name, "It must be a day, e.g. 2026-11-22.")
+            return None
+        try:
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        except ValueError:
+            self._fault(name, "There is no such day.")
+            return None
+
     def family(self, prefix: str) -> Mapping[str, str]:
         return {
             name.removeprefix(prefix): value
             for name, value in self._parameters.items()
             if name.startswith(prefix)
         }
+
+    def fault(self, name: str, detail: str) -> None:
+        """One that only whoever asks can find."""
+        self._fault(name, detail)
 
     def check(self) -> None:
         """

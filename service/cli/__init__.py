@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from service.cli import bots, chat, deliveries, endpoints, events, keys, server, tasks
+from service.cli import bots, chat, deliveries, endpoints, events, keys, server, tasks, usage
 from service.cli.client import Refused, Unreachable
 from service.cli.doctor import doctor
 from service.cli.listen import listen
@@ -74,7 +74,7 @@ klingel watch task_0198c5… | xargs -n 1 curl -O
 """
     + EXIT_CODES,
 )
-for resource in (tasks, events, endpoints, deliveries, bots, chat, keys):
+for resource in (tasks, events, endpoints, deliveries, bots, chat, keys, usage):
     resource.app.group = (CLIENT,)
     app.command(resource.app)
 app.command(

@@ -123,6 +123,9 @@ class Api:
     ) -> Any:
         return self._send("POST", segments, body=body, headers=headers, timeout=timeout)
 
+    def put(self, *segments: str, body: object) -> Any:
+        return self._send("PUT", segments, body=body)
+
     def patch(self, *segments: str, body: object) -> Any:
         return self._send("PATCH", segments, body=body)
 

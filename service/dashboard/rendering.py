@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from service.dashboard.sessions import Session
 from service.dashboard.state import State
+from service.domain.costs import plain
 from service.domain.events import EventType
 from service.domain.times import rfc3339
 from storage.keys import ApiKey, KeyRole
@@ -95,6 +96,7 @@ def _environment() -> Environment:
         "milliseconds": show_milliseconds,
         "short": shortened,
         "rfc3339": rfc3339,
+        "plain": plain,
         "json": lambda value: to_json(value).decode(),
     }
     environment.globals |= {"static": static_path, "event_types": [*EventType, "stream.dropped"]}

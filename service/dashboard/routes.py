@@ -18,6 +18,7 @@ from service.dashboard import (
     sign_in,
     submit,
     tasks,
+    usage,
 )
 from service.dashboard.doors import Do, Show, action, page, upload
 
@@ -62,6 +63,8 @@ def routes(configs: Mapping[str, type[BaseModel]]) -> Sequence[BaseRoute]:
         _action("/deliveries/{id}/replay", deliveries.replay),
         _page("/events/{id}", events.show),
         _page("/bots", bots.index),
+        _page("/usage", usage.show),
+        _action("/usage/budget", usage.put_budget),
         _page("/keys", keys.index),
         _action("/keys", keys.create),
         _action("/keys/{id}/revoke", keys.revoke),

@@ -5,9 +5,13 @@ Source: Kling, "Callback protocol" (legacy body), "Multi-Image to Image" and "Er
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
+from service.domain.costs import BALANCE, UNITS, added, charge_of, plain
 from service.domain.lifecycle import Status
+
+NOTHING: Final = Decimal()
 
 # What it never had, or refused, is told as what its client would do about it.
 WORDS: Final[Mapping[str, str]] = {
@@ -77,6 +81,22 @@ def callback(task: Mapping[str, Any]) -> dict[str, Any]:
         "updated_at": _milliseconds(task["updated_at"]),
         "task_info": _info(task),
         "task_result": _result(task["outputs"]),
+        **_charged(task.get("cost")),  # an event of before there were costs has none
+    }
+
+
+def _charged(cost: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What was taken, where that is known. The legacy shape has no currencies: it knows units and one balance."""
+    if cost is None:
+        return {}
+    charges = [charge_of(charge) for charge in cost]
+    balance = [charge for charge in charges if charge.unit == BALANCE]
+    return {
+        "final_unit_deduction": plain(added(charges).get(UNITS, NOTHING)),
+        "final_balance_deduction": {
+            "quota": plain(added(balance).get(BALANCE, NOTHING)),
+            "list_price": plain(sum((charge.list_price or NOTHING for charge in balance), NOTHING)),
+        },
     }
 
 

@@ -6,6 +6,7 @@ one made for a legacy body.
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from handlers.providers.kling import KlingProvider
 from handlers.providers.kling.reports import SIGNALS, read_report
+from service.domain.costs import Charge
 from service.domain.lifecycle import FROM_PROVIDER, Signal
 from service.domain.task_types import Layout
 from service.domain.tasks import Output, OutputKind, Report, TaskError, Unreadable
@@ -67,6 +69,7 @@ LEGACY_REPORT = Report(
     outputs=(
         Output(kind=OutputKind.IMAGE, index=0, url="https://cdn.example.com/0.png", expires_at=EXPIRES_AT),
     ),
+    cost=(Charge(amount=Decimal(16), unit="units"),),
 )
 NEW_REPORT = Report(
     signal=Signal.COMPLETED,
@@ -82,6 +85,7 @@ NEW_REPORT = Report(
             expires_at=EXPIRES_AT,
         ),
     ),
+    cost=(Charge(amount=Decimal(4), unit="units", package="video"),),
 )
 
 

@@ -2,6 +2,7 @@
 "Handle error codes", November 2026); the table here repeats theirs and not the handler's."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -560,6 +561,26 @@ async def test_a_token_not_yet_valid_is_shown_again_as_it_is() -> None:
     assert await far_side.create(authorization=lambda: next(tokens)) == Accepted("880000000000000001")
     assert [request.headers["authorization"] for request in far_side.requests] == ["Bearer first-token"] * 2
     assert far_side.calls == [("create", "refused"), ("create", "accepted")]
+
+
+@pytest.mark.parametrize("code", [1003, 1004])
+async def test_a_clock_that_differs_is_set_by_the_providers(code: int) -> None:
+    """The refusal says what time it is there: the next token is good by that, without a pause."""
+    refusal = kling(401, code, "the token's time is not now")
+    refusal.headers["date"] = "Sun, 22 Nov 2026 06:30:00 GMT"  # NOW, and an hour
+    far_side = FarSide([refusal, httpx.Response(200, json=ENVELOPE)])
+    authorization = authorization_for("access:secret", lambda: NOW)
+    outcome = await far_side.create(
+        authorization=authorization, correct=authorization.correct, skew_pause=timedelta(days=1)
+    )
+    assert outcome == Accepted("880000000000000001")
+    first, second = (token_of(request) for request in far_side.requests)
+    assert second["nbf"] - first["nbf"] == second["exp"] - first["exp"] == 3600
+
+
+def token_of(request: httpx.Request) -> Any:
+    payload = request.headers["authorization"].split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 async def test_an_expired_token_is_replaced_by_a_fresh_one() -> None:

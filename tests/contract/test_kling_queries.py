@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import httpx
 import pytest
 
 from handlers.providers.kling import KlingProvider
+from service.domain.costs import Charge
 from service.domain.errors import (
     KlingelError,
     NotFound,
@@ -46,6 +48,7 @@ SUCCESS = Report(
     provider_task_id="880000000000000001",
     external_task_id="job-42",
     outputs=(OUTPUT,),
+    cost=(Charge(amount=Decimal(16), unit="units"),),
 )
 
 

@@ -47,6 +47,31 @@ def test_every_token_is_new_and_good_for_half_an_hour() -> None:
     assert claims() == {"iss": "access-1", "exp": 1790001800 + 1740, "nbf": 1789999995 + 1740}
 
 
+def claims_of(authorization: str) -> Any:
+    return json.loads(base64.urlsafe_b64decode(authorization.split(".")[1] + "=="))
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=10), -timedelta(hours=2)])
+def test_once_told_the_providers_time_tokens_go_by_it(ahead: timedelta) -> None:
+    authorization = authorization_for(f"access-1:{SECRET}", lambda: NOW)
+    assert authorization.correct(NOW + ahead)
+    seconds = int(ahead.total_seconds())
+    assert claims_of(authorization()) == {
+        "iss": "access-1",
+        "exp": 1790001800 + seconds,
+        "nbf": 1789999995 + seconds,
+    }
+    assert not authorization.correct(NOW + ahead)  # it knows that already
+
+
+def test_a_clock_that_agrees_is_not_to_blame() -> None:
+    assert not authorization_for(f"access-1:{SECRET}", lambda: NOW).correct(NOW + timedelta(seconds=1))
+
+
+def test_a_plain_key_knows_no_time() -> None:
+    assert not authorization_for("sk-1", lambda: NOW).correct(NOW + timedelta(hours=1))
+
+
 def test_neither_key_is_shown_by_its_owner() -> None:
     assert SECRET not in repr(authorization_for(f"access-1:{SECRET}", lambda: NOW))
     assert "sk-123" not in repr(authorization_for("sk-123", lambda: NOW))

@@ -26,7 +26,11 @@ def test_every_change_of_a_task_has_words_of_its_own(type: EventType) -> None:
 def test_whatever_happens_something_is_said(type: EventType) -> None:
     for event in (
         event_of(type),
-        endpoint_event_of(type, endpoint={"id": "end_1", "kind": "x", "disabled_reason": "y"}),
+        endpoint_event_of(
+            type,
+            endpoint={"id": "end_1", "kind": "x", "disabled_reason": "y"},
+            budget={"spent": "10", "limit": "9.5", "unit": "units", "period": "month"},
+        ),
     ):
         message = message_of(event)
         assert message.title

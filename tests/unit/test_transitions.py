@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.costs import Charge
 from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import FROM_PROVIDER, Signal, Status, Verdict
@@ -58,6 +60,7 @@ reports = st.builds(
     external_task_id=st.sampled_from([None, "ours", "not-ours"]),
     outputs=st.lists(st.sampled_from([output("https://a.example/1"), output("https://a.example/2")])),
     error=st.sampled_from([None, TaskError("1", "first"), TaskError("2", "second")]),
+    cost=st.sampled_from([None, (), (Charge(amount=Decimal("0.5"), unit="units"),)]),
 )
 answers = st.sampled_from([signal for signal in Signal if signal not in FROM_PROVIDER])
 OVERDUE = "overdue"
@@ -102,7 +105,10 @@ def test_each_transition_makes_exactly_one_event_and_they_are_counted_without_ga
         assert (change.event is not None) == (change.verdict is Verdict.ADVANCED)
         if change.transition is None:
             assert change.after.status is change.before.status
-            assert change.event is None or change.event.type is EventType.TASK_OVERDUE
+            assert change.event is None or change.event.type in {
+                EventType.TASK_OVERDUE,
+                EventType.TASK_OUTPUTS_ADDED,
+            }
         else:
             assert change.event is not None
             assert change.event.type is ON_ARRIVAL[change.after.status]
@@ -124,14 +130,44 @@ def test_an_event_tells_the_task_as_it_is_after_the_change(happenings: list[Repo
 
 
 @given(histories)
-def test_once_ended_nothing_of_a_task_changes_but_the_providers_id(
+def test_once_ended_a_task_only_learns_what_it_lacked(
     happenings: list[Report | Signal | str],
 ) -> None:
+    """The provider's id, the outputs of a success that named none, what it has cost: each once."""
     changes, _ = fold(happenings)
     ended = [change for change in changes if change.before.status.is_terminal]
     for change in ended:
-        assert change.event is None
-        assert replace(change.after, provider_task_id=change.before.provider_task_id) == change.before
+        before, after = change.before, change.after
+        if change.event is not None:
+            assert change.event.type is EventType.TASK_OUTPUTS_ADDED
+            assert before.lacks_outputs
+            assert after.sequence == before.sequence + 1
+            before = replace(
+                before, outputs=after.outputs, sequence=after.sequence, updated_at=after.updated_at
+            )
+        if before.provider_task_id is None:
+            before = replace(before, provider_task_id=after.provider_task_id)
+        if before.cost is None:
+            before = replace(before, cost=after.cost)
+        assert after == before
+
+
+@given(histories)
+def test_a_cost_is_that_of_the_end_which_the_task_has_come_to(
+    happenings: list[Report | Signal | str],
+) -> None:
+    """Told by a contradiction, or before the end, it is none."""
+    for change in fold(happenings)[0]:
+        if change.before.cost is None and change.after.cost is not None:
+            assert change.after.status in {Status.SUCCEEDED, Status.FAILED}
+            assert change.verdict in {Verdict.ADVANCED, Verdict.DUPLICATE}
+
+
+def test_what_a_task_has_cost_may_be_told_late() -> None:
+    charges = (Charge(amount=Decimal(16), unit="units"),)
+    changes, stored = fold([report(Signal.COMPLETED), report(Signal.COMPLETED, cost=charges)])
+    assert [change.verdict for change in changes] == [Verdict.ADVANCED, Verdict.DUPLICATE]
+    assert stored.cost == charges
 
 
 @given(histories)

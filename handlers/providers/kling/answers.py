@@ -112,14 +112,14 @@ def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         wait = timedelta(seconds=min(int(value[:10]), LONGEST_RETRY_AFTER.seconds))
-    elif (until := _http_date(value)) is not None:
-        wait = until - (_http_date(headers.get("date", "")) or utc_now())
+    elif (until := http_date(value)) is not None:
+        wait = until - (http_date(headers.get("date", "")) or utc_now())
     else:
         return None
     return min(max(wait, timedelta()), LONGEST_RETRY_AFTER)
 
 
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

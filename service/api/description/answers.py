@@ -9,13 +9,14 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
 from service.api.tasks import MOST_CHILDREN
+from service.api.usage import MOST_ITEMS
+from service.domain.costs import UNIT, Period
 from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.explanations import Cause
 from service.domain.lifecycle import Status, Verdict
 from service.domain.task_types import TASK_TYPES
 from service.domain.tasks import OutputKind
-from service.settings import ProviderName
 from storage.keys import KeyRole
 
 
@@ -27,7 +28,9 @@ MOMENT: Final = {"type": "string", "format": "date-time", "description": "UTC, t
 TASK_EVENTS: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
 OUTPUT_EVENTS: Final = (EventType.OUTPUT_STORED, EventType.OUTPUT_EXPIRING)
 ENDPOINT_EVENTS: Final = (EventType.ENDPOINT_DISABLED, EventType.ENDPOINT_TEST)
+BUDGET_EVENTS: Final = (EventType.BUDGET_EXCEEDED,)
 
+Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 Moment = Annotated[str, WithJsonSchema(MOMENT)]
 TaskId = Annotated[str, WithJsonSchema(id_schema("task"))]
 EventId = Annotated[str, WithJsonSchema(id_schema("evt"))]
@@ -63,6 +66,28 @@ class TaskError(TypedDict):
     message: str
 
 
+Amount = Annotated[
+    str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,18})?$", description="an exact decimal number, as text")
+]
+Unit = Annotated[
+    str,
+    Field(
+        pattern=f"^{UNIT.pattern}$",
+        description="`units` of resource packs, `balance`, or a currency; a cash amount from a test balance is "
+        "`test_` and its currency",
+    ),
+]
+
+
+class Charge(TypedDict):
+    """What a provider has taken for a task. What is not known is left out."""
+
+    amount: Amount
+    unit: Unit
+    list_price: NotRequired[Annotated[Amount, Field(description="what it would be without a discount")]]
+    package: NotRequired[Annotated[str, Field(description="of which kind of resource pack")]]
+
+
 Transition = TypedDict("Transition", {"from": Status, "to": Status, "at": Moment})
 
 
@@ -72,13 +97,19 @@ class Task(TypedDict):
     id: TaskId
     type: TaskTypeName
     status: Status
-    provider: ProviderName
+    provider: Annotated[
+        str,
+        Field(description="the account there: `cometapi`, `kling`, `sandbox`, or a name of the operator's"),
+    ]
     provider_task_id: str | None
     external_task_id: Annotated[str, Field(description="the caller's, or else the task's own id")]
     metadata: dict[str, Any]
     parent_id: Annotated[TaskId | None, Field(description="the task that it follows from")]
     outputs: list[Output]
     error: TaskError | None
+    cost: Annotated[
+        list[Charge] | None, Field(description="empty: nothing was taken; null: the provider has not said")
+    ]
     created_at: Moment
     updated_at: Moment
     submitted_at: Moment | None
@@ -293,7 +324,73 @@ class EndpointEvent(TypedDict):
     data: EndpointEventData
 
 
-Event = TypeAliasType("Event", TaskEvent | OutputEvent | EndpointEvent)
+class Budget(TypedDict):
+    """How much of a unit an account may spend, and how it stands. Periods begin and end in UTC."""
+
+    account: Annotated[str, Field(description="its name")]
+    unit: Unit
+    period: Period
+    limit: Amount
+    spent: Annotated[Amount, Field(description="in this period, by tasks that have ended")]
+    exceeded: Annotated[bool, Field(description="whether submits are refused")]
+    since: Annotated[Moment | None, Field(description="when this period began; null for `total`")]
+    until: Annotated[Moment | None, Field(description="when the next one begins; null for `total`")]
+
+
+class BudgetList(TypedDict):
+    items: list[Budget]
+
+
+class Spent(TypedDict):
+    """A sum of what tasks have cost, in one unit."""
+
+    value: Annotated[
+        str | None,
+        Field(description="a day, a type, a provider, or a metadata value; null for tasks without one"),
+    ]
+    unit: Unit
+    amount: Amount
+    tasks: Annotated[int, Field(ge=1, description="how many were charged for in this unit")]
+
+
+class Total(TypedDict):
+    """Of all that was asked for, in one unit."""
+
+    unit: Unit
+    amount: Amount
+    tasks: Annotated[int, Field(ge=1)]
+
+
+Usage = TypedDict(
+    "Usage",
+    {
+        "from": Day,
+        "to": Annotated[Day, Field(description="counted in")],
+        "by": str,
+        "items": Annotated[list[Spent], Field(max_length=MOST_ITEMS)],
+        "truncated": Annotated[bool, Field(description="whether there are more items than are shown")],
+        "totals": Annotated[
+            list[Total], Field(description="one for each unit: they are never added together")
+        ],
+    },
+)
+
+
+class BudgetEventData(TypedDict):
+    budget: Budget
+
+
+class BudgetEvent(TypedDict):
+    """An account has spent a budget; said once in each period."""
+
+    id: EventId
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": list(BUDGET_EVENTS)})]
+    timestamp: Moment
+    sequence: None
+    data: BudgetEventData
+
+
+Event = TypeAliasType("Event", TaskEvent | OutputEvent | EndpointEvent | BudgetEvent)
 
 
 class Allowed(TypedDict):

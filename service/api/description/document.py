@@ -35,6 +35,7 @@ _TAGS: Final = {
     Tag.FILES: "What tasks made, kept by Klingel.",
     Tag.BOTS: "Chat bots by which people submit tasks.",
     Tag.KEYS: "API keys, for admins.",
+    Tag.USAGE: "What tasks have cost, and what accounts may spend.",
     Tag.DROP_IN: "CometAPI's own paths, for clients that were written for it: they change their base URL and key.",
     Tag.PROVIDERS: "Where providers call back.",
     Tag.UPKEEP: "For whoever looks after this Klingel.",

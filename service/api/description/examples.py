@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -9,10 +10,13 @@ from pydantic_core import from_json
 from service.api.endpoints import ROTATION_OVERLAP
 from service.api.problems import problem_of
 from service.domain.bots import Allowed, Bot
+from service.domain.costs import UNITS, Charge, Period, Spent
+from service.domain.costs import Budget as SpendingBudget
+from service.domain.costs import Standing as BudgetStanding
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
-from service.domain.events import EventType, endpoint_event, output_event, task_event
+from service.domain.events import EventType, budget_event, endpoint_event, output_event, task_event
 from service.domain.explanations import Standing, explain
 from service.domain.expressions import Budget
 from service.domain.ids import AccountId, BotId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
@@ -65,6 +69,7 @@ _task: Final = Task(
             expires_at=_DONE + timedelta(days=30),
         ),
     ),
+    cost=(Charge(amount=Decimal("4.5"), unit=UNITS),),
     sequence=3,
     created_at=_AT,
     updated_at=_DONE,
@@ -154,6 +159,14 @@ _key: Final = ApiKey(
     created_at=_AT,
 )
 
+_budget: Final = BudgetStanding(
+    budget=SpendingBudget(account="shop", unit="units", period=Period.MONTH, limit=Decimal(1000)),
+    spent=Decimal("1002.5"),
+    since=Period.MONTH.begin(_AT),
+    until=Period.MONTH.end(_AT),
+)
+_spent: Final = Spent(value="2026-11-22", unit="units", amount=Decimal("42.5"), tasks=9)
+
 _event: Final = task_event(EventType.TASK_SUCCEEDED, _task, _transition, _DONE)
 _explanation: Final = explain(
     _event,
@@ -211,6 +224,7 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
     "EndpointPatch": {"enabled": False},
     "ReplayBody": {"since": rfc3339(_AT)},
     "KeyBody": {"name": _key.name, "account": _key.account_name},
+    "BudgetBody": {"account": "shop", "unit": "units", "period": "month", "limit": "1000"},
 }
 EXAMPLES: Final[Mapping[str, Any]] = {
     "Task": _task.view(),
@@ -238,6 +252,17 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         EventType.ENDPOINT_TEST, _ACCOUNT, {"endpoint": _endpoint.view()}, _DONE
     ).content()
     | {"id": _EVENT},
+    "BudgetEvent": budget_event(_ACCOUNT, _budget, _DONE).content() | {"id": _EVENT},
+    "Budget": _budget.view(),
+    "BudgetList": {"items": [_budget.view()]},
+    "Usage": {
+        "from": "2026-11-01",
+        "to": "2026-11-30",
+        "by": "day",
+        "items": [_spent.view()],
+        "truncated": False,
+        "totals": [{"unit": "units", "amount": "42.5", "tasks": 9}],
+    },
     "Bot": _bot.view() | {"url": f"https://klingel.example.com{_bot.path}"},
     "ApiKey": _key.view(),
     "CreatedApiKey": _key.view() | {"key": "kl_7f0v3d0nQbQ2m1pXq5h8sJtLrWyZk3A"},

@@ -17,10 +17,12 @@ from service.api import (
     probing,
     pruning,
     tasks,
+    usage,
     web_push,
 )
 from service.api.description import answers
 from service.api.description.answers import id_schema
+from service.api.keys import ACCOUNT_NAME
 from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
 from service.api.problems import MEDIA_TYPE
 from service.api.submitting import IDEMPOTENCY_KEY
@@ -32,7 +34,7 @@ from service.domain.kept import FILE_NAME
 from service.domain.lifecycle import Status
 from service.domain.media_types import MEDIA_TYPES
 from service.probing import Probed
-from service.settings import ProviderName
+from service.providers import NAME
 
 JSON: Final = "application/json"
 STREAM: Final = "text/event-stream"
@@ -49,6 +51,7 @@ class Tag(StrEnum):
     KEYS = "keys"
     DROP_IN = "drop-in"
     PROVIDERS = "providers"
+    USAGE = "usage"
     UPKEEP = "upkeep"
 
 
@@ -156,11 +159,12 @@ EVENT: Final = {"id": id_schema("evt")}
 ENDPOINT: Final = {"id": id_schema("end")}
 DELIVERY: Final = {"id": id_schema("dlv")}
 KEY: Final = {"id": id_schema("key")}
+DAY: Final = {"type": "string", "format": "date"}
 BOT: Final = {"id": id_schema("bot")}
 FILE: Final = {"name": _matching(FILE_NAME.pattern)}
 FILE_CONTENT: Final[Mapping[str, Any]] = {type.name: {} for type in MEDIA_TYPES}
 CALLBACK: Final = {
-    "provider": _one_of(ProviderName),
+    "provider": _matching(NAME.pattern),
     "task_id": id_schema("task"),
     "token": {"type": "string", "description": "made from the other two and KLINGEL_SECRET"},
 }
@@ -245,6 +249,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             *BODY_PROBLEMS,
             errors.ExternalTaskIdTaken,
             errors.IdempotencyKeyReused,
+            errors.BudgetExceeded,
             errors.ProviderRefused,
             errors.PaymentRequired,
             errors.ProviderMisconfigured,
@@ -573,6 +578,45 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         path=KEY,
         answers={204: Answer("It works no more.")},
         problems=(errors.NotFound, errors.Conflict, errors.Unavailable),
+    ),
+    "GET /v1/usage": Operation(
+        id="showUsage",
+        summary="What tasks have cost, summed",
+        description=_told(usage.show),
+        tag=Tag.USAGE,
+        parameters=(
+            _query("from", DAY, "The first day; else the first of this month."),
+            _query("to", DAY, "The last day, counted in; else today."),
+            _query(
+                "by",
+                _matching(
+                    rf"(day|type|provider|metadata\..{{1,{LONGEST_TEXT - len(usage.METADATA)}}})",
+                    default="day",
+                ),
+                "Of `metadata.<key>`: tasks that are kept, by the value as text; null for those that have none.",
+            ),
+            _query("account", _matching(ACCOUNT_NAME.strip("^$")), "Another's, for admins."),
+        ),
+        answers={200: shows(answers.Usage)},
+        problems=(errors.Unprocessable, errors.SearchTooWide, errors.Forbidden, errors.NotFound),
+    ),
+    "GET /v1/budgets": Operation(
+        id="listBudgets",
+        summary="List budgets, and what is spent of them",
+        description=_told(usage.budgets),
+        tag=Tag.USAGE,
+        answers={200: shows(answers.BudgetList)},
+        problems=(errors.Unprocessable, errors.SearchTooWide),
+    ),
+    "PUT /v1/budgets": Operation(
+        id="putBudget",
+        summary="Say how much an account may spend",
+        description=_told(usage.put_budget),
+        tag=Tag.USAGE,
+        access=Access.ADMIN,
+        body="BudgetBody",
+        answers={200: shows(answers.Budget, "The budget."), 204: Answer("There is none now.")},
+        problems=(*BODY_PROBLEMS, errors.NotFound, errors.Unavailable),
     ),
     "POST /v1/prune": Operation(
         id="prune",

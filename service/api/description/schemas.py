@@ -12,6 +12,7 @@ from service.api.description import answers
 from service.api.description.examples import BODY_EXAMPLES, EXAMPLES
 from service.api.endpoints import ReplayBody
 from service.api.keys import KeyBody
+from service.api.usage import BudgetBody
 from service.domain.endpoints import is_pattern
 from service.domain.events import EventType
 from service.domain.follow_ups import KIND as FOLLOW_UP
@@ -68,7 +69,7 @@ def body_schemas(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     components: dict[str, Any] = {}
     for config in configs.values():
         components |= _components(config)
-    for body in (KeyBody, ReplayBody, EndpointPatch):
+    for body in (KeyBody, BudgetBody, ReplayBody, EndpointPatch):
         components |= _components(body)
     components["ReplayBody"]["properties"]["since"] = answers.MOMENT | {"description": "RFC 3339"}
     components |= _endpoint_bodies(configs)
