@@ -17,7 +17,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Writes all items of one kind in set-based statements. Gives one result for each, in order; an item that cannot be
-# done has its error in its place, and has written nothing.
+# done has its error in its place, and has written nothing. It may be called again for the same items, after all that
+# it did was undone.
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
@@ -89,15 +90,12 @@ class Batcher:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()
-        results: list[tuple[_Waiting, Any]] = []
         try:
-            async with self._database.transaction() as tx:
-                for apply, group in _by_kind(batch):
-                    results += await self._write_group(tx, apply, group)
-        except Exception as error:
-            if not isinstance(error, StorageUnavailable):
-                log.exception("batch.failed", size=len(batch))
+            results = await self._write_together(batch)
+        except StorageUnavailable as error:  # the disk's trouble is everybody's
             results = [(waiting, error) for waiting in batch]
+        except Exception:  # noqa: BLE001 - whose it is, and what, is found out by going apart
+            results = await self._write_apart(batch)
         for waiting, result in results:
             if waiting.done.done():
                 continue
@@ -107,21 +105,48 @@ class Batcher:
                 waiting.done.set_result(result)
         self._observe(len(batch), time.perf_counter() - started)
 
+    async def _write_together(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Any]]:
+        """As nearly always: nobody is bad, and nobody needs a savepoint."""
+        results: list[tuple[_Waiting, Any]] = []
+        async with self._database.transaction() as tx:
+            for apply, group in _by_kind(batch):
+                results += await _apply(tx, apply, group)
+        return results
+
+    async def _write_apart(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Any]]:
+        """Somebody is bad, so all of it was undone: once more, such that only who is bad is undone."""
+        results: list[tuple[_Waiting, Any]] = []
+        try:
+            async with self._database.transaction() as tx:
+                for apply, group in _by_kind(batch):
+                    results += await self._write_group(tx, apply, group)
+        except Exception as error:
+            if not isinstance(error, StorageUnavailable):
+                log.exception("batch.failed", size=len(batch))
+            return [(waiting, error) for waiting in batch]
+        return results
+
     async def _write_group(
         self, tx: Transaction, apply: Apply[Any, Any], group: Sequence[_Waiting]
     ) -> list[tuple[_Waiting, Any]]:
         try:
             async with tx.savepoint():
-                results = await apply(tx, [waiting.item for waiting in group])
-                return list(zip(group, results, strict=True))
+                return await _apply(tx, apply, group)
         except StorageUnavailable:
-            raise  # the disk's trouble is everybody's
+            raise
         except Exception as error:
             if len(group) == 1:
                 log.exception("batch.item_failed", kind=apply.__qualname__)
                 return [(group[0], error)]
-        # One of them is bad and its neighbours must not suffer for it: each goes alone.
+        # Its neighbours must not suffer for the bad one: each goes alone.
         return [pair for waiting in group for pair in await self._write_group(tx, apply, [waiting])]
+
+
+async def _apply(
+    tx: Transaction, apply: Apply[Any, Any], group: Sequence[_Waiting]
+) -> list[tuple[_Waiting, Any]]:
+    results = await apply(tx, [waiting.item for waiting in group])
+    return list(zip(group, results, strict=True))
 
 
 def _by_kind(batch: Sequence[_Waiting]) -> list[tuple[Apply[Any, Any], list[_Waiting]]]:

@@ -3,12 +3,16 @@
 import asyncio
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -18,13 +22,18 @@ from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnav
 from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
-from storage.database import LONGEST_SEARCH_S
+from storage.database import LONGEST_SEARCH_S, Inspected
 from storage.statements import Dialect, load_migrations, load_statements
 
 READERS: Final = 4
 SEARCHERS: Final = 3
 STEPS_BETWEEN_LOOKS: Final = 50_000  # of SQLite's machine, at the clock: some milliseconds
 BUSY_TIMEOUT_MS: Final = 5000
+STATEMENTS_KEPT: Final = (
+    512  # of each connection, compiled; it knows some 200, and some of them in several sizes
+)
+# Rows that one insert may have, largest first. Each size is a statement of its own to SQLite, so there are few.
+SIZES: Final = (64, 16, 4, 1)
 
 _PRAGMAS: Final = (
     "pragma journal_mode = wal",
@@ -56,17 +65,25 @@ class SqliteReader:
         self._statements = statements
 
     async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
-        with _storage_errors():
-            rows = await self._connection.execute_fetchall(self._statements[statement], parameters)
-        return list(rows)  # type: ignore[arg-type]  # sqlite3.Row maps names to values, without saying so
+        return _mappings(await self._fetch(statement, parameters))
 
     async def one(self, statement: str, /, **parameters: Any) -> Row | None:
-        rows = await self.all(statement, **parameters)
-        return rows[0] if rows else None
+        rows = await self._fetch(statement, parameters)
+        return _mappings(rows[:1])[0] if rows else None
 
     async def value(self, statement: str, /, **parameters: Any) -> Any:
-        row = await self.one(statement, **parameters)
-        return None if row is None else row[0]  # type: ignore[index]  # sqlite3.Row takes positions too
+        rows = await self._fetch(statement, parameters)
+        return rows[0][0] if rows else None
+
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
+        with _storage_errors():
+            return await self._connection.execute_fetchall(self._statements[statement], parameters)  # type: ignore[return-value]  # sqlite3's own list
+
+
+def _mappings(rows: Sequence[sqlite3.Row]) -> list[Row]:
+    """A `sqlite3.Row` looks for each name from its first column on: 12 us for all of a task, against 2 here."""
+    names = rows[0].keys() if rows else ()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 class _Searcher:
@@ -84,32 +101,107 @@ class _Searcher:
         return time.monotonic() > self.until
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A statement whose result nobody waits for: once, or for many rows."""
+
+    text: str
+    rows: Sequence[Any] | None = None
+
+
+class _After(dict[str, Any]):
+    """Parameters of a statement, and what is to be done before it."""
+
+    def __init__(self, parameters: Mapping[str, Any], steps: Sequence[_Step]) -> None:
+        super().__init__(parameters)
+        self.steps = steps
+
+
+class _Writer(sqlite3.Connection):
+    """Does what comes along with a statement in the same stay in its thread."""
+
+    def execute(self, text: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if isinstance(parameters, _After):
+            for step in parameters.steps:
+                if step.rows is None:
+                    super().execute(step.text)
+                else:
+                    super().executemany(step.text, step.rows)
+        return super().execute(text, parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Insert:
+    """A statement with `values (…)`, by which as many rows are written as there are brackets behind it."""
+
+    head: str
+    values: str  # with `?` for each parameter
+    tail: str
+    names: tuple[str, ...]  # of the parameters, in their order
+
+    def steps(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Step]:
+        """In statements as large as may be: one by one costs the thread a turn of the interpreter for each row."""
+        take = itemgetter(*self.names) if len(self.names) > 1 else lambda row: (row[self.names[0]],)
+        begin = 0
+        for size in SIZES:
+            while len(rows) - begin >= size:
+                values = [value for row in rows[begin : begin + size] for value in take(row)]
+                yield _Step(self.text(size), [values])
+                begin += size
+
+    def text(self, size: int) -> str:
+        return f"{self.head}{', '.join([self.values] * size)}{self.tail}"
+
+
+_VALUES: Final = re.compile(
+    r"(?P<head>.*\bvalues\s*)\((?P<values>[^()]*)\)(?P<tail>.*)", re.DOTALL | re.IGNORECASE
+)
+_PARAMETER: Final = re.compile(r":([a-z_]\w*)")
+
+
+@cache
+def _insert_of(text: str) -> _Insert | None:
+    """None for a statement that goes by one row at a time."""
+    found = _VALUES.fullmatch(text)
+    if found is None or _PARAMETER.search(found["head"]) or _PARAMETER.search(found["tail"]):
+        return None
+    values = f"({_PARAMETER.sub('?', found['values'])})"
+    return _Insert(found["head"], values, found["tail"], tuple(_PARAMETER.findall(found["values"])))
+
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 class SqliteTransaction(SqliteReader):
+    """What nobody waits for is put off, and goes to the connection's thread with the next statement that somebody does
+    wait for, or with the commit: a batch changes threads a few times, not once for each statement. What fails then is
+    raised there.
+    """
+
     def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
         super().__init__(connection, statements)
         self.aftermath = Aftermath()
-
-    async def hold(self, kind: str, names: Iterable[str], /) -> None:
-        """There is one writer, and this is it."""
+        self._put_off: list[_Step] = [_Step("begin immediate")]
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
-        with _storage_errors():
-            async with self._connection.execute(self._statements[statement], parameters) as cursor:
-                return cursor.rowcount
+        return await self._execute(self._statements[statement], parameters)
 
     async def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]], /) -> None:
-        if rows:
-            with _storage_errors():
-                await self._connection.executemany(self._statements[statement], rows)
+        if not rows:
+            return
+        text = self._statements[statement]
+        insert = _insert_of(text)
+        self._put_off += [_Step(text, rows)] if insert is None else insert.steps(rows)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         mark = self.aftermath.mark()
-        with _storage_errors():
-            await self._connection.execute("savepoint item")
+        await self._execute("savepoint item")
         try:
             yield
+            await self._execute("release item")
         except BaseException:
+            self._put_off.clear()
             self.aftermath.undone(since=mark)
             with _storage_errors():
                 # SQLite undoes the whole transaction by itself on a full disk: then there is no savepoint left.
@@ -117,14 +209,30 @@ class SqliteTransaction(SqliteReader):
                     await self._connection.execute("rollback to item")
                     await self._connection.execute("release item")
             raise
-        with _storage_errors():
-            await self._connection.execute("release item")
+
+    async def hold(self, kind: str, names: Iterable[str], /) -> None:
+        """There is one writer."""
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         self.aftermath.on_commit(callback)
 
     def on_rollback(self, callback: Callable[[], None]) -> None:
         self.aftermath.on_rollback(callback)
+
+    async def commit(self) -> None:
+        await self._execute("commit")
+
+    async def _execute(self, text: str, parameters: Mapping[str, Any] = _NONE) -> int:
+        with _storage_errors():
+            cursor = await self._connection.execute(text, _After(parameters, self._taken()))
+        return cursor.rowcount
+
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
+        return await super()._fetch(statement, _After(parameters, self._taken()))
+
+    def _taken(self) -> Sequence[_Step]:
+        steps, self._put_off = self._put_off, []
+        return steps
 
 
 class SqliteDatabase:
@@ -179,11 +287,8 @@ class SqliteDatabase:
         async with self._writing:
             tx = SqliteTransaction(self._writer, self._statements)
             try:
-                with _storage_errors():
-                    await self._writer.execute("begin immediate")
                 yield tx
-                with _storage_errors():
-                    await self._writer.execute("commit")
+                await tx.commit()
             except BaseException:
                 # Also after a failed commit: SQLite may have left the transaction open. Whether it has is found out
                 # in the connection's thread, where the `begin` of a cancelled caller may still wait for its turn.
@@ -232,19 +337,6 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
         yield SqliteDatabase(writer, readers, searchers, load_statements(Dialect.SQLITE))
 
 
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """A database as it lies there.
-
-    Args:
-        version: of its last migration; 0 where there was none.
-        newest: that this Klingel knows.
-    """
-
-    version: int
-    newest: int
-
-
 def inspect_sqlite(path: Path) -> Inspected:
     """Read without a change, also while a Klingel works on it.
 
@@ -278,7 +370,10 @@ def _sole_process(path: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlite.Connection]:
-    async with aiosqlite.connect(path, isolation_level=None) as connection:
+    factory = _Writer if writes else sqlite3.Connection
+    async with aiosqlite.connect(
+        path, isolation_level=None, cached_statements=STATEMENTS_KEPT, factory=factory
+    ) as connection:
         connection.row_factory = sqlite3.Row
         pragmas = _PRAGMAS if writes else (*_PRAGMAS, "pragma query_only = on")
         await connection.executescript(";\n".join(pragmas))  # in one step

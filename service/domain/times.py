@@ -12,7 +12,8 @@ def utc_now() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """`2026-11-22T05:30:00.123Z`: always UTC, always three digits, so that strings sort as moments do."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    # It ends in `+00:00`. `strftime` takes four times as long, and an event has six moments.
+    return moment.astimezone(UTC).isoformat("T", "milliseconds")[:-6] + "Z"
 
 
 def optional_rfc3339(moment: datetime | None) -> str | None:

@@ -26,9 +26,7 @@ def read_object(body: bytes) -> JSONObject:
             name occurs twice with different values.
     """
     try:
-        document = json.loads(
-            body.decode("utf-8-sig"), object_pairs_hook=_unambiguous, parse_constant=_refuse_constant
-        )
+        document = _DECODER.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise Unreadable("it is not UTF-8") from None
     except RecursionError:
@@ -41,7 +39,8 @@ def read_object(body: bytes) -> JSONObject:
         raise Unreadable("a number in it is too long") from None
     if not isinstance(document, dict):
         raise Unreadable("it is not a JSON object")
-    _check_depth(document)
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else it cannot be
+        _check_depth(document)
     return document
 
 
@@ -54,6 +53,9 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise Unreadable(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unambiguous, parse_constant=_refuse_constant)
 
 
 def _check_depth(document: object) -> None:
