@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from handlers.providers.sandbox.faults import REFUSALS, Draws, Fault, faults_in
 from handlers.providers.sandbox.files import Files
 from handlers.providers.sandbox.journal import Call, CallKind, Journal
 from handlers.providers.sandbox.lives import Fetch, Lives, pace
-from handlers.providers.sandbox.products import PRODUCTS, Product
+from handlers.providers.sandbox.products import PRODUCTS, Product, Ware
 from handlers.providers.sandbox.settings import SandboxSettings, SettingsError, changed, shown
 from handlers.providers.sandbox.tasks import Clock, Ledger, Task, utc_now
 from handlers.providers.sandbox.validation import Order, read_order
@@ -33,9 +34,15 @@ from handlers.providers.sandbox.validation import Order, read_order
 LARGEST_BODY: Final = 64 * 1024 * 1024
 PAGE_NUMBERS: Final = range(1, 1001)
 PAGE_SIZES: Final = range(1, 501)
+MOST_ASKED: Final = 20
 SMALL_BODY: Final = 64 * 1024
 READERS: Final = 2  # large bodies read at once
-MEDIA_TYPES: Final = {".png": "image/png", ".mp4": "video/mp4"}
+MEDIA_TYPES: Final = {
+    ".png": "image/png",
+    ".mp4": "video/mp4",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 CallEndpoint = Callable[[Request, Call], Awaitable[Response]]
@@ -116,12 +123,19 @@ class Sandbox:
             for path, product in PRODUCTS.items()
             for route in (
                 Route(path, self._create(product), methods=["POST"], max_body_size=LARGEST_BODY),
-                Route(path, self._page(product), methods=["GET"]),
-                Route(f"{path}/{{name}}", self._query(product), methods=["GET"]),
+                *(
+                    ()
+                    if product.is_new
+                    else (
+                        Route(path, self._page(product), methods=["GET"]),
+                        Route(f"{path}/{{name}}", self._query(product), methods=["GET"]),
+                    )
+                ),
             )
         ]
         return [
             *sold,
+            Route("/tasks", self._logged(CallKind.QUERY, self._tasks_of_new_standard), methods=["GET"]),
             Route("/files/{name}", self._logged(CallKind.FILE, self._file), methods=["GET"]),
             Route("/log", self._guarded(self._show_log), methods=["GET"]),
             Route("/log", self._guarded(self._clear_log), methods=["DELETE"]),
@@ -166,14 +180,14 @@ class Sandbox:
     def _account(self, request: Request) -> str:
         return account_of(request.headers.get("authorization"), keys=self.settings.keys)
 
-    def _create(self, product: Product) -> Endpoint:
+    def _create(self, product: Product | Ware) -> Endpoint:
         async def answered(request: Request, call: Call) -> Response:
             account = self._account(request)
-            order = await self._read(await request.body(), product)
+            order = await self._read(await request.body(), product, request.path_params.get("model"))
             check_way(order.callback_url, origins=self.settings.callback_origins)
             call.external_task_id = order.external_task_id
             settings = self.settings
-            asked = {**dict.fromkeys(sorted(settings.faults)), **faults_in(order.prompt)}
+            asked = {**dict.fromkeys(sorted(settings.faults)), **faults_in(order.steering)}
             subject = f"{account} {order.external_task_id or order.prompt}"
             if refusal := self._draws.refusal(asked, subject=subject):
                 return REFUSALS[refusal]()
@@ -188,10 +202,11 @@ class Sandbox:
 
         return self._logged(CallKind.CREATE, answered)
 
-    async def _read(self, content: bytes, product: Product) -> Order:
+    async def _read(self, content: bytes, product: Product | Ware, model: str | None) -> Order:
         """Large ones take turns, so that few of them are in memory as pixels; the others do not wait for them."""
         turns = self._works.readers if len(content) > SMALL_BODY else None
-        return await anyio.to_thread.run_sync(read_order, content, product, limiter=turns)
+        reading = partial(read_order, content, product, model=model)
+        return await anyio.to_thread.run_sync(reading, limiter=turns)
 
     def _accept(self, order: Order, *, account: str, faults: frozenset[Fault], files_url: str) -> Task:
         task = self._ledger.accept(
@@ -214,7 +229,7 @@ class Sandbox:
             return Envelope(Code.INTERNAL, "internal error")
         return Envelope(data=bodies.created(task), named=Fault.NO_REQUEST_ID not in task.faults)
 
-    def _query(self, product: Product) -> Endpoint:
+    def _query(self, product: Product | Ware) -> Endpoint:
         async def answered(request: Request, call: Call) -> Response:
             account = self._account(request)
             task = self._ledger.find(request.path_params["name"], account=account, product=product)
@@ -223,7 +238,22 @@ class Sandbox:
 
         return self._logged(CallKind.QUERY, answered)
 
-    def _page(self, product: Product) -> Endpoint:
+    async def _tasks_of_new_standard(self, request: Request, call: Call) -> Response:
+        """Several at once; of those that are not there nothing is said."""
+        account = self._account(request)
+        named = [request.query_params.get(name) for name in ("task_ids", "external_task_ids")]
+        asked = [name for one in named if one for name in one.split(",")]
+        if not asked or all(named) or len(asked) > MOST_ASKED:
+            raise RequestError(
+                Code.BAD_VALUE,
+                f"either task_ids or external_task_ids is required, at most {MOST_ASKED} of them",
+            )
+        found = self._ledger.find_new(asked, account=account)
+        if len(found) == 1:
+            call.task_id, call.external_task_id = found[0].task_id, found[0].external_task_id
+        return Envelope(data=[bodies.queried(task) for task in found])
+
+    def _page(self, product: Product | Ware) -> Endpoint:
         async def answered(request: Request, _call: Call) -> Response:
             account = self._account(request)
             tasks = self._ledger.page(

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import uuid4
 
 from handlers.providers.sandbox.faults import Fault
-from handlers.providers.sandbox.products import Kind
+from handlers.providers.sandbox.products import Kind, Ware
 from handlers.providers.sandbox.tasks import Output, Status, Task, milliseconds
 
 FAILURE: Final = "blocked by content review: the request did not pass the platform's risk control"
@@ -35,6 +35,14 @@ class Notice:
 
 def created(task: Task) -> dict[str, object]:
     moment = milliseconds(task.created_at)
+    if task.order.product.is_new:
+        return {
+            "id": task.task_id,
+            "status": Status.SUBMITTED,
+            "create_time": moment,
+            "update_time": moment,
+            "external_id": task.external_task_id or "",
+        }
     return {
         "task_id": task.task_id,
         "task_status": Status.SUBMITTED,
@@ -52,6 +60,8 @@ def queried(task: Task) -> dict[str, object]:
         status=task.status,
         at=task.reached[task.status],
     )
+    if task.order.product.is_new:
+        return new_standard(notice)
     return {
         **legacy(notice),
         "task_result": _task_result(notice, watermark=True),
@@ -70,7 +80,7 @@ def legacy(notice: Notice) -> dict[str, object]:
         "task_id": notice.task_id,
         "task_status": notice.status,
         "task_status_msg": notice.message,
-        "task_info": _task_info(notice.external_task_id),
+        "task_info": _task_info(notice.external_task_id) | _parent(notice),
         "task_result": _task_result(notice),
         "created_at": milliseconds(notice.task.created_at),
         "updated_at": milliseconds(notice.at),
@@ -113,7 +123,7 @@ def new_standard(notice: Notice) -> dict[str, object]:
         "create_time": milliseconds(notice.task.created_at),
         "update_time": milliseconds(notice.at),
         "external_id": notice.external_task_id or "",
-        "outputs": [_new_output(output, kind) for output in notice.outputs],
+        "outputs": [_new_output(output) for output in notice.outputs],
         "billing": billing,
     }
 
@@ -126,8 +136,9 @@ BODIES: Final[Mapping[Fault, Callable[[Notice], dict[str, object]]]] = {
 
 
 def callback_body(notice: Notice) -> bytes:
-    """In the shape the task's faults ask for, else the legacy one."""
-    shape = next((body for fault, body in BODIES.items() if fault in notice.task.faults), legacy)
+    """In the shape the task's faults ask for, else that of its standard."""
+    usual = new_standard if notice.task.order.product.is_new else legacy
+    shape = next((body for fault, body in BODIES.items() if fault in notice.task.faults), usual)
     return json.dumps(shape(notice), ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -137,19 +148,16 @@ _NESTED_STATES: Final[Mapping[Status, tuple[str, str]]] = {
     Status.SUCCEED: ("SUCCESS", "100%"),
     Status.FAILED: ("FAILURE", "100%"),
 }
-_VIDEO_UNITS: Final[Mapping[tuple[str, int], int]] = {
-    ("std", 5): 20,
-    ("std", 10): 40,
-    ("pro", 5): 35,
-    ("pro", 10): 70,
-}
+_UNITS_A_SECOND: Final[Mapping[str, int]] = {"std": 4, "pro": 7}
 
 
 def _units(task: Task) -> str:
     order = task.order
     if order.product.kind is Kind.IMAGE:
         return str(8 * order.n)
-    return str(_VIDEO_UNITS[order.mode, order.duration_s])
+    if order.product.kind is Kind.AUDIO:
+        return "1"
+    return str(round(order.duration_s * _UNITS_A_SECOND[order.mode]))
 
 
 def _task_info(external_task_id: str | None) -> dict[str, object]:
@@ -159,20 +167,55 @@ def _task_info(external_task_id: str | None) -> dict[str, object]:
 def _task_result(notice: Notice, *, watermark: bool = False) -> dict[str, object]:
     if not notice.outputs:
         return {}
+    order = notice.task.order
     extra = {"watermark_url": ""} if watermark else {}
-    if notice.task.order.product.kind is Kind.IMAGE:
-        return {"images": [{"index": output.index, "url": output.url, **extra} for output in notice.outputs]}
-    return {
-        "videos": [
-            {"id": _video_id(output), "url": output.url, "duration": f"{output.duration_s:.3f}", **extra}
-            for output in notice.outputs
-        ]
-    }
+    made: dict[Kind, list[object]] = {kind: [] for kind in order.product.kinds}
+    for output in notice.outputs:
+        match output.kind:
+            case Kind.IMAGE:
+                shown = {"index": output.index, "url": output.url, **extra}
+            case Kind.VIDEO:
+                shown = {
+                    "id": _video_id(output),
+                    "url": output.url,
+                    "duration": f"{output.duration_s:.3f}",
+                    **order.echoed,
+                    **extra,
+                }
+            case Kind.AUDIO:
+                shown = {
+                    "id": _video_id(output),
+                    "url_mp3": output.url,
+                    "url_wav": output.wav_url,
+                    "duration_mp3": f"{output.duration_s:.3f}",
+                    "duration_wav": f"{output.duration_s:.3f}",
+                }
+        made[output.kind].append(shown)
+    if order.is_series:
+        return {"result_type": "series", "series_images": made[Kind.IMAGE]}
+    return {f"{kind}s": shown for kind, shown in made.items()}
 
 
-def _new_output(output: Output, kind: Kind) -> dict[str, object]:
+def _parent(notice: Notice) -> dict[str, object]:
+    """Of which film it was made, for kinds whose answers say so."""
+    product = notice.task.order.product
+    if not (isinstance(product, Ware) and product.type.names_parent):
+        return {}
+    return {"parent_video": {"id": f"parent-of-{notice.task_id}", "url": "", "duration": "5.0"}}
+
+
+def _new_output(output: Output) -> dict[str, object]:
+    if output.kind is Kind.AUDIO:
+        return {
+            "type": output.kind,
+            "id": _video_id(output),
+            "mp3_url": output.url,
+            "wav_url": output.wav_url,
+            "mp3_duration": f"{output.duration_s:.1f}",
+            "wav_duration": f"{output.duration_s:.1f}",
+        }
     described: dict[str, object] = {
-        "type": kind,
+        "type": output.kind,
         "id": _video_id(output),
         "url": output.url,
         "watermark_url": "",

@@ -15,7 +15,7 @@ from handlers.providers.sandbox.bodies import Notice, callback_body
 from handlers.providers.sandbox.callbacks import Callback, Courier
 from handlers.providers.sandbox.faults import Fault
 from handlers.providers.sandbox.files import Files
-from handlers.providers.sandbox.media import FILM_FORMAT, PICTURE_FORMAT, Recipe
+from handlers.providers.sandbox.media import FORMATS, Recipe
 from handlers.providers.sandbox.pictures import Link, Picture, PictureError, Source, from_bytes
 from handlers.providers.sandbox.products import Kind
 from handlers.providers.sandbox.tasks import Clock, Ledger, Output, Status, Task
@@ -163,24 +163,32 @@ class Lives:
         def resolved(source: Source) -> Source:
             return pictures.get(source.url, source) if isinstance(source, Link) else source
 
-        film = order.product.kind is Kind.VIDEO
         stem = uuid4().hex
         outputs = []
-        for index in range(1 if film else order.n):
-            name = f"{stem}-{index}.{FILM_FORMAT if film else PICTURE_FORMAT}"
-            recipe = Recipe(
-                sources=tuple(resolved(source) for source in order.sources),
-                scene=None if order.scene is None else resolved(order.scene),
-                style=None if order.style is None else resolved(order.style),
-                prompt=order.prompt,
-                aspect_ratio=order.aspect_ratio,
-                index=index,
-                duration_s=order.duration_s if film else None,
-            )
-            self._files.add(name, recipe)
-            outputs.append(
-                Output(index=index, name=name, url=f"{task.files_url}/{name}", duration_s=recipe.duration_s)
-            )
+        for kind in order.product.kinds:
+            for index in range(order.n if kind is Kind.IMAGE else 1):
+                recipe = Recipe(
+                    sources=tuple(resolved(source) for source in order.sources),
+                    scene=None if order.scene is None else resolved(order.scene),
+                    style=None if order.style is None else resolved(order.style),
+                    prompt=order.prompt,
+                    aspect_ratio=order.aspect_ratio,
+                    index=index,
+                    duration_s=None if kind is Kind.IMAGE else order.duration_s,
+                )
+                name, *others = (f"{stem}-{index}.{format}" for format in FORMATS[kind])
+                for each in (name, *others):
+                    self._files.add(each, recipe)
+                outputs.append(
+                    Output(
+                        kind=kind,
+                        index=index,
+                        name=name,
+                        url=f"{task.files_url}/{name}",
+                        duration_s=recipe.duration_s,
+                        wav_url=f"{task.files_url}/{others[0]}" if others else None,
+                    )
+                )
         return tuple(outputs)
 
     def _callbacks(self, task: Task, change: Status) -> list[Callback]:

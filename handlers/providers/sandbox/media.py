@@ -1,10 +1,11 @@
-"""The pictures and films that the stand-in makes of its inputs."""
+"""The pictures, films and sounds that the stand-in makes of its inputs."""
 
 import colorsys
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import ceil, sqrt
+from math import ceil, sin, sqrt, tau
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,13 +14,24 @@ import av
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from handlers.providers.sandbox.pictures import Link, Picture, Source, opened
+from handlers.providers.sandbox.products import Kind
 
 Size = tuple[int, int]
 Colour = tuple[int, int, int]
 
 PICTURE_FORMAT: Final = "png"
 FILM_FORMAT: Final = "mp4"
+# The second one, where there are two, holds the same.
+FORMATS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    Kind.IMAGE: (PICTURE_FORMAT,),
+    Kind.VIDEO: (FILM_FORMAT,),
+    Kind.AUDIO: ("mp3", "wav"),
+}
+SOUND_CODECS: Final[Mapping[str, str]] = {"mp3": "libmp3lame", "wav": "pcm_s16le"}
+SAMPLES_PER_SECOND: Final = 22_050
+LONGEST_NOTE_S: Final = 0.5
 FILM_CODEC: Final = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+SHORTEST_FILM_S: Final = 5
 PICTURE_LONG_SIDE: Final = 1024
 FILM_SHORT_SIDE: Final = 360
 FRAMES_PER_SECOND: Final = 10
@@ -34,7 +46,9 @@ FAINT: Final[Colour] = (150, 157, 173)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that an output is made of; a film when it has a duration. A `Link` left in it is drawn as a labelled tile."""
+    """All that an output is made of; its file's name says what becomes of it. A `Link` left in it is drawn as a
+    labelled tile.
+    """
 
     sources: tuple[Source, ...]
     scene: Source | None = None
@@ -42,7 +56,7 @@ class Recipe:
     prompt: str
     aspect_ratio: str
     index: int = 0
-    duration_s: int | None = None
+    duration_s: float | None = None
 
     @property
     def size(self) -> int:
@@ -53,10 +67,13 @@ class Recipe:
     def make(self, path: Path) -> int:
         """Writes the file and returns its size; `path` appears only when it is whole."""
         draft = path.with_name(f".{path.name}")
-        if self.duration_s is None:
+        format = path.suffix.removeprefix(".")
+        if format == PICTURE_FORMAT:
             collage(self).save(draft, PICTURE_FORMAT, compress_level=1)
+        elif format == FILM_FORMAT:
+            film(self, draft, duration_s=self.duration_s or SHORTEST_FILM_S)
         else:
-            film(self, draft, duration_s=self.duration_s)
+            sound(self, draft, format=format, duration_s=self.duration_s or SHORTEST_FILM_S)
         size = draft.stat().st_size
         draft.replace(path)
         return size
@@ -81,7 +98,7 @@ def collage(recipe: Recipe) -> Image.Image:
     return canvas
 
 
-def film(recipe: Recipe, path: Path, *, duration_s: int) -> None:
+def film(recipe: Recipe, path: Path, *, duration_s: float) -> None:
     """MP4, H.264 wherever PyAV has an encoder, the index at its front.
 
     Each input in turn, panned and zoomed slowly, with crossfades.
@@ -93,15 +110,47 @@ def film(recipe: Recipe, path: Path, *, duration_s: int) -> None:
         )
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
-        for image in _frames(recipe, size, count=duration_s * FRAMES_PER_SECOND):
+        for image in _frames(recipe, size, count=round(duration_s * FRAMES_PER_SECOND)):
             frame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]  # PyAV 18 leaves it bare
             container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def sound(recipe: Recipe, path: Path, *, format: str, duration_s: float) -> None:
+    """A little tune of the prompt's own."""
+    count = round(duration_s * SAMPLES_PER_SECOND)
+    notes = [220 * 2 ** (step % 25 / 12) for step in sha256(recipe.prompt.encode()).digest()]
+    length = round(LONGEST_NOTE_S * SAMPLES_PER_SECOND)
+    samples = array(
+        "h",
+        (
+            round(
+                9000
+                * (1 - place % length / length)
+                * sin(tau * notes[place // length % len(notes)] * place / SAMPLES_PER_SECOND)
+            )
+            for place in range(count)
+        ),
+    )
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream(SOUND_CODECS[format], rate=SAMPLES_PER_SECOND)
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame(format="s16", layout="mono", samples=count)
+        frame.sample_rate = SAMPLES_PER_SECOND
+        frame.planes[0].update(samples.tobytes())
+        resampler = av.AudioResampler(
+            format=stream.codec_context.format, layout="mono", rate=SAMPLES_PER_SECOND, frame_size=1152
+        )
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
 
 
 def _frames(recipe: Recipe, size: Size, *, count: int) -> Iterator[Image.Image]:
     roomy = (round(size[0] * ZOOM), round(size[1] * ZOOM))
     shots = [_cover(source, roomy) for source in recipe.sources]
+    if not shots:
+        shots = [_landscape(recipe.prompt, roomy)]
     if recipe.scene is not None:
         shots.insert(0, _cover(recipe.scene, roomy))
     caption = _film_caption(recipe.prompt, size)

@@ -1,7 +1,9 @@
-"""What is sold under which path, and the limits each page prints.
+"""What is sold under which path.
 
-Source: CometAPI, "Multi-Image to Image", "Image generation" and "Multi-Image to Video"; Kling, "Text to Image / Image to
-Image" and "Image to Video" (legacy). That one path of CometAPI's tells its two bodies apart by the list is our guess.
+The kinds for which the gateway's page and Kling's own print different limits are told here page by page: CometAPI,
+"Multi-Image to Image", "Image generation" and "Multi-Image to Video"; Kling, "Text to Image / Image to Image" and
+"Image to Video" (legacy). That one path of CometAPI's tells its two bodies apart by the list is our guess. All others
+are as the catalogue has them.
 """
 
 from collections.abc import Mapping
@@ -9,10 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from pydantic import BaseModel
+
+from service.domain.task_types import TASK_TYPES, Standard, TaskType
+
 
 class Kind(StrEnum):
     IMAGE = "image"
     VIDEO = "video"
+    AUDIO = "audio"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,37 @@ class Product:
     negative_limit: int | None = 2500
     ratios: tuple[str, ...]
     motion_brush: bool = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return (self.kind,)
+
+    @property
+    def is_new(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Ware:
+    """As `Product`, of a kind that the catalogue describes.
+
+    `name` is the path without its prefix.
+    """
+
+    name: str
+    model: type[BaseModel]
+    type: TaskType
+    is_new: bool  # of the new standard: the model in the path, `options` in the body
+
+    @property
+    def kind(self) -> Kind:
+        return self.kinds[0]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Of all that it makes."""
+        assert self.type.makes is not None
+        return tuple(Kind(each) for each in (self.type.makes, *self.type.also_makes))
 
 
 IMAGE_RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9")
@@ -115,7 +153,7 @@ _GATEWAY_VIDEO: Final = Product(
     motion_brush=True,
 )
 
-PRODUCTS: Final[Mapping[str, Product]] = {
+_BY_PAGE: Final[Mapping[str, Product]] = {
     "/kling/v1/images/generations": _OLDER_IMAGES,
     "/kling/v1/images/multi-image2image": _IMAGES,
     "/kling/v1/videos/multi-image2video": _GATEWAY_VIDEO,
@@ -123,3 +161,21 @@ PRODUCTS: Final[Mapping[str, Product]] = {
     "/v1/images/multi-image2image": _IMAGES,
     "/v1/videos/multi-image2video": _OFFICIAL_VIDEO,
 }
+
+
+def _wares() -> dict[str, Ware]:
+    return {
+        route.path: Ware(
+            route.path.removeprefix("/kling").removeprefix("/v1").removeprefix("/"),
+            route.input_model or type.input_model,
+            type,
+            route.standard is Standard.NEW,
+        )
+        for type in TASK_TYPES.values()
+        for routes in type.routes.values()
+        for route in routes
+        if not route.given_by_caller and route.path not in _BY_PAGE
+    }
+
+
+PRODUCTS: Final[Mapping[str, Product | Ware]] = {**_BY_PAGE, **_wares()}

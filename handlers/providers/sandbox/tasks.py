@@ -1,7 +1,7 @@
 """The tasks the stand-in has accepted."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final
 
 from handlers.providers.sandbox.answers import Code, RequestError
 from handlers.providers.sandbox.faults import Fault
-from handlers.providers.sandbox.products import Kind, Product
+from handlers.providers.sandbox.products import Kind, Product, Ware
 from handlers.providers.sandbox.validation import Order
 
 Clock = Callable[[], datetime]
@@ -37,10 +37,12 @@ def milliseconds(moment: datetime) -> int:
 class Output:
     """One result. `duration_s` is None for a picture."""
 
+    kind: Kind
     index: int
     name: str
     url: str
     duration_s: float | None = None
+    wav_url: str | None = None  # of a sound, which comes twice
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,14 +123,23 @@ class Ledger:
         task.reach(task.ending, at=self._clock())
         self._running.pop(task.task_id, None)
 
-    def find(self, name: str, *, account: str, product: Product) -> Task:
+    def find(self, name: str, *, account: str, product: Product | Ware) -> Task:
         """By task id or external id. Raises `RequestError` 1201."""
         task = self._tasks.get(name) or self._by_external.get((account, name))
         if task is None or task.account != account or task.order.product.name != product.name:
             raise RequestError(Code.BAD_VALUE, "task not found by id or external id")
         return task
 
-    def page(self, *, account: str, product: Product, number: int, size: int) -> list[Task]:
+    def find_new(self, names: Iterable[str], *, account: str) -> list[Task]:
+        """Those of the new standard, by task id or external id; what is not there is left out."""
+        found = (self._tasks.get(name) or self._by_external.get((account, name)) for name in names)
+        return [
+            task
+            for task in found
+            if task is not None and task.account == account and task.order.product.is_new
+        ]
+
+    def page(self, *, account: str, product: Product | Ware, number: int, size: int) -> list[Task]:
         """Newest first; pages count from 1."""
         newest = (
             task

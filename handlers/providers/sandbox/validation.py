@@ -5,15 +5,17 @@ Fields the page does not name are ignored.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, TypeGuard
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from handlers.providers.sandbox.answers import Code, RequestError
-from handlers.providers.sandbox.pictures import Link, Picture, PictureError, Source, from_base64
-from handlers.providers.sandbox.products import Kind, Product
+from handlers.providers.sandbox.pictures import Link, Picture, PictureError, Source, from_base64, from_bytes
+from handlers.providers.sandbox.products import Kind, Product, Ware
 from service.domain.errors import TooLarge
+from service.domain.faults import InvalidFields
+from service.domain.inputs import validate
 from service.domain.long_texts import read_large
 
 LARGEST_JSON: Final = 1024 * 1024  # without the pictures in it
@@ -24,13 +26,22 @@ MOST_ELEMENTS: Final = 10
 REFERENCES: Final = ("subject", "face")
 RESOLUTIONS: Final = ("1k", "2k")
 SCENE_SPELLINGS: Final = ("scence_image", "scene_image")
+RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9")
+AUTOMATIC_SERIES: Final = 4
+LONGEST_TEXT: Final = 4096
+BESIDE: Final = ("callback_url", "external_task_id")
+SAID: Final = frozenset({"prompt", "text", "sound_effect_prompt", "bgm_prompt", "effect_scene"})
+SEEN: Final = frozenset(
+    {"image", "images", "image_url", "image_tail", "human_image", "cloth_image", "subject_image"}
+)
+SEEN_TYPES: Final = frozenset({"first_frame", "last_frame", "refer_image", "image"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """A create that was found in order. `mode` and `duration_s` mean nothing for images, `n` nothing for videos."""
 
-    product: Product
+    product: Product | Ware
     model: str
     prompt: str
     sources: tuple[Source, ...]
@@ -39,8 +50,11 @@ class Order:
     n: int = 1
     aspect_ratio: str
     mode: str = "std"
-    duration_s: int = 5
+    duration_s: float = 5
     watermark: bool = False
+    is_series: bool = False
+    echoed: Mapping[str, object] = field(default_factory=dict)  # stands in the results again
+    steering: str = ""  # in which faults may be asked for
     callback_url: str | None = None
     external_task_id: str | None = None
 
@@ -50,13 +64,19 @@ class Order:
         return self.n if self.product.kind is Kind.IMAGE else 1
 
 
-def read_order(content: bytes, product: Product) -> Order:
+def read_order(content: bytes, product: Product | Ware, *, model: str | None = None) -> Order:
     """Decodes the JSON and every Base64 picture in it: work for a thread.
+
+    Args:
+        model: from the path, where the standard has it there.
 
     Raises:
         RequestError: 1200 for a wrong form or type, 1201 for a missing or unacceptable value.
     """
-    fields = Fields(_object(content))
+    body = _object(content)
+    if isinstance(product, Ware):
+        return ware_order(body, product, model=model)
+    fields = Fields(body)
     if product.without_list is not None and not fields.has(product.list_field or ""):
         product = product.without_list
     model = fields.text("model_name") or product.default_model
@@ -84,9 +104,106 @@ def read_order(content: bytes, product: Product) -> Order:
         mode=fields.choice("mode", ("std", "pro")),
         duration_s=int(fields.choice("duration", ("5", "10"))),
         watermark=fields.watermark(),
+        steering=prompt,
         callback_url=fields.url("callback_url"),
         external_task_id=fields.text("external_task_id") or None,
     )
+
+
+def ware_order(body: Mapping[str, object], ware: Ware, *, model: str | None) -> Order:
+    """By the catalogue's own model of the input.
+
+    Raises:
+        RequestError: 1201 with the first fault, 1203 for a model that is not known.
+    """
+    options = body.get("options") if ware.is_new else None
+    beside = Fields(options if isinstance(options, dict) else {} if ware.is_new else body)
+    named = {**body, **({} if model is None else {"model_name": model})}
+    if isinstance(options, dict):
+        named["options"] = {name: value for name, value in options.items() if name not in BESIDE}
+    known = {
+        name: value
+        for name, value in named.items()
+        if name in ware.model.model_fields and value not in (None, "")
+    }
+    try:
+        accepted = validate(ware.model, known, pointer="")
+    except InvalidFields as refused:
+        fault = refused.faults[0]
+        raise RequestError(Code.BAD_VALUE, f"{fault.pointer.strip('/')}: {fault.detail}") from None
+    fields = dict(accepted.fields)
+    chosen = fields.get("model_name", "")
+    if ware.type.models and chosen not in ware.type.models:
+        code = Code.NO_SUCH_RESOURCE if ware.is_new else Code.BAD_VALUE
+        raise RequestError(code, f"model_name value '{chosen}' is invalid")
+    wanted = {**fields, **_inside(fields, "input"), **_inside(fields, "settings")}
+    ratio = wanted.get("aspect_ratio")
+    films = Kind.VIDEO in ware.kinds
+    return Order(
+        product=ware,
+        model=chosen,
+        prompt=" ".join(_said(fields)),
+        sources=tuple(_pictures(fields, accepted.files)),
+        n=ware.type.places(fields) if wanted.get("series_amount") != "auto" else AUTOMATIC_SERIES,
+        aspect_ratio=ratio if ratio in RATIOS else RATIOS[0] if films else "1:1",
+        mode="pro" if wanted.get("mode") == "pro" else "std",
+        duration_s=float(wanted.get("duration", 5)),
+        watermark=(
+            _inside(wanted, "watermark_info") or _inside(_inside(fields, "options"), "watermark_info")
+        ).get("enabled", False),
+        is_series=wanted.get("result_type") == "series",
+        echoed={name: fields[name] for name in ware.type.echoes if name in fields},
+        steering=" ".join(_texts(body)),
+        callback_url=beside.url("callback_url"),
+        external_task_id=beside.text("external_task_id") or None,
+    )
+
+
+def _inside(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = fields.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _said(value: object, name: str = "") -> Iterator[str]:
+    """What people have written, for the picture's caption."""
+    match value:
+        case str() if name in SAID:
+            yield value
+        case dict():
+            for each, member in value.items():
+                yield from _said(member, each)
+        case list():
+            for entry in value:
+                yield from _said(entry, name)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts but addresses and files."""
+    match value:
+        case str() if len(value) <= LONGEST_TEXT and not _is_url(value):
+            yield value
+        case dict():
+            for member in value.values():
+                yield from _texts(member)
+        case list():
+            for entry in value:
+                yield from _texts(entry)
+
+
+def _pictures(value: object, files: Mapping[str, bytes], name: str = "") -> Iterator[Source]:
+    """What is to be seen: not masks, nor films or sounds."""
+    match value:
+        case str() if name in SEEN and _is_url(value):
+            yield Link(url=value)
+        case str() if name in SEEN:
+            yield from_bytes(files[value.rpartition(":")[2]])
+        case dict():
+            shows = value.get("type") in SEEN_TYPES
+            for each, member in value.items():
+                yield from _pictures(member, files, "image" if each == "url" and shows else each)
+        case list():
+            for entry in value:
+                yield from _pictures(entry, files, name)
 
 
 class Fields:

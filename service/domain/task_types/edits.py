@@ -137,6 +137,7 @@ ROWS: Final = (
         summary="What happens next in a film of Kling's",
         input_model=VideoExtend,
         makes=OutputKind.VIDEO,
+        names_parent=True,
         routes=everywhere("/v1/videos/video-extend", source=EXTEND),
         facts=(
             Fact("Each time 4 to 5 s are added, up to 3 minutes in all; model and mode stay.", EXTEND),
@@ -166,6 +167,7 @@ ROWS: Final = (
         summary="A film in which something was added, swapped or removed",
         input_model=MultiElements,
         makes=OutputKind.VIDEO,
+        echoes=("session_id",),
         routes=everywhere("/v1/videos/multi-elements", source=ELEMENTS),
         models=("kling-v1-6",),
         retired_models=("kling-v1-6",),

@@ -180,6 +180,7 @@ ROWS: Final = (
         summary="Faces in a film speak",
         input_model=AdvancedLipSync,
         makes=OutputKind.VIDEO,
+        names_parent=True,
         routes=everywhere("/v1/videos/advanced-lip-sync", source=LIP_SYNC),
         facts=(
             Fact(
@@ -196,6 +197,7 @@ ROWS: Final = (
         summary="Somebody in a film speaks a text, or to a sound (older)",
         input_model=LipSync,
         makes=OutputKind.VIDEO,
+        names_parent=True,
         routes=everywhere(
             "/v1/videos/lip-sync", source=OLDER_LIP_SYNC, gateway="CometAPI, “Individual Queries”"
         ),

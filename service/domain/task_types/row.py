@@ -97,6 +97,9 @@ class TaskType:
     summary: str
     input_model: type[BaseModel]
     makes: OutputKind | None  # None: that is known only when it is there
+    also_makes: Sequence[OutputKind] = ()
+    names_parent: bool = False  # the provider's answers name the film that it was made of, as `parent_video`
+    echoes: Sequence[str] = ()  # fields of the input that stand in the provider's results again
     routes: Mapping[Layout, Sequence[Route]]  # the first is taken where nobody has asked for another
     places: Callable[[Mapping[str, Any]], int] = one_place  # of the provider's parallel ones, by the input
     models: Sequence[str] = ()  # that are known; any other is for the provider to judge

@@ -74,6 +74,8 @@ ROWS: Final = (
         summary="Sounds and music for a film",
         input_model=VideoToAudio,
         makes=OutputKind.AUDIO,
+        also_makes=(OutputKind.VIDEO,),
+        names_parent=True,
         routes=everywhere("/v1/audio/video-to-audio", source=VIDEO, gateway="CometAPI, “Individual Queries”"),
         facts=(
             Fact("The film has 3 to 20 s and at most 100 MB; one of Kling's is at most 30 days old.", VIDEO),
