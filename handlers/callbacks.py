@@ -4,7 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,7 @@ from service.domain.times import Clock
 from service.domain.traces import Trace
 from service.domain.transitions import Change, reported
 from service.guesses import TOKENS, Guesses
+from service.logs import NOTES
 from service.metrics import Metrics
 from service.probing import Probes
 from service.publication import Publisher
@@ -32,6 +33,7 @@ from storage.database import Transaction
 from storage.tasks import StoredCallback
 
 LARGEST_CALLBACK: Final = 1024 * 1024
+OK: Final = PlainTextResponse("ok\n")
 SET_ASIDE: Final = frozenset({Verdict.CONFLICTING, Verdict.MISMATCHED, Verdict.FORGED})
 
 log = structlog.get_logger()
@@ -107,7 +109,8 @@ class CallbackReceiver:
         genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
         if reader is None or not genuine:
             return self.turn_away(request)
-        structlog.contextvars.bind_contextvars(task_id=path["task_id"])
+        notes = request.scope.setdefault(NOTES, {})
+        notes["task_id"] = path["task_id"]
         began_ns = time.time_ns()
         try:
             body = await read_body(request, limit=LARGEST_CALLBACK)
@@ -116,7 +119,7 @@ class CallbackReceiver:
             log.warning("callback.too_large", task_id=path["task_id"])
             return PlainTextResponse("A callback has at most 1 MiB.\n", status_code=413)
         if self._probes.arrived(path["task_id"], body):
-            return PlainTextResponse("ok\n")
+            return OK
         received = self._read(reader, path["task_id"], request, body)
         taken = await self._batcher.run(self.apply, received)
         if taken is None:
@@ -124,14 +127,14 @@ class CallbackReceiver:
         verdict = taken.verdict
         self._tell(received, taken, began_ns, trace_of(request.headers))
         self._metrics.callback_received(verdict)
-        structlog.contextvars.bind_contextvars(verdict=verdict)
+        notes["verdict"] = verdict
         match verdict:
             case Verdict.UNREADABLE:
                 return PlainTextResponse(f"This is not a callback: {received.reason}\n", status_code=400)
             case Verdict.FORGED:
                 return not_here()
             case _:
-                return PlainTextResponse("ok\n")
+                return OK
 
     def _tell(self, received: Received, taken: Taken, began_ns: int, given: Trace | None) -> None:
         """Afterwards, for only what is stored says to which trace it belongs.
@@ -167,24 +170,24 @@ class CallbackReceiver:
 
     def _read(self, reader: CallbackReader, task_id: str, request: Request[Any], body: bytes) -> Received:
         now = self._clock()
-        received = Received(
+        report, verdict, reason = None, None, None
+        if not reader.verify(request.headers, body, now=now):
+            verdict, reason = Verdict.FORGED, "the provider's signature is missing or does not verify"
+        else:
+            try:
+                report = reader.parse(body)
+            except Unreadable as error:
+                verdict, reason = Verdict.UNREADABLE, str(error)
+        return Received(
             id=new_callback_id(),
             task_id=TaskId(task_id),
             provider=reader.name,
             at=now,
             body=body,
-            report=None,
+            report=report,
+            verdict=verdict,
+            reason=reason,
         )
-        if not reader.verify(request.headers, body, now=now):
-            return replace(
-                received,
-                verdict=Verdict.FORGED,
-                reason="the provider's signature is missing or does not verify",
-            )
-        try:
-            return replace(received, report=reader.parse(body))
-        except Unreadable as error:
-            return replace(received, verdict=Verdict.UNREADABLE, reason=str(error))
 
     async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Taken | None]:
         """One for each; None where there is no such task. Several about one task count in their order."""

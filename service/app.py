@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.chat.desk import Desk
@@ -98,6 +99,7 @@ from service.providers import ConfiguredProvider, Providers, providers_of
 from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.retention import Retention
+from service.routing import Doors
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings, environment
 from service.sharing import shares_of
@@ -125,8 +127,12 @@ class AppState(State):
     desk: Desk
 
 
-async def receive_callback(request: Request[AppState]) -> Response:
-    return await request.state["callbacks"].receive(request)
+class CallbackDoor:
+    """As plain ASGI: what Starlette puts around a handler takes as long as the handler needs to read a callback."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await scope["state"]["callbacks"].receive(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 async def turn_callback_away(request: Request[AppState]) -> Response:
@@ -202,8 +208,8 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/prune", prune, methods=["POST"]),
     Route("/v1/probe", probing.probe, methods=["POST"]),
     *dropin.routes(),
-    Route("/callbacks/{provider}/{task_id}/{token}", receive_callback, methods=["POST"]),
-    Route("/callbacks/{provider}/{task_id}/{token}/", receive_callback, methods=["POST"]),
+    Route("/callbacks/{provider}/{task_id}/{token}", CallbackDoor(), methods=["POST"]),
+    Route("/callbacks/{provider}/{task_id}/{token}/", CallbackDoor(), methods=["POST"]),
     Route("/callbacks/{rest:anything}", turn_callback_away, methods=["POST"]),
     Route("/chat/{platform}/{bot_id}", receive_command, methods=["GET", "POST"]),
     Route("/healthz", health.healthz, methods=["GET"]),
@@ -288,7 +294,9 @@ def create_app(
             await stack.enter_async_context(batcher.running())
             presence = Presence(database, batcher, roles=settings.roles, every=told.sign_of_life)
             notices = Notices(lambda: presence.id, listening_at(settings.database_at))
-            holdings = Holdings(presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use)
+            holdings = Holdings(
+                presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use
+            )
             _hear(notices, presence, wakeups, lanes, streams)
             lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
@@ -361,6 +369,7 @@ def create_app(
                 deadlines={
                     OutputKind.IMAGE: timedelta(seconds=settings.deadline_image),
                     OutputKind.VIDEO: timedelta(seconds=settings.deadline_video),
+                    OutputKind.AUDIO: timedelta(seconds=settings.deadline_audio),
                 },
                 files=files,
                 tokens=tokens,
@@ -436,6 +445,7 @@ def create_app(
                 publisher=publisher,
                 streams=streams,
                 notices=notices,
+                presence=presence,
                 wakeups=wakeups,
                 vault=vault,
                 push_keys=push_keys,
@@ -463,17 +473,18 @@ def create_app(
             )
 
     app = Starlette(
-        routes=[
+        middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.router = Doors(
+        [
             *ROUTES,
             *reference.ROUTES,
             *dashboard_routes(CONFIGS),
             *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
         ],
-        middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
-        exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
     return app
 
 
@@ -495,9 +506,7 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
     return open_telemetry(settings.traces_url)
 
 
-def _hear(
-    notices: Notices, presence: Presence, wakeups: Wakeups, lanes: Lanes, streams: Streams
-) -> None:
+def _hear(notices: Notices, presence: Presence, wakeups: Wakeups, lanes: Lanes, streams: Streams) -> None:
     """What other processes have committed takes effect here too."""
     notices.wake_from_here(wakeups)
     notices.on(Topic.RECALLED, lambda name: lanes.recall(named_place(name)))

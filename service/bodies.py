@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import from_json
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from service.domain.errors import InvalidRequest, TooLarge
 from service.domain.long_texts import read_large
@@ -31,18 +31,25 @@ async def read_body(
 
     Raises:
         TooLarge: said at once where the length is announced, else as soon as it is exceeded.
+        ClientDisconnect: before its end.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
         size += len(part)
         if size > limit:
             raise too_large(limit)
         grown(size)
         parts.append(part)
+        more = message.get("more_body", False)
     return b"".join(parts)
 
 

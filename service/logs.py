@@ -5,13 +5,16 @@ import logging
 import sys
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
 
 from service.domain.times import rfc3339
 from service.settings import LogFormat
+
+# In the scope of a request: what else is to be said of it in its line. No client can set it.
+NOTES: Final = "klingel.notes"
 
 
 class _StandardError:

@@ -2,11 +2,13 @@
 
 import re
 import time
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import NOTES
 
 _GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Wherever in the path: a proxy may have put something before it.
@@ -25,10 +27,11 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")
-        request_id = given if _GIVEN_ID.fullmatch(given) else uuid_utils.uuid7().hex
+        request_id = _given_id(scope) or uuid_utils.uuid7().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        notes: dict[str, Any] = {}
+        scope[NOTES] = notes
         started = time.perf_counter()
         status = 0
         sent_bytes = 0
@@ -48,11 +51,22 @@ class RequestLog:
             status = 500  # answered further out
             raise
         finally:
+            path: str = scope["path"]
             log.info(
                 "request.answered",
                 method=scope["method"],
-                path=_TOKEN.sub(r"\1…", scope["path"]),
+                path=_TOKEN.sub(r"\1…", path) if "/callbacks/" in path else path,
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),
                 sent_bytes=sent_bytes,
+                **notes,
             )
+
+
+def _given_id(scope: Scope) -> str | None:
+    """The caller's, where it can be kept."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            return given if _GIVEN_ID.fullmatch(given) else None
+    return None
