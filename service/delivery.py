@@ -37,7 +37,7 @@ from service.metrics import Metrics
 from service.notices import Notices, Topic
 from service.processes import Presence
 from service.publication import LEASE, Publisher
-from service.tracing import UNTRACED, Span, SpanKind, Tracing
+from service.tracing import UNTRACED, Span, SpanKind, Tracing, passing
 from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events
 from storage.database import Database, Transaction
@@ -246,7 +246,7 @@ class Deliverer:
         while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
             self._attempt_ended.clear()
             await self._attempt_ended.wait()
-        if (duty := self._lanes.next()) is not None:
+        while len(self._attempts) < ATTEMPTS_AT_A_TIME and (duty := self._lanes.next()) is not None:
             task = asyncio.create_task(self._attempt(duty))
             self._attempts[task] = duty
             task.add_done_callback(self._on_attempt_done)
@@ -332,6 +332,8 @@ class Deliverer:
 
     def _span(self, duty: Duty) -> AbstractContextManager[Span]:
         """Of an attempt, in its task's trace: whoever gets the event may go on from there."""
+        if self._tracing is UNTRACED:
+            return passing(duty.event.trace)
         attributes: dict[str, str | int | bool] = {
             "klingel.delivery.id": duty.id,
             "klingel.delivery.attempt": duty.attempt,

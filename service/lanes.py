@@ -5,12 +5,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import chain
 from typing import Final, Protocol
 
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
-from service.domain.ids import DeliveryId, EndpointId, LaneKey, TaskId
+from service.domain.ids import AccountId, DeliveryId, EndpointId, LaneKey, TaskId
 from service.domain.times import Clock, utc_now
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
@@ -212,6 +213,7 @@ class Lanes:
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
+        self._limits_at = lru_cache(maxsize=1024)(self._name_limits)  # asked three times for each attempt
         # Failures and rests in a row; an endpoint with a lane of its own carries its failures itself.
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
@@ -325,7 +327,9 @@ class Lanes:
                 if reached is None:
                     duty = lane.start()
                     for name, most in self._limits_of(duty):
-                        self._limits.setdefault(name, _Limit(most)).active += 1
+                        if (limit := self._limits.get(name)) is None:
+                            limit = self._limits[name] = _Limit(most)
+                        limit.active += 1
                     self._take_turn(lane)
                     return duty
                 lane.queued_in_turn = True  # there, until one of that host or account has ended
@@ -360,10 +364,12 @@ class Lanes:
 
     def _limits_of(self, duty: Duty) -> Sequence[tuple[str, int]]:
         endpoint = duty.endpoint
-        account, there = endpoint.account_id, endpoint.shown_host
+        return self._limits_at(endpoint.account_id, endpoint.shown_host, endpoint.kind)
+
+    def _name_limits(self, account: AccountId, there: str, kind: str) -> Sequence[tuple[str, int]]:
         if not there:  # what others of its kind do is no matter: they may be at other servers
             return (
-                (f"account {account} {endpoint.kind}", self._of_a_host),
+                (f"account {account} {kind}", self._of_a_host),
                 (f"account {account}", self._of_an_account),
             )
         return (
@@ -374,8 +380,10 @@ class Lanes:
 
     def _reached_by(self, duty: Duty) -> "_Limit | None":
         """The limit that one attempt more would break."""
-        known = (self._limits.get(name) for name, _ in self._limits_of(duty))
-        return next((limit for limit in known if limit is not None and limit.is_reached), None)
+        for name, _ in self._limits_of(duty):
+            if (limit := self._limits.get(name)) is not None and limit.is_reached:
+                return limit
+        return None
 
     def _let_in(self, limit: "_Limit") -> None:
         """The next lane that waits for it, if it has a place."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -61,6 +62,10 @@ class Metrics:
             registry=self.registry,
             buckets=(*_SECONDS, 60, 300, 3600, 36_000),
         )
+        # Asking for a counter by its labels takes longer than counting.
+        self._attempt = cache(self._attempts.labels)
+        self._delivery = cache(self._delivery_seconds.labels)
+        self._callback = cache(self._callbacks.labels)
         # There from the start, at 0: what appears with its first count, Prometheus takes for no increase.
         for outcome in ("ok", "failed"):
             self._provider_calls.labels(STATUS_QUERY, outcome)
@@ -75,13 +80,13 @@ class Metrics:
             self._status_queries.inc()
 
     def callback_received(self, verdict: str) -> None:
-        self._callbacks.labels(verdict).inc()
+        self._callback(verdict).inc()
 
     def attempt_ended(self, kind: str, outcome: str) -> None:
-        self._attempts.labels(kind, outcome).inc()
+        self._attempt(kind, outcome).inc()
 
     def delivered(self, kind: str, seconds: float) -> None:
-        self._delivery_seconds.labels(kind).observe(seconds)
+        self._delivery(kind).observe(seconds)
 
     def committed(self, items: int, seconds: float) -> None:
         self._batch_size.observe(items)

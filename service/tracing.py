@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from starlette.datastructures import Headers
@@ -82,9 +82,15 @@ class Untraced:
         began_ns: int | None = None,  # noqa: ARG002
         link: Trace | None = None,  # noqa: ARG002
     ) -> AbstractContextManager[Span]:
-        return nullcontext(_Passage(parent))
+        return passing(parent)
 
 
+def passing(trace: Trace | None) -> AbstractContextManager[Span]:
+    """Where nobody listens, for what happens so often that it should not even tell what it is."""
+    return nullcontext(_UNSEEN if trace is None else _Passage(trace))
+
+
+_UNSEEN: Final = _Passage(None)
 UNTRACED = Untraced()
 
 
