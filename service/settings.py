@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     )
     queue_max_age: float = _seconds(86_400, most=2_592_000, text="seconds a task may wait to be accepted")
     deadline_image: float = _seconds(900, most=2_592_000, text="seconds until an image task is overdue")
+    deadline_audio: float = _seconds(900, most=2_592_000, text="seconds until an audio task is overdue")
     deadline_video: float = _seconds(3600, most=2_592_000, text="seconds until a video task is overdue")
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="private networks (CIDRs, comma-separated) whose receivers may be dialled"

@@ -71,6 +71,8 @@ def _output(item: Mapping[str, Any]) -> Output:
         id=item.get("id"),
         duration_s=item.get("duration_s"),
         watermark_url=item.get("watermark_url"),
+        wav_url=item.get("wav_url"),
+        group=item.get("group"),
         expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
         stored_url=item.get("stored_url"),
         poster_url=item.get("poster_url"),

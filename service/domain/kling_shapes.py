@@ -24,6 +24,8 @@ WORDS: Final[Mapping[str, str]] = {
     Status.REJECTED: "failed",
 }
 
+SERIES_GROUP: Final = "series"  # the group of pictures that belong together, in the legacy shape
+
 # The HTTP status that goes with each of Kling's codes.
 STATUS: Final[Mapping[int, int]] = {
     1000: 401,
@@ -111,7 +113,12 @@ def _result(outputs: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> d
     images = [
         {"index": output["index"], "url": output["url"], **_those(output, more)}
         for output in outputs
-        if output["kind"] == "image"
+        if output["kind"] == "image" and "group" not in output
+    ]
+    series = [
+        {"index": output["index"], "url": output["url"], **_those(output, more)}
+        for output in outputs
+        if output["kind"] == "image" and "group" in output
     ]
     videos = [
         {
@@ -123,7 +130,20 @@ def _result(outputs: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> d
         for output in outputs
         if output["kind"] == "video"
     ]
-    return {name: made for name, made in (("images", images), ("videos", videos)) if made}
+    audios = [
+        {
+            "id": output.get("id") or str(output["index"]),
+            "url_mp3": output["url"],
+            "url_wav": output.get("wav_url", ""),
+            "duration_mp3": _seconds(output.get("duration_s")),
+            "duration_wav": _seconds(output.get("duration_s")) if "wav_url" in output else "",
+        }
+        for output in outputs
+        if output["kind"] == "audio"
+    ]
+    lists = (("images", images), ("series_images", series), ("videos", videos), ("audios", audios))
+    named = {"result_type": SERIES_GROUP} if series else {}
+    return named | {name: made for name, made in lists if made}
 
 
 def _those(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Output:
     id: str | None = None  # the provider's own id of it
     duration_s: float | None = None
     watermark_url: str | None = None
+    wav_url: str | None = None  # of a sound that comes twice: `url` is the MP3
+    group: str | None = None  # the series that a picture belongs to, as the provider names it
     expires_at: datetime | None = None  # when the provider's URL dies
     stored_url: str | None = None  # our own copy: a reference, which `service.domain.links` makes a URL of
     poster_url: str | None = None  # a small picture of a film
@@ -40,6 +42,8 @@ class Output:
             "id": self.id,
             "duration_s": self.duration_s,
             "watermark_url": self.watermark_url,
+            "wav_url": self.wav_url,
+            "group": self.group,
             "expires_at": optional_rfc3339(self.expires_at),
             "stored_url": self.stored_url,
             "poster_url": self.poster_url,

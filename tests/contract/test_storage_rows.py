@@ -180,7 +180,7 @@ async def test_a_task_is_found_by_each_of_its_names_and_by_nobody_elses(database
 
     async def found(name: str, account_id: AccountId = ACCOUNT, type: str = IMAGE) -> str | None:
         async with database.reading() as reader:
-            one = await tasks.find(reader, name, account_id=account_id, type=type)
+            one = await tasks.find(reader, name, account_id=account_id, types=[type])
         return None if one is None else one.id
 
     assert [await found(name) for name in ("task_1", "external-task_1")] == ["task_1"] * 2
@@ -198,7 +198,7 @@ async def test_numbered_pages_hold_the_accounts_tasks_of_a_type_newest_first(
 
     async def page(skip: int, limit: int) -> list[str]:
         async with database.reading() as reader:
-            return ids(await tasks.numbered_page(reader, ACCOUNT, type=IMAGE, skip=skip, limit=limit))
+            return ids(await tasks.numbered_page(reader, ACCOUNT, types=[IMAGE], skip=skip, limit=limit))
 
     assert await page(0, 2) == ["task_4", "task_3"]
     assert await page(4, 2) == ["task_0"]
@@ -318,8 +318,8 @@ async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: S
 
 async def test_accounts_take_turns_at_being_sent_and_at_places(database: SqliteDatabase) -> None:
     """Each first, then each second; who was served longest ago before others, and an account's own by their age."""
-    mine = [task(f"task_{number}", input={"n": 1}) for number in range(3)]
-    theirs = [task(f"task_{number}", input={"n": 1}, account_id=OTHER) for number in range(3, 5)]
+    mine = [task(f"task_{number}", places=1) for number in range(3)]
+    theirs = [task(f"task_{number}", places=1, account_id=OTHER) for number in range(3, 5)]
     await store(database, *mine, *theirs)
     served = {ACCOUNT: 1}
     async with database.reading() as reader:
@@ -396,7 +396,7 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
 
 
 async def test_no_more_go_than_there_are_places_but_always_one(database: SqliteDatabase) -> None:
-    born = [task(f"task_{index}", input={"n": n}) for index, n in enumerate((2, 2, 1, 9, 1))]
+    born = [task(f"task_{index}", places=n) for index, n in enumerate((2, 2, 1, 9, 1))]
     await store(database, *born)
     for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)

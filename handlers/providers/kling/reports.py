@@ -22,6 +22,7 @@ from handlers.providers.kling.documents import (
     read_object,
     text,
 )
+from service.domain.kling_shapes import SERIES_GROUP
 from service.domain.lifecycle import Signal
 from service.domain.tasks import Output, OutputKind, Report, TaskError, Unreadable
 
@@ -39,9 +40,10 @@ SIGNALS: Final[Mapping[str, Signal]] = {
     "failure": Signal.FAILED,  # the wrapper of new-api gateways
 }
 
+SERIES: Final = "series_images"
 RESULT_LISTS: Final[Mapping[str, OutputKind]] = {
     "images": OutputKind.IMAGE,
-    "series_images": OutputKind.IMAGE,
+    SERIES: OutputKind.IMAGE,
     "videos": OutputKind.VIDEO,
     "audios": OutputKind.AUDIO,
 }
@@ -54,6 +56,7 @@ OUTPUT_TYPES: Final[Mapping[str, OutputKind]] = {
 }
 
 URL_NAMES: Final = ("url", "url_mp3", "mp3_url", "url_wav", "wav_url")
+WAV_NAMES: Final = ("url_wav", "wav_url")
 DURATION_NAMES: Final = ("duration", "duration_mp3", "mp3_duration", "duration_wav", "wav_duration")
 UPDATED_NAMES: Final = ("updated_at", "update_time")
 EXTERNAL_ID_NAMES: Final = ("external_task_id", "external_id")
@@ -157,9 +160,11 @@ def _outputs_in(layer: JSONObject, expires_at: datetime | None) -> Iterator[Outp
     if isinstance(result, dict):
         for name, kind in RESULT_LISTS.items():
             for position, item in enumerate(_items(result.get(name))):
-                yield from _output(kind, item, position, expires_at)
+                group = SERIES_GROUP if name == SERIES else None
+                yield from _output(kind, item, position, expires_at, group=group)
     for position, item in enumerate(_items(layer.get("outputs"))):
-        yield from _output(_kind(item), item, position, expires_at)
+        group = identifier(item.get("group_id"))
+        yield from _output(_kind(item), item, position, expires_at, group=group)
 
 
 def _items(value: object) -> list[JSONObject]:
@@ -171,11 +176,17 @@ def _items(value: object) -> list[JSONObject]:
 
 
 def _output(
-    kind: OutputKind | None, item: JSONObject, position: int, expires_at: datetime | None
+    kind: OutputKind | None,
+    item: JSONObject,
+    position: int,
+    expires_at: datetime | None,
+    *,
+    group: str | None,
 ) -> Iterator[Output]:
     url = _first(item, URL_NAMES, _web_url)
     if kind is None or url is None:
         return
+    wav_url = _first(item, WAV_NAMES, _web_url)
     duration = _first(item, DURATION_NAMES, number)
     yield Output(
         kind=kind,
@@ -184,6 +195,8 @@ def _output(
         id=identifier(item.get("id")),
         duration_s=duration if duration is not None and duration >= 0 else None,
         watermark_url=_web_url(item.get("watermark_url")),
+        wav_url=wav_url if wav_url != url else None,
+        group=group,
         expires_at=expires_at,
     )
 

@@ -53,6 +53,8 @@ class Output(TypedDict):
     id: NotRequired[Annotated[str, Field(description="the provider's own")]]
     duration_s: NotRequired[float]
     watermark_url: NotRequired[str]
+    wav_url: NotRequired[Annotated[str, Field(description="of a sound that comes as MP3 and as WAV")]]
+    group: NotRequired[Annotated[str, Field(description="the series that a picture belongs to")]]
     expires_at: NotRequired[Annotated[Moment, Field(description="when the provider drops it")]]
     stored_url: NotRequired[Annotated[str, Field(description="Klingel's own copy, for whoever has the link")]]
     poster_url: NotRequired[Annotated[str, Field(description="the first frame of a video, as a small JPEG")]]

@@ -44,11 +44,22 @@ class KlingVideo(TypedDict):
     watermark_url: NotRequired[str]
 
 
+class KlingAudio(TypedDict):
+    id: str
+    url_mp3: str
+    url_wav: str
+    duration_mp3: Annotated[str, Field(description="seconds")]
+    duration_wav: Annotated[str, Field(description="seconds")]
+
+
 class KlingResult(TypedDict):
     """Nothing before the task has succeeded. The URLs are the provider's."""
 
     images: NotRequired[list[KlingImage]]
+    result_type: NotRequired[Literal["series"]]
+    series_images: NotRequired[list[KlingImage]]
     videos: NotRequired[list[KlingVideo]]
+    audios: NotRequired[list[KlingAudio]]
 
 
 class KlingCreatedTask(TypedDict):
