@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -18,8 +18,10 @@ import httpx
 from handlers.providers.kling import authorization_for
 from service.domain.errors import ConfigurationError
 from service.domain.times import Clock, utc_now
-from service.settings import ProviderName, Settings, load_settings
-from storage.sqlite import inspect_sqlite
+from service.providers import ConfiguredProvider, providers_of
+from service.settings import ProviderName, Settings, environment, load_settings
+from storage.database import shown
+from storage.opening import inspect_database
 
 TIMEOUT_S: Final = 20.0
 LEAST_FREE: Final = 512 * 1024 * 1024
@@ -88,28 +90,35 @@ class Doctor:
 
     def findings(self) -> Iterator[Finding]:
         """One after the other, as they are found."""
-        yield from self._settings()
+        providers = yield from self._settings()
         yield from self._disk()
         yield self._database()
         with httpx.Client(transport=self.transport, timeout=TIMEOUT_S, trust_env=False) as client:
             running = self._server(client)
             yield running
-            yield self._public_url(client, running)
-            yield from self._provider(client)
+            yield self._public_url(client, running, providers)
+            for provider in providers:
+                yield from self._provider(client, provider, is_alone=len(providers) == 1)
 
-    def _settings(self) -> Iterator[Finding]:
+    def _settings(self) -> Generator[Finding, None, Sequence[ConfiguredProvider]]:
+        """Returns which providers they name; none where they are faulty."""
         settings = self.settings
+        providers: Sequence[ConfiguredProvider] = ()
         try:
             settings.check_roles()
-            if settings.provider_key is not None:
-                authorization_for(settings.provider_key.get_secret_value(), self.clock)
+            providers = providers_of(settings, environment()).all
+            for provider in providers:
+                if provider.key is not None:
+                    authorization_for(provider.key.get_secret_value(), self.clock)
         except ConfigurationError as error:
             yield fault("settings", str(error), "Change it in the environment or in .env, and start again.")
-            return
+            return providers
         if not _is_here(settings.host):
             yield fault("settings", f"HOST={settings.host} is no address of this machine", "Change HOST.")
-            return
-        yield ok("settings", f"provider {settings.provider_name}, data in {settings.data_dir.absolute()}")
+            return providers
+        named = f"provider{'' if len(providers) == 1 else 's'} {', '.join(each.name for each in providers)}"
+        yield ok("settings", f"{named}, data in {settings.data_dir.absolute()}")
+        return providers
 
     def _disk(self) -> Iterator[Finding]:
         folder = _nearest(self.settings.data_dir)
@@ -139,26 +148,28 @@ class Doctor:
             yield ok("fsync", took_ms)
 
     def _database(self) -> Finding:
-        path = self.settings.database_path
-        if not path.exists():
-            return unknown("database", f"{path} is not there yet", "`klingel serve` makes it.")
+        at, name = self.settings.database_at, shown(self.settings.database_at)
+        if isinstance(at, Path) and not at.exists():
+            return unknown("database", f"{name} is not there yet", "`klingel serve` makes it.")
         try:
-            found = inspect_sqlite(path)
+            found = inspect_database(at)
         except ConfigurationError as error:
             return fault("database", str(error), "Restore a backup, or name another in KLINGEL_DATABASE_URL.")
         if found.version > found.newest:
             return fault(
                 "database",
-                f"{path} is of version {found.version}, this Klingel knows {found.newest}",
+                f"{name} is of version {found.version}, this Klingel knows {found.newest}",
                 "Update Klingel: a newer one has written it.",
             )
+        if found.version == 0:
+            return unknown("database", f"{name} is empty", "`klingel serve` or `klingel migrate` fills it.")
         if found.version < found.newest:
             return fault(
                 "database",
-                f"{path} is of version {found.version}, this Klingel needs {found.newest}",
+                f"{name} is of version {found.version}, this Klingel needs {found.newest}",
                 "Run `klingel migrate`, with Klingel stopped; `klingel serve` does it at its start, too.",
             )
-        return ok("database", f"{path} opens and is of version {found.version}, the newest")
+        return ok("database", f"{name} opens and is of version {found.version}, the newest")
 
     def _server(self, client: httpx.Client) -> Finding:
         try:
@@ -179,10 +190,13 @@ class Doctor:
             )
         return ok("server", f"{self.url} is ready: {', '.join(checks)}")
 
-    def _public_url(self, client: httpx.Client, running: Finding) -> Finding:
+    def _public_url(
+        self, client: httpx.Client, running: Finding, providers: Sequence[ConfiguredProvider]
+    ) -> Finding:
         check = "public URL"
         settings = self.settings
-        if _is_local(settings.reachable_url) and not _is_local(settings.provider_base_url):
+        is_far = any(not _is_local(provider.base_url) for provider in providers)
+        if _is_local(settings.reachable_url) and is_far:
             return fault(
                 check,
                 f"the provider is told to call back at {settings.reachable_url}, which only this machine reaches",
@@ -207,52 +221,55 @@ class Doctor:
                 f"the running Klingel uses {probed['public_url']}, the settings here say {settings.reachable_url}",
                 "Restart Klingel, or run this where its settings are.",
             )
-        return _reached(check, probed, tasks_are_paid=settings.provider_name is not ProviderName.SANDBOX)
+        are_paid = any(provider.kind is not ProviderName.SANDBOX for provider in providers)
+        return _reached(check, probed, tasks_are_paid=are_paid)
 
-    def _provider(self, client: httpx.Client) -> Iterator[Finding]:
+    def _provider(
+        self, client: httpx.Client, provider: ConfiguredProvider, *, is_alone: bool
+    ) -> Iterator[Finding]:
         """The key, and by the moment at which the provider answers, the clock."""
-        settings = self.settings
-        check = "provider key"
-        if settings.provider_name not in HARMLESS or settings.provider_key is None:
+        check = "provider key" if is_alone else f"key of {provider.name}"
+        clock = "clock" if is_alone else f"clock of {provider.name}"
+        if provider.kind not in HARMLESS or provider.key is None:
             yield unknown(check, "the sandbox needs none", "Set COMETAPI_KEY for the real thing.")
-            yield unknown("clock", "the sandbox has this machine's", "It is compared with a real provider's.")
+            yield unknown(clock, "the sandbox has this machine's", "It is compared with a real provider's.")
             return
         if not self.ask_provider:
             yield unknown(check, "the provider was not asked", "Leave out --no-provider.")
-            yield unknown("clock", "the provider was not asked", "Leave out --no-provider.")
+            yield unknown(clock, "the provider was not asked", "Leave out --no-provider.")
             return
-        key = settings.provider_key.get_secret_value()
+        key = provider.key.get_secret_value()
         now = self.clock()
         day = {"start_time": _milliseconds(now - timedelta(days=1)), "end_time": _milliseconds(now)}
-        query = day if settings.provider_name is ProviderName.KLING else {}
-        path = HARMLESS[settings.provider_name]
-        asked = f"GET {settings.provider_base_url}{path}"
+        query = day if provider.kind is ProviderName.KLING else {}
+        path = HARMLESS[provider.kind]
+        asked = f"GET {provider.base_url}{path}"
         try:
             answer = client.get(
-                settings.provider_base_url + path,
+                provider.base_url + path,
                 params=query,
                 headers={"authorization": authorization_for(key, self.clock)()},
             )
         except ConfigurationError as error:
-            yield fault(check, str(error), "Set KLINGEL_PROVIDER_KEY anew.")
+            yield fault(check, str(error), "Set its key anew.")
             return
         except httpx.HTTPError as error:
             yield fault(
                 check,
                 f"{asked}: {_said(error)}",
-                "Look at KLINGEL_PROVIDER_URL, and whether this machine may connect to it.",
+                "Look at its URL, and whether this machine may connect to it.",
             )
-            yield unknown("clock", "the provider did not answer", "Mend `provider key` first.")
+            yield unknown(clock, "the provider did not answer", f"Mend `{check}` first.")
             return
         yield _key(check, asked, answer)
-        yield self._clock(answer, signed=":" in key)
+        yield self._clock(clock, answer, signed=":" in key)
 
-    def _clock(self, answer: httpx.Response, *, signed: bool) -> Finding:
+    def _clock(self, check: str, answer: httpx.Response, *, signed: bool) -> Finding:
         now = self.clock()
         try:
             theirs = parsedate_to_datetime(answer.headers["date"])
         except (KeyError, ValueError):
-            return unknown("clock", "the provider's answer has no date", "Compare it by hand: date -u")
+            return unknown(check, "the provider's answer has no date", "Compare it by hand: date -u")
         skew = now - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))
         least = -1.0 if skew < timedelta() else 1.0
         # Their date is in whole seconds, and the answer took a moment: up to a second is none.
@@ -260,11 +277,11 @@ class Doctor:
         if abs(off) > (LARGEST_SKEW_SIGNED if signed else LARGEST_SKEW).total_seconds():
             word = "ahead of" if off > 0 else "behind"
             return fault(
-                "clock",
+                check,
                 f"{abs(off):.0f} s {word} the provider's",
                 "Let it be set by NTP: timedatectl set-ntp true",
             )
-        return ok("clock", "agrees with the provider's")
+        return ok(check, "agrees with the provider's")
 
 
 def find_settings() -> tuple[Settings | None, Sequence[Finding]]:

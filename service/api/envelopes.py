@@ -83,7 +83,7 @@ def refusal(request: Request[Any], error: KlingelError) -> JSONResponse:
     headers = {}
     if status == 503:
         headers["retry-after"] = "2"
-    if status == 429:
+    if status == 429 and "retry_after_s" in error.members:  # no wait mends a budget that is spent
         headers["retry-after"] = str(error.members["retry_after_s"])
     return envelope(code, _told(error), status=status, headers=headers)
 

@@ -39,7 +39,7 @@ slots = { video = 5, image = 2 }
 def read(tmp_path: Path, text: str, *, suffix: str = "toml", **environment: str) -> Providers:
     path = tmp_path / f"providers.{suffix}"
     path.write_text(text)
-    return providers_of(Settings(providers=path, _env_file=None), environment)  # type: ignore[call-arg]
+    return providers_of(Settings(providers=path, _env_file=None), environment)
 
 
 def faults(tmp_path: Path, text: str, **environment: str) -> str:
@@ -149,13 +149,13 @@ def test_what_cannot_be_used_says_why(tmp_path: Path, text: str, told: str) -> N
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    settings = Settings(providers=tmp_path / "none.toml", _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(providers=tmp_path / "none.toml", _env_file=None)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         providers_of(settings, {})
 
 
 def test_a_file_and_a_provider_of_the_settings_do_not_go_together(tmp_path: Path) -> None:
-    settings = Settings(providers=tmp_path / "p.toml", provider="sandbox", _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(providers=tmp_path / "p.toml", provider="sandbox", _env_file=None)
     with pytest.raises(ConfigurationError, match="KLINGEL_PROVIDER "):
         providers_of(settings, {})
 
