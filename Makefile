@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help run test docs lint format chaos screenshots bench-load bench-fairness previews lock clean
+.PHONY: help run test suite docs lint format chaos screenshots bench previews lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    start Klingel on http://127.0.0.1:8000 (SQLite, sandbox provider)"
 	@echo "make test   lint, types, layers and the whole test suite"
 	@echo "make docs   the documentation as a site, in site/"
+	@echo "make bench  measure Klingel beside a bare server (a quarter of an hour; needs wrk)"
 	@echo "make chaos  kill a running Klingel many times, and compare (minutes)"
 
 $(BIN)/python:
@@ -37,8 +38,14 @@ run: export KLINGEL_ALLOW_NETWORKS ?= 127.0.0.0/8,::1/128
 run: $(VENV)/.run
 	$(BIN)/klingel serve
 
-test: lint .node/.installed
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+# The linters run beside the tests. What is compiled is kept for the next worker and the next process, whatever the
+# environment says. In the order of their names the longest tests, a browser's, begin first, all of a worker in one.
+test: export PYTHONDONTWRITEBYTECODE :=
+test: $(VENV)/.test .node/.installed
+	$(MAKE) --no-print-directory --jobs=2 lint suite
+
+suite: $(VENV)/.test .node/.installed
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/docs.txt
@@ -62,12 +69,11 @@ previews: $(VENV)/.test
 screenshots: $(VENV)/.test
 	$(BIN)/python -m tests.browser.screenshots
 
-# Measures, as ratios to a baseline of the same minutes.
-bench-load: $(VENV)/.test
-	$(BIN)/python -m benchmarks.load --write
-
-bench-fairness: $(VENV)/.test
-	$(BIN)/python -m benchmarks.fairness --write
+# Measures beside a baseline of the same minutes, and writes docs/performance.md. `make bench ONLY="ingest outbound" QUICK=1`
+ONLY ?=
+QUICK ?=
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(QUICK),--quick)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,23 +1,60 @@
-"""Runs benchmarks and prints their figures. `python -m benchmarks ingest --quick`."""
+"""Runs benchmarks, prints their figures, and keeps them in `docs/`. `python -m benchmarks ingest outbound --quick`."""
 
 import argparse
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from benchmarks.machine import stay_with_the_load
+from benchmarks import dropin, end_to_end, fairness, footprint, growth, ingest, outbound, streams, submit
+from benchmarks.figures import Figure
+from benchmarks.machine import described, needed, stay_with_the_load
+from benchmarks.page import keep_figures, keep_machine, table
 from benchmarks.plan import Plan
+
+BENCHMARKS: dict[str, tuple[Callable[[Plan], Sequence[Figure]], Sequence[str]]] = {
+    "ingest": (ingest.measure, ("sqlite", "postgresql")),
+    "end_to_end": (end_to_end.measure, ("sqlite", "postgresql")),
+    "outbound": (outbound.measure, ("sqlite",)),
+    "submit": (submit.measure, ("sqlite",)),
+    "dropin": (dropin.measure, ("sqlite",)),
+    "streams": (streams.measure, ("sqlite",)),
+    "fairness": (fairness.measure, ("sqlite",)),
+    "growth": (growth.measure, ("sqlite",)),
+    "footprint": (footprint.measure, ("sqlite",)),
+}
+
+
+@contextmanager
+def planned(database: str, *, quick: bool) -> Iterator[Plan]:
+    plan = Plan(database=database, rounds=3, seconds=2, quick=True) if quick else Plan(database=database)
+    if database == "sqlite":
+        yield plan
+        return
+    from benchmarks.postgres import postgres  # noqa: PLC0415 - only who measures it has to have it
+
+    with postgres() as new_database:
+        plan.new_database = new_database
+        yield plan
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all when left out")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), help="this one alone")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds, and nothing is kept")
     given = parser.parse_args()
+    needed("wrk", "wrk")
     stay_with_the_load()
-    plan = Plan(rounds=3, seconds=2, quick=True) if given.quick else Plan()
-    for name in given.names:
-        for figure in import_module(f"benchmarks.{name}").measure(plan):
-            print(" | ".join(figure.cells()), flush=True)
-    print(plan.memory)
+    print("\n".join(described()), flush=True)
+    for name in given.names or BENCHMARKS:
+        run, databases = BENCHMARKS[name]
+        figures: list[Figure] = []
+        for database in [given.database] if given.database else databases:
+            with planned(database, quick=given.quick) as plan:
+                figures += run(plan)
+        print(f"\n## {name}\n\n{table(figures)}", flush=True)
+        if not given.quick and not given.database:
+            keep_machine()
+            keep_figures(list(BENCHMARKS), name, figures)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from benchmarks.figures import Figure, beside, most
 from benchmarks.plan import Plan
-from benchmarks.processes import authorized, bare, klingel, outside
+from benchmarks.processes import authorized, bare
 from benchmarks.tasks import Tasks
 from benchmarks.wrk import Pressed, get, post, press
 
@@ -14,21 +14,20 @@ PATH = "/kling/v1/images/generations"
 def measure(plan: Plan) -> list[Figure]:
     taken: list[Pressed] = []
     alone: list[Pressed] = []
-    with outside() as world, plan.database() as database, plan.folder() as folder:
-        with klingel(folder, world, **database.settings) as one, bare() as baseline:
-            made = Tasks(one, world).make(TASKS)
-            polls = [get(one.port, f"{PATH}/{task.id}", **authorized()) for task in made]
-            plain = [post(baseline.port, "/", b"{}")]
-            assert one.call("GET", f"{PATH}/{made[0].id}")["data"]["task_status"] == "submitted"
-            for number in range(plan.rounds + 1):
-                seconds = plan.seconds if number else 2
-                pressed = press(one.server, polls, connections=CONNECTIONS, seconds=seconds)
-                base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
-                if number:  # the first one warms up
-                    taken.append(pressed)
-                    alone.append(base)
-            plan.note_memory(f"drop-in GET, {database.name}", one)
-    what = f"{database.name}, {CONNECTIONS} connections"
+    with plan.stage("drop-in GET") as stage, bare() as baseline:
+        one = stage.klingel
+        made = Tasks(one, stage.world).make(TASKS)
+        polls = [get(one.port, f"{PATH}/{task.id}", **authorized()) for task in made]
+        plain = [post(baseline.port, "/", b"{}")]
+        assert one.call("GET", f"{PATH}/{made[0].id}")["data"]["task_status"] == "submitted"
+        for number in range(plan.rounds + 1):
+            seconds = plan.seconds if number else 2
+            pressed = press(one.server, polls, connections=CONNECTIONS, seconds=seconds)
+            base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
+            if number:  # the first one warms up
+                taken.append(pressed)
+                alone.append(base)
+    what = f"{plan.database}, {CONNECTIONS} connections"
     return [
         *beside(f"status queries, {what}", taken, alone, least=0.30),
         most(

@@ -7,71 +7,62 @@ than goes out. In the open loop it runs from the moment at which a callback was 
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from benchmarks.figures import Figure, most, percentile, ratio
+from benchmarks.figures import Figure, beside, most, percentile
 from benchmarks.machine import processor_s
 from benchmarks.open_loop import send
-from benchmarks.plan import Plan
-from benchmarks.processes import Klingel, Outside, bare, klingel, outside, until
+from benchmarks.plan import Plan, Stage
+from benchmarks.processes import Outside, bare, until
 from benchmarks.tasks import Tasks, advanced, stored
-from benchmarks.wrk import post, press
+from benchmarks.wrk import Pressed, post, press
 
 CONNECTIONS = 64
 A_SECOND = 1000
 
 
 def measure(plan: Plan) -> list[Figure]:
-    figures: list[Figure] = []
-    with outside() as world, plan.database() as database, plan.folder() as folder:
-        with klingel(folder, world, **database.settings) as one, bare() as baseline:
-            one.subscribe(*world.hooks(1))
-            tasks = Tasks(one, world)
-            until(lambda: world.arrived() == 1, "the webhook of the first task")
-            plain = [
-                post(
-                    baseline.port, "/", tasks.callback(tasks.make(1)[0], "succeed").partition(b"\r\n\r\n")[2]
-                )
-            ]
-            through: list[float] = []
-            ran: list[float] = []
-            alone: list[float] = []
-            alone_ran: list[float] = []
-            enough = plan.enough
-            for number in range(plan.rounds + 1):
-                seconds = plan.seconds if number else 2
-                passed = _saturated(one, world, tasks, seconds=seconds, enough=enough)
-                enough = max(plan.enough, 2 * passed.taken_a_second)
-                base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
-                if number:  # the first one warms up
-                    through.append(passed.a_second)
-                    ran.append(passed.each_us)
-                    alone.append(base.a_second)
-                    alone_ran.append(base.each_us)
-            what = f"{database.name}, {CONNECTIONS} connections"
-            figures += [
-                ratio(f"callbacks to recorded webhooks, {what}", through, alone, unit="a second", least=0.20),
-                ratio(
-                    f"processor time of each, the baseline's in Klingel's, {what}", alone_ran, ran, unit="µs"
-                ),
-            ]
-            figures += _open_loop(plan, database.name, one, world, tasks)
-            moved, others = advanced(one)
-            assert not others, f"{others} of {moved + others} callbacks moved nothing"
-            assert stored(one, "deliveries") == stored(one, "events")
-            plan.note_memory(f"end to end, {database.name}", one)
+    through: list[Passed] = []
+    alone: list[Pressed] = []
+    with plan.stage("end to end") as stage, bare() as baseline:
+        one, world = stage.klingel, stage.world
+        one.subscribe(*world.hooks(1))
+        tasks = Tasks(one, world)
+        until(lambda: world.arrived() == 1, "the webhook of the first task")
+        plain = [post(baseline.port, "/", tasks.body())]
+        enough = plan.enough
+        for number in range(plan.rounds + 1):
+            seconds = plan.seconds if number else 2
+            passed = _saturated(stage, tasks, seconds=seconds, enough=enough)
+            enough = max(plan.enough, 2 * passed.taken_a_second)
+            base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
+            if number:  # the first one warms up
+                through.append(passed)
+                alone.append(base)
+        figures = beside(
+            f"callbacks to recorded webhooks, {plan.database}, {CONNECTIONS} connections",
+            through,
+            alone,
+            least=0.20,
+        )
+        figures += _open_loop(plan, stage, tasks)
+        moved, others = advanced(one)
+        assert not others, f"{others} of {moved + others} callbacks moved nothing"
+        assert stored(one, "deliveries") == stored(one, "events")
     return figures
 
 
+@dataclass(frozen=True, slots=True)
 class Passed:
-    """A round at saturation."""
+    """A round at saturation: callbacks that came through in a second, and took so much of the processor's time."""
 
-    def __init__(self, *, made: int, seconds: float, taken_a_second: float, processor: float) -> None:
-        self.a_second = made / seconds
-        self.taken_a_second = taken_a_second
-        self.each_us = processor / made * 1e6
+    a_second: float
+    each_us: float
+    taken_a_second: float
 
 
-def _saturated(one: Klingel, world: Outside, tasks: Tasks, *, seconds: float, enough: float) -> Passed:
+def _saturated(stage: Stage, tasks: Tasks, *, seconds: float, enough: float) -> Passed:
+    one, world = stage.klingel, stage.world
     callbacks = tasks.callbacks(round(enough * seconds))
     world.forget()
     before, ran = stored(one, "events"), processor_s(one.server.pid)
@@ -79,35 +70,31 @@ def _saturated(one: Klingel, world: Outside, tasks: Tasks, *, seconds: float, en
     pressed = press(one.server, callbacks, connections=CONNECTIONS, seconds=seconds, once=True)
     until(lambda: world.arrived() >= pressed.answered, "all webhooks")
     until(lambda: not one.pending(), "all outcomes")
-    took = time.perf_counter() - began
+    took, ran = time.perf_counter() - began, processor_s(one.server.pid) - ran
     # What was on its way when the clock ran out may have been stored, and not answered.
     made = stored(one, "events") - before
     assert pressed.answered <= made <= pressed.answered + CONNECTIONS, (made, pressed)
     assert world.distinct() == made, "a webhook is lost"
-    return Passed(
-        made=made,
-        seconds=took,
-        taken_a_second=pressed.a_second,
-        processor=processor_s(one.server.pid) - ran,
-    )
+    return Passed(made / took, ran / made * 1e6, pressed.a_second)
 
 
-def _open_loop(plan: Plan, name: str, one: Klingel, world: Outside, tasks: Tasks) -> list[Figure]:
+def _open_loop(plan: Plan, stage: Stage, tasks: Tasks) -> list[Figure]:
+    one, world = stage.klingel, stage.world
     p50: list[float] = []
     p99: list[float] = []
     late: list[float] = []
+    wanted = round(A_SECOND * 2 * plan.seconds)
     for number in range(plan.rounds):
-        seconds = 2 * plan.seconds
-        callbacks = tasks.callbacks(round(A_SECOND * seconds))
+        callbacks = tasks.callbacks(wanted)
         world.forget()
         sent = send(one.server, callbacks, a_second=A_SECOND, seed=number)
-        until(lambda: world.distinct() == len(callbacks), "all webhooks")
+        until(lambda: world.distinct() == wanted, "all webhooks")
         until(lambda: not one.pending(), "all outcomes")
         times = _wire_to_receiver(callbacks, [each.meant for each in sent], world)
         p50.append(percentile(times, 0.5))
         p99.append(percentile(times, 0.99))
         late.append(percentile([each.late_ms for each in sent], 0.99))
-    what = f"{name}, {A_SECOND:,} a second, open loop"
+    what = f"{plan.database}, {A_SECOND:,} a second, open loop"
     generator = f"the generator's own delay, 99th percentile: {max(late):.1f} ms"
     return [
         most(f"wire to receiver, median, {what}", p50, 3, unit="ms", measured=generator),

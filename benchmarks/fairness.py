@@ -1,182 +1,104 @@
-"""Five healthy endpoints alone, then beside five hostile ones: the ratio of their delivery latencies.
+"""Five healthy endpoints alone, then beside five hostile ones: one drips, one hangs, one fails, one never ends, one bombs.
 
-A latency runs from an event's own timestamp (its commit) to the arrival of its first byte at a healthy receiver.
-Rounds alternate within the same minutes, so that the machine's noise falls on both.
+A latency runs from an event's own moment, just before its commit, to its whole arrival at a healthy receiver. Callbacks come in
+an open loop, well below what the machine can carry.
 """
 
-import argparse
 import asyncio
 import json
-import platform
-import random
+import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
+from statistics import median
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from benchmarks.figures import keep
-from tests.e2e.chaos.world import World
-
-HEALTHY = 5
-ROUNDS = 4
-TASKS_A_ROUND = 80
-PAUSE_S = 0.1  # between submits: an open loop, well below what the shared cores can carry
-
-# In a process of their own, so that their floods cost the healthy receivers nothing but Klingel's own time.
-HOSTILE = """
-import asyncio, json
+from benchmarks.figures import Figure, percentile
+from benchmarks.machine import LOAD, pinned
+from benchmarks.open_loop import send
+from benchmarks.plan import Plan, Stage
+from benchmarks.processes import ROOT, Klingel, started, until
+from benchmarks.tasks import Tasks
 from tests.integration.hostile import hostile_receivers
 
-async def main():
-    async with hostile_receivers() as urls:
-        print(json.dumps(urls), flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
+HEALTHY = 5
+A_SECOND = 30
+MOST = 1.2
 
 
-class Timed(World):
-    """Notes when each webhook of a healthy endpoint comes in."""
-
-    def __init__(self, folder: Path, randomness: random.Random) -> None:
-        super().__init__(folder, randomness)
-        self.latencies_ms: list[float] = []
-
-    async def on_webhook(self, request: Request) -> Response:
-        arrived = time.time()
-        response = await super().on_webhook(request)
-        sent = self.bodies[request.headers["webhook-id"]]["timestamp"]
-        self.latencies_ms.append((arrived - datetime.fromisoformat(sent).timestamp()) * 1000)
-        return response
-
-    def memory_mib(self) -> float:
-        assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-async def load(world: Timed) -> list[float]:
-    """One round: submits at a steady pace, and the latencies of all that follows."""
-    world.latencies_ms.clear()
-    expected = TASKS_A_ROUND * 3 * HEALTHY
-    async with world.client() as client:
-
-        async def submit() -> None:
-            answer = await client.post(
-                "/v1/tasks",
-                headers={"prefer": "respond-async"},
-                json={
-                    "type": "kling.multi-image-to-image",
-                    "input": {"subject_image_list": [{"subject_image": "https://example.com/a.png"}] * 2},
-                },
-            )
-            assert answer.status_code == 202, answer.text
-
-        submits = []
-        for _ in range(TASKS_A_ROUND):
-            submits.append(asyncio.create_task(submit()))
-            await asyncio.sleep(PAUSE_S)
-        await asyncio.gather(*submits)
-
-    async def arrived() -> bool:
-        return len(world.latencies_ms) >= expected
-
-    assert await world.until(arrived, 60), f"{len(world.latencies_ms)} of {expected}"
-    return list(world.latencies_ms)
-
-
-async def measure(folder: Path) -> str:
+def measure(plan: Plan) -> list[Figure]:
     alone: list[list[float]] = []
     beside: list[list[float]] = []
-    async with Timed(folder, random.Random(1)).running() as world, hostile_process() as urls:
-        await world.start()
-        async with world.client() as client:
-            for number in range(HEALTHY):
-                url = f"http://127.0.0.1:{world.world_port}/hook/{number}"
-                assert (await client.post("/v1/endpoints", json={"config": {"url": url}})).status_code == 201
-            hostile: list[str] = []
-            for url in urls.values():
-                answer = await client.post("/v1/endpoints", json={"config": {"url": url}, "enabled": False})
-                hostile.append(answer.json()["id"])
-            await load(world)  # warm
-            before = world.memory_mib()
-            for _ in range(ROUNDS):
-                alone.append(await load(world))
-                await _switch(client, hostile, on=True)
-                beside.append(await load(world))
-                await _switch(client, hostile, on=False)
-            after = world.memory_mib()
-    return _table(alone, beside, before, after)
-
-
-@asynccontextmanager
-async def hostile_process() -> AsyncIterator[dict[str, str]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOSTILE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[1]
-    )
-    assert process.stdout is not None
-    try:
-        urls: dict[str, str] = json.loads(await process.stdout.readline())
-        yield urls
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def _switch(client: Any, endpoints: Sequence[str], *, on: bool) -> None:
-    for endpoint_id in endpoints:
-        answer = await client.patch(f"/v1/endpoints/{endpoint_id}", json={"enabled": on})
-        assert answer.status_code == 200, answer.text
-
-
-def _table(alone: list[list[float]], beside: list[list[float]], before: float, after: float) -> str:
-    def p95(values: list[float]) -> float:
-        return quantiles(values, n=20)[-1]
-
-    rows = [
-        ("median", median(map(median, alone)), median(map(median, beside))),
-        ("95th percentile", median(map(p95, alone)), median(map(p95, beside))),
-    ]
-    spread = sorted(median(b) / median(a) for a, b in zip(alone, beside, strict=True))
-    return "\n".join(
-        [
-            (
-                f"Klingel {version('klingel')}, Python {platform.python_version()}; {ROUNDS} rounds of each in turn, "
-                f"{TASKS_A_ROUND} tasks a round, 3 events a task; `make bench-fairness`."
-            ),
-            "",
-            "| latency, commit to healthy receiver | alone, ms | beside five hostile ones, ms | ratio |",
-            "| --- | ---: | ---: | ---: |",
-            *(f"| {name} | {a:.1f} | {b:.1f} | {b / a:.2f} |" for name, a, b in rows),
-            "",
-            (
-                f"Ratios of the rounds' medians: {spread[0]:.2f} to {spread[-1]:.2f}. "
-                f"Resident memory: {before:.0f} MiB before, {after:.0f} MiB after."
-            ),
+    with plan.stage("fairness", hosts=HEALTHY) as stage, hostile_process() as urls:
+        one = stage.klingel
+        one.subscribe(*stage.world.hooks(HEALTHY))
+        tasks = Tasks(one, stage.world)
+        hostile = [
+            one.call("POST", "/v1/endpoints", config={"url": url}, enabled=False)["id"] for url in urls
         ]
+        for number in range(plan.rounds + 1):
+            plain = _latencies(plan, stage, tasks, seed=number)
+            _switch(one, hostile, on=True)
+            disturbed = _latencies(plan, stage, tasks, seed=number)
+            _switch(one, hostile, on=False)
+            if number:  # the first one warms up
+                alone.append(plain)
+                beside.append(disturbed)
+    return [
+        _figure("median", [median(times) for times in alone], [median(times) for times in beside]),
+        _figure(
+            "95th percentile",
+            [percentile(times, 0.95) for times in alone],
+            [percentile(times, 0.95) for times in beside],
+        ),
+    ]
+
+
+def _figure(name: str, alone: Sequence[float], beside: Sequence[float]) -> Figure:
+    ratios = [after / before for before, after in zip(alone, beside, strict=True)]
+    return Figure(
+        what=f"commit to healthy receiver beside five hostile ones, {name}",
+        measured=f"{median(beside):.1f} ms, alone {median(alone):.1f} ms",
+        result=f"{median(ratios):.2f}",
+        spread=f"{min(ratios):.2f} to {max(ratios):.2f}",
+        target=f"≤ {MOST}",
+        held=median(ratios) <= MOST,
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="into docs/reliability.md")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="klingel-bench-") as folder:
-        shown = asyncio.run(measure(Path(folder)))
-    sys.stdout.write(shown + "\n")
-    if given.write:
-        keep("fairness", shown)
+def _latencies(plan: Plan, stage: Stage, tasks: Tasks, *, seed: int) -> list[float]:
+    world = stage.world
+    until(lambda: world.arrived() % HEALTHY == 0, "what was on its way")
+    world.forget()
+    callbacks = tasks.callbacks(round(A_SECOND * 2 * plan.seconds))
+    send(stage.klingel.server, callbacks, a_second=A_SECOND, seed=seed)
+    until(lambda: world.distinct() == HEALTHY * len(callbacks), "all webhooks of the healthy")
+    times: list[float] = []
+    for arrival in world.arrivals():
+        moment = datetime.fromisoformat(json.loads(arrival["body"])["timestamp"])
+        times.append((arrival["at"] - moment.timestamp()) * 1000)
+    return times
+
+
+def _switch(one: Klingel, endpoints: Sequence[str], *, on: bool) -> None:
+    for endpoint_id in endpoints:
+        one.call("PATCH", f"/v1/endpoints/{endpoint_id}", enabled=on)
+
+
+@contextmanager
+def hostile_process() -> Iterator[list[str]]:
+    """Their URLs. A process of their own, so that their floods cost the healthy ones nothing but Klingel's own time."""
+    command = [sys.executable, "-m", "benchmarks.fairness"]
+    with started(pinned(LOAD, command), cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+
+
+async def _serve() -> None:
+    async with hostile_receivers() as urls:
+        print(json.dumps(list(urls.values())), flush=True)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(_serve())

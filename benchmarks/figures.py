@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Final
-
-from benchmarks.wrk import Pressed
+from typing import Final, Protocol
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 RELIABILITY: Final = DOCS / "reliability.md"
@@ -51,7 +49,18 @@ def ratio(
     )
 
 
-def beside(what: str, taken: Sequence[Pressed], alone: Sequence[Pressed], *, least: float) -> list[Figure]:
+class Rate(Protocol):
+    """A round."""
+
+    @property
+    def a_second(self) -> float: ...
+
+    @property
+    def each_us(self) -> float:
+        """Of the server's processor time."""
+
+
+def beside(what: str, taken: Sequence[Rate], alone: Sequence[Rate], *, least: float) -> list[Figure]:
     """Rates beside the baseline's. And processor time: what it comes down to when one core does all the work, which
     others on the same machine disturb less.
     """
@@ -102,7 +111,17 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def keep(name: str, shown: str, *, page: Path = RELIABILITY) -> None:
     """Puts them in place of the former ones, between two marks of a page."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    begin, end = _marks(name)
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
     page.write_text(f"{before}{begin}\n{shown}\n{end}{after}")
+
+
+def kept(name: str, *, page: Path) -> str:
+    """What stands between them."""
+    begin, end = _marks(name)
+    return page.read_text().partition(begin)[2].partition(end)[0].strip()
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

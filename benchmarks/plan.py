@@ -1,45 +1,58 @@
-"""How much of it, and where: rounds, seconds, databases, folders."""
+"""How much of it, and on what: rounds, seconds, databases; and the stage that each benchmark has to itself."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.processes import Klingel
+from benchmarks.processes import Klingel, Outside, klingel, outside
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
-    """A fresh one: what Klingel is told of it."""
+class Stage:
+    """A Klingel with an empty database, and the world around it."""
 
-    name: str
-    settings: Mapping[str, str]
+    klingel: Klingel
+    world: Outside
+    folder: Path
 
 
 @dataclass(slots=True)
 class Plan:
     """
     Args:
+        database: `sqlite` or `postgresql`.
         rounds: of each in turn, after one that warms up.
         seconds: of one round.
         enough: requests a second that are prepared, where none may be sent twice.
+        new_database: gives the URL of an empty one; None where each Klingel makes its own file.
+        memory: MiB resident at the end, by benchmark.
     """
 
+    database: str = "sqlite"
     rounds: int = 3
     seconds: float = 5
     enough: float = 4000
     quick: bool = False
-    memory: dict[str, float] = field(default_factory=dict)  # MiB at the end of each, as noted
+    new_database: Callable[[], str] | None = None
+    memory: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def folder(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="klingel-bench-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+    def stage(self, name: str, *, hosts: int = 1, **settings: str) -> Iterator[Stage]:
+        """
+        Args:
+            hosts: at which receivers are.
+            settings: of Klingel, besides those that all benchmarks have.
+        """
+        with (
+            tempfile.TemporaryDirectory(prefix="klingel-bench-", ignore_cleanup_errors=True) as folder,
+            outside(hosts=hosts) as world,
+            klingel(Path(folder), world, **self._where(), **settings) as one,
+        ):
+            yield Stage(one, world, Path(folder))
+            if one.process is not None:
+                self.memory[f"{name}, {self.database}"] = one.memory_mib()
 
-    @contextmanager
-    def database(self) -> Iterator[Database]:
-        yield Database("sqlite", {})
-
-    def note_memory(self, when: str, klingel: Klingel) -> None:
-        self.memory[when] = klingel.memory_mib()
+    def _where(self) -> dict[str, str]:
+        return {} if self.new_database is None else {"KLINGEL_DATABASE_URL": self.new_database()}

@@ -203,7 +203,7 @@ class Klingel:
         return resident_mib(self.server.pid)
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        answer = self.client.request(method, path, **({"json": body} if body else {}))
+        answer = self.client.request(method, path, json=body or None)
         assert answer.is_success, f"{answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

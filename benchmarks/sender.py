@@ -15,9 +15,8 @@ import aiohttp
 import uvloop
 
 
-async def main() -> None:
-    path, number, at_a_time = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    requests = [json.loads(line) for line in path.read_text().splitlines()]
+async def main(path: Path, number: int, at_a_time: int) -> None:
+    requests = map(json.loads, path.read_text().splitlines())  # noqa: ASYNC240 - nothing else goes on yet
     ready = [(one["url"], one["headers"], one["body"].encode()) for one in requests]
     waiting = iter(islice(cycle(ready), number))
 
@@ -35,4 +34,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -7,7 +7,7 @@ import json
 
 from benchmarks.figures import Figure, beside, most
 from benchmarks.plan import Plan
-from benchmarks.processes import authorized, bare, klingel, outside
+from benchmarks.processes import authorized, bare
 from benchmarks.tasks import SUBMIT, stored
 from benchmarks.wrk import Pressed, post, press
 
@@ -17,23 +17,22 @@ CONNECTIONS = 64
 def measure(plan: Plan) -> list[Figure]:
     taken: list[Pressed] = []
     alone: list[Pressed] = []
-    with outside() as world, plan.database() as database, plan.folder() as folder:
-        with klingel(folder, world, **database.settings) as one, bare() as baseline:
-            body = json.dumps(SUBMIT).encode()
-            submit = [post(one.port, "/v1/tasks", body, prefer="respond-async", **authorized())]
-            plain = [post(baseline.port, "/", body)]
-            for number in range(plan.rounds + 1):
-                seconds = plan.seconds if number else 2
-                before = stored(one, "tasks")
-                pressed = press(one.server, submit, connections=CONNECTIONS, seconds=seconds)
-                made = stored(one, "tasks") - before
-                assert 0 <= made - pressed.answered <= CONNECTIONS, (made, pressed)
-                base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
-                if number:  # the first one warms up
-                    taken.append(pressed)
-                    alone.append(base)
-            plan.note_memory(f"submit, {database.name}", one)
-    what = f"{database.name}, {CONNECTIONS} connections"
+    with plan.stage("submit") as stage, bare() as baseline:
+        one = stage.klingel
+        body = json.dumps(SUBMIT).encode()
+        submit = [post(one.port, "/v1/tasks", body, prefer="respond-async", **authorized())]
+        plain = [post(baseline.port, "/", body)]
+        for number in range(plan.rounds + 1):
+            seconds = plan.seconds if number else 2
+            before = stored(one, "tasks")
+            pressed = press(one.server, submit, connections=CONNECTIONS, seconds=seconds)
+            made = stored(one, "tasks") - before
+            assert 0 <= made - pressed.answered <= CONNECTIONS, (made, pressed)
+            base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
+            if number:  # the first one warms up
+                taken.append(pressed)
+                alone.append(base)
+    what = f"{plan.database}, {CONNECTIONS} connections"
     return [
         *beside(f"submits, {what}", taken, alone, least=0.15),
         most(

@@ -1,7 +1,6 @@
 """Tasks that the provider has accepted, in bulk, and the callbacks that move them on."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,9 +64,9 @@ class Tasks:
             )
         return [Made(f"task_{one}", f"task_{one}", f"theirs-{one}") for one in new]
 
-    def callback(self, task: Made, word: str) -> bytes:
-        """As the provider sends it, over the wire."""
-        token = self._tokens.mint(self._provider, TaskId(task.id))
+    def body(self, task: Made | None = None, word: str = "succeed") -> bytes:
+        """Of a callback; of some task."""
+        task = task or self.make(1)[0]
         document = {
             "task_id": task.provider_id,
             "task_status": word,
@@ -77,8 +76,13 @@ class Tasks:
             "updated_at": 1_790_000_060_000,
             "task_result": OUTPUT if word == "succeed" else {},
         }
+        return json.dumps(document).encode()
+
+    def callback(self, task: Made, word: str) -> bytes:
+        """As the provider sends it, over the wire."""
+        token = self._tokens.mint(self._provider, TaskId(task.id))
         path = f"/callbacks/{self._provider}/{task.id}/{token}"
-        return post(self._klingel.port, path, json.dumps(document).encode())
+        return post(self._klingel.port, path, self.body(task, word))
 
     def callbacks(self, number: int) -> list[bytes]:
         """Each of them moves a task that nothing else moves: to `processing`, then to `succeeded`."""
@@ -104,7 +108,3 @@ def advanced(klingel: Klingel) -> tuple[int, int]:
         moved: int = store.one("select count(*) from callbacks where verdict = 'advanced'")
         every: int = store.one("select count(*) from callbacks")
         return moved, every - moved
-
-
-def of(requests: Sequence[bytes], number: int) -> list[bytes]:
-    return list(requests[:number])
