@@ -25,8 +25,9 @@ _ROOT: Final = Path(str(files("storage")))
 _LIST: Final = r"json_array_elements_text(cast(:\1 as json))"
 _IN_POSTGRES: Final = (
     (re.compile(r"--[^\n]*"), ""),  # where an apostrophe would be taken for the begin of a text
-    (re.compile(r"\{for_update\}"), "for update"),
-    (re.compile(r"\{skip_locked\}"), "for update skip locked"),
+    # not against rows that refer to them
+    (re.compile(r"\{for_update\}"), "for no key update"),
+    (re.compile(r"\{skip_locked\}"), "for no key update skip locked"),
     (
         re.compile(r"\bnot in \(select value from json_each\(:(\w+)\)\)"),
         rf"<> all (array(select value from {_LIST}))",  # noqa: S608 - our own words

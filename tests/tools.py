@@ -16,7 +16,7 @@ def program(name: str) -> str:
     """Where this command is. Without it the test is skipped, but not where a merge depends on it."""
     found = shutil.which(name, path=PLACES)
     if found is None:
-        _go_without(f"{name} is not installed")
+        go_without(f"{name} is not installed")
     return str(found)
 
 
@@ -24,11 +24,11 @@ def node_package(name: str) -> Path:
     """The folder of an npm package, as `make test` installs it where there is Node.js."""
     folder = NODE_MODULES / name
     if not folder.is_dir():
-        _go_without(f"{name} is not installed: `make test` does it where there is npm")
+        go_without(f"{name} is not installed: `make test` does it where there is npm")
     return folder
 
 
-def _go_without(reason: str) -> None:
+def go_without(reason: str) -> None:
     if "CI" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)

@@ -42,7 +42,7 @@ def test_nothing_set_is_a_sandbox_on_this_machine() -> None:
     assert settings.embeds_sandbox
     assert settings.provider_base_url == "http://127.0.0.1:8000/sandbox"
     assert settings.reachable_url == "http://127.0.0.1:8000"
-    assert settings.database_path == Path("klingel.db")
+    assert settings.database_at == Path("klingel.db")
     assert settings.roles == {Role.WEB, Role.DISPATCH}
     assert settings.allow_networks == ()
 
@@ -225,9 +225,9 @@ def test_a_dot_env_file_is_read_and_the_environment_goes_before_it(
 def test_the_database_stands_in_the_data_directory_unless_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert load(monkeypatch, KLINGEL_DATA_DIR="/data").database_path == Path("/data/klingel.db")
+    assert load(monkeypatch, KLINGEL_DATA_DIR="/data").database_at == Path("/data/klingel.db")
     named = load(monkeypatch, KLINGEL_DATA_DIR="/data", KLINGEL_DATABASE_URL="sqlite:////elsewhere/k.db")
-    assert named.database_path == Path("/elsewhere/k.db")
+    assert named.database_at == Path("/elsewhere/k.db")
 
 
 # The secret
