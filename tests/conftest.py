@@ -8,6 +8,11 @@ settings.register_profile("klingel", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("klingel")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes of theirs."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
