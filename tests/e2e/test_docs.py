@@ -26,7 +26,7 @@ DOCS: Final = ROOT / "docs"
 # Each of their code blocks says what becomes of it here.
 PAGES: Final = (
     "index.md", "start.md", "going-live.md", "concepts.md", "sinks.md", "endpoints.md", "command-line.md",
-    "operations.md", "api.md", "faq.md",
+    "operations.md", "api.md", "faq.md", "providers.md", "usage.md",
 )  # fmt: skip
 CODE: Final = frozenset({"sh", "python", "js", "go", "php", "ruby", "java", "csharp"})
 BLOCK: Final = re.compile(r"(?:^<!-- (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -64,6 +64,16 @@ def test_each_account_has_its_own_keys_secrets_and_slots(tmp_path: Path) -> None
     assert tokyo.account.slots == {OutputKind.VIDEO: 5, OutputKind.IMAGE: 2}
 
 
+def test_the_file_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    text = page.partition("<!-- example -->\n```toml\n")[2].partition("```")[0]
+    names = ("COMETAPI_KEY", "KLING_KEY_SINGAPORE", "KLING_KEY_BEIJING")
+    found = read(tmp_path, text, KLING_SECRETS_SINGAPORE=SECRETS[0], **dict.fromkeys(names, "k"))
+    assert [provider.name for provider in found.all] == ["gateway", "singapore", "beijing"]
+    assert found.accounts.choose(FILMS, None) == "singapore"
+    assert found.accounts.choose(PICTURES, None) == "gateway"
+
+
 def test_the_same_in_json(tmp_path: Path) -> None:
     text = json.dumps({"only": {"kind": "kling", "region": "beijing", "key": "k"}})
     found = read(tmp_path, text, suffix="json")
