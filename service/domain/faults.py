@@ -19,6 +19,9 @@ SEVERAL: Final = "several"  # carries `Finding`s, at locations within its own
 SENTENCE: Final = "sentence"  # an error whose message stands for itself
 PREDICATE: Final = "predicate"  # an error whose message lacks only its subject
 
+# Faults of what is not there, or not under that name.
+_ABSENT: Final = frozenset({"missing", "extra_forbidden"})
+
 NOT_BLANK: Final = r"\S"
 
 _PREDICATES: Final[Mapping[str, str]] = {
@@ -43,6 +46,8 @@ _PREDICATES: Final[Mapping[str, str]] = {
     "string_unicode": "must not have half a surrogate pair in it",
     "too_long": "must have at most {max_length} entries",
     "too_short": "must have at least {min_length} entries",
+    "union_tag_invalid": "must have a type out of {expected_tags}",
+    "union_tag_not_found": "needs a type",
 }
 
 
@@ -83,7 +88,7 @@ def accept(model: type[Model], raw: object, *, pointer: str = "#", context: obje
         return model.model_validate(raw, context=context)
     except ValidationError as error:
         raise InvalidFields(
-            Fault(found.detail, pointer + found.path()) for found in findings(error)
+            Fault(found.detail, pointer + found.path()) for found in findings(error, raw)
         ) from None
 
 
@@ -99,32 +104,52 @@ def checked(model: type[Model], raw: object) -> Model:
         raise Unprocessable("The body has faults.", faults=error.faults) from None
 
 
-def all_at_once(accepting: Callable[[], T], others: Callable[[], Iterable[Finding]]) -> T:
-    """What `accepting` gives, unless it or `others` finds faults: then those of both in one error."""
+def all_at_once(accepting: Callable[[], T], others: Callable[[], Iterable[Finding]], *, raw: object) -> T:
+    """What `accepting` makes of `raw`, unless it or `others` finds faults: then those of both in one error."""
     found: list[Finding] = []
     try:
         accepted = accepting()
     except ValidationError as error:
-        found.extend(findings(error))
+        found.extend(findings(error, raw))
     found.extend(others())
     if found:
         raise PydanticCustomError(SEVERAL, "has faults", {"findings": found})
     return accepted
 
 
-def findings(error: ValidationError) -> Iterator[Finding]:
+def findings(error: ValidationError, raw: object) -> Iterator[Finding]:
+    """
+    Args:
+        raw: what was not accepted.
+    """
     for line in error.errors(include_url=False, include_input=False):
+        location = _place(line, raw)
         if line["type"] == SEVERAL:
             for found in line["ctx"]["findings"]:
-                yield Finding(line["loc"] + found.location, found.detail)
+                yield Finding(location + found.location, found.detail)
         else:
-            yield Finding(line["loc"], _detail(line))
+            yield Finding(location, _detail(line, location))
 
 
-def _detail(line: ErrorDetails) -> str:
+def _place(line: ErrorDetails, raw: object) -> Location:
+    """Where it is in the caller's JSON: pydantic also names which of several forms it tried there."""
+    steps: list[int | str] = []
+    here: object = raw
+    for step in line["loc"]:
+        if isinstance(here, dict) and step in here:
+            here = here[step]
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            here = here[step]
+        elif step != line["loc"][-1] or line["type"] not in _ABSENT:
+            continue
+        steps.append(step)
+    return tuple(steps)
+
+
+def _detail(line: ErrorDetails, location: Location) -> str:
     if line["type"] == SENTENCE:
         return line["msg"]
-    match line["loc"]:
+    match location:
         case (*_, str(name)):
             subject = f'"{name}"' if len(name) <= 64 else f'"{name[:64]}…"'
         case (*_, int()):

@@ -201,7 +201,7 @@ class Count:
     def _check(self, value: object, handler: ValidatorFunctionWrapHandler) -> Any:
         if not isinstance(value, list):
             return handler(value)
-        return all_at_once(lambda: handler(value[: self.most]), lambda: self._findings(len(value)))
+        return all_at_once(lambda: handler(value[: self.most]), lambda: self._findings(len(value)), raw=value)
 
     def _findings(self, count: int) -> Iterator[Finding]:
         if not self.least <= count <= self.most:
@@ -338,7 +338,9 @@ class RuledModel(InputModel):
     @classmethod
     def _all_faults(cls, raw: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         return all_at_once(
-            lambda: handler(raw), lambda: cls.findings(raw, info.context) if isinstance(raw, dict) else ()
+            lambda: handler(raw),
+            lambda: cls.findings(raw, info.context) if isinstance(raw, dict) else (),
+            raw=raw,
         )
 
     @classmethod

@@ -74,7 +74,13 @@ def _members(value: object) -> Sequence[Any]:
 class RawInput(BaseModel):
     """What is sent, and where to. Klingel adds the callback URL and the external task id, and checks nothing else."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"path": "/v1/videos/text2video", "body": {"prompt": "A paper boat", "mode": "pro"}}]
+        },
+    )
 
     path: Annotated[str, Field(max_length=LONGEST_PATH), AfterValidator(_checked_path)] = Field(
         description="below the provider's base URL, e.g. /v1/videos/text2video; at CometAPI, below /kling",

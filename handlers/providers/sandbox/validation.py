@@ -104,7 +104,7 @@ def read_order(content: bytes, product: Product | Ware, *, model: str | None = N
         mode=fields.choice("mode", ("std", "pro")),
         duration_s=int(fields.choice("duration", ("5", "10"))),
         watermark=fields.watermark(),
-        steering=prompt,
+        steering=" ".join(_texts(body)),
         callback_url=fields.url("callback_url"),
         external_task_id=fields.text("external_task_id") or None,
     )
