@@ -1,7 +1,13 @@
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from storage.statements import Dialect
+from tests.places import Places, PostgresPlaces, SqlitePlaces
+from tests.postgres import Databases, shared_server
 
 # A shared machine keeps no deadlines. Where a merge depends on it every run tries the same; elsewhere each tries new ones.
 settings.register_profile("klingel", deadline=None, derandomize="CI" in os.environ)
@@ -16,3 +22,34 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Whatever needs a place for its database runs on each kind, but for what is marked to be of SQLite alone."""
+    if "places" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("sqlite_alone") is not None
+        metafunc.parametrize("places", [Dialect.SQLITE] if alone else list(Dialect), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    base = tmp_path_factory.getbasetemp()
+    run: Path = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    databases = Databases(shared_server(run))
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def places(request: pytest.FixtureRequest) -> Iterator[Places]:
+    yield from places_of(request)
+
+
+def places_of(request: pytest.FixtureRequest) -> Iterator[Places]:
+    """For fixtures of a wider scope, too."""
+    if request.param is Dialect.SQLITE:
+        yield SqlitePlaces()
+        return
+    places = PostgresPlaces(request.getfixturevalue("postgres"))
+    yield places
+    places.close()

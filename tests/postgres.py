@@ -17,7 +17,6 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -129,19 +128,24 @@ class Server:
         return found
 
 
-def run_until_end_of(pid: int) -> None:
-    """Also if that process is killed: the kernel tells."""
+def start_until_end_of(pid: int) -> str:
+    """The URL of a server that runs until this process ends, also if it is killed: the kernel tells."""
     watched = os.pidfd_open(pid)
     folder = Path(tempfile.mkdtemp(prefix="klingel-postgres-"))
     folder.chmod(0o755)
-    try:
-        server = Server(folder)
-        server.start()
-        print(server.url(), flush=True)  # noqa: T201 - whoever started this waits for it
-        select.select([watched], [], [])
-        server.stop("immediate")
-    finally:
-        shutil.rmtree(folder)
+    server = Server(folder)
+    server.start()
+    if os.fork() == 0:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):  # nobody waits for their end
+            os.dup2(nothing, stream)
+        try:
+            select.select([watched], [], [])
+            server.stop("immediate")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
+    return server.url()
 
 
 def shared_server(run: Path) -> str:
@@ -160,20 +164,14 @@ def shared_server(run: Path) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not note.exists():
             owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-            keeper = subprocess.Popen(
+            started = subprocess.run(
                 [sys.executable, "-m", "tests.postgres", str(owner)],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True,
+                start_new_session=True,
             )  # fmt: skip
-            _KEEPERS.append(keeper)
-            assert keeper.stdout is not None
-            with keeper.stdout:
-                url = keeper.stdout.readline().strip()
-            assert url, "PostgreSQL did not start: see above"
+            url = started.stdout.strip()
             note.write_text(url)
     return note.read_text()
-
-
-_KEEPERS: Final[list["subprocess.Popen[str]"]] = []  # that they are not found forgotten while they run
 
 
 class _Aside:
@@ -181,22 +179,24 @@ class _Aside:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="postgres, aside", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="postgres, aside")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE_S)
+        self._loop.close()
 
     def do(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
 
-@cache
-def _aside() -> _Aside:
-    return _Aside()
-
-
 class Database:
     """One that is migrated, with a way past Klingel to what it holds."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, aside: _Aside) -> None:
         self.url = url
+        self._aside = aside
         self._connection: asyncpg.Connection | None = None
         self._empty = ""
 
@@ -204,14 +204,14 @@ class Database:
         """Parameters stand as `?`, as they do for SQLite."""
         number = count(1)
         text = re.sub(r"\?", lambda _: f"${next(number)}", statement)
-        return [dict(row) for row in _aside().do(self._fetch(text, *parameters))]
+        return [dict(row) for row in self._aside.do(self._fetch(text, *parameters))]
 
     def empty(self) -> None:
-        _aside().do(self._execute(self._empty))
+        self._aside.do(self._execute(self._empty))
 
     def copy_from(self, other: "Database") -> None:
         """All that is committed there by now."""
-        _aside().do(self._copy(other))
+        self._aside.do(self._copy(other))
 
     async def make(self, server: asyncpg.Connection) -> None:
         name = self.url.rpartition("/")[2]
@@ -223,6 +223,10 @@ class Database:
         await self._connection.execute("set session_replication_role = replica; set lock_timeout = '10s'")
         words = [f"delete from {table};" for table in await self._tables()]
         self._empty = " ".join([*words, "select setval('event_positions', 1, false);"])
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
 
     async def _tables(self) -> Sequence[str]:
         rows = await self._fetch(
@@ -258,12 +262,19 @@ class Databases:
 
     def __init__(self, server: str) -> None:
         self._server = server
+        self._aside = _Aside()
+        self._all: list[Database] = []
         self._free: list[Database] = []
         self._made = count(1)
 
+    def close(self) -> None:
+        for database in self._all:
+            self._aside.do(database.close())
+        self._aside.close()
+
     def take(self) -> Database:
         """An empty one."""
-        return self._free.pop() if self._free else _aside().do(self._make())
+        return self._free.pop() if self._free else self._aside.do(self._make())
 
     def give_back(self, database: Database) -> None:
         database.empty()
@@ -271,15 +282,16 @@ class Databases:
 
     async def create(self) -> str:
         """The URL of a new one in which there is nothing at all."""
-        return await asyncio.to_thread(_aside().do, self._create())
+        return await asyncio.to_thread(self._aside.do, self._create())
 
     async def _make(self) -> Database:
         connection = await asyncpg.connect(self._server)
         try:
-            database = Database(self._next_url())
+            database = Database(self._next_url(), self._aside)
             await database.make(connection)
         finally:
             await connection.close()
+        self._all.append(database)
         return database
 
     async def _create(self) -> str:
@@ -297,4 +309,4 @@ class Databases:
 
 
 if __name__ == "__main__":
-    run_until_end_of(int(sys.argv[1]))
+    print(start_until_end_of(int(sys.argv[1])))  # noqa: T201 - whoever started this waits for it

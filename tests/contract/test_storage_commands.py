@@ -10,7 +10,8 @@ from service.domain.bots import Bot, Command
 from service.domain.ids import AccountId, BotId, CommandId
 from storage import bots
 from storage.bots import Others
-from storage.sqlite import SqliteDatabase, open_sqlite
+from storage.database import Database
+from tests.places import Places
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 BUSY, QUIET = AccountId("acc_1"), AccountId("acc_2")
@@ -22,8 +23,8 @@ WAITING = (
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    async with open_sqlite(tmp_path / "klingel.db") as database:
+async def database(places: Places, tmp_path: Path) -> AsyncIterator[Database]:
+    async with places.open(tmp_path) as database:
         async with database.transaction() as tx:
             for account_id in (BUSY, QUIET):
                 await tx.run("insert_account", id=account_id, name=account_id, created_at=0)
@@ -71,24 +72,24 @@ def others(*begun: str, accounts: tuple[AccountId, ...] = (), busy_bots: tuple[s
     )
 
 
-async def due(database: SqliteDatabase, given: Others, *, limit: int = 10) -> list[str]:
+async def due(database: Database, given: Others, *, limit: int = 10) -> list[str]:
     async with database.reading() as reader:
         found = await bots.due_commands(reader, given, now=NOW, limit=limit)
     return [command.id for _, command in found]
 
 
-async def test_accounts_take_turns(database: SqliteDatabase) -> None:
+async def test_accounts_take_turns(database: Database) -> None:
     assert await due(database, others()) == ["cmd_9", "cmd_2", "cmd_8", "cmd_1", "cmd_7", "cmd_6"]
 
 
-async def test_who_has_the_fewest_begun_comes_first(database: SqliteDatabase) -> None:
+async def test_who_has_the_fewest_begun_comes_first(database: Database) -> None:
     """Even where there is one place, and the others' have waited longer."""
     assert await due(database, others("cmd_9", accounts=(BUSY,)), limit=1) == ["cmd_2"]
     given = others("cmd_9", "cmd_2", "cmd_1", accounts=(BUSY, QUIET, QUIET))
     assert await due(database, given, limit=1) == ["cmd_8"]
 
 
-async def test_who_has_enough_waits(database: SqliteDatabase) -> None:
+async def test_who_has_enough_waits(database: Database) -> None:
     given = others(busy_bots=("bot_a", "bot_q"))
     assert await due(database, given) == ["cmd_8", "cmd_6"]
     full = Others(begun=[], accounts=[], busy_accounts=[BUSY], busy_bots=[])
@@ -97,7 +98,7 @@ async def test_who_has_enough_waits(database: SqliteDatabase) -> None:
         assert await bots.next_command_at(reader, full) == NOW - timedelta(seconds=2)
 
 
-async def test_what_waits_is_counted_for_each_bot(database: SqliteDatabase) -> None:
+async def test_what_waits_is_counted_for_each_bot(database: Database) -> None:
     async with database.reading() as reader:
         assert await bots.count_waiting(reader, map(BotId, ("bot_a", "bot_q", "bot_none"))) == {
             "bot_a": 2,
