@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from handlers.providers.kling.reports import read_report
-from service.api.dropin import LARGEST_EXTRAS
+from service.api.dropin import DOORS, LARGEST_EXTRAS, Door, Sold
 from service.domain.kling_shapes import STATUS
 from service.domain.lifecycle import Signal
 from tests.integration.klingel import (
@@ -291,6 +291,85 @@ async def test_a_refusal_that_comes_after_the_answer_is_a_failure(tmp_path: Path
         assert (shown["task_status"], shown["task_status_msg"]) == ("failed", "the picture is not allowed")
 
 
+# Every path of CometAPI's
+
+
+def first_example(sold: Sold) -> dict[str, Any]:
+    found: dict[str, Any] = sold.input_model.model_json_schema()["examples"][0]
+    return found
+
+
+@pytest.mark.parametrize("door", [pytest.param(door, id=door.path) for door in DOORS])
+async def test_every_path_takes_its_documented_example_and_sends_it_on_as_it_came(
+    klingel: Klingel, door: Door
+) -> None:
+    """Also fields that came after these tables; what is blank means nothing."""
+    body = {**first_example(door.sold[-1]), "newer_field": {"a": [1]}, "external_task_id": ""}
+    made = taken(await klingel.http.post(door.path, json=body))
+    [sent] = await klingel.kling.until(1)
+    assert klingel.kling.requests[0].url.path == door.path
+    ours = {"callback_url", "external_task_id"}
+    assert {name: sent[name] for name in sent.keys() - ours} == {
+        name: body[name] for name in body.keys() - ours
+    }
+    assert (await klingel.task(made["task_id"]))["type"] == door.sold[-1].task_type.name
+    assert [one["task_id"] for one in taken(await klingel.http.get(door.path))] == [made["task_id"]]
+
+
+@pytest.mark.parametrize("blank", [..., None, ""])
+async def test_the_fields_tell_the_two_kinds_that_share_a_path(klingel: Klingel, blank: object) -> None:
+    """CometAPI's older multi-image layout and its image generation."""
+    one = {"prompt": "a cat", **({} if blank is ... else {"subject_image_list": blank})}
+    generated = await klingel.http.post(OLDER_IMAGES, json=one)
+    composed = await create(klingel, OLDER_IMAGES)
+    names = [taken(generated)["task_id"], composed["task_id"]]
+    types = [(await klingel.task(name))["type"] for name in names]
+    assert types == ["kling.image-generation", "kling.multi-image-to-image"]
+    assert [one["task_id"] for one in taken(await klingel.http.get(OLDER_IMAGES))] == names[::-1]
+    for name in names:
+        assert (await query(klingel, name, OLDER_IMAGES))["task_id"] == name
+    page = {"pageNum": "2", "pageSize": "1"}
+    assert [one["task_id"] for one in taken(await klingel.http.get(OLDER_IMAGES, params=page))] == names[:1]
+
+
+async def test_words_to_choose_from_are_the_providers_to_judge_for_a_model_that_is_not_known(
+    klingel: Klingel,
+) -> None:
+    path = "/kling/v1/videos/text2video"
+    newer = {"prompt": "a cat", "model_name": "kling-v9", "mode": "8k", "duration": "60"}
+    taken(await klingel.http.post(path, json=newer))
+    [sent] = await klingel.kling.until(1)
+    assert {name: sent[name] for name in newer} == newer
+    known = await klingel.http.post(path, json={**newer, "model_name": "kling-v3"})
+    status, code, message = turned_down(known)
+    assert (status, code) == (400, 1201)
+    assert "mode: " in message
+    assert "duration: " in message
+
+
+async def test_sounds_come_in_both_forms_and_a_series_as_such(klingel: Klingel) -> None:
+    """Kling, "Text to Audio" and "Omni Image Generation", answers to a query."""
+    audio = {
+        "id": "a",
+        "url_mp3": picture("1"),
+        "url_wav": picture("2"),
+        "duration_mp3": "3.5",
+        "duration_wav": "3.5",
+    }
+    series = [{"index": 0, "url": picture("3")}, {"index": 1, "url": picture("4")}]
+    for path, body, result in (
+        ("/kling/v1/audio/text-to-audio", {"prompt": "rain", "duration": 3.5}, {"audios": [audio]}),
+        (
+            "/kling/v1/images/omni-image",
+            {"prompt": "four seasons", "result_type": "series"},
+            {"result_type": "series", "series_images": series},
+        ),
+    ):
+        made = taken(await klingel.http.post(path, json=body))
+        await klingel.call_back(callback(await klingel.task(made["task_id"]), "succeed", task_result=result))
+        assert (await query(klingel, made["task_id"], path))["task_result"] == result
+
+
 # Refusals
 
 
@@ -336,7 +415,6 @@ async def test_a_gateways_refusal_without_a_code_of_klings_gets_one(
         (IMAGES, {"callback_url": "ftp://example.com/"}, "callback_url: The URL cannot be used"),
         (IMAGES, {"callback_url": "http://10.0.0.1/"}, "callback_url: The URL cannot be used"),
         (IMAGES, {"scene_image": picture(), "scence_image": picture()}, "scence_image: "),
-        (OLDER_IMAGES, {"subject_image_list": None}, "subject_image_list: Klingel makes pictures from several"),
         (IMAGES, {"other": "x" * LARGEST_EXTRAS}, "What is not known here has at most 65536 bytes"),
     ],
 )  # fmt: skip
@@ -388,7 +466,7 @@ async def test_without_a_key_of_klingels_nothing_is_answered(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/kling/v1/videos/text2video", 404),
+        ("POST", "/kling/v1/videos/text2film", 404),
         ("GET", "/kling/", 404),
         ("GET", "/kling/v1/images/multi-image2image/a/b", 404),
         ("DELETE", f"{IMAGES}/task_0", 405),
@@ -545,11 +623,11 @@ async def test_what_is_anothers_is_not_there(klingel: Klingel) -> None:
     assert (await query(klingel, "job-1"))["task_id"] == made["task_id"]
 
 
-@pytest.mark.parametrize("statement", ["find_task", "list_tasks_of_type"])
+@pytest.mark.parametrize("statement", ["find_task", "list_tasks_of_type", "list_tasks_of_two_types"])
 async def test_no_query_looks_through_all_tasks(klingel: Klingel, statement: str) -> None:
     """Clients may poll: each poll finds its rows by an index."""
     sql = klingel.state["database"]._statements[statement]
-    for name in ("name", "account_id", "type", "limit", "skip"):
+    for name in ("name", "account_id", "type", "other_type", "reach", "limit", "skip"):
         sql = sql.replace(f":{name}", "'1'")
     plan = [row[-1] for row in await klingel.tamper(f"explain query plan {sql}")]
     searches = [line for line in plan if " tasks" in line]
