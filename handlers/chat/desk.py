@@ -46,6 +46,7 @@ from service.bodies import read_body
 from service.domain.bots import Bot, Command, Person
 from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft
 from service.domain.errors import (
+    BudgetExceeded,
     ConfigurationError,
     ExternalTaskIdTaken,
     InvalidRequest,
@@ -503,6 +504,8 @@ class Desk:
             return (await self._submitter.submit(bot.account_id, draft)).task_id
         except ExternalTaskIdTaken as error:
             return TaskId(str(error.members["task_id"]))
+        except BudgetExceeded as error:
+            raise Hopeless(f"I cannot submit that: {error.detail}") from None
 
     async def _drafted(
         self, platform: Platform, bot: Bot, work: _Work, holding: Holding

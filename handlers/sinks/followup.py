@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from service.delivery import Sink
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint, selects
-from service.domain.errors import Conflict, Fault, KlingelError, Unprocessable
+from service.domain.errors import BudgetExceeded, Conflict, Fault, KlingelError, Unprocessable
 from service.domain.expressions import Budget
 from service.domain.faults import Finding, InvalidFields, accept
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
@@ -122,7 +122,7 @@ class FollowUpSink:
             stored = await self._submitter.submit(rule.account_id, draft, trace=duty.trace)
         except Unprocessable as error:
             return _invalid(error.faults, duty)
-        except Conflict as error:
+        except (Conflict, BudgetExceeded) as error:
             return _refused(error.detail)
         except KlingelError as error:
             return Reply(status_code=None, reason=error.detail, ending=AttemptOutcome.RETRY)

@@ -129,6 +129,7 @@ async def show(request: Request[State], visit: Visit) -> Response:
         events=log,
         deliveries=by_event,
         endpoint_name=EndpointNames(there, archive),
+        is_provider_gone=task.provider not in state["providers"],
         can_refresh=task.status is not Status.QUEUED and (not task.status.is_terminal or task.lacks_outputs),
         done=request.query_params.get("done"),
     )

@@ -31,6 +31,7 @@ PAGES = [
     "/endpoints",
     "/deliveries",
     "/deliveries?status=dead",
+    "/usage",
     "/bots",
     "/push",
 ]
@@ -839,3 +840,39 @@ async def test_the_live_stream_is_the_accounts_own(klingel: Klingel, admin: Brow
                 if line.startswith("data:"):
                     break
         assert task["id"] in lines[-1]
+
+
+# Usage
+
+
+async def test_costs_are_shown_and_an_admin_sets_budgets(klingel: Klingel, admin: Browser) -> None:
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task, final_unit_deduction="16.5"))
+    assert "16.5 units" in await admin.page(f"/tasks/{task['id']}")
+    assert "16.5 units" in await admin.page("/usage")
+    assert "<td>kling.multi-image-to-image</td>" in await admin.page("/usage?by=type&month=2026-11")
+    assert "Nothing was charged" in await admin.page("/usage?month=2026-10")
+    budget = {"account": "", "unit": "units", "period": "month"}
+    assert (await admin.send("/usage/budget", on="/usage", limit="10", **budget)).status_code == 303
+    assert "spent, until" in await admin.page("/usage")
+    wrong = await admin.send("/usage/budget", on="/usage", limit="a lot", **budget)
+    assert wrong.status_code == 422
+    assert "must be a decimal number" in wrong.text
+    assert (await admin.send("/usage/budget", on="/usage", limit="", **budget)).status_code == 303
+    assert "There are none" in await admin.page("/usage")
+
+
+async def test_who_is_no_admin_sees_the_own_budget_and_changes_none(klingel: Klingel) -> None:
+    async with signed_in(klingel, account="shop") as (browser, _):
+        for account in ("shop", None):
+            body = {"limit": "7", **({} if account is None else {"account": account})}
+            assert (await klingel.http.put("/v1/budgets", json=body)).status_code == 200
+        page = await browser.page("/usage")
+        assert page.count("<td>shop</td>") == 1
+        assert page.count("<td>7</td>") == 1
+        assert "/usage/budget" not in page
+        token = await browser.token("/tasks")
+        sent = await browser.http.post(
+            "/usage/budget", data={"form_token": token, "unit": "units", "limit": "9"}
+        )
+        assert sent.status_code == 403

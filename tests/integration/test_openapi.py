@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from handlers.callbacks import LARGEST_CALLBACK
 from service.api import tasks
-from service.api.description.answers import ENDPOINT_EVENTS, OUTPUT_EVENTS, TASK_EVENTS
+from service.api.description.answers import BUDGET_EVENTS, ENDPOINT_EVENTS, OUTPUT_EVENTS, TASK_EVENTS
+from service.api.dropin import DOORS
 from service.app import ROUTES
 from service.domain.events import EventType
 from service.domain.times import rfc3339
@@ -239,7 +240,7 @@ async def test_the_kinds_of_endpoint_described_are_those_that_are_taken(
 
 
 def test_every_event_is_described() -> None:
-    assert set(EventType) == {*TASK_EVENTS, *OUTPUT_EVENTS, *ENDPOINT_EVENTS}
+    assert set(EventType) == {*TASK_EVENTS, *OUTPUT_EVENTS, *ENDPOINT_EVENTS, *BUDGET_EVENTS}
 
 
 async def test_kept_files_and_what_is_said_of_them_are_as_they_are_described(
@@ -283,6 +284,7 @@ async def test_every_answer_of_a_long_story_is_as_it_is_described(
     await _deliveries(klingel)
     await _bots(klingel)
     await _keys(klingel)
+    await _usage(klingel)
     await _upkeep(klingel)
     await _streams(klingel, description)
     await _guesses(klingel)
@@ -370,16 +372,15 @@ async def _refusals(klingel: Klingel) -> None:
 
 async def _dropin(klingel: Klingel) -> None:
     http = klingel.http
-    for path, body in (
-        ("/kling/v1/images/generations", IMAGE_INPUT),
-        ("/kling/v1/images/multi-image2image", IMAGE_INPUT),
-        ("/kling/v1/videos/multi-image2video", VIDEO_INPUT),
-    ):
-        made = (await http.post(path, json={**body, "external_task_id": path.rpartition("/")[2]})).json()[
+    for door in DOORS:
+        path, sold = door.path, door.sold[-1]
+        body = sold.input_model.model_json_schema()["examples"][0]
+        made = (await http.post(path, json={**body, "external_task_id": path.replace("/", "-")})).json()[
             "data"
         ]
-        kind = "videos" if "videos" in path else "images"
-        output = {"id": "1", "url": "https://example.com/1", "watermark_url": "https://example.com/2"}
+        kind = f"{sold.task_type.makes}s"
+        urls = dict.fromkeys(("url", "url_mp3", "url_wav"), "https://example.com/1")
+        output = {"id": "1", **urls, "watermark_url": "https://example.com/2"}
         task = await klingel.task(made["task_id"])
         assert (
             await klingel.call_back(callback(task, "succeed", task_result={kind: [output]}))
@@ -522,6 +523,20 @@ async def _keys(klingel: Klingel) -> None:
         assert (await member.get("/v1/keys")).status_code == 403
         assert (await member.post("/v1/prune")).status_code == 403
         assert (await member.post("/v1/probe")).status_code == 403
+
+
+async def _usage(klingel: Klingel) -> None:
+    http = klingel.http
+    task = await klingel.submit(metadata={"order": "1"})
+    await klingel.call_back(succeed(task, final_unit_deduction="4.5"))
+    for by in ("day", "type", "provider", "metadata.order"):
+        assert (await http.get("/v1/usage", params={"by": by})).json()["items"]
+    assert (await http.put("/v1/budgets", json={"limit": "4"})).status_code == 200
+    body = {"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT)}
+    assert (await http.post("/v1/tasks", json=body)).status_code == 402
+    assert (await http.get("/v1/events", params={"type": "budget.exceeded"})).json()["items"]
+    assert (await http.get("/v1/budgets")).json()["items"]
+    assert (await http.put("/v1/budgets", json={"limit": None})).status_code == 204
 
 
 async def _upkeep(klingel: Klingel) -> None:

@@ -171,11 +171,13 @@ async def test_what_waits_for_an_account_that_is_gone_is_kept_and_goes_when_it_i
     async with with_providers(tmp_path, ONLY_GATEWAY, kling=FakeKling(), clock=clock) as klingel:
         row = await klingel.until_row(film["id"], sends=2, sending_since=None)
         assert row["status"] == "queued"
+        assert "'tokyo'" in (await klingel.task(film["id"]))["waits_for"]
         refresh = await klingel.http.post(f"/v1/tasks/{film['id']}/refresh")
         assert refresh.status_code == 409
     clock.advance(minutes=10)
     async with with_providers(tmp_path, kling=FakeKling(), clock=clock) as klingel:
-        assert (await klingel.until_status(film["id"], "submitted"))["provider"] == "tokyo"
+        sent = await klingel.until_status(film["id"], "submitted")
+        assert (sent["provider"], "waits_for" in sent) == ("tokyo", False)
         assert went_to(klingel.kling) == [TOKYO]
 
 

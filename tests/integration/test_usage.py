@@ -335,6 +335,22 @@ async def test_many_at_once_may_go_beyond_a_limit_together_and_no_more_after(kli
     assert (await klingel.http.post("/v1/tasks", json=an_order())).status_code == 402
 
 
+async def test_a_follow_up_beyond_a_budget_is_a_dead_letter_that_says_so(klingel: Klingel) -> None:
+    """A person may replay it once there is money again."""
+    film = {
+        "type": "kling.multi-image-to-video",
+        "input": {"prompt": "x", "image_list": [{"image": "https://example.com/a.png"}] * 2},
+    }
+    await put_budget(klingel, limit="5")
+    await spend(klingel, "5", follow_ups=[{"on": "task.succeeded", "submit": film}])
+    [delivery] = await klingel.until_deliveries("dead")
+    assert "budget is spent" in delivery["reason"]
+    await put_budget(klingel, limit="6")
+    await klingel.http.post(f"/v1/deliveries/{delivery['id']}/replay")
+    await klingel.until_deliveries("dead", "delivered")
+    await klingel.kling.until(2)
+
+
 async def test_sums_outlive_the_tasks(klingel: Klingel) -> None:
     task = await spend(klingel, "3")
     await klingel.submit()  # its event is the newest, which stays

@@ -131,6 +131,11 @@ class Child(TypedDict):
 class TaskDetail(Task):
     """One task: also its input, Base64 pictures as references to their bytes, its transitions, and its children."""
 
+    waits_for: NotRequired[
+        Annotated[
+            str, Field(description="why its create cannot go out: its account has left the providers' file")
+        ]
+    ]
     input: dict[str, Any]
     transitions: list[Transition]
     children: Annotated[
@@ -453,6 +458,7 @@ class Problem(TypedDict):
     task_id: NotRequired[Annotated[TaskId, Field(description="the task that is there already")]]
     task: NotRequired[Annotated[Task, Field(description="what is kept of a refused submit")]]
     provider_code: NotRequired[Annotated[str, Field(description="the provider's own code of its refusal")]]
+    budgets: NotRequired[Annotated[list[Budget], Field(description="those with nothing left")]]
     limit_bytes: NotRequired[int]
     retry_after_s: NotRequired[int]
 
