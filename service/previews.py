@@ -5,7 +5,6 @@ from typing import IO, Final
 
 import anyio
 import anyio.to_thread
-import av
 import structlog
 from PIL import Image, ImageOps
 
@@ -72,6 +71,8 @@ def _picture(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
 
 
 def _first_frame(file: IO[bytes], format: str) -> Image.Image:
+    import av  # noqa: PLC0415 - 16 MB and a tenth of a second, for films alone
+
     with av.open(file, "r", format=format) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1

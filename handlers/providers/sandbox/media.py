@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import av
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from handlers.providers.sandbox.pictures import Link, Picture, Source, opened
@@ -30,7 +29,6 @@ FORMATS: Final[Mapping[Kind, tuple[str, ...]]] = {
 SOUND_CODECS: Final[Mapping[str, str]] = {"mp3": "libmp3lame", "wav": "pcm_s16le"}
 SAMPLES_PER_SECOND: Final = 22_050
 LONGEST_NOTE_S: Final = 0.5
-FILM_CODEC: Final = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 SHORTEST_FILM_S: Final = 5
 PICTURE_LONG_SIDE: Final = 1024
 FILM_SHORT_SIDE: Final = 360
@@ -103,10 +101,13 @@ def film(recipe: Recipe, path: Path, *, duration_s: float) -> None:
 
     Each input in turn, panned and zoomed slowly, with crossfades.
     """
+    import av  # noqa: PLC0415 - 16 MB and a tenth of a second, for films and sounds alone
+
     size = _film_size(recipe.aspect_ratio)
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w", format=FILM_FORMAT, options={"movflags": "faststart"}) as container:
         stream = container.add_stream(
-            FILM_CODEC, rate=FRAMES_PER_SECOND, options={"preset": "superfast", "crf": "26"}
+            codec, rate=FRAMES_PER_SECOND, options={"preset": "superfast", "crf": "26"}
         )
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
@@ -118,6 +119,8 @@ def film(recipe: Recipe, path: Path, *, duration_s: float) -> None:
 
 def sound(recipe: Recipe, path: Path, *, format: str, duration_s: float) -> None:
     """A little tune of the prompt's own."""
+    import av  # noqa: PLC0415 - as for a film
+
     count = round(duration_s * SAMPLES_PER_SECOND)
     notes = [220 * 2 ** (step % 25 / 12) for step in sha256(recipe.prompt.encode()).digest()]
     length = round(LONGEST_NOTE_S * SAMPLES_PER_SECOND)
