@@ -18,14 +18,16 @@ from starlette.datastructures import FormData, UploadFile
 from service.domain.errors import Fault
 from service.domain.faults import pointer_token
 from service.domain.images import MAX_BYTES, MIN_SIDE
-from service.domain.inputs import Image
+from service.domain.inputs import MAX_SOUND_BYTES, Image, Sound
 
 LONG_TEXT: Final = 200  # characters, from which on a text gets several lines
-# How a picture's schema is known wherever it stands.
-_PICTURE: Final = TypeAdapter(Image).json_schema()["description"]
+# How the schema of a picture, or of a sound, is known wherever it stands.
+_PICTURE: Final = TypeAdapter(Image).json_schema()
+_SOUND: Final = TypeAdapter(Sound).json_schema()
 PICTURE_HINT: Final = (
     f"JPEG or PNG, at most {MAX_BYTES // 2**20} MB, at least {MIN_SIDE} px a side, between 1:2.5 and 2.5:1"
 )
+SOUND_HINT: Final = f"MP3, WAV, M4A or AAC, at most {MAX_SOUND_BYTES // 2**20} MB"
 _SECRETS: Final = ("token", "password", "secret")
 _WORDS: Final = {"url": "URL", "urls": "URLs", "id": "id", "cfg": "CFG", "s": "(s)", "n": "Number"}
 FILE: Final = ".file"  # after a field's name: what was chosen from disk
@@ -41,6 +43,7 @@ class Widget(StrEnum):
     SWITCH = "switch"
     PICTURE = "picture"
     PICTURES = "pictures"
+    SOUND = "sound"
     LINES = "lines"  # a list of texts, one to a line
     PAIRS = "pairs"  # names and texts, `name: text` to a line
     JSON = "json"
@@ -52,6 +55,7 @@ _WIDE: Final = frozenset(
         Widget.AREA,
         Widget.PICTURE,
         Widget.PICTURES,
+        Widget.SOUND,
         Widget.LINES,
         Widget.PAIRS,
         Widget.JSON,
@@ -141,11 +145,15 @@ def _field(
         "hint": hint,
         "default": raw.get("default"),
     }
-    if schema.get("description") == _PICTURE:
-        said = raw.get("description")
-        return Field(
-            **{**shared, "hint": PICTURE_HINT if said in {None, _PICTURE} else said}, widget=Widget.PICTURE
-        )
+    for file, widget, usual in (
+        (_PICTURE, Widget.PICTURE, PICTURE_HINT),
+        (_SOUND, Widget.SOUND, SOUND_HINT),
+    ):
+        if schema.get("examples") == file["examples"]:
+            said = raw.get("description")
+            return Field(
+                **{**shared, "hint": usual if said in {None, file["description"]} else said}, widget=widget
+            )
     if "enum" in schema:
         return Field(**shared, widget=Widget.CHOICE, choices=list(dict.fromkeys(map(str, schema["enum"]))))
     match schema.get("type"):
@@ -185,8 +193,10 @@ def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapp
     members = items.get("properties", {})
     if len(members) == 1:
         [(name, member)] = members.items()
-        if _resolved(member, root).get("description") == _PICTURE:
+        if _resolved(member, root).get("examples") == _PICTURE["examples"]:
             return Field(**{**shared, "hint": PICTURE_HINT}, **counts, widget=Widget.PICTURES, wrapped=name)
+    if items.get("examples") == _PICTURE["examples"]:
+        return Field(**{**shared, "hint": shared["hint"] or PICTURE_HINT}, **counts, widget=Widget.PICTURES)
     if items.get("type") == "string":
         return Field(**shared, **counts, widget=Widget.LINES)
     return Field(**{**shared, "hint": shared["hint"] or "As JSON"}, widget=Widget.JSON)
@@ -242,7 +252,7 @@ async def _value(each: Field, form: FormData, found: Entered) -> Any:
         found.faults += inner.faults
         found.files |= inner.files
         return inner.body or None
-    if each.widget in {Widget.PICTURE, Widget.PICTURES}:
+    if each.widget in {Widget.PICTURE, Widget.PICTURES, Widget.SOUND}:
         return await _pictures(each, form, found)
     if each.widget is Widget.CHOICES:
         return [value for value in form.getlist(each.name) if isinstance(value, str)] or None
@@ -284,9 +294,11 @@ async def _pictures(each: Field, form: FormData, found: Entered) -> Any:
     )
     if not pictures:
         return None
-    if each.widget is Widget.PICTURE:
+    if each.widget is not Widget.PICTURES:
         if len(pictures) > 1:
-            found.faults.append(Fault("One picture is taken here: a file or an address.", each.pointer))
+            found.faults.append(
+                Fault(f"One {each.widget} is taken here: a file or an address.", each.pointer)
+            )
         return pictures[0]
     return [picture if each.wrapped is None else {each.wrapped: picture} for picture in pictures]
 

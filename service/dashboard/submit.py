@@ -127,7 +127,7 @@ def _form(
         "submit.html",
         status=status,
         type=type,
-        types=list(TASK_TYPES),
+        types=list(TASK_TYPES.values()),
         fields=fields,
         more=MORE,
         values={} if form is None else values_of(everything, form),

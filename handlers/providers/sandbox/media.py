@@ -109,6 +109,7 @@ def film(recipe: Recipe, path: Path, *, duration_s: float) -> None:
         stream = container.add_stream(
             codec, rate=FRAMES_PER_SECOND, options={"preset": "superfast", "crf": "26"}
         )
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         for image in _frames(recipe, size, count=round(duration_s * FRAMES_PER_SECOND)):

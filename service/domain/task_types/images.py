@@ -23,13 +23,14 @@ from service.domain.inputs import (
 )
 from service.domain.task_types.paths import everywhere
 from service.domain.task_types.row import (
+    A_PLACE_EACH,
     Confidence,
     Fact,
     Layout,
+    Places,
     Route,
     TaskType,
     Words,
-    a_place_each,
 )
 from service.domain.tasks import OutputKind
 
@@ -202,12 +203,15 @@ class OmniImage(RuledModel):
         )
 
 
-def places_of_series(input: Mapping[str, Any]) -> int:
-    """A series takes a place for each picture; how many `auto` will be, only the provider knows: at most nine."""
+def _places_of_series(input: Mapping[str, Any]) -> int:
+    """How many `auto` will be, only the provider knows: at most nine."""
     if input.get("result_type") != "series":
-        return a_place_each(input)
+        return A_PLACE_EACH(input)
     amount = input.get("series_amount", 4)
     return amount if isinstance(amount, int) else 9
+
+
+PLACES_OF_SERIES: Final = Places("one for each picture (`n`, `series_amount`)", _places_of_series)
 
 
 class Outpainting(RuledModel):
@@ -282,7 +286,7 @@ ROWS: Final = (
         summary="A picture from several pictures",
         input_model=MultiImageToImage,
         makes=OutputKind.IMAGE,
-        places=a_place_each,
+        places=A_PLACE_EACH,
         routes={
             # CometAPI's older page keeps the misspelling that an early official page had.
             Layout.COMETAPI: (
@@ -330,7 +334,7 @@ ROWS: Final = (
         summary="A picture from text, or from text and one picture",
         input_model=ImageGeneration,
         makes=OutputKind.IMAGE,
-        places=a_place_each,
+        places=A_PLACE_EACH,
         routes=everywhere("/v1/images/generations", source=GENERATION, gateway=GATEWAY_GENERATION),
         models=("kling-v1", "kling-v1-5", "kling-v2", "kling-v2-new", "kling-v2-1", "kling-v3"),
         retired_models=("kling-v1", "kling-v1-5", "kling-v2", "kling-v2-new"),
@@ -355,7 +359,7 @@ ROWS: Final = (
         summary="A picture or a series from text that names pictures and elements",
         input_model=OmniImage,
         makes=OutputKind.IMAGE,
-        places=places_of_series,
+        places=PLACES_OF_SERIES,
         routes=everywhere("/v1/images/omni-image", source=OMNI, listed=False),
         models=("kling-image-o1", "kling-v3-omni"),
         facts=(
@@ -370,7 +374,7 @@ ROWS: Final = (
         summary="What lies beyond the edges of a picture",
         input_model=Outpainting,
         makes=OutputKind.IMAGE,
-        places=a_place_each,
+        places=A_PLACE_EACH,
         routes=everywhere("/v1/images/editing/expand", source=OUTPAINTING),
         facts=(
             Fact("The new picture has at most three times the old one's area.", OUTPAINTING),

@@ -1,19 +1,15 @@
 """The kind of task that has no row of its own yet: path and body are the caller's."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from service.domain.raw import RawInput
 from service.domain.task_types.paths import GATEWAY_ROOT
-from service.domain.task_types.row import Confidence, Fact, Layout, Route, TaskType
+from service.domain.task_types.row import Confidence, Fact, Layout, Places, Route, TaskType
 
 _OURS: Final = "Klingel"
 
 
-def _places(input: Mapping[str, Any]) -> int:
-    places: int = input.get("places", 1)
-    return places
-
+_PLACES: Final = Places("as many as the input says (`places`)", lambda said: int(said.get("places", 1)))
 
 ROWS: Final = (
     TaskType(
@@ -21,7 +17,7 @@ ROWS: Final = (
         summary="Anything that the provider takes: a path and a body of one's own",
         input_model=RawInput,
         makes=None,
-        places=_places,
+        places=_PLACES,
         routes={
             Layout.COMETAPI: (
                 Route(path=GATEWAY_ROOT, source=_OURS, confidence=Confidence.GUESSED, given_by_caller=True),

@@ -73,14 +73,24 @@ class NotSold(LookupError):
     """A layout has no path for this kind of task."""
 
 
-def one_place(_input: Mapping[str, Any]) -> int:
-    return 1
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many of the provider's parallel places a task takes, in words and by its input."""
+
+    said: str
+    of: Callable[[Mapping[str, Any]], int]
+
+    def __call__(self, input: Mapping[str, Any]) -> int:
+        return self.of(input)
 
 
-def a_place_each(input: Mapping[str, Any]) -> int:
-    """`n` pictures take `n` places (Kling, "Concurrency Rules")."""
+def _number(input: Mapping[str, Any]) -> int:
     number = input.get("n")
     return number if isinstance(number, int) and number > 0 else 1
+
+
+ONE_PLACE: Final = Places("one", lambda _input: 1)
+A_PLACE_EACH: Final = Places("one for each picture (`n`)", _number)
 
 
 # The layouts whose paths each one has, in the order in which they are looked through.
@@ -101,12 +111,18 @@ class TaskType:
     names_parent: bool = False  # the provider's answers name the film that it was made of, as `parent_video`
     echoes: Sequence[str] = ()  # fields of the input that stand in the provider's results again
     routes: Mapping[Layout, Sequence[Route]]  # the first is taken where nobody has asked for another
-    places: Callable[[Mapping[str, Any]], int] = one_place  # of the provider's parallel ones, by the input
+    places: Places = ONE_PLACE
     models: Sequence[str] = ()  # that are known; any other is for the provider to judge
     retired_models: Sequence[str] = ()  # of these
     facts: Sequence[Fact] = ()
     retired: Fact | None = None  # the provider no longer has it, or soon will not
     words: Words | None = None
+
+    @property
+    def examples(self) -> Sequence[Mapping[str, Any]]:
+        """Inputs as the provider's pages have them."""
+        found: Sequence[Mapping[str, Any]] = self.input_model.model_json_schema().get("examples", [])
+        return found
 
     @property
     def deadline_as(self) -> OutputKind:
