@@ -349,8 +349,9 @@ class Deliverer:
         )
 
     async def _send(self, duty: Duty, now: datetime) -> Reply:
-        sink = self._sinks.get(duty.endpoint.kind)
-        if sink is None:
+        try:
+            sink = self._sinks[duty.endpoint.kind]
+        except KeyError:
             return Reply(
                 status_code=None, reason=f"this Klingel does not know endpoints of kind {duty.endpoint.kind}"
             )
@@ -395,14 +396,19 @@ class Deliverer:
         by_endpoint: defaultdict[EndpointId, list[Attempt]] = defaultdict(list)
         for one in ended:
             by_endpoint[one.duty.endpoint.id].append(one.attempt)
-        stored = await endpoints.by_id(tx, by_endpoint)
+        well = {
+            id
+            for id, attempts in by_endpoint.items()
+            if all(attempt.outcome is AttemptOutcome.DELIVERED for attempt in attempts)
+        }
+        await endpoints.forget_failures(tx, well, now=now)
+        if len(well) == len(by_endpoint):
+            return  # nothing to be read: what is usual costs no turn of the database
+        stored = await endpoints.by_id(tx, by_endpoint.keys() - well)
         changed: list[Health] = []
         disabled: list[tuple[Endpoint, str]] = []
-        for endpoint_id, attempts in by_endpoint.items():
-            endpoint = stored.get(endpoint_id)
-            if endpoint is None:
-                continue
-            health = _health(endpoint, attempts)
+        for endpoint_id, endpoint in stored.items():
+            health = _health(endpoint, by_endpoint[endpoint_id])
             if (health.failures, health.failing_since, health.disabled_reason) != (
                 endpoint.failures,
                 endpoint.failing_since,

@@ -3,8 +3,7 @@
 import json
 import logging
 import sys
-from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -21,18 +20,27 @@ class _StandardError:
     """A log that cannot be written, on a full disk say, must not take the work along that it is about."""
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
+        try:
             sys.stderr.write(text)
+        except OSError:
+            return
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             sys.stderr.flush()
+        except OSError:
+            return
 
 
 def _moments_as_text(
     _logger: object, _method: str, line: structlog.types.EventDict
 ) -> structlog.types.EventDict:
     return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in line.items()}
+
+
+def _with_moment(_logger: object, _method: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
+    line["timestamp"] = datetime.now(UTC)
+    return line
 
 
 def _as_json(line: structlog.types.EventDict, **_options: Any) -> str:
@@ -50,17 +58,19 @@ def configure_logs(format: LogFormat | None) -> None:
     if chosen is LogFormat.JSON:
         # Without local variables, which hold bodies, tokens and keys.
         transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors: list[structlog.types.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
+        processors: list[structlog.types.Processor] = [
+            _with_moment,
+            structlog.processors.ExceptionRenderer(transformer),
+        ]
         renderer = structlog.processors.JSONRenderer(_as_json)
     else:
-        processors = [_moments_as_text]
+        processors = [structlog.processors.TimeStamper(fmt="iso", utc=True), _moments_as_text]
         # Plain tracebacks: the rich ones print local variables, and with them secrets.
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             *processors,
             renderer,
         ],

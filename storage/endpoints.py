@@ -180,5 +180,12 @@ async def save_health(tx: Transaction, healths: Sequence[Health], *, now: dateti
     )
 
 
+async def forget_failures(tx: Transaction, ids: Iterable[EndpointId], *, now: datetime) -> None:
+    """All that was attempted there lately was delivered."""
+    await tx.run_many(
+        "forget_endpoint_failures", [{"id": id, "updated_at": milliseconds(now)} for id in sorted(ids)]
+    )
+
+
 async def delete(tx: Transaction, endpoint_id: EndpointId, *, now: datetime) -> None:
     await tx.run("delete_endpoint", id=endpoint_id, now=milliseconds(now))

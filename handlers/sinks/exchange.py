@@ -63,7 +63,9 @@ async def send(
         status_code=answer.status,
         reason="answered",
         retry_after=parse_retry_after(answer.headers.get("retry-after"), now),
-        excerpt=_excerpt(_without(answer.body, hidden), answer.headers.get("content-encoding")),
+        excerpt=_excerpt(
+            _without(answer.body, hidden) if hidden else answer.body, answer.headers.get("content-encoding")
+        ),
     )
     return reply, answer
 

@@ -88,11 +88,12 @@ class Reply:
 
 LONGEST_REASON: Final = 500
 LONGEST_EXCERPT: Final = 2048
+_UNSTORABLE: Final = re.compile("[\ud800-\udfff\0]")
 
 
 def storable(text: str, longest: int) -> str:
     """What every database and JSON take: no half of a character, as headers that are not UTF-8 have, and no NUL."""
-    return re.sub("[\ud800-\udfff\0]", "�", text[:longest])
+    return _UNSTORABLE.sub("�", text[:longest])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

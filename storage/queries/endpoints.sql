@@ -94,6 +94,10 @@ update endpoints set failures = :failures, failing_since = :failing_since,
     disabled_reason = coalesce(:disabled_reason, disabled_reason), updated_at = :updated_at
 where id = :id;
 
+-- name: forget_endpoint_failures*!
+update endpoints set failures = 0, failing_since = null, updated_at = :updated_at
+where id = :id and failures > 0;
+
 -- name: delete_endpoint!
 update endpoints set deleted_at = :now, updated_at = :now
 where id = :id and deleted_at is null;

@@ -663,6 +663,23 @@ async def test_a_reason_that_attempts_give_disables(database: Database) -> None:
     assert (stored.enabled, stored.disabled_reason, stored.failures) == (False, "gone", 1)
 
 
+async def test_an_endpoint_that_is_well_again_has_no_failures_and_one_that_was_well_is_as_it_was(
+    database: Database,
+) -> None:
+    failing, well = endpoint("end_1"), endpoint("end_2")
+    await put(database, failing, well)
+    async with database.transaction() as tx:
+        await endpoints.save_health(tx, [Health(id=failing.id, failures=3, failing_since=NOW)], now=NOW)
+    async with database.transaction() as tx:
+        await endpoints.forget_failures(tx, {failing.id, well.id}, now=NOW + SECOND)
+    async with database.reading() as reader:
+        stored = await endpoints.by_id(reader, [failing.id, well.id])
+    assert stored == {
+        failing.id: replace(failing, updated_at=NOW + SECOND),
+        well.id: well,
+    }
+
+
 # Deliveries
 
 
