@@ -105,10 +105,10 @@ def _repeated(task_id: TaskId, status: int, body: str) -> Response:
 
 async def _whole(request: Request[State], reader: Reader, task: Task) -> dict[str, Any]:
     """The task as everyone sees it, and what only a look at one task shows."""
-    gone = task.provider not in request.state["providers"]
-    waits_for = f"the provider account {task.provider!r}, which Klingel does not have now"
-    return request.state["links"].shown(task).view() | {
-        **({"waits_for": waits_for} if gone and task.status in WAITING else {}),
+    view = request.state["links"].shown(task).view()
+    if task.status in WAITING and task.provider not in request.state["providers"]:
+        view["waits_for"] = f"the provider account {task.provider!r}, which Klingel does not have now"
+    return view | {
         "input": {**task.extras, **task.input},
         "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
         "children": [child.view() for child in await tasks.children(reader, task, limit=MOST_CHILDREN)],

@@ -12,6 +12,7 @@ from service.domain.times import Clock
 from service.guesses import Guesses
 from service.settings import Settings
 from service.sharing import Shares
+from service.submission import Provider
 from storage.database import Database
 
 
@@ -22,6 +23,7 @@ class State(TypedDict):
     batcher: Batcher
     push_keys: PushKeys
     sinks: Mapping[str, Sink]
+    providers: Mapping[str, Provider]
     links: Links
     key_guesses: Guesses
     shares: Shares
