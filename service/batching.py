@@ -1,6 +1,7 @@
 """Many callers, one commit: what gathered while the last commit ran is the next batch. No timer, no waiting."""
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from service.domain.errors import KlingelError, StorageUnavailable, Unavailable
-from storage.database import Database, Transaction
+from storage.database import Collided, Database, Transaction
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
+# Of a batch that others were in the way of, each after a little longer than the one before.
+TRIES: Final = 6
+PAUSE_S: Final = 0.05
 
 log = structlog.get_logger()
 
@@ -34,7 +38,12 @@ class _Waiting:
 
 
 class Batcher:
-    """All writes go through here, so that they share commits."""
+    """All writes go through here, so that they share commits.
+
+    Where other processes write too, each kind has a commit of its own. What every kind holds it takes in one order
+    (accounts, endpoints and bots; the rows that it changes; lines; the logs of accounts), so that no two wait for each
+    other; two kinds in one transaction would not keep to it.
+    """
 
     def __init__(self, database: Database, *, observe: Callable[[int, float], None]) -> None:
         """
@@ -84,18 +93,26 @@ class Batcher:
             self._arrived.clear()
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
-                await self._write(batch)
+                if self._database.sole_process:
+                    await self._write(batch)
+                else:
+                    for _, group in _by_kind(batch):
+                        await self._write(group)
             if self._closing:
                 return
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()
-        try:
-            results = await self._write_together(batch)
-        except StorageUnavailable as error:  # the disk's trouble is everybody's
-            results = [(waiting, error) for waiting in batch]
-        except Exception:  # noqa: BLE001 - whose it is, and what, is found out by going apart
-            results = await self._write_apart(batch)
+        for tried in range(1, TRIES + 1):
+            try:
+                results = await self._write_once(batch)
+                break
+            except StorageUnavailable as error:  # the disk's trouble is everybody's
+                results = [(waiting, error) for waiting in batch]
+                if not isinstance(error, Collided):
+                    break
+                log.warning("batch.collided", size=len(batch), tries=tried, reason=error.detail)
+            await asyncio.sleep(random.uniform(0, PAUSE_S * tried))  # noqa: S311 - parts those who collided
         for waiting, result in results:
             if waiting.done.done():
                 continue
@@ -104,6 +121,14 @@ class Batcher:
             else:
                 waiting.done.set_result(result)
         self._observe(len(batch), time.perf_counter() - started)
+
+    async def _write_once(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Any]]:
+        try:
+            return await self._write_together(batch)
+        except StorageUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - whose it is, and what, is found out by going apart
+            return await self._write_apart(batch)
 
     async def _write_together(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Any]]:
         """As nearly always: nobody is bad, and nobody needs a savepoint."""
@@ -120,9 +145,10 @@ class Batcher:
             async with self._database.transaction() as tx:
                 for apply, group in _by_kind(batch):
                     results += await self._write_group(tx, apply, group)
+        except StorageUnavailable:
+            raise
         except Exception as error:
-            if not isinstance(error, StorageUnavailable):
-                log.exception("batch.failed", size=len(batch))
+            log.exception("batch.failed", size=len(batch))
             return [(waiting, error) for waiting in batch]
         return results
 

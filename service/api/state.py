@@ -16,6 +16,7 @@ from service.keeping import Keeper
 from service.metrics import Metrics
 from service.notices import Notices
 from service.probing import Probes
+from service.processes import Presence
 from service.publication import Publisher
 from service.retention import Retention
 from service.settings import Settings
@@ -56,6 +57,7 @@ class State(TypedDict):
     publisher: Publisher
     streams: Streams
     notices: Notices
+    presence: Presence
     wakeups: Wakeups
     vault: Vault
     push_keys: PushKeys

@@ -3,11 +3,21 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.chaos.world import ENDPOINTS, SETTLE_S, Moment, World, everything
+from tests.e2e.chaos.fleet import Fleet, new_server
+from tests.e2e.chaos.world import (
+    ENDPOINTS,
+    OF_NO_REQUEST,
+    OF_ONE_PROCESS,
+    SETTLE_S,
+    Moment,
+    World,
+    everything,
+)
 
 TERMINAL = {"succeeded", "failed", "rejected"}
 
@@ -27,26 +37,41 @@ class Findings:
 
 
 async def run(folder: Path, *, kills: int, seed: int, submits: int = 6) -> Findings:
-    """
+    """One process, on a SQLite file.
+
     Args:
         folder: for Klingel's data, and its log.
         submits: new ones in each life.
     """
-    randomness = random.Random(seed)
-    async with World(folder, randomness).running() as world:
+    world = World(folder, random.Random(seed))
+    return await tell(world, OF_ONE_PROCESS, kills=kills, seed=seed, submits=submits)
+
+
+async def run_fleet(folder: Path, *, kills: int, seed: int, submits: int = 6) -> Findings:
+    """Five processes on a PostgreSQL of their own, whose server is among what is killed."""
+    server = await asyncio.to_thread(new_server, folder)
+    try:
+        fleet = Fleet(folder, random.Random(seed), server)
+        return await tell(fleet, list(Moment), kills=kills, seed=seed, submits=submits)
+    finally:
+        await asyncio.to_thread(server.stop, "immediate")
+
+
+async def tell(world: World, moments: Sequence[Moment], *, kills: int, seed: int, submits: int) -> Findings:
+    """At each of these moments in turn."""
+    async with world.running():
         await world.start()
         await world.subscribe()
-        moments = list(Moment)
         for number in range(kills):
-            moment = moments[number % len(moments)]
-            await _one_life(world, moment, submits)
+            await _one_life(world, moments[number % len(moments)], submits)
             await world.start()
         return await _compare(world, seed)
 
 
 async def _one_life(world: World, moment: Moment, submits: int) -> None:
     """Load, and death in it: at the armed moment, or at the latest when the load has been through."""
-    if moment is not Moment.ANY:
+    world.moment = moment
+    if moment not in OF_NO_REQUEST:
         world.trigger.arm(moment, world.random.choice([0, 0, 0.001, 0.003, 0.01]))
         # Not always the first chance: some things are only under way later.
         loading = asyncio.create_task(world.submit_some(submits))
@@ -87,7 +112,7 @@ async def _compare(world: World, seed: int) -> Findings:
         evidence = {
             task["id"]: await everything(client, f"/v1/tasks/{task['id']}/callbacks") for task in tasks
         }
-        metrics = (await client.get("/metrics")).text
+        metrics = await world.metrics()
     log = world.sandbox._journal.shown()
     return _findings(world, seed, tasks, events, details, evidence, log, metrics)
 

@@ -34,7 +34,7 @@ SETTLE_S = 90
 
 
 class Moment(StrEnum):
-    """When Klingel is killed."""
+    """When Klingel, one of its processes, or its database's server is killed."""
 
     CREATE_ARRIVED = "a create has reached the provider"
     CREATE_ANSWERED = "a create has just been answered"
@@ -44,6 +44,16 @@ class Moment(StrEnum):
     DELIVERY_ANSWERED = "a webhook has just been answered"
     SUBMIT_SENT = "a submit is being sent"
     ANY = "any moment"
+    DATABASE_RESTARTS = "its database server is restarted"
+    DATABASE_CRASHES = "its database server crashes, and is started again"
+
+
+OF_ONE_PROCESS = tuple(moment for moment in Moment if not moment.name.startswith("DATABASE"))
+OF_NO_REQUEST = (
+    Moment.ANY,
+    Moment.DATABASE_RESTARTS,
+    Moment.DATABASE_CRASHES,
+)  # but at some time while there is load
 
 
 @dataclass
@@ -117,6 +127,7 @@ class World:
         self.unanswered: list[dict[str, Any]] = []  # submits that a client still has to repeat
         self.submitted = 0
         self.kills: Counter[Moment] = Counter()
+        self.moment = Moment.ANY  # at which this life ends
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.world_port = 0
@@ -159,12 +170,17 @@ class World:
     # Klingel's life and death
 
     async def start(self, **settings: str) -> None:
-        if not self.port:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                self.port = probe.getsockname()[1]
+        self.port = self.port or free_port()
+        self.process = self.spawn(self.port, **settings)
+        async with asyncio.timeout(READY_S):
+            while not await is_ready(self.port):
+                assert self.process.poll() is None, (self.folder / "klingel.log").read_text()[-3000:]
+                await asyncio.sleep(0.05)
+
+    def spawn(self, port: int, **settings: str) -> "subprocess.Popen[bytes]":
         environment = {
             **os.environ,
-            "PORT": str(self.port),
+            "PORT": str(port),
             "KLINGEL_API_KEY": ADMIN_KEY,
             "KLINGEL_DATA_DIR": str(self.folder),
             "KLINGEL_PROVIDER": "sandbox",
@@ -177,7 +193,7 @@ class World:
             **settings,
         }
         log = (self.folder / "klingel.log").open("ab")
-        self.process = subprocess.Popen(  # noqa: ASYNC220 - its end is waited for elsewhere
+        process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve"],
             cwd=self.folder,
             env=environment,
@@ -185,15 +201,7 @@ class World:
             stderr=log,
         )
         log.close()
-        async with asyncio.timeout(READY_S), self.client() as client:
-            while True:
-                assert self.process.poll() is None, (self.folder / "klingel.log").read_text()[-3000:]
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        return
-                except httpx.HTTPError:
-                    pass
-                await asyncio.sleep(0.05)
+        return process
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -202,6 +210,10 @@ class World:
     async def death(self) -> None:
         if self.process is not None:
             await asyncio.to_thread(self.process.wait)
+
+    async def metrics(self) -> str:
+        """Of all that runs now."""
+        return await metrics_of(self.port)
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -288,6 +300,25 @@ class World:
         except TimeoutError:
             return False
         return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def is_ready(port: int) -> bool:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        try:
+            return (await client.get("/readyz")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+async def metrics_of(port: int) -> str:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        return (await client.get("/metrics")).text
 
 
 async def everything(client: httpx.AsyncClient, path: str, **query: str) -> list[dict[str, Any]]:

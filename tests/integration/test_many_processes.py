@@ -1,0 +1,456 @@
+"""Several processes on one PostgreSQL: what holds for one holds for all of them together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent, aconnect_sse
+
+from service.api.endpoints import ENDPOINTS_OF_AN_ACCOUNT
+from service.app import Hooks
+from service.lanes import CONCURRENCY
+from tests.integration.klingel import (
+    PATIENCE_S,
+    FakeKling,
+    Klingel,
+    ManualClock,
+    Receiver,
+    callback,
+    running_klingel,
+    succeed,
+)
+from tests.postgres import Databases
+
+QUICKLY = timedelta(milliseconds=500)  # between signs of life
+LOOK_AGAIN_S = 0.05
+STREAM = {"accept": "text/event-stream"}
+
+
+@dataclass
+class House:
+    """Klingels on one database, with one provider and one receiver."""
+
+    stack: AsyncExitStack
+    folder: Path
+    url: str
+    receiver: Receiver
+    kling: FakeKling = field(default_factory=FakeKling)
+    clock: ManualClock = field(default_factory=ManualClock)
+    processes: list[Klingel] = field(default_factory=list)
+
+    async def add(self, roles: str = "web,dispatch", **settings: Any) -> Klingel:
+        return await self.stack.enter_async_context(self.process(roles, **settings))
+
+    @asynccontextmanager
+    async def process(self, roles: str = "web,dispatch", **settings: Any) -> AsyncIterator[Klingel]:
+        """One more, until the block ends."""
+        async with running_klingel(
+            self.folder,
+            clock=self.clock,
+            kling=self.kling,
+            receiver=self.receiver,
+            hooks=Hooks(sign_of_life=QUICKLY),
+            database_url=self.url,
+            roles=roles,
+            **settings,
+        ) as klingel:
+            self.processes.append(klingel)
+            self._connect()
+            try:
+                yield klingel
+            finally:
+                self.processes.remove(klingel)
+                self._connect()
+
+    def _connect(self) -> None:
+        """Whoever waits for a commit sees those of all; the clock is everybody's."""
+
+        def committed() -> None:
+            for klingel in self.processes:
+                klingel._committed.set()
+
+        def moved() -> None:
+            for klingel in self.processes:
+                assert klingel.hooks.wakeups is not None
+                klingel.hooks.wakeups.notify_all()
+
+        self.clock.on_move = moved
+        for klingel in self.processes:
+            klingel.hooks.on_commit = committed
+
+    async def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Past all Klingels."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(statement, *parameters)]
+        finally:
+            await connection.close()
+
+    async def until_sql(self, statement: str, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Asked again after each commit of theirs, and each sign of life, which is one."""
+        [first, *_] = self.processes
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds(await self.sql(statement)):
+                first._committed.clear()
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await first._committed.wait()
+                except TimeoutError:
+                    continue
+
+
+@pytest.fixture(autouse=True)
+def _databases_here() -> None:
+    """Of one kind: a SQLite file has one process."""
+
+
+@pytest.fixture
+async def house(postgres: Databases, tmp_path: Path, anyio_backend: str) -> AsyncIterator[House]:
+    database = await asyncio.to_thread(postgres.take)
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(Receiver().running())
+        yield House(stack, tmp_path, database.url, receiver)
+    await asyncio.to_thread(postgres.give_back, database)
+
+
+@asynccontextmanager
+async def stream(client: httpx.AsyncClient, **headers: str) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+    async with aconnect_sse(client, "GET", "/v1/events", headers={**STREAM, **headers}) as source:
+        assert source.response.status_code == 200
+        yield source.aiter_sse()
+
+
+async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[str]:
+    """The ids of the next ones."""
+    async with asyncio.timeout(PATIENCE_S):
+        return [(await anext(events)).id for _ in range(number)]
+
+
+async def logged(klingel: Klingel) -> list[str]:
+    answer = await klingel.http.get("/v1/events", params={"order": "asc", "limit": 200})
+    return [event["id"] for event in answer.json()["items"]]
+
+
+# Streams
+
+
+async def test_a_stream_hears_what_other_processes_commit_once_and_in_order(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    async with here.served() as client, stream(client) as events:
+        for number in range(6):
+            submitted, called = (here, there) if number % 2 else (there, here)
+            task = await submitted.submit()
+            await called.call_back(callback(task, "processing"))
+            await submitted.call_back(succeed(task))
+        assert await heard(events, 18) == await logged(there)
+
+
+async def test_a_stream_is_resumed_at_another_process_without_gap_or_repeat(house: House) -> None:
+    here, there, elsewhere = await house.add(), await house.add(), await house.add()
+    async with here.served() as client, stream(client) as events:
+        await here.submit()
+        await elsewhere.submit()
+        [first, second] = await heard(events, 2)
+    await elsewhere.submit()
+    async with there.served() as client, stream(client, **{"last-event-id": first}) as events:
+        await elsewhere.submit()
+        log = await logged(here)
+        assert [first, *await heard(events, 3)] == log
+        assert log[1] == second
+
+
+async def test_a_stream_goes_on_when_the_connection_for_notices_was_cut(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    async with here.served() as client, stream(client) as events:
+        await there.submit()
+        first = await heard(events, 1)
+        cut = await house.sql(
+            "select pg_terminate_backend(pid) as cut from pg_stat_activity "
+            "where application_name = 'klingel notices' and datname = current_database()"
+        )
+        assert len(cut) == 2
+        await there.submit()
+        assert first + await heard(events, 1) == await logged(there)
+
+
+async def test_a_revoked_key_ends_its_streams_at_every_process(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    made = (await here.http.post("/v1/keys", json={"name": "guest"})).json()
+    async with there.served() as client:
+        client.headers["authorization"] = f"Bearer {made['key']}"
+        async with stream(client) as events:
+            assert (await here.http.delete(f"/v1/keys/{made['id']}")).status_code == 204
+            async with asyncio.timeout(PATIENCE_S):
+                told = [event.event async for event in events]
+        assert told == ["stream.dropped"]
+        assert (await client.get("/v1/events")).status_code == 401
+
+
+# Roles
+
+
+async def test_what_comes_in_at_one_process_is_done_by_another(house: House) -> None:
+    """The door waits for the answer that the other one gets."""
+    web, _ = await house.add("web"), await house.add("dispatch")
+    await web.endpoint()
+    answer = await web.http.post(
+        "/v1/tasks",
+        json={
+            "type": "kling.multi-image-to-image",
+            "input": {
+                "prompt": "a cat",
+                "subject_image_list": [{"subject_image": f"https://example.com/{n}.png"} for n in "ab"],
+            },
+        },
+    )
+    assert answer.status_code == 201
+    await web.call_back(succeed(answer.json()))
+    received = await house.receiver.until(2)
+    assert [one.event["type"] for one in received] == ["task.submitted", "task.succeeded"]
+
+
+async def test_a_process_that_only_dispatches_shows_how_it_is_and_nothing_else(house: House) -> None:
+    dispatch = await house.add("dispatch")
+    assert (await dispatch.http.get("/readyz")).status_code == 200
+    assert (await dispatch.http.get("/healthz")).status_code == 200
+    assert (await dispatch.http.get("/metrics")).status_code == 200
+    assert (await dispatch.http.get("/v1/tasks")).status_code == 404
+    assert (await dispatch.http.get("/")).status_code == 404
+
+
+# Deliveries
+
+
+async def test_an_endpoint_gets_no_more_at_a_time_from_two_processes_than_from_one(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    await here.endpoint(types=["task.submitted"])
+    house.receiver.gate = asyncio.Event()
+    for klingel in (here, there) * 10:
+        await klingel.submit()
+    received = await house.receiver.until(CONCURRENCY)
+    await house.until_sql(
+        "select count(*) as number from deliveries where lease_until is not null",
+        lambda rows: rows[0]["number"] == 20,
+    )
+    assert len(received) == CONCURRENCY
+    [holder] = await house.sql("select distinct process_id from lane_holders")
+    assert holder["process_id"] in {here.state["presence"].id, there.state["presence"].id}
+    house.receiver.gate.set()
+    received = await house.receiver.until(20)
+    await here.until_deliveries(*["delivered"] * 20, limit="50")
+    assert len({one.headers["webhook-id"] for one in received}) == len(received) == 20
+
+
+async def test_each_delivery_is_made_once_by_whichever_process(house: House) -> None:
+    """Many endpoints, so that each process holds some; in the order of each task."""
+    here, there = await house.add(), await house.add()
+    endpoints = [await klingel.endpoint() for klingel in (here, there) * 3]
+    for number in range(6):
+        submitted, called = (here, there) if number % 2 else (there, here)
+        task = await submitted.submit()
+        await called.call_back(callback(task, "processing"))
+        await submitted.call_back(succeed(task))
+    received = await house.receiver.until(6 * 3 * len(endpoints))
+    await here.until_deliveries(*["delivered"] * 108, limit="200")
+    assert len(received) == 108
+    attempts = await house.sql("select number from attempts")
+    assert {attempt["number"] for attempt in attempts} == {1}
+
+
+async def test_a_lane_that_is_empty_is_anybodys(house: House) -> None:
+    here = await house.add()
+    await here.endpoint()
+    await here.submit()
+    await house.receiver.until(1)
+    await house.until_sql("select * from lane_holders", lambda rows: not rows)
+
+
+async def test_a_changed_endpoint_is_changed_for_the_process_that_delivers_to_it(house: House) -> None:
+    """What waits in the memory of one goes where another was told to send it."""
+    here, there = await house.add("web"), await house.add("dispatch")
+    endpoint = await here.endpoint(types=["task.submitted"])
+    house.receiver.gate = asyncio.Event()
+    for _ in range(CONCURRENCY + 3):
+        await here.submit()
+    await house.receiver.until(CONCURRENCY)
+    await house.until_sql(
+        "select count(*) as number from deliveries where lease_until is not null",
+        lambda rows: rows[0]["number"] == CONCURRENCY + 3,
+    )
+    async with Receiver().running() as moved:
+        changed = await here.http.patch(
+            f"/v1/endpoints/{endpoint['id']}", json={"config": {"url": moved.url}}
+        )
+        assert changed.status_code == 200
+        lanes = there.state["deliverer"]._lanes
+
+        async def moved_there() -> bool:
+            return {duty.endpoint.config["url"] for duty in lanes.waiting()} == {moved.url}
+
+        await there.until(moved_there)
+        house.receiver.gate.set()
+        await moved.until(3)
+        await here.until_deliveries(*["delivered"] * (CONCURRENCY + 3), limit="50")
+        assert len(house.receiver.received) == CONCURRENCY
+
+
+async def test_a_deleted_endpoint_gets_nothing_more_from_the_process_that_delivers_to_it(
+    house: House,
+) -> None:
+    web, _ = await house.add("web"), await house.add("dispatch")
+    endpoint = await web.endpoint(types=["task.submitted"])
+    house.receiver.gate = asyncio.Event()
+    for _ in range(CONCURRENCY + 3):
+        await web.submit()
+    await house.receiver.until(CONCURRENCY)
+    await web.http.delete(f"/v1/endpoints/{endpoint['id']}")
+    house.receiver.gate.set()
+    await house.until_sql(
+        "select status, count(*) as number from deliveries group by status order by status",
+        lambda rows: (
+            [(row["status"], row["number"]) for row in rows] == [("dead", 3), ("delivered", CONCURRENCY)]
+        ),
+    )
+    assert len(house.receiver.received) == CONCURRENCY
+
+
+# Tasks
+
+
+async def test_each_task_is_sent_once_by_whichever_process(house: House) -> None:
+    processes = [await house.add() for _ in range(3)]
+    submitted = await asyncio.gather(*(klingel.submit() for klingel in processes * 8))
+    assert {task["status"] for task in submitted} == {"submitted"}
+    assert len(house.kling.creates) == 24
+    assert len({create["external_task_id"] for create in house.kling.creates}) == 24
+
+
+async def test_one_idempotency_key_is_one_task_at_whichever_door(house: House) -> None:
+    processes = [await house.add() for _ in range(2)]
+    told = await asyncio.gather(
+        *(klingel.submit(headers={"idempotency-key": "order-1"}) for klingel in processes * 5)
+    )
+    assert len({task["id"] for task in told}) == 1
+    assert len(house.kling.creates) == 1
+
+
+async def test_a_task_is_overdue_once(house: House) -> None:
+    processes = [await house.add() for _ in range(3)]
+    await processes[0].endpoint(types=["task.overdue"])
+    tasks = [await klingel.submit(deadline_s=60) for klingel in processes * 3]
+    house.clock.advance(minutes=2)
+    received = await house.receiver.until(9)
+    assert {one.event["data"]["task"]["id"] for one in received} == {task["id"] for task in tasks}
+    rows = await house.sql("select count(*) as number from events where type = 'task.overdue'")
+    assert rows == [{"number": 9}]
+
+
+async def test_callbacks_about_one_task_at_several_doors_make_each_event_once(house: House) -> None:
+    processes = [await house.add() for _ in range(3)]
+    task = await processes[0].submit()
+    answers = await asyncio.gather(
+        *(
+            klingel.call_back(body)
+            for klingel in processes
+            for body in (callback(task, "processing"), succeed(task))
+        )
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    sequences = [event["sequence"] for event in await processes[0].events(task["id"])]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert (await processes[1].event_types(task["id"])).count("task.succeeded") == 1
+
+
+async def test_the_limit_of_endpoints_holds_for_all_doors_together(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    body = {"config": {"url": house.receiver.url}}
+    answers = await asyncio.gather(
+        *(klingel.http.post("/v1/endpoints", json=body) for klingel in (here, there) * 105)
+    )
+    made = [answer.status_code for answer in answers].count(201)
+    assert made == ENDPOINTS_OF_AN_ACCOUNT
+
+
+# Death
+
+
+async def test_what_a_dead_process_had_in_hand_is_done_by_another(house: House) -> None:
+    """A create that was on its way is unconfirmed, and asked for again; deliveries are made; lanes are free."""
+    web = await house.add("web")
+    endpoint = await web.endpoint(types=["task.unconfirmed"])
+    task = await web.submit_async()
+    await house.sql("insert into processes (id, roles, until) values ('proc_gone', 'dispatch', 0)")
+    await house.sql("insert into lane_holders (lane, process_id) values ($1, 'proc_gone')", endpoint["id"])
+    await house.sql("update tasks set sending_since = created_at, sends = 1, sent_by = 'proc_gone'")
+    await house.add("dispatch", confirm_after=60)
+    await web.until_status(task["id"], "unconfirmed")
+    await house.receiver.until(1)
+    assert house.kling.creates == []
+    house.clock.advance(minutes=2)
+    await web.until_status(task["id"], "submitted")
+    assert await house.sql("select id from processes where id = 'proc_gone'") == []
+
+
+async def test_deliveries_in_a_dead_process_s_hand_are_made_by_another(house: House) -> None:
+    web = await house.add("web")
+    endpoint = await web.endpoint()
+    test = await web.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+    assert test.status_code == 202
+    await house.sql("insert into processes (id, roles, until) values ('proc_gone', 'dispatch', 0)")
+    await house.sql("insert into lane_holders (lane, process_id) values ($1, 'proc_gone')", endpoint["id"])
+    await house.sql("update deliveries set lease_until = 9999999999999, leased_by = 'proc_gone'")
+    await house.add("dispatch")
+    [received] = await house.receiver.until(1)
+    assert received.event["type"] == "endpoint.test"
+    await web.until_deliveries("delivered")
+
+
+async def test_a_process_that_was_counted_as_dead_begins_anew(house: House) -> None:
+    klingel = await house.add()
+    former = klingel.state["presence"].id
+    await klingel.endpoint()
+    await klingel.submit()
+    await house.receiver.until(1)
+    await house.sql("delete from processes")
+    await house.until_sql("select id from processes", lambda rows: bool(rows) and rows[0]["id"] != former)
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    received = await house.receiver.until(3)
+    assert [one.event["type"] for one in received][-1] == "task.succeeded"
+
+
+async def test_a_process_that_stops_leaves_nothing_behind(house: House) -> None:
+    """The next one finds all that it had, without waiting for its time to run out."""
+    here = await house.add()
+    async with house.process() as leaving:
+        await leaving.endpoint()
+        house.receiver.always = 500
+        await leaving.submit()
+        await leaving.until_deliveries("pending")
+        await house.receiver.until(1)
+        id = leaving.state["presence"].id
+    left = await house.sql("select id from processes where id = $1", id)
+    held = await house.sql("select lane from lane_holders where process_id = $1", id)
+    leased = await house.sql("select id from deliveries where leased_by = $1 and lease_until is not null", id)
+    assert (left, held, leased) == ([], [], [])
+    house.receiver.always = 200
+    house.clock.advance(seconds=30)
+    await here.until_deliveries("delivered")
+
+
+async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: House) -> None:
+    """Others may have counted it as dead, and do what it had."""
+    klingel = await house.add()
+    presence = klingel.state["presence"]
+    assert presence.alive
+    presence._good_until = 0.0
+    assert not presence.alive
+    async with asyncio.timeout(PATIENCE_S):
+        await presence.until_alive()  # its next sign of life
