@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from handlers.providers.sandbox import Sandbox, SandboxSettings
 from service.domain.task_types import TASK_TYPES, Layout, Standard, TaskType
 from tests.integration.klingel import FakeKling, Klingel, base64_png, pointers, running_klingel
+
+# What a type is, no database changes.
+pytestmark = pytest.mark.sqlite_alone
 
 TYPES = [row for row in TASK_TYPES.values() if row.makes is not None]
 URL = "https://example.com/other.png"
@@ -388,3 +392,23 @@ async def test_what_is_no_field_of_it_is_refused_by_name(klingel: Klingel, row: 
     body = {"type": row.name, "input": {**examples(row)[0], "callback_url": "https://example.com/"}}
     response = await klingel.http.post("/v1/tasks", json=body)
     assert pointers(response) == ["#/input/callback_url"]
+
+
+# Told
+
+
+async def test_the_types_are_told_with_schemas_examples_and_sources(klingel: Klingel) -> None:
+    response = await klingel.http.get("/v1/task-types")
+    items = {item["name"]: item for item in response.json()["items"]}
+    assert items.keys() == TASK_TYPES.keys()
+    for name, item in items.items():
+        validator = jsonschema.Draft202012Validator(item["input_schema"])
+        assert [fault for example in item["examples"] for fault in validator.iter_errors(example)] == []
+        assert all(note["source"] for note in [*item["notes"], *item["paths"]])
+        assert item["examples"] == list(TASK_TYPES[name].examples)
+    assert [(path["layout"], path["path"]) for path in items["kling.new.omni-video"]["paths"]] == [
+        ("official", "/omni-video/{model}")
+    ]
+    assert items["kling.image-generation"]["deadline_s"] == 900
+    assert items["kling.video-extend"]["retired"]["confidence"] == "seen in public code or notes"
+    assert (await klingel.client(None).get("/v1/task-types")).status_code == 401

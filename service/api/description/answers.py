@@ -15,7 +15,7 @@ from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.explanations import Cause
 from service.domain.lifecycle import Status, Verdict
-from service.domain.task_types import TASK_TYPES
+from service.domain.task_types import TASK_TYPES, Confidence, Layout, Standard
 from service.domain.tasks import OutputKind
 from storage.keys import KeyRole
 
@@ -467,6 +467,51 @@ class _Page(TypedDict):
     next_cursor: Annotated[
         str | None, Field(description="the `cursor` of the next page; null on the last one")
     ]
+
+
+class KnownFact(TypedDict):
+    """Something that is known of the provider, from where, and who vouches for it."""
+
+    text: str
+    source: str
+    confidence: Confidence
+
+
+class TypePath(TypedDict):
+    """Where a provider takes it."""
+
+    layout: Layout
+    path: Annotated[str | None, Field(description="with `{model}` in it where the standard has it there")]
+    standard: Standard
+    source: str
+    confidence: Confidence
+
+
+class TypeModel(TypedDict):
+    name: str
+    retired: bool
+
+
+class TaskTypeView(TypedDict):
+    """A type of task."""
+
+    name: TaskTypeName
+    summary: str
+    makes: Annotated[list[OutputKind], Field(description="empty where that is known only when it is there")]
+    places: Annotated[str, Field(description="how many of the provider's parallel places it takes")]
+    deadline_s: Annotated[
+        float, Field(description="after which it is overdue, where the submit says nothing")
+    ]
+    paths: list[TypePath]
+    models: Annotated[list[TypeModel], Field(description="that are known; others are passed on")]
+    retired: Annotated[KnownFact | None, Field(description="why the provider no longer has it")]
+    notes: list[KnownFact]
+    input_schema: Annotated[dict[str, Any], Field(description="JSON Schema of `input`")]
+    examples: list[dict[str, Any]]
+
+
+class TaskTypePage(_Page):
+    items: list[TaskTypeView]
 
 
 class TaskPage(_Page):

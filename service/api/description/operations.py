@@ -16,6 +16,7 @@ from service.api import (
     keys,
     probing,
     pruning,
+    task_types,
     tasks,
     usage,
     web_push,
@@ -559,6 +560,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         body="KeyBody",
         answers={201: shows(answers.CreatedApiKey, "The key.")},
         problems=(*BODY_PROBLEMS, errors.Unavailable),
+    ),
+    "GET /v1/task-types": Operation(
+        id="listTaskTypes",
+        summary="List what can be submitted",
+        description=_told(task_types.index),
+        tag=Tag.TASKS,
+        answers={200: shows(answers.TaskTypePage)},
     ),
     "GET /v1/keys": Operation(
         id="listKeys",
