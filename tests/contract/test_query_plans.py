@@ -17,6 +17,8 @@ HOT = {
     "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "find_external_task_ids": "tasks using index sqlite_autoindex_tasks_2 (account_id=? and external_task_id=?)",
     "list_tasks": "tasks using index tasks_by_account (account_id=? and id>? and id<?)",
+    "list_tasks_in_status": "tasks using index tasks_by_status (status=? and account_id=? and id>? and id<?)",
+    "list_tasks_of_a_type": "tasks using index tasks_by_type (account_id=? and type=? and id>? and id<?)",
     "list_tasks_of_type": "tasks using covering index tasks_by_type (account_id=? and type=?)",
     "list_children": "tasks using index tasks_by_rule (parent_id=?)",
     "list_transitions": "transitions using primary key (task_id=?)",
@@ -53,6 +55,10 @@ HOT = {
     "oldest_due_of_account": "deliveries using index deliveries_due (next_attempt_at<?)",
     "count_dead_of_account": "deliveries using index deliveries_dead (account_id=?)",
     "list_dead_letters": "deliveries using index deliveries_dead (account_id=? and id<?)",
+    "usage": "usage_days using primary key (account_id=? and day>? and day<?)",
+    "spent": "usage_days using primary key (account_id=? and day>?)",
+    "usage_by_metadata": "tasks using index tasks_charged (account_id=? and finished_at>? and finished_at<?)",
+    "budgets_of": "budgets using primary key (account_id=?)",
     "latest_attempts_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=?)",
 }
 
