@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from service.domain.costs import Charge, charge_of
 from service.domain.creates import Refusal
@@ -132,17 +133,13 @@ async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | 
     return None if row is None else task_of(row)
 
 
-async def find(
-    reader: Reader, name: str, *, account_id: AccountId, types: Sequence[str]
-) -> Task | None:
+async def find(reader: Reader, name: str, *, account_id: AccountId, types: Sequence[str]) -> Task | None:
     """By its id, else by the caller's own for it, else by the provider's.
 
     Args:
         types: one or two.
     """
-    row = await reader.one(
-        "find_task", name=name, account_id=account_id, type=types[0], other_type=types[-1]
-    )
+    row = await reader.one("find_task", name=name, account_id=account_id, type=types[0], other_type=types[-1])
     return None if row is None else task_of(row)
 
 
@@ -208,33 +205,52 @@ async def let_go_of_external_id(tx: Transaction, task_id: TaskId | None) -> bool
 
 async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
     """Each change as (before, after). One row changes once in a batch."""
+    advanced = [change for change in changes if _stands(change[0]) == _stands(change[1])]
+    await tx.run_many("advance_task", [_said(before, after) for before, after in advanced])
+    if len(advanced) == len(changes):
+        return
     await tx.run_many(
         "save_task",
         [
             {
-                "id": after.id,
-                "status": after.status,
+                **_said(before, after),
                 "provider_task_id": after.provider_task_id,
-                "outputs": json_text([output.view() for output in after.outputs]),
-                "error_code": None if after.error is None else after.error.code,
-                "error_message": None if after.error is None else after.error.message,
-                "error_refusal": None if after.error is None else after.error.refusal,
-                "cost": cost_text(after.cost),
-                "sequence": after.sequence,
-                "updated_at": milliseconds(after.updated_at),
-                "submitted_at": milliseconds(after.submitted_at),
-                "finished_at": milliseconds(after.finished_at),
                 "overdue_at": milliseconds(after.overdue_at),
                 "sends": after.sends,
                 "sending_since": milliseconds(after.sending_since),
                 "next_send_at": milliseconds(after.next_send_at),
                 "awaits_slot": int(after.awaits_slot),
-                "status_before": before.status,
-                "sequence_before": before.sequence,
             }
             for before, after in changes
+            if _stands(before) != _stands(after)
         ],
     )
+
+
+# How its create stands, and what a task is said to be once.
+_stands: Final = attrgetter(
+    "provider_task_id", "overdue_at", "sends", "sending_since", "next_send_at", "awaits_slot"
+)
+
+
+def _said(before: Task, after: Task) -> dict[str, Any]:
+    """What the provider says of it, and as what the row was read."""
+    error = after.error
+    return {
+        "id": after.id,
+        "status": after.status,
+        "outputs": json_text([output.view() for output in after.outputs]) if after.outputs else "[]",
+        "error_code": None if error is None else error.code,
+        "error_message": None if error is None else error.message,
+        "error_refusal": None if error is None else error.refusal,
+        "cost": cost_text(after.cost),
+        "sequence": after.sequence,
+        "updated_at": milliseconds(after.updated_at),
+        "submitted_at": milliseconds(after.submitted_at),
+        "finished_at": milliseconds(after.finished_at),
+        "status_before": before.status,
+        "sequence_before": before.sequence,
+    }
 
 
 async def insert_transitions(tx: Transaction, transitions: Sequence[tuple[TaskId, Transition]]) -> None:
@@ -292,7 +308,7 @@ async def page(
         first_id = holder["id"]
         before_id = min(before_id or "task_g", f"{first_id}0")  # sorts next after it
     rows = await reader.all(
-        "list_tasks",
+        _narrowest(wanted),
         account_id=account_id,
         first_id=first_id,
         before_id=before_id,
@@ -304,6 +320,13 @@ async def page(
         limit=limit,
     )
     return [task_of(row) for row in rows]
+
+
+def _narrowest(wanted: TaskFilter) -> str:
+    """The statement that finds by an index what leaves least."""
+    if wanted.status is not None:
+        return "list_tasks_in_status"
+    return "list_tasks" if wanted.type is None else "list_tasks_of_a_type"
 
 
 async def numbered_page(

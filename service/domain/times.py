@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Clock = Callable[[], datetime]
 
@@ -10,6 +11,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@lru_cache(maxsize=4096)  # what happens now is told several times in one event, and in the next one again
 def rfc3339(moment: datetime) -> str:
     """`2026-11-22T05:30:00.123Z`: always UTC, always three digits, so that strings sort as moments do."""
     # It ends in `+00:00`. `strftime` takes four times as long, and an event has six moments.

@@ -97,7 +97,9 @@ def text(value: object) -> str | None:
     """Trimmed, and fit to be stored: no NUL (PostgreSQL has none), no lone surrogates. None when empty."""
     if not isinstance(value, str):
         return None
-    return value.encode(errors="replace").decode().replace("\0", "").strip() or None
+    if not value.isascii():
+        value = value.encode(errors="replace").decode()
+    return value.replace("\0", "").strip() or None
 
 
 def identifier(value: object) -> str | None:

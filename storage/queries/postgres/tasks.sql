@@ -45,6 +45,56 @@ where account_id = :account_id
 order by id desc
 limit :limit;
 
+-- name: list_tasks_in_status
+-- As above, where the status alone has an index.
+select * from tasks
+where status = :status and account_id = :account_id
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+  and (cast(:type as text) is null or type = :type)
+  and (cast(:created_after as bigint) is null or created_at >= :created_after)
+  and (cast(:created_before as bigint) is null or created_at < :created_before)
+  and not exists (
+      select 1 from json_each_text(cast(:metadata as json)) as wanted
+      where not exists (
+          select 1 from json_each_text(
+              cast(
+                  case
+                      when strpos(tasks.metadata, '\u0000') = 0 then tasks.metadata
+                      else regexp_replace(tasks.metadata, '(?<!\\)((\\\\)*)\\u0000', '\1\\ufffd', 'g')
+                  end as json
+              )
+          ) as has
+          where has.key = wanted.key and coalesce(has.value, 'null') = wanted.value
+      )
+  )
+order by id desc
+limit :limit;
+
+-- name: list_tasks_of_a_type
+-- As above, where the type alone has one.
+select * from tasks
+where account_id = :account_id and type = :type
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:created_after as bigint) is null or created_at >= :created_after)
+  and (cast(:created_before as bigint) is null or created_at < :created_before)
+  and not exists (
+      select 1 from json_each_text(cast(:metadata as json)) as wanted
+      where not exists (
+          select 1 from json_each_text(
+              cast(
+                  case
+                      when strpos(tasks.metadata, '\u0000') = 0 then tasks.metadata
+                      else regexp_replace(tasks.metadata, '(?<!\\)((\\\\)*)\\u0000', '\1\\ufffd', 'g')
+                  end as json
+              )
+          ) as has
+          where has.key = wanted.key and coalesce(has.value, 'null') = wanted.value
+      )
+  )
+order by id desc
+limit :limit;
+
 -- name: due_to_send
 -- Tasks whose create may go out now; those on their way have `sending_since`. Accounts take turns, who was served
 -- longest ago first (:served is a JSON object of numbers); an account's own go by their age.
@@ -108,3 +158,11 @@ where id in (
     ) as counted
     where place = 1 or needed <= :number
 );
+
+-- name: advance_task*!
+-- As `save_task`, where only what the provider says has changed.
+update tasks set
+    status = :status, outputs = :outputs, error_code = :error_code, error_message = :error_message,
+    error_refusal = :error_refusal, cost = :cost, sequence = :sequence, updated_at = :updated_at,
+    submitted_at = :submitted_at, finished_at = :finished_at
+where id = :id and status = :status_before and sequence = :sequence_before;
