@@ -94,6 +94,29 @@ where account_id = :account_id
 order by id desc
 limit :limit;
 
+-- name: list_dead_deliveries
+-- The dead have an index of their own.
+select * from deliveries
+where account_id = :account_id and status = 'dead'
+  and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
+order by id desc
+limit :limit;
+
+-- name: list_pending_deliveries
+-- Of all that are pending, which are few beside those that have ended. `|| ''` keeps the planner from the latter.
+select * from deliveries
+where account_id || '' = :account_id
+  and id in (
+      select id from deliveries where status = 'pending' and lease_until is null and next_attempt_at >= 0
+      union all
+      select id from deliveries where lease_until >= 0
+  )
+  and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
+order by id desc
+limit :limit;
+
 -- name: list_deliveries_of_task
 select * from deliveries
 where account_id = :account_id and task_id = :task_id

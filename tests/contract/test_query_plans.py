@@ -40,6 +40,8 @@ HOT = {
     "latest_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=? and endpoint_id=?)",
     "get_delivery": "deliveries using index sqlite_autoindex_deliveries_1 (id=?)",
     "list_deliveries": "deliveries using index deliveries_by_account (account_id=? and id<?)",
+    "list_dead_deliveries": "deliveries using index deliveries_dead (account_id=? and id<?)",
+    "list_pending_deliveries": "deliveries using index deliveries_due (next_attempt_at>?)",
     "list_deliveries_of_task": "deliveries using index deliveries_by_task (task_id=? and id<?)",
     "list_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=?)",
     "list_deliveries_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=? and id<?)",
