@@ -54,6 +54,7 @@ from service.api import (
     openapi,
     probing,
     reference,
+    task_types,
     tasks,
     usage,
     web_push,
@@ -171,6 +172,11 @@ CONFIGS: Final[Mapping[str, type[BaseModel]]] = {
     **{voice.name: endpoint_model(voice) for voice in (*SPEAKING, *LISTENING)},
 }
 
+HEALTH: Final[Sequence[BaseRoute]] = (  # also of a process that has no other doors
+    Route("/healthz", health.healthz, methods=["GET"]),
+    Route("/readyz", health.readyz, methods=["GET"]),
+    Route("/metrics", health.metrics, methods=["GET"]),
+)
 ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/tasks", tasks.submit, methods=["POST"]),
     Route("/v1/tasks", tasks.index, methods=["GET"]),
@@ -178,6 +184,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/v1/tasks/{id}/events", events.of_task, methods=["GET"]),
     Route("/v1/tasks/{id}/callbacks", tasks.callbacks, methods=["GET"]),
     Route("/v1/tasks/{id}/refresh", tasks.refresh, methods=["POST"]),
+    Route("/v1/task-types", task_types.index, methods=["GET"]),
     Route("/v1/events", events.of_account, methods=["GET"]),
     Route("/v1/events/{id}", events.show, methods=["GET"]),
     Route("/v1/events/{id}/explain", events.explain, methods=["GET"]),
@@ -212,9 +219,6 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/callbacks/{provider}/{task_id}/{token}/", CallbackDoor(), methods=["POST"]),
     Route("/callbacks/{rest:anything}", turn_callback_away, methods=["POST"]),
     Route("/chat/{platform}/{bot_id}", receive_command, methods=["GET", "POST"]),
-    Route("/healthz", health.healthz, methods=["GET"]),
-    Route("/readyz", health.readyz, methods=["GET"]),
-    Route("/metrics", health.metrics, methods=["GET"]),
     Route(
         "/openapi.json",
         openapi.described_with(
@@ -426,9 +430,8 @@ def create_app(
             )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
-            if dispatches:
-                for heir in (deliverer, submitter, desk):
-                    presence.bequeath(heir.inherit)
+            for heir in (deliverer, submitter, desk):
+                presence.bequeath(heir.inherit)
             await stack.enter_async_context(presence.running())
             if dispatches:
                 for part in (deliverer, deadlines, expiry, submitter, retention, desk):
@@ -478,9 +481,8 @@ def create_app(
     )
     app.router = Doors(
         [
-            *ROUTES,
-            *reference.ROUTES,
-            *dashboard_routes(CONFIGS),
+            *HEALTH,
+            *([*ROUTES, *reference.ROUTES, *dashboard_routes(CONFIGS)] if Role.WEB in settings.roles else []),
             *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
         ],
         lifespan=lifespan,

@@ -43,10 +43,18 @@ class Member:
 class Fleet(World):
     """Clients and the provider know one address. What is killed is started again, as a supervisor does it."""
 
-    def __init__(self, folder: Path, randomness: random.Random, server: Server) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        randomness: random.Random,
+        server: Server,
+        *,
+        webs: int = WEBS,
+        dispatchers: int = DISPATCHERS,
+    ) -> None:
         super().__init__(folder, randomness)
         self._server = server
-        self._members = [Member(role, free_port()) for role in ("web",) * WEBS + ("dispatch",) * DISPATCHERS]
+        self._members = [Member(role, free_port()) for role in ("web",) * webs + ("dispatch",) * dispatchers]
         self._was_killed = False
         self._restarting: asyncio.Task[None] | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.chaos.fleet import Fleet, new_server
+from tests.e2e.chaos.fleet import DISPATCHERS, WEBS, Fleet, new_server
 from tests.e2e.chaos.world import (
     ENDPOINTS,
     OF_NO_REQUEST,
@@ -47,12 +47,21 @@ async def run(folder: Path, *, kills: int, seed: int, submits: int = 6) -> Findi
     return await tell(world, OF_ONE_PROCESS, kills=kills, seed=seed, submits=submits)
 
 
-async def run_fleet(folder: Path, *, kills: int, seed: int, submits: int = 6) -> Findings:
-    """Five processes on a PostgreSQL of their own, whose server is among what is killed."""
+async def run_fleet(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    submits: int = 6,
+    moments: Sequence[Moment] = tuple(Moment),
+    webs: int = WEBS,
+    dispatchers: int = DISPATCHERS,
+) -> Findings:
+    """Many processes on a PostgreSQL of their own, whose server is among what is killed."""
     server = await asyncio.to_thread(new_server, folder)
     try:
-        fleet = Fleet(folder, random.Random(seed), server)
-        return await tell(fleet, list(Moment), kills=kills, seed=seed, submits=submits)
+        fleet = Fleet(folder, random.Random(seed), server, webs=webs, dispatchers=dispatchers)
+        return await tell(fleet, moments, kills=kills, seed=seed, submits=submits)
     finally:
         await asyncio.to_thread(server.stop, "immediate")
 
