@@ -55,11 +55,13 @@ $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
 docs: $(VENV)/.docs
 	$(BIN)/properdocs build --strict
 
-# Kills a real Klingel again and again and writes what was found to docs/reliability.md.
+# Kills a real Klingel again and again and writes what was found to docs/reliability.md. With DATABASE=postgresql one of
+# five processes, or the database's server.
 KILLS ?= 56
 SEED ?= 1
+DATABASE ?= sqlite
 chaos: $(VENV)/.test
-	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --write
+	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --database $(DATABASE) --write
 
 # Draws what each chat platform shows to docs/chat/previews/, with the system's Chromium.
 previews: $(VENV)/.test
