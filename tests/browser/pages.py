@@ -63,6 +63,7 @@ def paths(house: House) -> Mapping[str, list[str]]:
         "/deliveries/{id}": [f"/deliveries/{house.delivery}"],
         "/events/{id}": [f"/events/{house.event}"],
         "/bots": ["/bots"],
+        "/usage": ["/usage"],
         "/keys": ["/keys"],
         "/push": ["/push"],
     }

@@ -852,7 +852,7 @@ async def test_costs_are_shown_and_an_admin_sets_budgets(klingel: Klingel, admin
     assert "16.5 units" in await admin.page("/usage")
     assert "<td>kling.multi-image-to-image</td>" in await admin.page("/usage?by=type&month=2026-11")
     assert "Nothing was charged" in await admin.page("/usage?month=2026-10")
-    budget = {"account": "", "unit": "units", "period": "month"}
+    budget: dict[str, Any] = {"account": "", "unit": "units", "period": "month"}
     assert (await admin.send("/usage/budget", on="/usage", limit="10", **budget)).status_code == 303
     assert "spent, until" in await admin.page("/usage")
     wrong = await admin.send("/usage/budget", on="/usage", limit="a lot", **budget)
