@@ -1,10 +1,11 @@
 """Live events: who listens now, and what has been committed since they began."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Final
 
 import structlog
@@ -31,27 +32,44 @@ class KeyRevoked(Exception):
     """The key that this listener came with is good no longer."""
 
 
+class Silence(Enum):
+    """Nothing is said."""
+
+    FOR_NOW = auto()
+    FOR_GOOD = auto()  # Klingel shuts down
+
+
 class Listener:
     """One who listens: events committed since, in the order of the log."""
 
     def __init__(self) -> None:
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._heard: deque[Event] = deque()
+        self._something: asyncio.Future[None] | None = None  # what it waits for
         self._too_slow = False
         self._revoked = False
+        self._closed = False
+        self._quiet = False
 
     def hear(self, event: Event) -> None:
-        if self._events.qsize() >= BEHIND_LIMIT:
+        if len(self._heard) >= BEHIND_LIMIT:
             self._too_slow = True
         else:
-            self._events.put_nowait(event)
+            self._heard.append(event)
+            self._wake()
 
     def close(self) -> None:
-        self._events.put_nowait(None)
+        self._closed = True
+        self._wake()
 
     def revoke(self) -> None:
         """At once: what it has not been given yet it does not get."""
         self._revoked = True
         self.close()
+
+    def say_quiet(self) -> None:
+        """It is told that nothing happens, if it waits."""
+        self._quiet = True
+        self._wake()
 
     def check(self) -> None:
         """
@@ -61,9 +79,8 @@ class Listener:
         if self._revoked:
             raise KeyRevoked
 
-    async def next(self) -> Event | None:
-        """None when Klingel shuts down.
-
+    async def next(self) -> Event | Silence:
+        """
         Raises:
             TooSlow: events were left out.
             KeyRevoked: it may not be given anything more.
@@ -71,9 +88,21 @@ class Listener:
         self.check()
         if self._too_slow:
             raise TooSlow
-        heard = await self._events.get()
+        self._quiet = False
+        while not (self._heard or self._closed or self._quiet):
+            self._something = asyncio.get_running_loop().create_future()
+            try:
+                await self._something
+            finally:
+                self._something = None
         self.check()
-        return heard
+        if self._heard:
+            return self._heard.popleft()
+        return Silence.FOR_GOOD if self._closed else Silence.FOR_NOW
+
+    def _wake(self) -> None:
+        if self._something is not None and not self._something.done():
+            self._something.set_result(None)
 
 
 @dataclass(slots=True)
@@ -242,8 +271,11 @@ class Streams:
         key_id: KeyId,
         task_id: TaskId | None,
         after_position: int,
-    ) -> AsyncGenerator[Event]:
+        beat_s: float | None = None,
+    ) -> AsyncGenerator[Event | None]:
         """The log from a position on, then what is committed, without gap or repeat, until Klingel shuts down.
+
+        None, so often, where there is nothing to tell.
 
         Listening begins before the log is read: what is committed meanwhile comes by both ways, and once. It also
         begins before the key is looked at once more: a revocation is then seen there, or heard.
@@ -272,7 +304,31 @@ class Streams:
                     yield event
                 if len(page) < PAGE:
                     break
-            while (heard := await listener.next()) is not None:
-                if heard.position > position:
-                    position = heard.position
-                    yield heard
+            with _beating(listener, beat_s):
+                while (heard := await listener.next()) is not Silence.FOR_GOOD:
+                    if heard is Silence.FOR_NOW:
+                        yield None
+                    elif heard.position > position:
+                        position = heard.position
+                        yield heard
+
+
+@contextmanager
+def _beating(listener: Listener, every_s: float | None) -> Iterator[None]:
+    """By the loop's clock alone: a task for each listener would be as large as the listener."""
+    if every_s is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def beat() -> None:
+        nonlocal timer
+        timer = loop.call_later(every_s, beat)
+        listener.say_quiet()
+
+    timer = loop.call_later(every_s, beat)
+    try:
+        yield
+    finally:
+        timer.cancel()

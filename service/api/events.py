@@ -1,12 +1,12 @@
 """`/v1/events` and `/v1/tasks/{id}/events`: the log, and the log as it grows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
+from functools import lru_cache
 from typing import Final
 
 from pydantic_core import to_json
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,7 +23,10 @@ from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
 from storage.keys import ApiKey
 
-HEARTBEAT_S = 15
+HEARTBEAT_S: Final = 15.0
+HEARTBEAT: Final = (
+    b": nothing new\r\n\r\n"  # a comment, so that nobody in between takes the connection for dead
+)
 TRY_AGAIN_S: Final = 30
 ORDERS: Final = ("asc", "desc")
 
@@ -123,13 +126,19 @@ def _listed(page: Page, found: list[Event]) -> Response:
     return Response(body, media_type="application/json")
 
 
-class _Stream(EventSourceResponse):
-    """One of its account's; refused before anything of it is sent."""
+class _Stream(Response):
+    """One of its account's; refused before anything of it is sent.
 
-    def __init__(
-        self, content: AsyncIterator[ServerSentEvent], *, places: Places, account_id: AccountId
-    ) -> None:
-        super().__init__(content, ping=HEARTBEAT_S, headers={"x-accel-buffering": "no"})
+    Args:
+        frames: the stream's own bytes; let go when the reader has gone.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncGenerator[bytes], *, places: Places, account_id: AccountId) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._frames = frames
         self._places = places
         self._account_id = account_id
 
@@ -145,14 +154,37 @@ class _Stream(EventSourceResponse):
                 limit = self._places.of_one
                 detail = f"The account has {limit} live streams open, and no more are taken. Close one first."
                 raise TooManyStreams(detail, limit=limit, retry_after_s=TRY_AGAIN_S) from None
-            await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] != "HEAD":
+                await self._send_while_read(receive, send)
+            await send({"type": "http.response.body"})
 
-    @staticmethod
-    async def _listen_for_exit_signal() -> None:
-        """Klingel ends its streams by itself, whole. The library would look twice a second whether the server stops, and
-        then break them off.
-        """
-        await asyncio.Event().wait()
+    async def _send_while_read(self, receive: Receive, send: Send) -> None:
+        sending, gone = asyncio.create_task(self._send(send)), asyncio.create_task(_until_gone(receive))
+        try:
+            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            sending.cancel()
+            gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._frames):
+            async for frame in self._frames:
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@lru_cache(maxsize=256)
+def _frame(id: str, type: str, body: bytes) -> bytes:
+    """As all listeners get it. `body` has no line break in it."""
+    return b"id: %s\r\nevent: %s\r\ndata: %s\r\n\r\n" % (id.encode(), type.encode(), body)
 
 
 def _wants_stream(request: Request[State]) -> bool:
@@ -179,7 +211,7 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
 def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> Response:
     state = request.state
 
-    async def sent() -> AsyncIterator[ServerSentEvent]:
+    async def frames() -> AsyncGenerator[bytes]:
         if task_id is not None and after_position and await _has_ended(request, task_id, after_position):
             return
         followed = state["streams"].follow(
@@ -188,11 +220,15 @@ def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, aft
             key_id=key.id,
             task_id=task_id,
             after_position=after_position,
+            beat_s=HEARTBEAT_S,
         )
         async with aclosing(followed) as live:
             try:
                 async for event in live:
-                    yield ServerSentEvent(data=event.body.decode(), event=event.type, id=event.id)
+                    if event is None:
+                        yield HEARTBEAT
+                        continue
+                    yield _frame(event.id, event.type, event.body)
                     if task_id is not None and event.type in TERMINAL_EVENTS:
                         return
             except TooSlow:
@@ -202,14 +238,12 @@ def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, aft
             except KeyRevoked:
                 yield _dropped("key-revoked", "The API key of this stream was revoked.")
 
-    return _Stream(sent(), places=state["shares"].streams, account_id=key.account_id)
+    return _Stream(frames(), places=state["shares"].streams, account_id=key.account_id)
 
 
-def _dropped(reason: str, detail: str) -> ServerSentEvent:
-    """The last event of a stream that ends before its reader wished."""
-    return ServerSentEvent(
-        data=to_json({"reason": reason, "detail": detail}).decode(), event="stream.dropped"
-    )
+def _dropped(reason: str, detail: str) -> bytes:
+    """The last event of a stream that ends before its reader wished. Without an id: it is not resumed from."""
+    return b"event: stream.dropped\r\ndata: %s\r\n\r\n" % to_json({"reason": reason, "detail": detail})
 
 
 async def _has_ended(request: Request[State], task_id: TaskId, after_position: int) -> bool:

@@ -16,7 +16,7 @@ from service.domain.errors import Fault, Unprocessable
 from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
-from service.streams import Streams
+from service.streams import Silence, Streams
 from service.submission import Once, Stored
 from storage import tasks
 from storage.database import Database
@@ -112,7 +112,7 @@ async def _decided(database: Database, streams: Streams, task_id: TaskId, patien
         task = await _reread(database, task_id)
         try:
             async with asyncio.timeout(patience):
-                while task.status in WAITING and await listener.next() is not None:
+                while task.status in WAITING and await listener.next() is not Silence.FOR_GOOD:
                     task = await _reread(database, task_id)
         except TimeoutError:
             task = await _reread(database, task_id)

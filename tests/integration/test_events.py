@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -220,6 +220,34 @@ async def test_a_revoked_stream_is_given_nothing_more_of_the_log(klingel: Klinge
         await revoke(klingel, made)
         with pytest.raises(KeyRevoked):
             await anext(followed)
+
+
+async def test_a_stream_on_which_nothing_happens_says_so_now_and_then(klingel: Klingel) -> None:
+    """What is in between would else take the connection for dead, and a reader that has gone would not be noticed."""
+    task = await klingel.submit()
+    [key] = klingel.rows("select id, account_id from api_keys limit 1")
+    followed = klingel.state["streams"].follow(
+        klingel.state["database"],
+        key["account_id"],
+        key_id=key["id"],
+        task_id=None,
+        after_position=0,
+        beat_s=0.01,
+    )
+    async with aclosing(followed) as live:
+        assert (await anext(live)).type == "task.submitted"
+        assert await anext(live) is None
+        assert await anext(live) is None
+        await klingel.call_back(succeed(task))
+        while (heard := await anext(live)) is None:
+            pass
+        assert heard.type == "task.succeeded"
+
+
+async def test_a_head_request_for_a_stream_ends(klingel: Klingel) -> None:
+    answer = await klingel.http.head("/v1/events", headers=STREAM)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert answer.content == b""
 
 
 async def test_a_live_stream_of_a_task_tells_each_event_as_it_happens(klingel: Klingel) -> None:
