@@ -22,9 +22,9 @@ from handlers.chat.grammar import (
     AskStatus,
     Usage,
     most_pictures,
+    of_pictures,
     parse,
-    pictures_input,
-    submit_input,
+    submitted,
 )
 from handlers.chat.platform import (
     MOST_PICTURES,
@@ -538,7 +538,7 @@ class Desk:
                 raise
             raise Hopeless(f"I cannot have a picture that you attached: {error}.") from None
         ask = Ask(type=work.type, prompt=work.prompt, options=work.options, urls=work.urls)
-        return _body(bot, work, ask.type, submit_input(ask, attached))
+        return _body(bot, work, *submitted(ask, attached))
 
     async def _fetched(
         self, platform: Platform, bot: Bot, pictures: Sequence[Mapping[str, Any]], holding: Holding
@@ -578,7 +578,8 @@ class Desk:
         prompt = str(given.get("prompt") or "")
         if work.press is Press.AGAIN:
             return _body(bot, work, task.type, given), prompt
-        return _body(bot, work, VIDEO, {"prompt": prompt[:500], **_film_of(task, given)}), prompt
+        type, pictures = _film_of(task, given)
+        return _body(bot, work, type, {"prompt": prompt[:500], **pictures}), prompt
 
     def _answering(self, bot: Bot, command: Command, work: _Work, prompt: str) -> EndpointDraft:
         """The task's own endpoint: the place where it was asked for."""
@@ -647,13 +648,13 @@ def _body(bot: Bot, work: _Work, type: str, input: Mapping[str, Any]) -> dict[st
     return {"type": type, "input": dict(input), "metadata": metadata}
 
 
-def _film_of(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what was made; where that is one picture, of what it was made of too, for a film takes two to four."""
+def _film_of(task: Task, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Of what was made; where that is one picture, of what it was made of too."""
     made = [output.url for output in task.outputs if output.kind is OutputKind.IMAGE]
     if not made:
         raise Hopeless("There is no picture to make a video of.")
     sources = [subject["subject_image"] for subject in given.get("subject_image_list", [])]
-    return pictures_input(VIDEO, (made if len(made) > 1 else [*made, *sources])[:4])
+    return of_pictures(VIDEO, (made if len(made) > 1 else [*made, *sources])[:4])
 
 
 def _line(task: Task) -> str:

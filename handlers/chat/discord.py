@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-from handlers.chat.grammar import IMAGE, VIDEO, options
+from handlers.chat.grammar import IMAGE, VIDEO, option_schemas, options
 from handlers.chat.pictures import LARGEST_PICTURE, fetch_picture
 from handlers.chat.platform import (
     MOST_PICTURES,
@@ -36,7 +36,6 @@ from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
-from service.domain.task_types import TASK_TYPES
 from service.domain.tasks import OutputKind
 from service.domain.times import rfc3339
 from service.network import Dialler, Refused
@@ -346,8 +345,8 @@ def commands() -> list[dict[str, Any]]:
             "type": 1,
             "description": "Pictures and videos, made of your pictures",
             "options": [
-                _making("image", "Make pictures of two to four pictures", IMAGE, 2500),
-                _making("video", "Make a video of two to four pictures", VIDEO, 500),
+                _making("image", "Make pictures, of up to four pictures or of none", IMAGE, 2500),
+                _making("video", "Make a video, of up to four pictures or of none", VIDEO, 500),
                 {"type": SUB_COMMAND, "name": "status", "description": "Your latest tasks"},
                 {"type": SUB_COMMAND, "name": "help", "description": "How to ask"},
             ],
@@ -377,7 +376,7 @@ def _making(name: str, description: str, type: str, longest_prompt: int) -> dict
 
 def _option(type: str, name: str, kind: str) -> dict[str, Any]:
     """An input field, with the choices and bounds that it has."""
-    schema = TASK_TYPES[type].input_model.model_json_schema()["properties"][name]
+    schema = option_schemas(type)[name]
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
     option = {
         "type": KINDS[kind],

@@ -1,29 +1,30 @@
 """The one grammar of commands, the same on every platform.
 
-image <prompt> [name=value …]     and pictures, attached or as URLs
+image <prompt> [name=value …]     and up to four pictures, attached or as URLs
 video <prompt> [name=value …]
 status
 help
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
 from typing import Any, Final
 
-from service.domain.task_types import TASK_TYPES
+from service.domain.task_types import TASK_TYPES, TaskType, row_for, rows_for
 
-IMAGE: Final = "kling.multi-image-to-image"
-VIDEO: Final = "kling.multi-image-to-video"
+# What the two words mean with as many pictures as can be; with fewer, the row that takes these.
+IMAGE: Final = rows_for("image")[0].name
+VIDEO: Final = rows_for("video")[0].name
 # Some platforms write addresses as <https://…|label>.
 URL: Final = re.compile(r"<?(?P<url>https?://[^\s<>|]+)(?:\|[^>]*)?>?[,;]*", re.IGNORECASE)
 TOKEN: Final = re.compile(
     r"""(?P<name>[a-z][a-z_]{0,39})=(?P<value>["“”„][^"“”„]*["“”]|\S*)|\S+""",  # phones write quotes as they please
 )
 # Said by name in the options' place, they would be a second way to say what has one.
-NOT_OPTIONS: Final = frozenset({"prompt", "image_list", "subject_image_list", "scence_image"})
+NOT_OPTIONS: Final = frozenset({"prompt", "image", "image_list", "subject_image_list", "scence_image"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +51,6 @@ class Usage:
 
 Asked = Ask | AskStatus | Usage
 
-_PICTURES: Final[Mapping[str, Callable[[Sequence[str]], dict[str, Any]]]] = {
-    IMAGE: lambda pictures: {"subject_image_list": [{"subject_image": one} for one in pictures]},
-    VIDEO: lambda pictures: {"image_list": [{"image": one} for one in pictures]},
-}
 _WORDS: Final[Mapping[str, str]] = {
     "image": IMAGE, "picture": IMAGE, "img": IMAGE, "video": VIDEO, "film": VIDEO,
 }  # fmt: skip
@@ -73,26 +70,38 @@ def parse(text: str) -> Asked:
             return Usage(f"I do not know “{word[:40]}”.\n{help_text()}")
 
 
-def submit_input(ask: Ask, attached: Sequence[str]) -> dict[str, Any]:
-    """The task's `input`: attached pictures first, then those by URL."""
-    return {"prompt": ask.prompt, **ask.options, **_PICTURES[ask.type]([*attached, *ask.urls])}
+def submitted(ask: Ask, attached: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The task's type and `input`: attached pictures first, then those by URL."""
+    type, pictures = of_pictures(ask.type, [*attached, *ask.urls])
+    return type, {"prompt": ask.prompt, **ask.options, **pictures}
 
 
-def pictures_input(type: str, pictures: Sequence[str]) -> dict[str, Any]:
-    return _PICTURES[type](pictures)
+def of_pictures(type: str, pictures: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """What is meant with so many pictures, and the input fields that they become."""
+    row = row_for(_word(type), len(pictures))
+    assert row.words is not None
+    return row.name, row.words.pictures(pictures)
+
+
+def _word(type: str) -> str:
+    words = TASK_TYPES[type].words
+    assert words is not None
+    return words.word
 
 
 @cache
 def most_pictures(type: str) -> int:
-    (name,) = pictures_input(type, ())
-    schema = TASK_TYPES[type].input_model.model_json_schema()
-    most: int = schema["properties"][name]["maxItems"]
-    return most
+    return max(row.words.most for row in _meant(type) if row.words is not None)
+
+
+def _meant(type: str) -> Sequence[TaskType]:
+    """What else the word may mean that has led to this type; itself first."""
+    return rows_for(_word(type))
 
 
 def help_text() -> str:
     return (
-        "Attach two to four pictures (or give their addresses) and say:\n"
+        "Say, with up to four pictures (attached, or as addresses) or without any:\n"
         "  image <what to make of them>\n"
         "  video <what shall happen>\n"
         "Options follow as name=value:\n"
@@ -119,12 +128,12 @@ def _ask(type: str, rest: str) -> Asked:
         else:
             words.append(token[0])
     prompt = " ".join(words)
-    word = "image" if type == IMAGE else "video"
+    word = _word(type)
     if unknown:
         names = ", ".join(unknown)
         return Usage(f"There is no option {names} for {word}. There are: {', '.join(known)}.")
     if not prompt:
-        return Usage(f"Say what to make: {word} <prompt>, with two to four pictures.")
+        return Usage(f"Say what to make: {word} <prompt>, with up to four pictures or none.")
     return Ask(type=type, prompt=prompt, options=given, urls=urls)
 
 
@@ -135,15 +144,24 @@ def _unwrapped(value: str) -> str:
 
 
 def options(type: str) -> dict[str, str]:
-    """By name: the JSON type of those input fields that fit on a line."""
-    fields = TASK_TYPES[type].input_model.model_json_schema()["properties"]
+    """By name: the JSON type of those input fields that fit on a line, of all that the word may mean."""
+    fields = option_schemas(type)
     typed = {name: _json_type(schema) for name, schema in fields.items() if name not in NOT_OPTIONS}
     return {name: kind for name, kind in typed.items() if kind in {"string", "integer", "number", "boolean"}}
 
 
+@cache
+def option_schemas(type: str) -> Mapping[str, Any]:
+    """Of fields that several of them have, as the first has it."""
+    found: dict[str, Any] = {}
+    for row in _meant(type):
+        found = row.input_model.model_json_schema()["properties"] | found
+    return found
+
+
 def _json_type(schema: Mapping[str, Any]) -> str:
     """An optional field's is that of its first choice; words to choose from are text."""
-    if "enum" in schema or "const" in schema or "$ref" in schema:
+    if "enum" in schema or "const" in schema:
         return "string"
     if "anyOf" in schema:
         return _json_type(schema["anyOf"][0])

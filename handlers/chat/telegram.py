@@ -102,8 +102,8 @@ def webhook_secret(token: str) -> str:
 def commands() -> list[dict[str, str]]:
     """For the menu that Telegram shows."""
     said = {
-        "image": "make pictures of two to four pictures",
-        "video": "make a video of two to four pictures",
+        "image": "make pictures, of up to four pictures or of none",
+        "video": "make a video, of up to four pictures or of none",
         "status": "your latest tasks",
         "help": "how to ask",
     }

@@ -136,12 +136,13 @@ def _place(line: ErrorDetails, raw: object) -> Location:
     steps: list[int | str] = []
     here: object = raw
     for step in line["loc"]:
-        if isinstance(here, dict) and step in here:
-            here = here[step]
-        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
-            here = here[step]
-        elif step != line["loc"][-1] or line["type"] not in _ABSENT:
-            continue
+        match here:
+            case dict() if step in here:
+                here = here[step]
+            case list() if isinstance(step, int) and step < len(here):
+                here = here[step]
+            case _ if step != line["loc"][-1] or line["type"] not in _ABSENT:
+                continue
         steps.append(step)
     return tuple(steps)
 

@@ -128,4 +128,4 @@ def test_strangers_and_forgers_start_nothing(klingel: Klingel, telegram: Telegra
 
 def test_what_is_not_understood_is_answered(telegram: Telegram) -> None:
     telegram.say("/start")
-    assert "Attach two to four pictures" in telegram.until_shown("status shows").text
+    assert "Say, with up to four pictures" in telegram.until_shown("status shows").text

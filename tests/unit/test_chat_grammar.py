@@ -7,9 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from handlers.chat.grammar import IMAGE, VIDEO, Ask, AskStatus, Usage, help_text, parse, submit_input
+from handlers.chat.grammar import IMAGE, VIDEO, Ask, AskStatus, Usage, help_text, parse, submitted
 from service.domain.inputs import validate
-from service.domain.task_types import TASK_TYPES
+from service.domain.task_types import TASK_TYPES, rows_for
+from service.domain.task_types import WORDS as WORDS_TO_MAKE
 
 PICTURES = ["https://example.com/a.png", "https://example.com/b.png"]
 SPACES = " \t\n\r\u00a0\u2003\u3000"
@@ -89,13 +90,34 @@ def test_what_is_no_command_is_answered_by_help() -> None:
     assert help_text() in told.text
 
 
-@pytest.mark.parametrize("type", TASK_TYPES)
-def test_every_option_that_help_names_is_one_of_the_task_type(type: str) -> None:
-    word = "image" if type == IMAGE else "video"
+@pytest.mark.parametrize(
+    ("command", "pictures", "type"),
+    [
+        ("image a cat", 0, "kling.image-generation"),
+        ("image a cat", 1, "kling.image-generation"),
+        ("image a cat", 2, "kling.multi-image-to-image"),
+        ("video a cat", 0, "kling.text-to-video"),
+        ("video a cat", 1, "kling.image-to-video"),
+        ("video a cat", 4, "kling.multi-image-to-video"),
+    ],
+)
+def test_how_many_pictures_there_are_says_what_the_word_means(command: str, pictures: int, type: str) -> None:
+    chosen, given = submitted(asked(command), [f"https://example.com/{one}.png" for one in range(pictures)])
+    assert chosen == type
+    validate(TASK_TYPES[type].input_model, given)
+
+
+def test_with_too_many_pictures_it_is_what_takes_most_of_them() -> None:
+    assert submitted(asked("video a cat"), PICTURES * 3)[0] == VIDEO
+
+
+@pytest.mark.parametrize("word", WORDS_TO_MAKE)
+def test_every_option_that_help_names_is_one_of_what_the_word_may_mean(word: str) -> None:
     [line] = [line for line in help_text().splitlines() if line.startswith(f"  {word}: ")]
     names = line.partition(": ")[2].split(", ")
     assert "model_name" in names
-    assert set(names) <= TASK_TYPES[type].input_model.model_json_schema()["properties"].keys()
+    known = [row.input_model.model_fields.keys() for row in rows_for(word)]
+    assert set(names) <= {name for names in known for name in names}
 
 
 @given(st.text())
@@ -126,14 +148,14 @@ def test_the_prompt_is_what_was_typed(word: str, words: list[str], space: str) -
 def test_what_is_asked_for_can_be_sent_as_json(word: str, rest: str) -> None:
     told = parse(f"{word} {rest}")
     if isinstance(told, Ask):
-        given = submit_input(told, PICTURES)
+        _, given = submitted(told, PICTURES)
         assert json.loads(to_json(given)) == given
 
 
 @pytest.mark.parametrize("word", ["image", "video"])
 def test_attached_pictures_come_before_those_by_address(word: str) -> None:
     ask = asked(f"{word} a cat https://example.com/c.png")
-    given = submit_input(ask, PICTURES)
-    validate(TASK_TYPES[ask.type].input_model, given)
+    type, given = submitted(ask, PICTURES)
+    validate(TASK_TYPES[type].input_model, given)
     pictures = given.get("image_list") or given["subject_image_list"]
     assert [next(iter(picture.values())) for picture in pictures] == [*PICTURES, "https://example.com/c.png"]
