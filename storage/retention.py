@@ -1,6 +1,5 @@
 """Forgetting what is older than it need be, a bounded number of rows at a time."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from service.domain.ids import first_id
@@ -11,10 +10,9 @@ from storage.database import Transaction
 async def deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
     """Ended ones, with their attempts. Gives how many; so do the others."""
     rows = await tx.all("old_deliveries", bound=first_id("dlv", before), limit=limit)
-    ids = [{"id": row["id"]} for row in rows]
-    await tx.run_many("delete_attempts", ids)
-    await tx.run_many("delete_delivery", ids)
-    return len(ids)
+    ids = json_text([row["id"] for row in rows])
+    await tx.run("delete_attempts", ids=ids)
+    return await tx.run("delete_deliveries", ids=ids)
 
 
 async def callbacks(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -28,10 +26,9 @@ async def events(tx: Transaction, *, before: datetime, limit: int) -> int:
 async def endpoints(tx: Transaction, *, before: datetime, limit: int) -> int:
     """With the names of the messages by which they spoke in chats."""
     rows = await tx.all("old_endpoints", bound=first_id("end", before), limit=limit)
-    ids = [{"id": row["id"]} for row in rows]
-    await tx.run_many("delete_chat_messages", ids)
-    await tx.run_many("forget_endpoint", ids)
-    return len(ids)
+    ids = json_text([row["id"] for row in rows])
+    await tx.run("delete_chat_messages", ids=ids)
+    return await tx.run("forget_endpoints", ids=ids)
 
 
 async def commands(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -50,17 +47,16 @@ async def ended_sessions(tx: Transaction, *, before: datetime, limit: int) -> in
 async def tasks(tx: Transaction, *, before: datetime, limit: int) -> tuple[int, list[str]]:
     """How many ended tasks, and the hashes of the input files that no task needs any longer."""
     rows = await tx.all("old_tasks", bound=first_id("task", before), limit=limit)
-    ids: Sequence[str] = [row["id"] for row in rows]
-    needed = [row["sha256"] for row in await tx.all("files_of_tasks", ids=json_text(ids))]
-    named = [{"id": task_id} for task_id in ids]
+    ids = json_text([row["id"] for row in rows])
+    needed = [row["sha256"] for row in await tx.all("files_of_tasks", ids=ids)]
     for statement in (
         "delete_task_files",
         "delete_task_expiries",
         "delete_transitions",
         "delete_task_idempotency",
-        "delete_chat_messages_of_task",
-        "delete_task",
+        "delete_chat_messages_of_tasks",
+        "delete_tasks",
     ):
-        await tx.run_many(statement, named)
+        await tx.run(statement, ids=ids)
     used = {row["sha256"] for row in await tx.all("files_in_use", hashes=json_text(needed))}
-    return len(ids), [sha256 for sha256 in needed if sha256 not in used]
+    return len(rows), [sha256 for sha256 in needed if sha256 not in used]

@@ -133,8 +133,8 @@ delete from commands where id in (
     order by commands.id limit :limit
 );
 
--- name: delete_chat_messages*!
-delete from chat_messages where endpoint_id = :id;
+-- name: delete_chat_messages!
+delete from chat_messages where endpoint_id in (select value from json_each(:ids));
 
--- name: delete_chat_messages_of_task*!
-delete from chat_messages where task_id = :id;
+-- name: delete_chat_messages_of_tasks!
+delete from chat_messages where task_id in (select value from json_each(:ids));

@@ -43,5 +43,5 @@ select min(notice_at) from expiring_outputs;
 -- name: forget_expiry*!
 delete from expiring_outputs where task_id = :task_id and place = :place;
 
--- name: delete_task_expiries*!
-delete from expiring_outputs where task_id = :id;
+-- name: delete_task_expiries!
+delete from expiring_outputs where task_id in (select value from json_each(:ids));

@@ -4,11 +4,11 @@
 -- name: old_deliveries
 select id from deliveries where id < :bound and status <> 'pending' order by id limit :limit;
 
--- name: delete_attempts*!
-delete from attempts where delivery_id = :id;
+-- name: delete_attempts!
+delete from attempts where delivery_id in (select value from json_each(:ids));
 
--- name: delete_delivery*!
-delete from deliveries where id = :id;
+-- name: delete_deliveries!
+delete from deliveries where id in (select value from json_each(:ids));
 
 -- name: forget_callbacks!
 delete from callbacks where id in (select id from callbacks where id < :bound order by id limit :limit);
@@ -33,8 +33,8 @@ where endpoints.id < :bound
 order by endpoints.id
 limit :limit;
 
--- name: forget_endpoint*!
-delete from endpoints where id = :id;
+-- name: forget_endpoints!
+delete from endpoints where id in (select value from json_each(:ids));
 
 -- name: forget_idempotency_keys!
 delete from idempotency_keys where (account_id, key) in (
@@ -62,17 +62,17 @@ order by tasks.id limit :limit;
 -- name: files_of_tasks
 select distinct sha256 from task_files where task_id in (select value from json_each(:ids));
 
--- name: delete_task_files*!
-delete from task_files where task_id = :id;
+-- name: delete_task_files!
+delete from task_files where task_id in (select value from json_each(:ids));
 
--- name: delete_transitions*!
-delete from transitions where task_id = :id;
+-- name: delete_transitions!
+delete from transitions where task_id in (select value from json_each(:ids));
 
--- name: delete_task_idempotency*!
-delete from idempotency_keys where task_id = :id;
+-- name: delete_task_idempotency!
+delete from idempotency_keys where task_id in (select value from json_each(:ids));
 
--- name: delete_task*!
-delete from tasks where id = :id;
+-- name: delete_tasks!
+delete from tasks where id in (select value from json_each(:ids));
 
 -- name: files_in_use
 select distinct sha256 from task_files where sha256 in (select value from json_each(:hashes));
