@@ -476,7 +476,10 @@ def create_app(
             )
 
     app = Starlette(
-        middleware=[Middleware(TrustedProxies, networks=settings.trusted_proxies), Middleware(RequestLog)],
+        middleware=[
+            *([Middleware(TrustedProxies, networks=proxies)] if (proxies := settings.trusted_proxies) else []),
+            Middleware(RequestLog),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router = Doors(

@@ -48,6 +48,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
+    _body_s: float | None = (
+        None  # for a body that has just been announced, and of which there is more to come
+    )
     _in_head = True
     _field_bytes = 0  # that have come since the last of a body, or of a request
     _boundary = False  # the bytes that came last ended a head or a request
@@ -78,11 +81,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard = True
-        if self._deadline is None and self._in_head:
-            # Also for bytes that begin no request, such as empty lines: they end the idle time.
-            self._arm(self.limits.head_s, "connection.head_too_slow")
         begun_in_head, self._boundary, self._had_body = self._in_head, False, False
         super().data_received(data)
+        self._await_rest()
         if self._boundary or self._had_body or self.transport.is_closing():
             return
         # Nothing but a head that has not ended, or, after the last chunk, trailers that have not.
@@ -91,23 +92,38 @@ class GuardedProtocol(HttpToolsProtocol):
             event = "connection.head_too_large" if begun_in_head else "connection.trailers_too_large"
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, event)
 
+    def _await_rest(self) -> None:
+        """Most requests come whole, and have no rest to wait for: a deadline takes longer to set than a header to read."""
+        if self.transport.is_closing():
+            return
+        if self._body_s is not None:
+            self._arm(self._body_s, "connection.body_too_slow")
+            self._body_s = None
+        elif self._in_head and not self._boundary and self._deadline is None:
+            # Also for bytes that begin no request, such as empty lines: they end the idle time.
+            self._arm(self.limits.head_s, "connection.head_too_slow")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Of trailers nothing is kept (RFC 9110, 6.5.1): who filters headers before us does not look at them."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url)
+        announced = b""
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            if name == b"content-length":
+                announced = value
         if size > self.limits.head_bytes:
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False
         self._boundary = True
         self._field_bytes = 0
-        announced = next((value for name, value in self.headers if name == b"content-length"), b"")
         mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0
         mebibytes = min(mebibytes, self.limits.body_mib)
-        self._arm(self.limits.body_s + self.limits.body_s_per_mib * mebibytes, "connection.body_too_slow")
+        self._body_s = self.limits.body_s + self.limits.body_s_per_mib * mebibytes
         self.idle.pop(self, None)
         self.unread[self] = None
         cast("dict[str, Any]", self.scope)[CALLER_KNOWN] = self._on_caller_known
@@ -125,6 +141,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
+        self._body_s = None
         self.unread.pop(self, None)
         self._in_head = True
         self._boundary = True
