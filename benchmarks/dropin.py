@@ -21,7 +21,7 @@ def measure(plan: Plan) -> list[Figure]:
         plain = [post(baseline.port, "/", b"{}")]
         assert one.call("GET", f"{PATH}/{made[0].id}")["data"]["task_status"] == "submitted"
         for number in range(plan.rounds + 1):
-            seconds = plan.seconds if number else 2
+            seconds = plan.seconds if number else plan.warm
             pressed = press(one.server, polls, connections=CONNECTIONS, seconds=seconds)
             base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
             if number:  # the first one warms up

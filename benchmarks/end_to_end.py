@@ -18,7 +18,6 @@ from benchmarks.tasks import Tasks, advanced, stored
 from benchmarks.wrk import Pressed, post, press
 
 CONNECTIONS = 64
-A_SECOND = 1000
 
 
 def measure(plan: Plan) -> list[Figure]:
@@ -32,7 +31,7 @@ def measure(plan: Plan) -> list[Figure]:
         plain = [post(baseline.port, "/", tasks.body())]
         enough = plan.enough
         for number in range(plan.rounds + 1):
-            seconds = plan.seconds if number else 2
+            seconds = plan.seconds if number else plan.warm
             passed = _saturated(stage, tasks, seconds=seconds, enough=enough)
             enough = max(plan.enough, 2 * passed.taken_a_second)
             base = press(baseline, plain, connections=CONNECTIONS, seconds=seconds)
@@ -83,18 +82,18 @@ def _open_loop(plan: Plan, stage: Stage, tasks: Tasks) -> list[Figure]:
     p50: list[float] = []
     p99: list[float] = []
     late: list[float] = []
-    wanted = round(A_SECOND * 2 * plan.seconds)
+    wanted = round(plan.arrivals * 2 * plan.seconds)
     for number in range(plan.rounds):
         callbacks = tasks.callbacks(wanted)
         world.forget()
-        sent = send(one.server, callbacks, a_second=A_SECOND, seed=number)
+        sent = send(one.server, callbacks, a_second=plan.arrivals, seed=number)
         until(lambda: world.distinct() == wanted, "all webhooks")
         until(lambda: not one.pending(), "all outcomes")
         times = _wire_to_receiver(callbacks, [each.meant for each in sent], world)
         p50.append(percentile(times, 0.5))
         p99.append(percentile(times, 0.99))
         late.append(percentile([each.late_ms for each in sent], 0.99))
-    what = f"{plan.database}, {A_SECOND:,} a second, open loop"
+    what = f"{plan.database}, {plan.arrivals:,} a second, open loop"
     generator = f"the generator's own delay, 99th percentile: {max(late):.1f} ms"
     return [
         most(f"wire to receiver, median, {what}", p50, 3, unit="ms", measured=generator),

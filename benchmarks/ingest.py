@@ -27,7 +27,7 @@ def measure(plan: Plan) -> list[Figure]:
             alone: list[Pressed] = []
             enough = plan.enough
             for number in range(plan.rounds + 1):
-                seconds = plan.seconds if number else 2
+                seconds = plan.seconds if number else plan.warm
                 callbacks = tasks.callbacks(round(enough * seconds))
                 before = stored(one, "events")
                 pressed = press(one.server, callbacks, connections=connections, seconds=seconds, once=True)

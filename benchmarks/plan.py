@@ -25,6 +25,8 @@ class Plan:
         database: `sqlite` or `postgresql`.
         rounds: of each in turn, after one that warms up.
         seconds: of one round.
+        warm: seconds of the one that warms up.
+        arrivals: a second, in an open loop.
         enough: requests a second that are prepared, where none may be sent twice.
         new_database: gives the URL of an empty one; None where each Klingel makes its own file.
         memory: MiB resident at the end, by benchmark.
@@ -33,6 +35,8 @@ class Plan:
     database: str = "sqlite"
     rounds: int = 3
     seconds: float = 5
+    warm: float = 2
+    arrivals: int = 1000
     enough: float = 4000
     quick: bool = False
     new_database: Callable[[], str] | None = None

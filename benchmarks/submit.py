@@ -23,7 +23,7 @@ def measure(plan: Plan) -> list[Figure]:
         submit = [post(one.port, "/v1/tasks", body, prefer="respond-async", **authorized())]
         plain = [post(baseline.port, "/", body)]
         for number in range(plan.rounds + 1):
-            seconds = plan.seconds if number else 2
+            seconds = plan.seconds if number else plan.warm
             before = stored(one, "tasks")
             pressed = press(one.server, submit, connections=CONNECTIONS, seconds=seconds)
             made = stored(one, "tasks") - before
