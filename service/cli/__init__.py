@@ -12,6 +12,7 @@ from service.cli.listen import listen
 from service.cli.prune import prune
 from service.cli.session import Exit, Session, UsageError
 from service.cli.submit import submit
+from service.cli.types import types
 from service.cli.watch import watch
 from service.domain.errors import ConfigurationError
 
@@ -73,6 +74,11 @@ klingel watch task_0198c5… | xargs -n 1 curl -O
 ```
 """
     + EXIT_CODES,
+)
+app.command(
+    types,
+    group=CLIENT,
+    help_epilogue=f"**Examples**\n\n```\nklingel types\nklingel types text-to-video\n```\n{EXIT_CODES}",
 )
 for resource in (tasks, events, endpoints, deliveries, bots, chat, keys, usage):
     resource.app.group = (CLIENT,)

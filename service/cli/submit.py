@@ -17,20 +17,20 @@ from service.cli.watch import conclude, follow
 from service.domain.errors import PaymentRequired, ProviderMisconfigured, ProviderRefused
 from service.domain.lifecycle import TERMINAL, Status
 
-SHORT_TYPES: Final = {"image": "kling.multi-image-to-image", "video": "kling.multi-image-to-video"}
-# Where a type takes its images: the list's name, and the name of each entry's field.
-IMAGE_LISTS: Final = {"kling.multi-image-to-image": ("subject_image_list", "subject_image")}
-OTHER_IMAGE_LIST: Final = ("image_list", "image")
 REJECTIONS: Final = {kind.code for kind in (ProviderRefused, PaymentRequired, ProviderMisconfigured)}
 
 
 @Parameter(name="*", group="Input")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFlags:
-    """What becomes the task's input. Images are files, which are sent along, or http(s) URLs."""
+    """What becomes the task's input. Images are files, which are sent along, or http(s) URLs.
+
+    What has no flag of its own is `--set NAME=VALUE`; `klingel types TYPE` names all fields.
+    """
 
     image: Annotated[
-        tuple[str, ...], Parameter(metavar="FILE|URL", help="An input image; give it 2 to 4 times.")
+        tuple[str, ...],
+        Parameter(metavar="FILE|URL", help="An input image; give it as often as the type takes."),
     ] = ()
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -49,6 +49,14 @@ class InputFlags:
     static_mask: Annotated[
         str | None, Parameter(metavar="FILE|URL", help="Video: a mask of what stays still.")
     ] = None
+    set_: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            metavar="NAME=VALUE",
+            help="Any other field, those of an object within as `settings.duration=5`; JSON where it is no text.",
+        ),
+    ] = ()
     input: Annotated[
         str | None,
         Parameter(
@@ -61,7 +69,9 @@ class InputFlags:
 
 def submit(
     *,
-    type_: Annotated[str, Parameter(name="--type", help="`image`, `video`, or a full type name.")],
+    type_: Annotated[
+        str, Parameter(name="--type", help="`image`, `video`, or a full type name: see `klingel types`.")
+    ],
     flags: InputFlags = InputFlags(),
     external_task_id: Annotated[str | None, Parameter(help="Your own id of it, unique.")] = None,
     metadata: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", help="Kept with the task.")] = (),
@@ -85,10 +95,10 @@ def submit(
 
     Prints the task's id; with `--watch`, the URLs of its outputs once they are there.
     """
-    type_ = SHORT_TYPES.get(type_, type_)
+    type_, input_ = read_input(type_, flags)
     fields = {
         "type": type_,
-        "input": read_input(type_, flags),
+        "input": input_,
         "external_task_id": external_task_id,
         "metadata": pairs("--metadata", metadata),
         "callback_url": callback_url,
@@ -122,16 +132,21 @@ def submit(
     return Exit.TASK_FAILED if task["status"] in TERMINAL - {Status.SUCCEEDED} else Exit.OK
 
 
-def read_input(type_: str, flags: InputFlags) -> dict[str, Any]:
-    """
+def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any]]:
+    """The full name of the type, and the input.
+
     Raises:
         UsageError: names every file that cannot be used.
     """
+    # With the rows of all types comes pydantic, which takes longer to load than most commands take.
+    from service.cli.fields import meant, of_images, put  # noqa: PLC0415
+
     faults: list[str] = []
     raw = _read_object(flags.input, faults)
-    list_name, field_name = IMAGE_LISTS.get(type_, OTHER_IMAGE_LIST)
+    images = [read for image in flags.image if (read := _read_image(image, faults)) is not None]
+    row = meant(type_, raw, len(images))
     fields = {
-        list_name: [{field_name: _read_image(image, faults)} for image in flags.image],
+        **of_images(row, images),
         "prompt": flags.prompt,
         "negative_prompt": flags.negative_prompt,
         "model_name": flags.model,
@@ -144,9 +159,13 @@ def read_input(type_: str, flags: InputFlags) -> dict[str, Any]:
         "style_image": _read_image(flags.style_image, faults),
         "static_mask": _read_image(flags.static_mask, faults),
     }
+    schema = {} if row is None else row.input_model.model_json_schema()
+    whole = raw | _given(fields)
+    for name, value in pairs("--set", flags.set_).items():
+        put(whole, name, value, schema, faults)
     if faults:
         raise UsageError("\n".join(faults))
-    return raw | _given(fields)
+    return type_ if row is None else row.name, whole
 
 
 def read_follow_ups(files: Sequence[str]) -> list[dict[str, Any]]:

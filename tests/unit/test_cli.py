@@ -326,6 +326,89 @@ def test_an_image_task_has_its_own_field_names(klingel: Klingel) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "type", "input"),
+    [
+        (["--type", "image", "--prompt", "a"], "kling.image-generation", {"prompt": "a"}),
+        (["--type", "video", "--prompt", "a"], "kling.text-to-video", {"prompt": "a"}),
+        (["--type", "video", "--image", "http://a/1"], "kling.image-to-video", {"image": "http://a/1"}),
+        (
+            ["--type", "kling.omni-video", "--image", "http://a/1", "--set", "duration=7", "multi_shot=false"],
+            "kling.omni-video",
+            {"image_list": [{"image_url": "http://a/1"}], "duration": "7", "multi_shot": False},
+        ),
+        (
+            ["--type", "kling.new.text-to-video", "--prompt", "a", "--set", "settings.duration=5", "settings.audio=off"],
+            "kling.new.text-to-video",
+            {"prompt": "a", "settings": {"duration": 5, "audio": "off"}},
+        ),
+        (
+            ["--type", "kling.video-extend", "--set", "video_id=881203390284693505"],
+            "kling.video-extend",
+            {"video_id": "881203390284693505"},
+        ),
+        (["--type", "kling.avatar", "--image", "http://a/1"], "kling.avatar", {"image": "http://a/1"}),
+        (
+            ["--type", "newer.than-this", "--image", "http://a/1", "--set", "deep.er=1"],
+            "newer.than-this",
+            {"image_list": [{"image": "http://a/1"}], "deep": {"er": 1}},
+        ),
+    ],
+)  # fmt: skip
+def test_flags_become_the_fields_of_the_type(
+    klingel: Klingel, flags: list[str], type: str, input: dict[str, Any]
+) -> None:
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    klingel.run("submit", *flags)
+    assert klingel.body == {"type": type, "input": input}
+
+
+def test_a_field_within_what_is_no_object_is_named(klingel: Klingel) -> None:
+    run = klingel.run("submit", "--type", "video", "--prompt", "a", "--set", "prompt.deep=1")
+    assert "--set prompt.deep: prompt is no object" in run.err
+
+
+def test_a_file_with_pictures_says_which_type_is_meant(klingel: Klingel) -> None:
+    raw = {"prompt": "a", "image_list": [{"image": "http://a/1"}, {"image": "http://a/2"}]}
+    Path("input.json").write_text(json.dumps(raw))
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    klingel.run("submit", "--type", "video", "--input", "input.json")
+    assert klingel.body == {"type": "kling.multi-image-to-video", "input": raw}
+
+
+TYPE = {
+    "name": "kling.text-to-audio",
+    "summary": "A sound from text",
+    "makes": ["audio"],
+    "paths": [{"layout": "official", "path": "/v1/audio/text-to-audio"}],
+    "models": [{"name": "kling-x", "retired": True}],
+    "retired": {"text": "It is gone.", "source": "a page", "confidence": "guessed"},
+    "notes": [{"text": "3.0 to 10.0 s.", "source": "Kling", "confidence": "documented by Kling"}],
+    "input_schema": {"type": "object"},
+    "examples": [{"prompt": "rain"}],
+}
+
+
+def test_the_types_are_listed_and_one_is_told_whole(klingel: Klingel) -> None:
+    klingel.on("GET /v1/task-types", {"items": [TYPE], "next_cursor": None}, status=200)
+    listed = klingel.run("types").out
+    assert "kling.text-to-audio" in listed
+    assert "A sound from text (retired)" in listed
+    klingel.on("GET /v1/task-types", {"items": [TYPE], "next_cursor": None}, status=200)
+    told = klingel.run("types", "text-to-audio").out
+    for part in (
+        "It is gone.",
+        "kling-x (retired)",
+        "3.0 to 10.0 s. [Kling; documented by Kling]",
+        '"prompt": "rain"',
+    ):
+        assert part in told
+    klingel.on("GET /v1/task-types", {"items": [TYPE], "next_cursor": None}, status=200)
+    unknown = klingel.run("types", "nothing")
+    assert unknown.code == 3
+    assert "kling.text-to-audio" in unknown.err
+
+
 def test_a_raw_input_lies_under_the_flags(klingel: Klingel, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = {"prompt": "from the file", "dynamic_masks": [{"mask": "m"}]}
     Path("input.json").write_text(json.dumps(raw))
