@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from storage.statements import Dialect
-from tests.places import Places, PostgresPlaces, SqlitePlaces
+from tests.places import Places, places_of
 from tests.postgres import Databases, shared_server
 
 # A shared machine keeps no deadlines. Where a merge depends on it every run tries the same; elsewhere each tries new ones.
@@ -43,13 +43,3 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 @pytest.fixture
 def places(request: pytest.FixtureRequest) -> Iterator[Places]:
     yield from places_of(request)
-
-
-def places_of(request: pytest.FixtureRequest) -> Iterator[Places]:
-    """For fixtures of a wider scope, too."""
-    if request.param is Dialect.SQLITE:
-        yield SqlitePlaces()
-        return
-    places = PostgresPlaces(request.getfixturevalue("postgres"))
-    yield places
-    places.close()

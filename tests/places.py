@@ -2,10 +2,12 @@
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from storage.database import Database
 from storage.opening import open_database
@@ -25,7 +27,7 @@ class Places(ABC):
 
     @abstractmethod
     def rows(self, folder: Path, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        """What is committed there, read past Klingel. Parameters stand as `?`."""
+        """What is committed there, read or changed past Klingel. Parameters stand as `?`."""
 
     @abstractmethod
     async def copy(self, folder: Path, copy: Path) -> None:
@@ -50,7 +52,7 @@ class SqlitePlaces(Places):
         return path
 
     def rows(self, folder: Path, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(folder / "klingel.db")) as connection:
+        with closing(sqlite3.connect(folder / "klingel.db")) as connection, connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(statement, parameters)]
 
@@ -89,3 +91,13 @@ class PostgresPlaces(Places):
         if folder not in self._taken:
             self._taken[folder] = self._databases.take()
         return self._taken[folder]
+
+
+def places_of(request: pytest.FixtureRequest) -> Iterator[Places]:
+    """What a fixture gives that is parametrised by dialects, of whatever scope."""
+    if request.param is Dialect.SQLITE:
+        yield SqlitePlaces()
+        return
+    places = PostgresPlaces(request.getfixturevalue("postgres"))
+    yield places
+    places.close()

@@ -255,6 +255,8 @@ class Database:
                     )
             position = await other._connection.fetchval("select nextval('event_positions')")
         await self._connection.execute("select setval('event_positions', $1, false)", position)
+        # Whoever comes to the copy comes so late that those who died there have been missed.
+        await self._connection.execute("update processes set until = 0")
 
 
 class Databases:

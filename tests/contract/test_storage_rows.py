@@ -23,6 +23,7 @@ from service.domain.ids import (
     EventId,
     KeyId,
     LaneKey,
+    ProcessId,
     TaskId,
     new_callback_id,
 )
@@ -36,6 +37,7 @@ from storage.deliveries import DeliveryFilter, Leased, Outcome
 from storage.endpoints import Health
 from storage.files import Files
 from storage.keys import ApiKey, KeyOrigin, KeyRole
+from storage.statements import Dialect
 from storage.tasks import IdempotencyKey, StoredCallback, TaskFilter
 from tests.places import Places
 
@@ -44,6 +46,7 @@ SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 VIOLATIONS = (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)
 ACCOUNT, OTHER = AccountId("acc_1"), AccountId("acc_2")
+ME = ProcessId("proc_1")
 IMAGE, VIDEO = "kling.multi-image-to-image", "kling.multi-image-to-video"
 
 
@@ -308,7 +311,7 @@ async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: D
     later, sent = task("task_1", next_send_at=NOW + SECOND), task("task_3")
     await store(database, later, task("task_2"), sent, task("task_4", next_send_at=None))
     await change(database, sent, sending_since=NOW, sends=1)
-    async with database.reading() as reader:
+    async with database.transaction() as reader:
         assert ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})) == ["task_2"]
         assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})) == [
             "task_2",
@@ -316,7 +319,7 @@ async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: D
         ]
         assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=1, served={})) == ["task_2"]
         assert await tasks.next_send_at(reader) == NOW
-        assert ids(await tasks.interrupted_sends(reader, limit=9)) == ["task_3"]
+        assert ids(await tasks.interrupted_sends(reader, None, limit=9)) == ["task_3"]
 
 
 async def test_accounts_take_turns_at_being_sent_and_at_places(database: Database) -> None:
@@ -462,7 +465,7 @@ async def test_a_deadline_is_due_at_its_moment_for_what_has_not_ended_and_once(
     await store(database, ended, said, open, task("task_4", deadline_at=NOW + 2 * HOUR))
     await change(database, ended, status=Status.SUCCEEDED, finished_at=NOW, next_send_at=None)
     await change(database, said, overdue_at=NOW, sequence=1)
-    async with database.reading() as reader:
+    async with database.transaction() as reader:
         assert await tasks.due_deadlines(reader, now=NOW, limit=9) == []
         assert ids(await tasks.due_deadlines(reader, now=NOW + HOUR, limit=9)) == ["task_3"]
         assert await tasks.next_deadline_at(reader) == NOW + HOUR
@@ -525,7 +528,7 @@ def event(id: str, **more: Any) -> Event:
     return replace(made, id=EventId(id), **more)
 
 
-async def test_positions_in_the_log_go_on_without_gaps_from_one_commit_to_the_next(
+async def test_positions_in_the_log_grow_from_one_commit_to_the_next(
     database: Database,
 ) -> None:
     async with database.transaction() as tx:
@@ -536,13 +539,20 @@ async def test_positions_in_the_log_go_on_without_gaps_from_one_commit_to_the_ne
             raise ZeroDivisionError
     async with database.transaction() as tx:
         second = await events.insert(tx, [event("evt_c")])
-    assert [(one.id, one.position) for one in [*first, *second]] == [("evt_b", 1), ("evt_a", 2), ("evt_c", 3)]
+    assert [one.id for one in [*first, *second]] == ["evt_b", "evt_a", "evt_c"]
+    places = [one.position for one in [*first, *second]]
+    assert places == sorted(set(places))
+    assert places[0] > 0
     async with database.reading() as reader:
         assert await events.of_account(reader, ACCOUNT, after_position=0, limit=9) == [*first, *second]
-        assert await events.of_account(reader, ACCOUNT, after_position=1, limit=1) == [first[1]]
-        assert await events.latest(reader, ACCOUNT, before_position=3, limit=9) == [first[1], first[0]]
+        assert await events.of_account(reader, ACCOUNT, after_position=places[0], limit=1) == [first[1]]
+        assert await events.latest(reader, ACCOUNT, before_position=places[2], limit=9) == [
+            first[1],
+            first[0],
+        ]
         assert await events.by_id(reader, {first[0].id}) == {first[0].id: first[0]}
-        assert await events.last_position(reader, ACCOUNT) == 3
+        assert await events.last_position(reader, ACCOUNT) == places[2]
+        assert await events.last_position(reader, OTHER) == 0
 
 
 async def test_an_empty_log_begins_at_nought(database: Database) -> None:
@@ -710,13 +720,15 @@ async def ready(database: Database) -> Database:
 
 async def deliver(database: Database, *born: Delivery, lease_until: datetime | None = None) -> None:
     async with database.transaction() as tx:
-        await deliveries.insert(tx, [Leased(one, lease_until) for one in born])
+        await deliveries.insert(
+            tx, [Leased(one, lease_until, None if lease_until is None else ME) for one in born]
+        )
 
 
 async def claim(database: Database, now: datetime = NOW, *, busy: Sequence[str] = ()) -> list[str]:
     async with database.transaction() as tx:
-        due = await deliveries.due(tx, now=now, busy=[LaneKey(id) for id in busy], limit=9)
-        await deliveries.lease(tx, [one.id for one in due], until=now + HOUR)
+        due = await deliveries.due(tx, now=now, busy=[LaneKey(id) for id in busy], by=ME, limit=9)
+        await deliveries.lease(tx, [one.id for one in due], until=now + HOUR, by=ME)
     return ids(due)
 
 
@@ -736,7 +748,7 @@ def attempted(id: str, outcome: AttemptOutcome, number: int = 1) -> Attempt:
         status_code=None if outcome is AttemptOutcome.RETRY else 200,
         outcome=outcome,
         reason="answered",
-        excerpt="ok \x00 ü",
+        excerpt="ok ü",
     )
 
 
@@ -797,7 +809,7 @@ async def test_a_full_lane_holds_back_all_endpoints_that_share_it_wherever_they_
         await endpoints.save(tx, moved)
     assert await claim(ready, busy=["acc_1/dead.example"]) == ["dlv_2", "dlv_3"]
     async with ready.reading() as reader:
-        assert await deliveries.next_moment(reader, busy=[LaneKey("acc_1/dead.example")]) == NOW + HOUR
+        assert await deliveries.next_moment(reader, busy=[LaneKey("acc_1/dead.example")], by=ME) == NOW + HOUR
     assert await claim(ready) == ["dlv_1"]
 
 
@@ -812,7 +824,7 @@ async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they
 async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: Database) -> None:
     async def next_moment(*busy: str) -> datetime | None:
         async with ready.reading() as reader:
-            return await deliveries.next_moment(reader, busy=[LaneKey(id) for id in busy])
+            return await deliveries.next_moment(reader, busy=[LaneKey(id) for id in busy], by=ME)
 
     assert await next_moment() is None
     await deliver(ready, delivery("dlv_1", "evt_1"), lease_until=NOW + HOUR)
@@ -1013,3 +1025,23 @@ def test_callers_that_put_the_same_file_at_once_all_succeed(tmp_path: Path) -> N
         list(pool.map(lambda _: files.put("abcd", b"content"), range(8)))
     assert files.get("abcd") == b"content"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["abcd"]
+
+
+async def test_a_nul_harms_nobody_and_what_cannot_hold_it_says_so(database: Database, places: Places) -> None:
+    """JSON can say it, bytes can hold it, and PostgreSQL's text cannot."""
+    nul = "a\0b"
+    born = task(input={"prompt": nul}, metadata={"k": nul, "other": "\\u0000"})
+    await store(database, born, task("task_2", metadata={"k": "c"}))
+    assert (await read(database)).input == {"prompt": nul}
+    async with database.reading() as reader:
+        found = await tasks.page(
+            reader, ACCOUNT, TaskFilter(metadata={"k": nul, "other": "\\u0000"}), before_id=None, limit=9
+        )
+        assert ids(found) == ["task_1"]
+        assert (
+            await tasks.page(reader, ACCOUNT, TaskFilter(external_task_id=nul), before_id=None, limit=9) == []
+        )
+        assert await tasks.page(reader, ACCOUNT, TaskFilter(status=nul), before_id=None, limit=9) == []
+    await store(database, task("task_3", path=nul))
+    shown = nul if places.dialect is Dialect.SQLITE else "a\N{REPLACEMENT CHARACTER}b"
+    assert (await read(database, "task_3")).path == shown

@@ -1,12 +1,20 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.klingel import Klingel, running_klingel
+from tests.integration.klingel import Klingel, put_databases_in, running_klingel
+from tests.places import Places, SqlitePlaces
+
+
+@pytest.fixture(autouse=True)
+def _databases_here(places: Places) -> Iterator[None]:
+    put_databases_in(places)
+    yield
+    put_databases_in(SqlitePlaces())
 
 
 @pytest.fixture
-async def klingel(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Klingel]:
+async def klingel(_databases_here: None, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Klingel]:
     async with running_klingel(tmp_path) as running:
         yield running

@@ -5,9 +5,8 @@ import base64
 import io
 import json
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,12 +16,14 @@ from typing import Any
 import httpx
 from aiohttp import web
 from PIL import Image
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from service.app import Hooks, create_app
 from service.server import make_server
 from service.settings import Settings, load_settings
-from tests.sqlite import lay_out
+from storage.sqlite import SqliteDatabase
+from tests.places import Places, SqlitePlaces
 
 ADMIN_KEY = "an-admin-key-for-tests"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -234,6 +235,7 @@ class Klingel:
     kling: FakeKling
     receiver: Receiver
     hooks: Hooks
+    places: Places
     folder: Path
     app: ASGIApp  # with its state
     state: Mapping[str, Any]
@@ -272,32 +274,25 @@ class Klingel:
         return task
 
     async def tamper(self, statement: str) -> list[Any]:
-        """Runs on the connection that writes, between the app's own commits: for a test that spoils the disk."""
+        """Between the app's own commits; SQLite's on the connection that writes, for a test that spoils the disk."""
         database = self.state["database"]
+        if not isinstance(database, SqliteDatabase):
+            return self.rows(statement)
         async with database._writing:
             return list(await database._writer.execute_fetchall(statement))
 
     def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        """What is on disk, read past the app."""
-        with closing(sqlite3.connect(self.folder / "klingel.db")) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(statement, parameters)]
+        """What is on disk, read past the app. Parameters stand as `?`."""
+        return self.places.rows(self.folder, statement, *parameters)
 
     def row(self, task_id: str) -> dict[str, Any]:
         """All that is stored of a task, also what nobody is shown."""
         [row] = self.rows("select * from tasks where id = ?", task_id)
         return row
 
-    def snapshot(self, folder: Path) -> Path:
+    async def snapshot(self, folder: Path) -> Path:
         """A folder as a power cut would leave it now: every commit so far, and nothing that came after."""
-        folder.mkdir()
-        with (
-            closing(sqlite3.connect(self.folder / "klingel.db")) as source,
-            closing(sqlite3.connect(folder / "klingel.db")) as target,
-        ):
-            source.backup(target)
-        if (self.folder / "inputs").exists():
-            shutil.copytree(self.folder / "inputs", folder / "inputs")
+        await self.places.copy(self.folder, _with_inputs_of(self.folder, folder))
         return folder
 
     async def callbacks(self, task_id: str) -> list[dict[str, Any]]:
@@ -423,6 +418,13 @@ class Klingel:
             await running
 
 
+def _with_inputs_of(folder: Path, copy: Path) -> Path:
+    copy.mkdir()
+    if (folder / "inputs").exists():
+        shutil.copytree(folder / "inputs", copy / "inputs")
+    return copy
+
+
 USUAL: Mapping[str, Any] = {
     "api_key": ADMIN_KEY,
     "secret": "a-secret-for-tests-0123456789",
@@ -442,10 +444,24 @@ def _usual_settings() -> Settings:
     return load_settings(**USUAL)
 
 
-def settings_for(folder: Path, **more: Any) -> Settings:
+PLACES: Places = SqlitePlaces()  # of the test that runs
+
+
+def put_databases_in(places: Places) -> None:
+    """From now on."""
+    global PLACES  # noqa: PLW0603 - else every test would have to hand it on to every Klingel
+    PLACES = places
+
+
+def settings_for(folder: Path, database: Path | str | None = None, **more: Any) -> Settings:
+    """
+    Args:
+        database: where it is; a file is the one in the folder that Klingel would take by itself.
+    """
+    url = SecretStr(database) if isinstance(database, str) else None
     if not more:
-        return _usual_settings().model_copy(update={"data_dir": folder})
-    return load_settings(**{**USUAL, "data_dir": folder, **more})
+        return _usual_settings().model_copy(update={"data_dir": folder, "database_url": url})
+    return load_settings(**{**USUAL, "data_dir": folder, "database_url": url, **more})
 
 
 @asynccontextmanager
@@ -464,9 +480,8 @@ async def running_klingel(
         receiver: one that runs already and outlives this Klingel.
     """
     clock, kling, hooks = clock or ManualClock(), kling or FakeKling(), hooks or Hooks()
-    await lay_out(folder / "klingel.db")
     app = create_app(
-        settings_for(folder, **settings),
+        settings_for(folder, await PLACES.at(folder), **settings),
         provider_transport=httpx.MockTransport(kling),
         clock=clock,
         hooks=hooks,
@@ -488,7 +503,7 @@ async def running_klingel(
                 timeout=PATIENCE_S,
             )
         )
-        klingel = Klingel(http, clock, kling, receiver, hooks, folder, with_state, state)
+        klingel = Klingel(http, clock, kling, receiver, hooks, PLACES, folder, with_state, state)
         hooks.on_commit = klingel._committed.set
         yield klingel
 

@@ -519,6 +519,7 @@ async def test_a_bad_callback_harms_none_of_its_neighbours(klingel: Klingel) -> 
 # When the disk is full
 
 
+@pytest.mark.sqlite_alone
 async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(klingel: Klingel) -> None:
     """Promise 2: 5xx, so that the provider may come again; and nothing of it is half there."""
     task = await klingel.submit()
@@ -538,6 +539,7 @@ async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(klingel: Kli
     assert (await klingel.task(task["id"]))["status"] == "succeeded"
 
 
+@pytest.mark.sqlite_alone
 async def test_a_full_disk_fails_all_that_shared_the_commit_and_none_is_lost(klingel: Klingel) -> None:
     """The disk's trouble is everybody's: each is told, and each succeeds when it comes again."""
     tasks = await asyncio.gather(*(klingel.submit() for _ in range(5)))

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -122,7 +120,7 @@ async def test_a_command_that_was_written_down_survives_a_crash(
         chat = await opened_chat(klingel, mattermost)
         await chat.say(ASKED)
         assert klingel.kling.creates == []
-        left = klingel.snapshot(tmp_path / "two")
+        left = await klingel.snapshot(tmp_path / "two")
     async with running_klingel(left) as klingel:
         again = Chat(klingel, mattermost, chat.bot)
         await again.until_submitted()
@@ -140,10 +138,9 @@ async def test_a_crash_between_the_task_and_the_note_of_it_makes_no_second_one(
         await chat.tell(mattermost.said("kling image a cat", files=files))
         task = await chat.until_submitted()
         await chat.until_done()
-        left = klingel.snapshot(tmp_path / "two")
+        left = await klingel.snapshot(tmp_path / "two")
     mattermost.files.clear()
-    with closing(sqlite3.connect(left / "klingel.db")) as connection, connection:
-        connection.execute("update commands set task_id = null, tries = 0, next_try_at = created_at")
+    klingel.places.rows(left, "update commands set task_id = null, tries = 0, next_try_at = created_at")
     clock.advance(days=3)
     async with running_klingel(left, kling=kling, clock=clock) as klingel:
         again = Chat(klingel, mattermost, chat.bot)
@@ -222,13 +219,28 @@ async def test_there_is_no_bot_but_at_its_own_address(chat: Chat) -> None:
 
 
 async def test_faults_of_what_was_asked_for_are_told(chat: Chat) -> None:
-    assert await chat.say(f"image a cat n=99 {picture('a')}") == "On its way."
+    assert await chat.say(f"image a cat n=99 aspect_ratio=5:4 {picture('a')}") == "On its way."
     await chat.until_done()
     await chat.mattermost.until(1)
     [told] = chat.told
     assert told.startswith("I cannot submit that:")
     assert told.count("\n- ") == 2
     assert chat.klingel.kling.creates == []
+
+
+@pytest.mark.parametrize(
+    ("command", "type"),
+    [
+        ("image a cat", "kling.image-generation"),
+        ("video a cat", "kling.text-to-video"),
+        (f"video a cat {picture('a')}", "kling.image-to-video"),
+    ],
+)
+async def test_words_alone_or_one_picture_are_enough(chat: Chat, command: str, type: str) -> None:
+    assert await chat.say(command) == "On its way."
+    await chat.klingel.kling.until(1)
+    [task] = (await chat.klingel.http.get("/v1/tasks")).json()["items"]
+    assert (task["type"], chat.klingel.kling.creates[0]["prompt"]) == (type, "a cat")
 
 
 async def test_a_picture_that_is_none_is_told_of(chat: Chat) -> None:
@@ -508,7 +520,7 @@ async def test_what_a_deleted_bot_was_asked_and_had_not_begun_is_forgotten(
         chat = await opened_chat(klingel, mattermost)
         await chat.say(ASKED)
         await klingel.http.delete(f"/v1/bots/{chat.bot['id']}")
-        left = klingel.snapshot(tmp_path / "two")
+        left = await klingel.snapshot(tmp_path / "two")
     async with running_klingel(left) as klingel:
         await Chat(klingel, mattermost, chat.bot).until_done()
         assert klingel.rows("select id from tasks") == []

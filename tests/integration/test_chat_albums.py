@@ -97,7 +97,7 @@ async def test_what_came_before_a_crash_is_not_forgotten(tmp_path: Path, server:
         for part in (chat.part("a.png"), chat.part("b.png", "/kling image a cat")):
             for _ in range(2):  # Telegram sends again what it has no answer to
                 await chat.send(part)
-        left = klingel.snapshot(tmp_path / "two")
+        left = await klingel.snapshot(tmp_path / "two")
     clock.advance(seconds=3)
     async with running_klingel(left, clock=clock) as klingel:
         again = Chat(klingel, server, chat.path)

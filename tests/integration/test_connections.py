@@ -14,6 +14,8 @@ from service.connections import LARGEST_HEAD, Answer, NoAnswer
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

@@ -330,7 +330,7 @@ async def test_what_was_in_hand_when_klingel_died_goes_out_again_at_once(tmp_pat
             task = await klingel.submit()
             await klingel.call_back(succeed(task))
             await receiver.until(1)
-            folder = klingel.snapshot(tmp_path / "b")
+            folder = await klingel.snapshot(tmp_path / "b")
             receiver.gate.set()
             await klingel.until_deliveries("delivered", "delivered")
         async with running_klingel(folder, clock=clock, kling=kling, receiver=receiver) as klingel:

@@ -14,6 +14,8 @@ from service import network
 from service.connections import NoAnswer
 from service.network import Dialler, Guard, Refused, open_dialler
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8")])
 DRIP_S = 0.02
 

@@ -10,6 +10,8 @@ import pytest
 from service.network import EVERYWHERE, PIECE, Dialler, Guard, Refused, open_dialler
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 PATIENT = timedelta(seconds=20)
 LARGE = bytes(range(256)) * 20_000  # 5 MB
 

@@ -489,6 +489,7 @@ async def test_a_task_that_is_not_there_is_1203(klingel: Klingel) -> None:
     )
 
 
+@pytest.mark.sqlite_alone
 async def test_a_disk_that_cannot_be_written_is_5001(klingel: Klingel) -> None:
     await klingel.tamper("pragma query_only = on")
     response = await klingel.http.post(IMAGES, json=IMAGE_INPUT)
@@ -624,6 +625,7 @@ async def test_what_is_anothers_is_not_there(klingel: Klingel) -> None:
 
 
 @pytest.mark.parametrize("statement", ["find_task", "list_tasks_of_type", "list_tasks_of_two_types"])
+@pytest.mark.sqlite_alone
 async def test_no_query_looks_through_all_tasks(klingel: Klingel, statement: str) -> None:
     """Clients may poll: each poll finds its rows by an index."""
     sql = klingel.state["database"]._statements[statement]

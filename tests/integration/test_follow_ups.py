@@ -1,9 +1,7 @@
 """Follow-ups: a task that something happened to leads to another one, once."""
 
 import asyncio
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +193,12 @@ async def test_a_crash_between_the_submit_and_its_record_makes_no_second_task(
     await klingel.call_back(made(task))
     [child] = await children(klingel, task["id"])
     [delivery] = await klingel.until_deliveries("delivered")
-    left = klingel.snapshot(tmp_path / "left")
-    with closing(sqlite3.connect(left / "klingel.db")) as connection, connection:
-        connection.execute("delete from attempts")
-        connection.execute(
-            "update deliveries set status = 'pending', attempts = 0, next_attempt_at = 0, finished_at = null"
-        )
+    left = await klingel.snapshot(tmp_path / "left")
+    klingel.places.rows(left, "delete from attempts")
+    klingel.places.rows(
+        left,
+        "update deliveries set status = 'pending', attempts = 0, next_attempt_at = 0, finished_at = null",
+    )
     async with running_klingel(left, clock=klingel.clock) as revived:
         await revived.until_deliveries("delivered")
         [attempt] = await revived.attempts(delivery["id"])

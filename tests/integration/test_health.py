@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.domain.lifecycle import Verdict
@@ -50,6 +51,7 @@ async def test_a_running_klingel_is_alive_and_ready(klingel: Klingel) -> None:
     assert set(answer["checks"].values()) == {"ok"}
 
 
+@pytest.mark.sqlite_alone
 async def test_a_disk_that_cannot_be_written_is_not_ready_but_alive(klingel: Klingel) -> None:
     """Who looks after it takes it out of the line, and need not restart it: it comes back by itself."""
     await klingel.tamper("pragma query_only = on")
@@ -66,6 +68,7 @@ async def test_a_disk_that_cannot_be_written_is_not_ready_but_alive(klingel: Kli
     assert (await ready(klingel))[0] == 200
 
 
+@pytest.mark.sqlite_alone
 async def test_however_many_ask_the_disk_is_checked_once_in_a_while(klingel: Klingel) -> None:
     """Nobody needs a key for it: each check is a write that waits for the disk."""
     await klingel.tamper("create table checks (at integer)")
@@ -102,6 +105,7 @@ async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel) -> None
     assert (status, answer["checks"]["deliverer"]) == (503, "stopped")
 
 
+@pytest.mark.sqlite_alone
 async def test_a_dispatcher_that_keeps_failing_is_not_ready_and_comes_back_by_itself(
     klingel: Klingel,
 ) -> None:

@@ -223,7 +223,7 @@ async def test_what_was_on_its_way_when_klingel_died_is_kept_after_its_start(
     async with keeping(tmp_path / "first") as klingel:
         task = await made(klingel, cdn.at("/out.png", answer))
         await cdn.until(lambda paths: len(paths) == 1)
-        left = klingel.snapshot(tmp_path / "second")
+        left = await klingel.snapshot(tmp_path / "second")
         answer.gate.set()
         await kept(klingel, task)
     async with keeping(left) as klingel:

@@ -213,6 +213,7 @@ async def test_a_first_key_ends_with_a_key_in_the_settings_unless_somebody_uses_
             assert (await client.get("/v1/keys")).status_code == (200 if used else 401)
 
 
+@pytest.mark.sqlite_alone
 async def test_the_first_key_is_let_in_though_its_use_cannot_be_recorded(tmp_path: Path) -> None:
     """It is told once more then; better than to turn its holder away."""
     told: list[str] = []

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
 
@@ -158,6 +160,7 @@ async def test_an_answer_whose_headers_are_not_utf_8_is_recorded_like_any_other(
     assert attempt["response_excerpt"] == "(gzip�-encoded, not unpacked)"
 
 
+@pytest.mark.sqlite_alone
 async def test_an_attempt_that_cannot_be_recorded_in_full_is_recorded_in_short(klingel: Klingel) -> None:
     """Whatever the fault of ours: the retry is planned, and those that ended beside it are as they were."""
     await klingel.tamper(FAULT.format("new.status_code = 500 and new.excerpt <> ''"))
@@ -177,6 +180,7 @@ async def test_an_attempt_that_cannot_be_recorded_in_full_is_recorded_in_short(k
     await klingel.until_deliveries("delivered", endpoint_id=bad["id"])
 
 
+@pytest.mark.sqlite_alone
 async def test_what_follows_from_an_attempt_for_its_endpoint_does_not_cost_the_attempt(
     klingel: Klingel,
 ) -> None:

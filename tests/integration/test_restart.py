@@ -52,7 +52,7 @@ async def test_a_callback_that_was_acknowledged_survives_a_power_cut_at_once(tmp
             await klingel.endpoint(types=["task.succeeded"])
             task = await klingel.submit()
             assert (await klingel.call_back(succeed(task))).status_code == 200
-            folder = klingel.snapshot(tmp_path / "b")
+            folder = await klingel.snapshot(tmp_path / "b")
             receiver.gate.set()
         async with running_klingel(folder, clock=clock, kling=kling, receiver=receiver) as klingel:
             assert (await klingel.task(task["id"]))["status"] == "succeeded"
@@ -72,7 +72,7 @@ async def test_a_submit_that_was_acknowledged_is_sent_after_a_power_cut(tmp_path
         subjects = [{"subject_image": base64_png(7)}, {"subject_image": base64_png(8)}]
         task = await klingel.submit_async(input={"subject_image_list": subjects})
         await klingel.until_row(task["id"], sends=1, sending_since=None)
-        folder = klingel.snapshot(tmp_path / "b")
+        folder = await klingel.snapshot(tmp_path / "b")
     kling.otherwise = None
     clock.advance(seconds=10)
     async with running_klingel(folder, clock=clock, kling=kling) as klingel:
@@ -97,7 +97,7 @@ async def test_a_callback_that_overtook_the_creates_answer_survives_a_power_cut_
         await kling.until(1)
         body = callback(task | {"provider_task_id": "77"}, word)
         assert (await klingel.call_back(body)).status_code == 200
-        folder = klingel.snapshot(tmp_path / "b")
+        folder = await klingel.snapshot(tmp_path / "b")
         thinking.end()
     async with running_klingel(folder, clock=clock, kling=kling) as klingel:
         row = await klingel.until_row(task["id"], sending_since=None)

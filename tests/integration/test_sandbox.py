@@ -21,6 +21,8 @@ from starlette.routing import Mount, Route
 
 from handlers.providers.sandbox import Fault, Fetch, Sandbox, SandboxSettings, create_sandbox
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 SECRET = "whsec_a2xpbmctd2ViaG9vay1kZW1vLWtleS0wMTIzNDU2Nzg5"  # Kling, "Callback protocol"
 IMAGES = "/kling/v1/images/multi-image2image"
 OLDER_IMAGES = "/kling/v1/images/generations"

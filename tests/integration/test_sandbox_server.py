@@ -15,6 +15,8 @@ import uvicorn
 from handlers.providers.sandbox import GuardedTransport, SandboxSettings, create_sandbox
 from service.network import Guard
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 IMAGES = "/kling/v1/images/multi-image2image"
 Protocol = Literal["h11", "httptools"]
 

@@ -15,6 +15,8 @@ from starlette.routing import Route
 from service.bodies import caller_known, read_body
 from service.server import Limits, make_server
 
+pytestmark = pytest.mark.sqlite_alone  # no database here
+
 LIMITS = Limits(head_s=0.5, body_s=0.5, body_s_per_mib=0, stalled_s=0.5, connections=40, head_bytes=16 * 1024)
 PATIENCE_S = 20
 DRIP_S = 0.05  # an attacker's pace, well within the deadlines

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from service.sharing import BODIES_BYTES, BODIES_BYTES_OF_ONE
 from storage.sqlite import SEARCHERS
+from storage.statements import Dialect
 from tests.integration.klingel import IMAGE_INPUT, Klingel, base64_png, callback, running_klingel
 
-MANY_TASKS = """
+MANY_TASKS = {
+    Dialect.SQLITE: """
 insert into tasks (
     id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at
 )
@@ -17,7 +19,17 @@ with recursive n (i) as (select 1 union all select i + 1 from n where i < {numbe
     many (metadata) as (select json_group_object('key_' || i, 'value') from n where i <= 60)
 select printf('task_%032x', i), (select id from accounts), 't', 'p', 'queued', '{{}}', i, metadata, 0, 0, 0
 from n, many
-"""
+""",
+    Dialect.POSTGRES: """
+insert into tasks (
+    id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at
+)
+with many (metadata) as (select json_object_agg('key_' || i, 'value') from generate_series(1, 60) as i)
+select 'task_' || lpad(to_hex(i), 32, '0'), (select id from accounts), 't', 'p', 'queued', '{{}}',
+    cast(i as text), cast(metadata as text), 0, 0, 0
+from generate_series(1, {number}) as i, many
+""",
+}
 
 
 # Lists
@@ -25,7 +37,7 @@ from n, many
 
 async def test_a_filter_over_too_much_is_refused_in_a_moment(klingel: Klingel) -> None:
     """It took as long as it took, and so did everybody else's sign-in."""
-    await klingel.tamper(MANY_TASKS.format(number=20_000))
+    await klingel.tamper(MANY_TASKS[klingel.places.dialect].format(number=20_000))
     wanted = {f"metadata.key_{number}": "value" for number in range(1, 61)}
     answer = await klingel.http.get("/v1/tasks", params=wanted | {"metadata.key_60": "nowhere"})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/search-too-wide")

@@ -443,7 +443,7 @@ async def test_a_key_whose_first_caller_was_never_answered_settles_on_the_next_a
     async with running_klingel(tmp_path / "first", clock=clock, kling=kling) as klingel:
         lost = asyncio.create_task(post(klingel, "key-1"))
         [create] = await kling.until(1)
-        folder = klingel.snapshot(tmp_path / "second")
+        folder = await klingel.snapshot(tmp_path / "second")
         thinking.end()
         await lost
     async with running_klingel(folder, clock=clock, kling=kling) as klingel:
@@ -1013,7 +1013,7 @@ async def test_a_create_that_was_on_its_way_when_klingel_died_counts_as_unknown(
     async with running_klingel(tmp_path / "first", clock=clock, kling=kling) as klingel:
         task = await klingel.submit_async()
         await kling.until(1)
-        folder = klingel.snapshot(tmp_path / "second")
+        folder = await klingel.snapshot(tmp_path / "second")
         thinking.end()
     kling.answers(refused(400, 1201, "external_task_id already exists"))
     async with running_klingel(folder, clock=clock, kling=kling) as klingel:
