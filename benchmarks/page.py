@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from benchmarks.figures import DOCS, HEAD, RELIABILITY, Figure, keep, kept
@@ -20,20 +21,20 @@ def keep_machine() -> None:
     keep("machine", "\n".join(described()), page=PAGE)
 
 
-def keep_figures(names: Sequence[str], name: str, figures: Sequence[Figure]) -> None:
+def keep_figures(names: Sequence[str], name: str, figures: Sequence[Figure], *, page: Path = PAGE) -> None:
     """In its section; and the targets of all, as they stand then, at the top.
 
     Args:
         names: of all benchmarks, in their order.
     """
-    keep(name, table(figures), page=ELSEWHERE.get(name, PAGE))
+    keep(name, table(figures), page=ELSEWHERE.get(name, page))
     aimed_at = [
         line
         for each in names
-        for line in kept(each, page=ELSEWHERE.get(each, PAGE)).splitlines()
+        for line in kept(each, page=ELSEWHERE.get(each, page)).splitlines()
         if re.search(r"\| (?:yes|\*\*no\*\*) \|$", line)
     ]
-    keep("targets", "\n".join([_line(HEAD), RULE, *aimed_at]), page=PAGE)
+    keep("targets", "\n".join([_line(HEAD), RULE, *aimed_at]), page=page)
 
 
 def _line(cells: Sequence[str]) -> str:

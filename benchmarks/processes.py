@@ -43,12 +43,11 @@ def free_port() -> int:
 
 @contextmanager
 def started(command: Sequence[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, **how)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    with subprocess.Popen(command, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Outside:
@@ -58,6 +57,9 @@ class Outside:
         self.ports = ports
         self.url = f"http://127.0.0.1:{ports[0]}"
         self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=PATIENCE_S)
+
+    def close(self) -> None:
+        self._client.close()
 
     def hooks(self, number: int) -> list[str]:
         """URLs at as many hosts."""
@@ -101,7 +103,11 @@ def outside(*, hosts: int = 8) -> Iterator[Outside]:
     command = [sys.executable, "-m", "benchmarks.outside", str(hosts)]
     with started(pinned(LOAD, command), cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        yield Outside(json.loads(process.stdout.readline()))
+        one = Outside(json.loads(process.stdout.readline()))
+        try:
+            yield one
+        finally:
+            one.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +235,7 @@ def klingel(folder: Path, outside: Outside, **settings: str) -> Iterator[Klingel
         yield one
     finally:
         one.stop(signal.SIGKILL)
+        one.client.close()
 
 
 def authorized() -> Mapping[str, str]:
