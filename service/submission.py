@@ -410,20 +410,12 @@ class Submitter:
         free = await tasks.free_to_change(tx, (task.id for task in found))
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
+        error = TaskError(
+            "queue_expired", "The provider did not take the task before its time in the queue ended."
+        )
+        changes = [signalled(_resting(task), Signal.EXPIRED, now, error=error) for task in expired]
         await self._publisher.record(
-            tx,
-            [
-                signalled(
-                    _resting(task),
-                    Signal.EXPIRED,
-                    now,
-                    error=TaskError(
-                        "queue_expired",
-                        "The provider did not take the task before its time in the queue ended.",
-                    ),
-                )
-                for task in expired
-            ],
+            tx, [replace(change, before=task) for change, task in zip(changes, expired, strict=True)]
         )
         held = await self._lines.held(tx, due)
         await tasks.save(
