@@ -21,6 +21,7 @@ import aiosqlite
 from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnavailable
 from service.domain.times import utc_now
 from storage.aftermath import Aftermath
+from storage.checkpoints import LOG_BYTES, Checkpoints
 from storage.columns import Row, milliseconds
 from storage.database import LONGEST_SEARCH_S, Inspected
 from storage.statements import Dialect, load_migrations, load_statements
@@ -38,6 +39,8 @@ SIZES: Final = (64, 16, 4, 1)
 _PRAGMAS: Final = (
     "pragma journal_mode = wal",
     "pragma synchronous = full",  # a 2xx goes out after the commit is on disk
+    "pragma wal_autocheckpoint = 0",  # see storage.checkpoints
+    f"pragma journal_size_limit = {LOG_BYTES}",
     "pragma foreign_keys = on",
     f"pragma busy_timeout = {BUSY_TIMEOUT_MS}",
     "pragma temp_store = memory",
@@ -246,9 +249,12 @@ class SqliteDatabase:
         readers: Sequence[aiosqlite.Connection],
         searchers: Sequence[_Searcher],
         statements: Mapping[str, str],
+        checkpoints: Checkpoints,
+        writing: asyncio.Lock,
     ) -> None:
         self._writer = writer
-        self._writing = asyncio.Lock()
+        self._writing = writing
+        self._checkpoints = checkpoints
         self._statements = statements
         self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for reader in readers:
@@ -297,6 +303,7 @@ class SqliteDatabase:
                     await self._writer.rollback()
                 raise
         tx.aftermath.stored()
+        self._checkpoints.look()
 
     async def check(self) -> None:
         async with self.transaction() as tx:
@@ -324,6 +331,13 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
             ]
             for searcher in searchers:
                 await searcher.prepare()
+            writing = asyncio.Lock()
+            checkpoints = Checkpoints(
+                await stack.enter_async_context(_connect(path)),
+                path.with_name(path.name + "-wal"),
+                turn=writing,
+            )
+            stack.push_async_callback(checkpoints.rest)
         except OSError as error:
             raise ConfigurationError(
                 f"The database {path} cannot be opened: {error.strerror}. "
@@ -334,7 +348,8 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 f"The database {path} cannot be used: {error}. "
                 "If it is damaged, restore a backup or move the file away to start with an empty one."
             ) from None
-        yield SqliteDatabase(writer, readers, searchers, load_statements(Dialect.SQLITE))
+        statements = load_statements(Dialect.SQLITE)
+        yield SqliteDatabase(writer, readers, searchers, statements, checkpoints, writing)
 
 
 def inspect_sqlite(path: Path) -> Inspected:
