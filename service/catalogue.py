@@ -30,7 +30,7 @@ What can be submitted, each with its input, its limits, and who vouches for what
 - A **model** that is not in these tables is passed on: the provider decides. So does the [drop-in API](drop-in.md) with
   fields that are not in these tables, and, for such a model, with words that are not. `/v1/tasks` refuses fields that it
   does not know by name, because a mistyped one would cost money.
-- What has no type yet goes as [`kling.raw`](#klingraw): a path and a body of your own.
+- What has no type yet goes as [`{raw}`](#{anchor}): a path and a body of your own.
 - A type that is **retired** can still be submitted: what has ended upstream answers with the provider's own refusal.
 - *Places* are those of the provider's parallel tasks; a task that finds none waits its turn.
 - Deadlines: `KLINGEL_DEADLINE_IMAGE`, `KLINGEL_DEADLINE_VIDEO` and `KLINGEL_DEADLINE_AUDIO`, by what a type makes.
@@ -39,7 +39,9 @@ What can be submitted, each with its input, its limits, and who vouches for what
 
 def page() -> str:
     sections = "\n".join(_section(row) for row in TASK_TYPES.values())
-    return f"{HEAD}{_files()}\n{_overview()}\n{sections}"
+    raw = next(row.name for row in TASK_TYPES.values() if row.makes is None)
+    head = HEAD.format(raw=raw, anchor=_anchor(raw))
+    return f"{head}{_files()}\n{_overview()}\n{sections}"
 
 
 def _files() -> str:
@@ -49,11 +51,15 @@ def _files() -> str:
 def _overview() -> str:
     lines = ["| type | makes | at CometAPI | at Kling | places |", "|---|---|---|---|---|"]
     lines += [
-        f"| [`{row.name}`](#{row.name.replace('.', '')}){' (retired)' if row.retired else ''} | {_makes(row)} "
+        f"| [`{row.name}`](#{_anchor(row.name)}){' (retired)' if row.retired else ''} | {_makes(row)} "
         f"| {_sold(row, Layout.COMETAPI)} | {_sold(row, Layout.OFFICIAL)} | {row.places.said} |"
         for row in TASK_TYPES.values()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _anchor(name: str) -> str:
+    return name.replace(".", "")
 
 
 def _makes(row: TaskType) -> str:
@@ -61,7 +67,7 @@ def _makes(row: TaskType) -> str:
 
 
 def _sold(row: TaskType, layout: Layout) -> str:
-    return "<br>".join(_path(route) for route in row.routes.get(layout, ())) or "–"
+    return "<br>".join(_path(route) for route in row.routes.get(layout, ())) or "no"
 
 
 def _path(route: Route) -> str:

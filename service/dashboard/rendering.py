@@ -18,6 +18,7 @@ from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.costs import plain
 from service.domain.events import EventType
+from service.domain.task_types import SHOWN
 from service.domain.times import rfc3339
 from storage.keys import ApiKey, KeyRole
 
@@ -99,7 +100,11 @@ def _environment() -> Environment:
         "plain": plain,
         "json": lambda value: to_json(value).decode(),
     }
-    environment.globals |= {"static": static_path, "event_types": [*EventType, "stream.dropped"]}
+    environment.globals |= {
+        "static": static_path,
+        "event_types": [*EventType, "stream.dropped"],
+        "shown_type": SHOWN.name,
+    }
     return environment
 
 

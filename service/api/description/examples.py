@@ -24,6 +24,7 @@ from service.domain.kept import KeptFile, Role, stored
 from service.domain.lifecycle import Status, Verdict
 from service.domain.links import Links
 from service.domain.secrets import FileSignatures, PushKeys
+from service.domain.task_types import SHOWN, SHOWN_BEFORE
 from service.domain.tasks import Child, Output, OutputKind, Task, Transition
 from service.domain.times import rfc3339
 from service.settings import ProviderName
@@ -44,7 +45,7 @@ _SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # noqa: S
 _task: Final = Task(
     id=_TASK,
     account_id=_ACCOUNT,
-    type="kling.multi-image-to-video",
+    type=SHOWN.name,
     provider=ProviderName.COMETAPI,
     status=Status.SUCCEEDED,
     input={
@@ -180,7 +181,7 @@ _explanation: Final = explain(
 _detail: Final = _task.view() | {
     "input": dict(_task.input),
     "transitions": [_transition.view()],
-    "children": [Child(id=_CHILD, type="kling.multi-image-to-video", status=Status.PROCESSING).view()],
+    "children": [Child(id=_CHILD, type=SHOWN.name, status=Status.PROCESSING).view()],
 }
 _shown_delivery: Final = _delivery.view()
 
@@ -199,12 +200,12 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
     },
     "EndpointBody.task": {
         "kind": "task",
-        "filter": "data.task.type == 'kling.multi-image-to-image'",
-        "config": {"submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING}},
+        "filter": f"data.task.type == '{SHOWN_BEFORE.name}'",
+        "config": {"submit": {"type": SHOWN.name, "input": _FOLLOWING}},
     },
     "FollowUpBody": {
         "on": EventType.TASK_SUCCEEDED,
-        "submit": {"type": "kling.multi-image-to-video", "input": _FOLLOWING},
+        "submit": {"type": SHOWN.name, "input": _FOLLOWING},
     },
     "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
     "EndpointBody.mattermost": {

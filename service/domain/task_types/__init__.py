@@ -17,6 +17,8 @@ from service.domain.task_types.row import (
 )
 
 __all__ = [
+    "SHOWN",
+    "SHOWN_BEFORE",
     "TASK_TYPES",
     "WORDS",
     "Confidence",
@@ -36,6 +38,10 @@ TASK_TYPES: Final[Mapping[str, TaskType]] = {
     row.name: row
     for row in (*images.ROWS, *videos.ROWS, *edits.ROWS, *lips.ROWS, *sounds.ROWS, *anew.ROWS, *raw.ROWS)
 }
+
+# What pages and descriptions show how to submit: a film of several pictures, which may be what another task has made.
+SHOWN: Final = TASK_TYPES["kling.multi-image-to-video"]
+SHOWN_BEFORE: Final = TASK_TYPES["kling.multi-image-to-image"]
 
 
 def rows_for(word: str) -> Sequence[TaskType]:

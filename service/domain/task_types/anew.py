@@ -103,7 +103,7 @@ def _beyond(raw: Mapping[Any, Any], model: str, able: Abilities) -> Iterator[Fin
     if chosen.get("multi_shot") is not None and not able.multi_shot:
         yield Finding(("settings", "multi_shot"), f"{model} has none here.")
     for place, item in enumerate(_contents(raw)):
-        if item.get("type") in _ALL_CONTENTS and item["type"] not in able.contents:
+        if _type(item) in _ALL_CONTENTS and _type(item) not in able.contents:
             yield Finding(("contents", place, "type"), f"{model} takes {', '.join(able.contents)}.")
         text = item.get("text")
         if isinstance(text, str) and len(text) > able.prompt:
@@ -117,12 +117,18 @@ def _contents(raw: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
     return [item if isinstance(item, dict) else {} for item in contents] if isinstance(contents, list) else []
 
 
+def _type(item: Mapping[Any, Any]) -> str:
+    """Nothing where it is no text."""
+    type = item.get("type")
+    return type if isinstance(type, str) else ""
+
+
 def _counted(raw: Mapping[Any, Any], limits: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
     """
     Args:
         limits: least and most of each type.
     """
-    counts = Counter(str(item.get("type")) for item in _contents(raw))
+    counts = Counter(map(_type, _contents(raw)))
     for type, (least, most) in limits.items():
         if counts[type] < least:
             yield Finding(("contents",), f"A {type} is missing.")
@@ -133,7 +139,7 @@ def _counted(raw: Mapping[Any, Any], limits: Mapping[str, tuple[int, int]]) -> I
 
 
 def _no_tail_alone(raw: Mapping[Any, Any]) -> Iterator[Finding]:
-    types = [item.get("type") for item in _contents(raw)]
+    types = [_type(item) for item in _contents(raw)]
     if "last_frame" in types and "first_frame" not in types:
         yield Finding(("contents", types.index("last_frame")), "A last frame needs a first frame.")
 
@@ -399,7 +405,7 @@ class NewOmniVideo(_Anew):
         yield from _counted(raw, {"prompt": (0, 1), "first_frame": (0, 1), "last_frame": (0, 1)})
         yield from _no_tail_alone(raw)
         yield from _named_once(raw)
-        types = [item.get("type") for item in _contents(raw)]
+        types = [_type(item) for item in _contents(raw)]
         films = [type for type in types if type in {"feature_video", "base_video"}]
         references = sum(type in {"refer_image", "element"} for type in types)
         most = 4 if films else 7
