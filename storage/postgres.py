@@ -81,10 +81,10 @@ class Statement:
 @cache
 def statements() -> Mapping[str, Statement]:
     """All of them, by name."""
-    return {name: _numbered(text) for name, text in load_statements(Dialect.POSTGRES).items()}
+    return {name: numbered(text) for name, text in load_statements(Dialect.POSTGRES).items()}
 
 
-def _numbered(text: str) -> Statement:
+def numbered(text: str) -> Statement:
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:

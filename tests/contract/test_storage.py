@@ -4,18 +4,21 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from service.domain.errors import SearchTooWide, StorageUnavailable
 from storage.database import LONGEST_SEARCH_S, Database, Reader, Transaction
-from storage.sqlite import READERS, SEARCHERS, SqliteDatabase, open_sqlite
+from storage.postgres import numbered
+from storage.sqlite import READERS, SEARCHERS, SqliteDatabase
 from storage.statements import Dialect, load_statements
+from tests.places import Places
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,50 @@ class Opened:
         [str, Mapping[str, Any]], Awaitable[Sequence[Sequence[Any]]]
     ]  # by itself, on a writing connection
     violation: type[Exception]  # raised by a constraint
+    fault: type[Exception]  # raised by a statement that is called wrongly
+    said: Mapping[str, str]  # how a violation begins, by what is violated
 
 
 @asynccontextmanager
-async def sqlite(folder: Path) -> AsyncIterator[Opened]:
-    async with open_sqlite(folder / "klingel.db") as database:
+async def sqlite(places: Places, folder: Path) -> AsyncIterator[Opened]:
+    async with places.open(folder) as database:
+        assert isinstance(database, SqliteDatabase)
 
         async def sql(text: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-            return list(await database._writer.execute_fetchall(text, parameters))  # type: ignore[arg-type]
+            return list(await database._writer.execute_fetchall(text, parameters))
 
-        yield Opened(database, sql, sqlite3.IntegrityError)
+        said = {
+            "check": "CHECK constraint failed: ",
+            "unique": "UNIQUE constraint failed: ",
+            "reference": "FOREIGN KEY constraint failed",
+        }
+        yield Opened(database, sql, sqlite3.IntegrityError, sqlite3.ProgrammingError, said)
 
 
-IMPLEMENTATIONS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Opened]]] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgres(places: Places, folder: Path) -> AsyncIterator[Opened]:
+    url = str(await places.at(folder))
+    connection = await asyncpg.connect(url)
+    async with places.open(folder) as database:
+
+        async def sql(text: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+            statement = numbered(text)
+            found = await connection.fetch(statement.text, *statement.arguments(parameters))
+            return [tuple(row) for row in found]
+
+        said = {
+            "check": "new row for relation ",
+            "unique": "duplicate key value violates unique constraint ",
+            "reference": "violates foreign key constraint",
+        }
+        yield Opened(database, sql, asyncpg.PostgresError, KeyError, said)
+    await connection.close()
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
-    async with IMPLEMENTATIONS[request.param](tmp_path) as opened:
+@pytest.fixture
+async def opened(places: Places, tmp_path: Path) -> AsyncIterator[Opened]:
+    opening = sqlite if places.dialect is Dialect.SQLITE else postgres
+    async with opening(places, tmp_path) as opened:
         yield opened
 
 
@@ -113,6 +142,7 @@ async def test_a_transaction_sees_its_own_writes_and_others_only_what_is_committ
     assert await stored(database, "a") == [True]
 
 
+@pytest.mark.sqlite_alone
 async def test_transactions_go_one_after_another(database: Database) -> None:
     order: list[str] = []
     entered = asyncio.Event()
@@ -213,21 +243,19 @@ async def test_after_a_constraint_failed_in_a_savepoint_the_transaction_goes_on(
 
 
 async def test_callbacks_come_in_order_once_everything_can_be_read(
-    database: Database, tmp_path: Path
+    database: Database, places: Places, tmp_path: Path
 ) -> None:
     heard: list[object] = []
 
     def look() -> None:
-        connection = sqlite3.connect(tmp_path / "klingel.db")
-        heard.append(connection.execute("select name from accounts").fetchall())
-        connection.close()
+        heard.append(places.rows(tmp_path, "select name from accounts"))
 
     async with database.transaction() as tx:
         tx.on_commit(lambda: heard.append("first"))
         await add(tx, "a")
         tx.on_commit(look)
         assert heard == []
-    assert heard == ["first", [("a",)]]
+    assert heard == ["first", [{"name": "a"}]]
 
 
 async def test_callbacks_of_what_was_undone_never_come(database: Database) -> None:
@@ -324,8 +352,8 @@ async def test_a_write_tells_how_many_rows_it_touched(database: Database) -> Non
         assert await tx.run("insert_account", id="acc_1", name="a", created_at=0) == 1
 
 
-async def test_many_rows_are_written_in_one_step_and_none_is_no_step(database: Database) -> None:
-    await insert_parents(database)
+async def test_many_rows_are_written_in_one_step_and_none_is_no_step(filled: Opened) -> None:
+    database = filled.database
     async with database.transaction() as tx:
         await tx.run_many("insert_task_file", [{"task_id": "task_1", "sha256": hash} for hash in "abc"])
         await tx.run_many("insert_task_file", [])
@@ -334,9 +362,9 @@ async def test_many_rows_are_written_in_one_step_and_none_is_no_step(database: D
     assert sorted(row["sha256"] for row in found) == ["a", "b", "c", "h"]
 
 
-async def test_text_of_every_kind_and_bytes_come_back_as_they_were(database: Database) -> None:
-    await insert_parents(database)
-    text, body = "Zürich \U0001f431 'quoted' \\ \x00 \n %_ :name", bytes(range(256))
+async def test_text_of_every_kind_and_bytes_come_back_as_they_were(filled: Opened) -> None:
+    database = filled.database
+    text, body = "Zürich \U0001f431 'quoted' \\ \n %_ :name", bytes(range(256))
     async with database.transaction() as tx:
         await tx.run("insert_account", id="acc_text", name=text, created_at=2**53)
         callback = {
@@ -403,6 +431,7 @@ async def test_a_search_that_takes_too_long_ends_and_harms_no_other(database: Da
     assert await search(database, "a", seconds=60) == 0
 
 
+@pytest.mark.sqlite_alone
 async def test_no_search_keeps_anybody_from_a_row_by_its_id(lite: SqliteDatabase) -> None:
     """Lists of one account once stalled every account's sign-in."""
     await fill(lite, 1)
@@ -425,6 +454,7 @@ async def test_searches_of_one_account_take_turns_and_others_do_not_wait_for_it(
         assert await same == 0
 
 
+@pytest.mark.sqlite_alone
 async def test_a_search_that_is_cancelled_gives_its_connection_back(lite: SqliteDatabase) -> None:
     await fill(lite, 5000)
     for turns in range(SEARCHERS * 3):
@@ -564,6 +594,16 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "created_at": 1,
     },
     "chat_messages": {"endpoint_id": "end_1", "task_id": "task_1", "reference": "{}", "sequence": 1},
+    "usage_days": {
+        "account_id": "acc_1",
+        "day": 0,
+        "provider": "cometapi",
+        "type": "kling.multi-image-to-image",
+        "unit": "USD",
+        "billionths": 1,
+        "tasks": 1,
+    },
+    "budgets": {"account_id": "acc_1", "unit": "USD", "period": "day", "billionths": 1},
 }
 
 FAILED = {"status": "failed", "finished_at": 2, "error_code": "x"}
@@ -610,6 +650,9 @@ IMPOSSIBLE: Sequence[tuple[str, str, Mapping[str, Any]]] = [
     ("a file smaller than nothing", "kept_files", {"size": -1}),
     ("a bot that lets nobody have a task", "bots", {"open_tasks": 0}),
     ("fewer tries than none", "commands", {"tries": -1}),
+    ("a sum over no task", "usage_days", {"tasks": 0}),
+    ("a budget for a week", "budgets", {"period": "week"}),
+    ("a budget of less than nothing", "budgets", {"billionths": -1}),
 ]
 
 
@@ -621,22 +664,21 @@ async def insert(opened: Opened, table: str, row: Mapping[str, Any]) -> None:
     await opened.sql(insert_statement(table, row), row)
 
 
-async def insert_parents(database: Database) -> None:
+async def insert_parents(opened: Opened) -> None:
     """A valid row in each table."""
-    assert isinstance(database, SqliteDatabase)
     for table, row in VALID.items():
-        await database._writer.execute(insert_statement(table, row), row)
+        await insert(opened, table, row)
 
 
 @pytest.fixture
 async def filled(opened: Opened) -> Opened:
-    await insert_parents(opened.database)
+    await insert_parents(opened)
     return opened
 
 
 def another(table: str) -> dict[str, Any]:
     """A row that could stand beside the valid one."""
-    others = {
+    others: Mapping[str, Mapping[str, Any]] = {
         "accounts": {"id": "acc_2", "name": "other"},
         "api_keys": {"id": "key_2", "hash": "other"},
         "tasks": {"id": "task_2", "external_task_id": "other"},
@@ -654,6 +696,8 @@ def another(table: str) -> dict[str, Any]:
         "bots": {"id": "bot_2"},
         "commands": {"id": "cmd_2", "key": "other"},
         "chat_messages": {"endpoint_id": "end_2"},
+        "usage_days": {"day": 86_400_000},
+        "budgets": {"period": "month"},
     }
     return {**VALID[table], **others[table]}
 
@@ -688,9 +732,10 @@ def checks(text: str) -> set[str]:
 
 async def test_an_impossible_row_is_refused(filled: Opened) -> None:
     said = {why: await refusal(filled, table, fault) for why, table, fault in IMPOSSIBLE}
-    assert [why for why, text in said.items() if not text.startswith("CHECK constraint failed: ")] == []
+    assert [why for why, text in said.items() if not text.startswith(filled.said["check"])] == []
 
 
+@pytest.mark.sqlite_alone
 async def test_every_check_has_a_row_that_it_refuses(filled: Opened, lite: SqliteDatabase) -> None:
     """So that a constraint that is added is tried here, too."""
     tables = await filled.sql("select sql from sqlite_schema where type = 'table'", {})
@@ -715,7 +760,7 @@ ONE_OF: Sequence[tuple[str, Mapping[str, Any]]] = [
 
 async def test_what_there_is_one_of_is_refused_a_second_time(filled: Opened) -> None:
     said = [(table, same, await refusal(filled, table, same)) for table, same in ONE_OF]
-    assert [one for one in said if not one[2].startswith("UNIQUE constraint failed: ")] == []
+    assert [one for one in said if not one[2].startswith(filled.said["unique"])] == []
 
 
 async def test_another_account_may_use_the_same_external_id(filled: Opened) -> None:
@@ -723,6 +768,7 @@ async def test_another_account_may_use_the_same_external_id(filled: Opened) -> N
     await insert(filled, "tasks", {**another("tasks"), "account_id": "acc_2", "external_task_id": "ours"})
 
 
+@pytest.mark.sqlite_alone
 async def test_every_reference_leads_somewhere(filled: Opened, lite: SqliteDatabase) -> None:
     tried = 0
     for table in VALID:
@@ -736,12 +782,12 @@ async def test_every_reference_leads_somewhere(filled: Opened, lite: SqliteDatab
 
 async def test_what_is_referred_to_stays(filled: Opened) -> None:
     for table in ("accounts", "tasks", "events", "endpoints", "deliveries", "bots"):
-        with pytest.raises(filled.violation, match="FOREIGN KEY constraint failed"):
+        with pytest.raises(filled.violation, match=filled.said["reference"]):
             await filled.sql(f"delete from {table}", {})
 
 
 async def test_a_column_takes_its_own_kind_of_value_only(filled: Opened) -> None:
-    with pytest.raises(filled.violation):
+    with pytest.raises((filled.violation, asyncpg.DataError)):
         await insert(filled, "accounts", another("accounts") | {"created_at": "yesterday"})
 
 
@@ -761,6 +807,7 @@ async def recovers(database: Database) -> None:
     assert await stored(database, "after") == [True]
 
 
+@pytest.mark.sqlite_alone
 async def test_a_database_that_cannot_be_written_is_unavailable_until_it_can(lite: SqliteDatabase) -> None:
     await lite._writer.execute("pragma query_only = on")
     await fails(lite, "readonly")
@@ -770,6 +817,7 @@ async def test_a_database_that_cannot_be_written_is_unavailable_until_it_can(lit
     await recovers(lite)
 
 
+@pytest.mark.sqlite_alone
 async def test_a_database_that_somebody_else_holds_is_unavailable_until_they_let_go(
     lite: SqliteDatabase, tmp_path: Path
 ) -> None:
@@ -782,6 +830,7 @@ async def test_a_database_that_somebody_else_holds_is_unavailable_until_they_let
     await recovers(lite)
 
 
+@pytest.mark.sqlite_alone
 async def test_a_full_disk_undoes_the_whole_transaction_and_nothing_else(lite: SqliteDatabase) -> None:
     [[pages]] = await lite._writer.execute_fetchall("pragma page_count")
     await lite._writer.execute(f"pragma max_page_count = {pages + 2}")
@@ -797,6 +846,7 @@ async def test_a_full_disk_undoes_the_whole_transaction_and_nothing_else(lite: S
     await recovers(lite)
 
 
+@pytest.mark.sqlite_alone
 async def test_a_commit_that_fails_has_stored_nothing(lite: SqliteDatabase) -> None:
     """A reference that is looked at only at the end is the one way to make a commit itself fail."""
     with pytest.raises(sqlite3.IntegrityError):
@@ -813,11 +863,12 @@ async def test_a_fault_of_ours_is_not_called_trouble_of_the_disk(opened: Opened)
         async with opened.database.transaction() as tx:
             await add(tx, "a")
             await add(tx, "a")
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(opened.fault):
         async with opened.database.transaction() as tx:
             await tx.run("insert_account", id="acc_1")
 
 
+@pytest.mark.sqlite_alone
 async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
     async with lite.reading() as reader:
         assert not hasattr(reader, "run")
@@ -828,6 +879,7 @@ async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
 # SQLite's own
 
 
+@pytest.mark.sqlite_alone
 async def test_every_connection_writes_ahead_and_to_the_disk_itself(lite: SqliteDatabase) -> None:
     """Without `synchronous = full` a commit in WAL mode survives a crash of the process, but not of the machine."""
     readers = [lite._readers.get_nowait() for _ in range(READERS)]
@@ -847,6 +899,7 @@ class Anything(dict[str, Any]):
         return None
 
 
+@pytest.mark.sqlite_alone
 async def test_every_statement_can_be_prepared(lite: SqliteDatabase) -> None:
     broken = {}
     for name, text in load_statements(Dialect.SQLITE).items():
@@ -859,7 +912,15 @@ async def test_every_statement_can_be_prepared(lite: SqliteDatabase) -> None:
 
 def test_no_two_statements_share_a_name() -> None:
     """The later file would win, in silence."""
-    texts = [file.read_text() for file in (Path(__file__).parents[2] / "storage" / "queries").glob("*.sql")]
-    names = [name for text in texts for name in re.findall(r"^-- name: (\w+)", text, re.MULTILINE)]
-    assert len(names) > 50
-    assert sorted(names) == sorted(load_statements(Dialect.SQLITE))
+    queries = Path(__file__).parents[2] / "storage" / "queries"
+    for dialect in Dialect:
+        files = [*queries.glob("*.sql"), *(queries / dialect).glob("*.sql")]
+        names = [
+            name for file in files for name in re.findall(r"^-- name: (\w+)", file.read_text(), re.MULTILINE)
+        ]
+        assert len(names) > 50
+        assert sorted(names) == sorted(load_statements(dialect))
+
+
+def test_what_one_database_is_asked_the_other_is_asked_too() -> None:
+    assert load_statements(Dialect.SQLITE).keys() == load_statements(Dialect.POSTGRES).keys()
