@@ -276,7 +276,7 @@ async def test_all_faults_of_a_body_are_told_at_once(klingel: Klingel) -> None:
 FAULTY: list[tuple[object, str]] = [
     ({}, "#/type"),
     ({}, "#/input"),
-    ({"type": "kling.text-to-video", "input": {}}, "#/type"),
+    ({"type": "kling.text-to-smell", "input": {}}, "#/type"),
     ({"type": IMAGE, "input": "a cat"}, "#/input"),
     ({**BODY, "metadata": ["a"]}, "#/metadata"),
     ({**BODY, "callback_url": 7}, "#/callback_url"),
