@@ -75,6 +75,9 @@ def submit(
     flags: InputFlags = InputFlags(),
     external_task_id: Annotated[str | None, Parameter(help="Your own id of it, unique.")] = None,
     metadata: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", help="Kept with the task.")] = (),
+    provider: Annotated[
+        str | None, Parameter(help="Which account there. [default: the one that is meant for the type]")
+    ] = None,
     callback_url: Annotated[str | None, Parameter(help="Receives this task's events.")] = None,
     follow_up: Annotated[
         tuple[str, ...],
@@ -101,6 +104,7 @@ def submit(
         "input": input_,
         "external_task_id": external_task_id,
         "metadata": pairs("--metadata", metadata),
+        "provider": provider,
         "callback_url": callback_url,
         "follow_ups": read_follow_ups(follow_up),
         "deadline_s": deadline,

@@ -172,7 +172,7 @@ def test_help_tells_the_exit_codes_and_where_the_server_is_found(capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "command", ["submit", "watch", "tasks", "events", "endpoints", "deliveries", "bots", "keys"]
+    "command", ["submit", "watch", "tasks", "events", "endpoints", "deliveries", "bots", "keys", "usage"]
 )
 def test_each_client_command_s_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
@@ -1062,3 +1062,66 @@ def test_client_commands_do_not_load_the_server() -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout == "[]\n"
+
+
+# usage
+
+
+USAGE = {
+    "from": "2026-11-01",
+    "to": "2026-11-22",
+    "by": "metadata.customer",
+    "items": [
+        {"value": None, "amount": "1.5", "unit": "units", "tasks": 2},
+        {"value": "7", "amount": "0.28", "unit": "USD", "tasks": 1},
+    ],
+    "truncated": False,
+    "totals": [
+        {"unit": "USD", "amount": "0.28", "tasks": 1},
+        {"unit": "units", "amount": "1.5", "tasks": 2},
+    ],
+}
+BUDGET = {
+    "account": "shop",
+    "unit": "units",
+    "period": "month",
+    "limit": "10",
+    "spent": "12.5",
+    "exceeded": True,
+    "since": "2026-11-01T00:00:00.000Z",
+    "until": "2026-12-01T00:00:00.000Z",
+}
+
+
+def test_usage_is_a_table_with_its_sums_beside_it(klingel: Klingel) -> None:
+    klingel.on("GET /v1/usage", USAGE, USAGE, {**USAGE, "items": [], "totals": []})
+    run = klingel.run("usage", "--by", "metadata.customer", "--from", "2026-11-01", "--account", "shop")
+    assert run.lines == [
+        "VALUE   AMOUNT  UNIT   TASKS",
+        "(none)  1.5     units  2",
+        "7       0.28    USD    1",
+    ]
+    assert run.err == "2026-11-01 to 2026-11-22 (UTC): 0.28 USD, 1.5 units\n"
+    assert dict(klingel.requests[0].url.params) == {
+        "by": "metadata.customer",
+        "from": "2026-11-01",
+        "account": "shop",
+    }
+    assert klingel.run("usage", "--json").json == USAGE
+    assert klingel.run("usage").err == "Nothing was charged.\n"
+
+
+def test_budgets_are_listed_set_and_taken_away(klingel: Klingel) -> None:
+    klingel.on("GET /v1/budgets", {"items": [BUDGET]}, {"items": []})
+    klingel.on("PUT /v1/budgets", BUDGET, BUDGET, httpx.Response(204))
+    assert klingel.run("usage", "budgets").lines[1] == (
+        "shop     month   12.5   10     units  exceeded  2026-12-01"
+    )
+    assert klingel.run("usage", "budgets").err == "There are none.\n"
+    assert klingel.run("usage", "budget", "--account", "shop", "--limit", "10").lines[1].startswith("shop")
+    assert klingel.run("usage", "budget", "--limit", "10", "--json").json == BUDGET
+    taken = klingel.run("usage", "budget", "--unit", "USD", "--period", "day", "--limit", "none")
+    assert taken.err == "There is no such budget now.\n"
+    bodies = [json.loads(request.content) for request in klingel.requests if request.method == "PUT"]
+    assert bodies[0] == {"account": "shop", "unit": "units", "period": "month", "limit": "10"}
+    assert bodies[2] == {"unit": "USD", "period": "day", "limit": None}
