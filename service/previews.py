@@ -1,14 +1,16 @@
 """Small pictures of what was made: a thumbnail of a picture, the first frame of a film. None is better than a wait."""
 
 import io
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 import structlog
-from PIL import Image, ImageOps
 
 from service.domain.media_types import GIF, JPEG, MP4, PNG, QUICKTIME, WEBM, WEBP, MediaType
+
+if TYPE_CHECKING:  # loaded with the first output
+    from PIL.Image import Image
 
 LONG_SIDE: Final = 640
 QUALITY: Final = 82
@@ -63,14 +65,16 @@ def preview(file: IO[bytes], type: MediaType) -> bytes:
     return written.getvalue()
 
 
-def _picture(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
+def _picture(file: IO[bytes], formats: tuple[str, ...]) -> "Image":
+    from PIL import Image, ImageOps  # noqa: PLC0415
+
     opened = Image.open(file, formats=formats)
     _check_size(opened.size)
     opened.draft("RGB", (LONG_SIDE, LONG_SIDE))  # a JPEG is decoded no larger than needed
     return ImageOps.exif_transpose(opened)
 
 
-def _first_frame(file: IO[bytes], format: str) -> Image.Image:
+def _first_frame(file: IO[bytes], format: str) -> "Image":
     import av  # noqa: PLC0415 - 16 MB and a tenth of a second, for films alone
 
     with av.open(file, "r", format=format) as container:
@@ -91,8 +95,10 @@ def _check_size(size: tuple[int, int]) -> None:
         raise _TooLarge(f"{size[0]} by {size[1]} pixels")
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
+def _opaque(picture: "Image") -> "Image":
     """On white, where it can be seen through."""
+    from PIL import Image  # noqa: PLC0415
+
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     whole = picture.convert("RGBA")

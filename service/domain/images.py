@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+if TYPE_CHECKING:  # 5 MB and some time of each start, for pictures alone
+    from PIL.ImageFile import ImageFile
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 MIN_SIDE: Final = 300  # px
@@ -159,7 +158,10 @@ def _dimension_faults(width: int, height: int) -> Iterator[str]:
         yield f"{size}; at most {MAX_PIXELS // MEGAPIXEL} megapixels are allowed."
 
 
-def _open(bare: bytes, kind: ImageFormat) -> ImageFile:
+def _open(bare: bytes, kind: ImageFormat) -> "ImageFile":
+    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415
+    from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415
+
     # The plugins themselves, as `Image.open` may hand a JPEG with several pictures on to a third plugin, and warns
     # of large ones; a thread cannot silence warnings without silencing them for all.
     return JpegImageFile(BytesIO(bare)) if kind is ImageFormat.JPEG else PngImageFile(BytesIO(bare))
