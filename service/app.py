@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 import structlog
@@ -28,7 +28,6 @@ from handlers.chat.desk import Desk
 from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
 from handlers.chat.sink import ChatSink, endpoint_model
 from handlers.providers.kling import CallbackReaders, KlingProvider, authorization_for
-from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
 from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
@@ -114,6 +113,9 @@ from storage.database import shown
 from storage.files import Files
 from storage.opening import listening_at, open_database
 from storage.store import open_store
+
+if TYPE_CHECKING:  # loaded where it is embedded
+    from handlers.providers.sandbox import Sandbox
 
 OPEN_FILES: Final = 65_536
 
@@ -566,11 +568,13 @@ def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str,
     )
 
 
-def _sandbox(settings: Settings) -> Sandbox:
+def _sandbox(settings: Settings) -> "Sandbox":
     """
     Raises:
         ConfigurationError: a fault that it does not know.
     """
+    from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings  # noqa: PLC0415
+
     unknown = [word for word in settings.sandbox_faults if word not in set(Fault)]
     if unknown:
         raise ConfigurationError(
