@@ -1,5 +1,6 @@
 """Several accounts at providers: each task goes to one of them, comes back by its own path, and stays with it."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.integration.klingel import (
     Klingel,
     callback,
     pointers,
+    refused,
     running_klingel,
     succeed,
 )
@@ -194,6 +196,33 @@ async def test_costs_are_summed_by_account(tmp_path: Path) -> None:
 async def end(klingel: Klingel, task: Mapping[str, Any], units: str) -> None:
     response = await klingel.call_back(callback(task, "succeed", final_unit_deduction=units))
     assert response.status_code == 200
+
+
+# The official API
+
+
+@pytest.mark.parametrize("code", [1003, 1004])
+async def test_a_clock_that_differs_from_the_official_apis_costs_one_try(tmp_path: Path, code: int) -> None:
+    """The refusal tells the time there. One task, accepted once; the next one needs no second try."""
+    async with running_klingel(
+        tmp_path, provider="kling", provider_region="beijing", KLINGEL_PROVIDER_KEY="access:secret"
+    ) as klingel:
+        refusal = refused(401, code, "the token's time is not now")
+        refusal.headers["date"] = "Sun, 22 Nov 2026 13:00:00 GMT"  # the clock here says 12
+        klingel.kling.answers(refusal)
+        assert (await klingel.submit())["status"] == "submitted"
+        assert (await klingel.submit())["status"] == "submitted"
+        assert {request.url.host for request in klingel.kling.requests} == {"api-beijing.klingai.com"}
+        tokens = [claims(request) for request in klingel.kling.requests]
+        noon = int(klingel.clock().timestamp())
+        assert [token["nbf"] for token in tokens] == [noon - 5, noon + 3595, noon + 3595]
+        assert {token["iss"] for token in tokens} == {"access"}
+
+
+def claims(request: httpx.Request) -> dict[str, Any]:
+    payload = request.headers["authorization"].split(".")[1]
+    told: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return told
 
 
 # Raw
