@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -111,8 +111,10 @@ def _storage_errors(connection: _Connection | None = None) -> Iterator[None]:
         raise
     except (asyncpg.PostgresError, OSError) as error:
         raise _unavailable(error) from error
+    except asyncpg.InternalClientError as error:  # the server said good-bye before it was asked anything
+        raise _unavailable(error) from error
     except asyncpg.InterfaceError as error:
-        if connection is not None and not connection.is_closed():
+        if connection is not None and not _is_lost(connection):
             raise
         raise _unavailable(error) from error
 
@@ -198,7 +200,7 @@ class PostgresTransaction(PostgresReader):
             yield
         except BaseException:
             self.aftermath.undone(since=mark)
-            if not self._connection.is_closed():
+            if not _is_lost(self._connection):
                 await self._say("rollback to savepoint item; release savepoint item")
             raise
         await self._say("release savepoint item")
@@ -232,12 +234,12 @@ class PostgresTransaction(PostgresReader):
     async def rollback(self) -> None:
         """Whatever state it is in, the next one finds its connection clean, or finds another."""
         try:
-            if not self._connection.is_closed():
+            if not _is_lost(self._connection):
                 await self._say("rollback")
         except StorageUnavailable:
-            self._connection.terminate()  # the server undoes what nobody can commit
+            _drop(self._connection)  # the server undoes what nobody can commit
         except BaseException:
-            self._connection.terminate()
+            _drop(self._connection)
             raise
 
     async def _say(self, words: str) -> str:
@@ -306,9 +308,26 @@ async def _connected(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
         connection = await pool.acquire()
     try:
         yield connection
+    except StorageUnavailable as error:
+        if isinstance(error.__cause__, asyncpg.InternalClientError):
+            _drop(connection)
+        raise
     finally:
         with _storage_errors():
             await pool.release(connection, timeout=CONNECT_S)
+
+
+def _is_lost(connection: _Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # its pool has done with it
+        return True
+
+
+def _drop(connection: _Connection) -> None:
+    """Nobody is given it any more."""
+    with suppress(asyncpg.InterfaceError):  # it has gone already
+        connection.terminate()
 
 
 @asynccontextmanager
@@ -322,7 +341,7 @@ async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]
     try:
         yield
     finally:
-        if not connection.is_closed():
+        if not _is_lost(connection):
             with _storage_errors(connection):
                 await connection.execute("reset statement_timeout")
 
@@ -462,5 +481,5 @@ async def migrate(connection: _Connection, url: str, *, up_to: int | None = None
                         "insert into migrations values ($1, $2)", number, milliseconds(utc_now())
                     )
     finally:
-        if not connection.is_closed():
+        if not _is_lost(connection):
             await connection.execute("select pg_advisory_unlock($1)", _MIGRATING)
