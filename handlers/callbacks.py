@@ -123,7 +123,7 @@ class CallbackReceiver:
         received = self._read(reader, path["task_id"], request, body)
         taken = await self._batcher.run(self.apply, received)
         if taken is None:
-            return not_here()
+            return OK if await self._probes.passed_on(received.task_id, body) else not_here()
         verdict = taken.verdict
         self._tell(received, taken, began_ns, trace_of(request.headers))
         self._metrics.callback_received(verdict)

@@ -79,6 +79,7 @@ from service.domain.secrets import (
     Vault,
     sandbox_key,
 )
+from service.domain.task_types import SHOWN
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
 from service.expiry import Expiry
@@ -390,7 +391,12 @@ def create_app(
             )
             sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
             probes = Probes(
-                client=client, tokens=tokens, provider=configured.default, base_url=settings.reachable_url
+                client=client,
+                tokens=tokens,
+                provider=configured.default,
+                base_url=settings.reachable_url,
+                batcher=batcher,
+                notices=notices,
             )
             callbacks = CallbackReceiver(
                 readers=_callback_readers(configured, settings),
@@ -692,7 +698,7 @@ def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
         if first_keys
         else f'    -H "Authorization: Bearer {key}" \\',
         "    -H 'Content-Type: application/json' \\",
-        '    -d \'{"type": "kling.multi-image-to-video", "input": {"prompt": "A cat puts on a hat",',
+        f'    -d \'{{"type": "{SHOWN.name}", "input": {{"prompt": "A cat puts on a hat",',
         '         "image_list": [{"image": "https://example.com/cat.png"}, {"image": "https://example.com/hat.png"}]}}\'',
         "",
     ]

@@ -52,6 +52,11 @@ class Notices:
         self._heard: defaultdict[Topic, list[Callable[[str], None]]] = defaultdict(list)
         self._on_gap: list[Callable[[], None]] = []
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there may be other processes."""
+        return self._listening is not None
+
     def on(self, topic: Topic, heard: Callable[[str], None]) -> None:
         """Called with what each notice names. The same may come twice."""
         self._heard[topic].append(heard)

@@ -3,17 +3,26 @@
 import asyncio
 import hmac
 import json
+import re
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
 
+from service.batching import Batcher
 from service.domain.ids import TaskId, new_task_id
 from service.domain.secrets import CallbackTokens
+from service.notices import Notices, Topic
+from storage.database import Transaction
 
 TIMEOUT_S: Final = 15.0
+TOLD_WITHIN_S: Final = 3.0  # after the answer, where it came in at another process
+
+_BODY: Final = re.compile(rb'\{"probe": "[\w-]{43}"\}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +31,7 @@ class Probed:
 
     Args:
         public_url: where callbacks are sent to.
-        reached: whether the call arrived in this very process, as it was sent.
+        reached: whether the call arrived here, or at another process of this database, as it was sent.
         status_code: of the answer; None where there was none.
         problem: why it was not reached.
     """
@@ -37,6 +46,7 @@ class Probed:
 @dataclass(slots=True)
 class _Awaited:
     body: bytes
+    came: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: bool = field(default=False)
 
 
@@ -44,8 +54,18 @@ class Probes:
     """One at a time. The URL is genuine, and good for nothing once the call has ended: there is no such task."""
 
     def __init__(
-        self, *, client: httpx.AsyncClient, tokens: CallbackTokens, provider: str, base_url: str
+        self,
+        *,
+        client: httpx.AsyncClient,
+        tokens: CallbackTokens,
+        provider: str,
+        base_url: str,
+        batcher: Batcher,
+        notices: Notices,
     ) -> None:
+        self._batcher = batcher
+        self._notices = notices
+        notices.on(Topic.PROBES, self._hear)
         self._client = client
         self._tokens = tokens
         self._provider = provider
@@ -59,7 +79,23 @@ class Probes:
         if awaited is None:
             return False
         awaited.arrived = hmac.compare_digest(awaited.body, body)
+        awaited.came.set()
         return True
+
+    async def passed_on(self, task_id: str, body: bytes) -> bool:
+        """Whether what came about a task that is none looks like a probe of another process, which is told then."""
+        if not self._notices.has_others or _BODY.fullmatch(body) is None:
+            return False
+        await self._batcher.run(self._tell, f"{task_id} {body.decode()}")
+        return True
+
+    async def _tell(self, tx: Transaction, probes: Sequence[str]) -> list[None]:
+        await self._notices.post(tx, Topic.PROBES, probes)
+        return [None] * len(probes)
+
+    def _hear(self, name: str) -> None:
+        task_id, body = name.split(" ", 1)
+        self.arrived(task_id, body.encode())
 
     async def run(self) -> Probed:
         async with self._turn:
@@ -96,6 +132,10 @@ class Probes:
             return None, f"no answer within {TIMEOUT_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return None, str(error) or type(error).__name__
+        if answer.is_success and self._notices.has_others:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TOLD_WITHIN_S):
+                    await awaited.came.wait()
         if answer.is_success and awaited.arrived:
             return answer.status_code, None
         if answer.is_redirect:

@@ -89,6 +89,7 @@ class Presence:
             yield
             return
         await self._begin()
+        await self._batcher.run(self._bury, [])  # also what died while there was nobody to notice
         beating = asyncio.create_task(self._beat(), name="presence")
         try:
             yield

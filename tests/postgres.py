@@ -254,6 +254,8 @@ class Database:
                         table, records=[tuple(row) for row in rows], columns=list(rows[0].keys())
                     )
             position = await other._connection.fetchval("select nextval('event_positions')")
+        # Who was there is not here, and by the time that somebody is again counts as dead.
+        await self._connection.execute("update processes set until = 0")
         await self._connection.execute("select setval('event_positions', $1, false)", position)
         # Whoever comes to the copy comes so late that those who died there have been missed.
         await self._connection.execute("update processes set until = 0")

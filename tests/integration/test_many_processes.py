@@ -1,7 +1,7 @@
 """Several processes on one PostgreSQL: what holds for one holds for all of them together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +15,10 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 
 from service.api.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.app import Hooks
+from service.batching import Batcher
 from service.lanes import CONCURRENCY
+from storage.database import Transaction
+from storage.postgres import open_postgres
 from tests.integration.klingel import (
     PATIENCE_S,
     FakeKling,
@@ -454,3 +457,82 @@ async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: 
     assert not presence.alive
     async with asyncio.timeout(PATIENCE_S):
         await presence.until_alive()  # its next sign of life
+
+
+# Doubt
+
+
+async def test_what_a_commit_left_leased_without_a_word_is_delivered(house: House) -> None:
+    """The connection broke while it committed, and the process took it for undone."""
+    web, dispatch = await house.add("web"), await house.add("dispatch")
+    endpoint = await web.endpoint()
+    id = dispatch.state["presence"].id
+    await house.sql(
+        "insert into lane_holders (lane, process_id) values ($1, 'proc_of_nobody')", endpoint["id"]
+    )
+    await web.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+    await house.sql("update deliveries set lease_until = 9999999999999, leased_by = $1", id)
+    await house.sql("delete from lane_holders")
+    dispatch.state["deliverer"]._doubt()
+    house.clock.advance(seconds=1)
+    [received] = await house.receiver.until(1)
+    assert received.event["type"] == "endpoint.test"
+
+
+async def test_what_a_commit_left_on_its_way_without_a_word_is_sent(house: House) -> None:
+    web = await house.add("web")
+    task = await web.submit_async()
+    await house.sql("update tasks set sending_since = created_at, sends = 1, sent_by = 'proc_mine'")
+    dispatch = await house.add("dispatch")
+    dispatch.state["presence"].id = "proc_mine"
+    await house.sql(
+        "insert into processes (id, roles, until) values ('proc_mine', 'dispatch', 9999999999999)"
+    )
+    dispatch.state["submitter"]._doubt()
+    house.clock.advance(seconds=1)
+    await web.until_status(task["id"], "submitted")
+    assert len(house.kling.creates) == 1
+
+
+async def test_who_is_in_each_other_s_way_is_done_one_after_the_other(house: House) -> None:
+    """Each holds what the other wants: the server undoes one, and that one is written again."""
+    both = asyncio.Barrier(2)
+    tried: list[str] = []
+
+    def taking(first: str, second: str) -> Callable[[Transaction, Sequence[str]], Awaitable[list[str]]]:
+        async def take(tx: Transaction, items: Sequence[str]) -> list[str]:
+            tried.append(first)
+            await tx.hold("account", [first])
+            if len(tried) <= 2:
+                await both.wait()
+            await tx.hold("account", [second])
+            return list(items)
+
+        return take
+
+    async with AsyncExitStack() as stack:
+        batchers = []
+        for _ in range(2):
+            database = await stack.enter_async_context(open_postgres(house.url))
+            batcher = Batcher(database, observe=lambda _number, _seconds: None)
+            await stack.enter_async_context(batcher.running())
+            batchers.append(batcher)
+        here, there = batchers
+        async with asyncio.timeout(PATIENCE_S):
+            done = await asyncio.gather(here.run(taking("a", "b"), "one"), there.run(taking("b", "a"), "two"))
+    assert done == ["one", "two"]
+    assert len(tried) == 3
+
+
+# The public URL
+
+
+async def test_a_probe_that_comes_in_at_another_process_has_come_in(house: House) -> None:
+    here, there = await house.add(), await house.add()
+
+    async def through_the_balancer(request: httpx.Request) -> httpx.Response:
+        return await there.http.post(request.url.path, content=request.content, headers=request.headers)
+
+    house.kling.answers(through_the_balancer)
+    probed = (await here.http.post("/v1/probe")).json()
+    assert (probed["reached"], probed["problem"]) == (True, None)

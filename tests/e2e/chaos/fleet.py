@@ -4,8 +4,9 @@ import asyncio
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -129,7 +130,11 @@ class Fleet(World):
             self._restarting = None
 
     async def metrics(self) -> str:
-        return "\n".join([await metrics_of(member.port) for member in self._members if member.runs])
+        async def ready() -> bool:
+            return all([await is_ready(member.port) for member in self._members])
+
+        assert await self.until(ready, READY_S)
+        return "\n".join([await metrics_of(member.port) for member in self._members])
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection, to any that takes it."""
@@ -151,12 +156,14 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         sink.close()
 
 
-def new_server(folder: Path) -> Server:
-    """Of its own, started; for whoever stops it."""
-    place = folder / "postgres"
-    place.mkdir()
-    for each in (folder, place):
-        each.chmod(0o755)  # PostgreSQL does not run as root: somebody else has to find its way there
-    server = Server(place, options=ON_DISK)
-    server.start()
-    return server
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """Of its own, in a folder that whoever PostgreSQL runs as finds its way to."""
+    with tempfile.TemporaryDirectory(prefix="klingel-chaos-") as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder), options=ON_DISK)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop("immediate")

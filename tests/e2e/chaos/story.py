@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.chaos.fleet import DISPATCHERS, WEBS, Fleet, new_server
+from tests.e2e.chaos.fleet import DISPATCHERS, WEBS, Fleet, running_server
 from tests.e2e.chaos.world import (
     ENDPOINTS,
     OF_NO_REQUEST,
@@ -58,12 +58,9 @@ async def run_fleet(
     dispatchers: int = DISPATCHERS,
 ) -> Findings:
     """Many processes on a PostgreSQL of their own, whose server is among what is killed."""
-    server = await asyncio.to_thread(new_server, folder)
-    try:
+    with running_server() as server:
         fleet = Fleet(folder, random.Random(seed), server, webs=webs, dispatchers=dispatchers)
         return await tell(fleet, moments, kills=kills, seed=seed, submits=submits)
-    finally:
-        await asyncio.to_thread(server.stop, "immediate")
 
 
 async def tell(world: World, moments: Sequence[Moment], *, kills: int, seed: int, submits: int) -> Findings:
