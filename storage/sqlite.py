@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from storage.columns import Row, milliseconds
 from storage.database import LONGEST_SEARCH_S, Inspected
 from storage.statements import Dialect, load_migrations, load_statements
 
-READERS: Final = 4
+READERS: Final = 2
 SEARCHERS: Final = 3
 STEPS_BETWEEN_LOOKS: Final = 50_000  # of SQLite's machine, at the clock: some milliseconds
 BUSY_TIMEOUT_MS: Final = 5000
@@ -62,9 +63,8 @@ def _storage_errors() -> Iterator[None]:
         raise StorageUnavailable(f"The database cannot be used right now ({error}).") from error
 
 
-class SqliteReader:
-    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
-        self._connection = connection
+class SqliteReader(ABC):
+    def __init__(self, statements: Mapping[str, str]) -> None:
         self._statements = statements
 
     async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
@@ -78,9 +78,122 @@ class SqliteReader:
         rows = await self._fetch(statement, parameters)
         return rows[0][0] if rows else None
 
+    @abstractmethod
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]: ...
+
+
+class _AloneReader(SqliteReader):
+    """On a connection that nobody else uses meanwhile."""
+
+    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
+        super().__init__(statements)
+        self._connection = connection
+
     async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
         with _storage_errors():
             return await self._connection.execute_fetchall(self._statements[statement], parameters)  # type: ignore[return-value]  # sqlite3's own list
+
+
+class _SharingReader(SqliteReader):
+    """On connections that many use at a time."""
+
+    def __init__(self, readings: "Sequence[_Readings]", statements: Mapping[str, str]) -> None:
+        super().__init__(statements)
+        self._readings = readings
+
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
+        shortest = min(self._readings, key=_Readings.__len__)
+        with _storage_errors():
+            return await shortest.fetch(self._statements[statement], parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    text: str
+    parameters: Mapping[str, Any]
+    rows: "asyncio.Future[list[sqlite3.Row]]"
+
+
+class _Readings:
+    """What is asked while others are being read goes to the connection's thread together with the next: to change
+    threads takes several times as long as to find a row.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        """
+        Args:
+            connection: made by `_Reading`.
+        """
+        self.connection = connection
+        self._waiting: list[_Asked] = []
+        self._at_work: asyncio.Task[None] | None = None
+        self._under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._under_way
+
+    async def fetch(self, text: str, parameters: Mapping[str, Any]) -> list[sqlite3.Row]:
+        asked = _Asked(text, parameters, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._at_work is None:
+            self._at_work = asyncio.create_task(self._work(), name="readings")
+        return await asked.rows
+
+    async def rest(self) -> None:
+        """Until nobody waits for anything."""
+        if self._at_work is not None:
+            await self._at_work
+
+    async def _work(self) -> None:
+        while self._waiting:
+            together, self._waiting = self._waiting, []
+            self._under_way = len(together)
+            try:
+                answers: Sequence[Any] = list(await self.connection.execute_fetchall("", _Several(together)))
+            except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
+                answers = [error] * len(together)
+            for asked, answer in zip(together, answers, strict=True):
+                if asked.rows.done():  # nobody waits any more
+                    continue
+                if isinstance(answer, Exception):
+                    asked.rows.set_exception(answer)
+                else:
+                    asked.rows.set_result(answer)
+            self._under_way = 0
+        self._at_work = None
+
+
+class _Several(dict[str, Any]):
+    """In the place of parameters: what is to be read instead, each for itself."""
+
+    def __init__(self, asked: Sequence[_Asked]) -> None:
+        super().__init__()
+        self.asked = asked
+
+
+class _Reading(sqlite3.Connection):
+    """Reads several things in one stay in its thread."""
+
+    def execute(self, text: str, parameters: Any = (), /) -> Any:
+        if isinstance(parameters, _Several):
+            return _Answers([self._read(asked) for asked in parameters.asked])
+        return super().execute(text, parameters)
+
+    def _read(self, asked: _Asked) -> list[sqlite3.Row] | sqlite3.Error:
+        try:
+            return super().execute(asked.text, asked.parameters).fetchall()
+        except sqlite3.Error as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """For each that asked, its rows or its error; as a cursor gives its rows."""
+
+    each: Sequence[Any]
+
+    def fetchall(self) -> Sequence[Any]:
+        return self.each
 
 
 def _mappings(rows: Sequence[sqlite3.Row]) -> list[Row]:
@@ -175,7 +288,7 @@ def _insert_of(text: str) -> _Insert | None:
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class SqliteTransaction(SqliteReader):
+class SqliteTransaction(_AloneReader):
     """What nobody waits for is put off, and goes to the connection's thread with the next statement that somebody does
     wait for, or with the commit: a batch changes threads a few times, not once for each statement. What fails then is
     raised there.
@@ -246,7 +359,7 @@ class SqliteDatabase:
     def __init__(
         self,
         writer: aiosqlite.Connection,
-        readers: Sequence[aiosqlite.Connection],
+        readings: Sequence[_Readings],
         searchers: Sequence[_Searcher],
         statements: Mapping[str, str],
         checkpoints: Checkpoints,
@@ -256,9 +369,7 @@ class SqliteDatabase:
         self._writing = writing
         self._checkpoints = checkpoints
         self._statements = statements
-        self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
-        for reader in readers:
-            self._readers.put_nowait(reader)
+        self._readings = readings
         self._searchers: asyncio.LifoQueue[_Searcher] = asyncio.LifoQueue()
         for searcher in searchers:
             self._searchers.put_nowait(searcher)
@@ -266,11 +377,7 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReader]:
-        connection = await self._readers.get()
-        try:
-            yield SqliteReader(connection, self._statements)
-        finally:
-            self._readers.put_nowait(connection)
+        yield _SharingReader(self._readings, self._statements)
 
     @asynccontextmanager
     async def searching(
@@ -281,7 +388,7 @@ class SqliteDatabase:
             searcher = await self._searchers.get()
             try:
                 searcher.until = time.monotonic() + seconds
-                yield SqliteReader(searcher.connection, self._statements)
+                yield _AloneReader(searcher.connection, self._statements)
             except asyncio.CancelledError:
                 await searcher.connection.interrupt()  # nobody waits for what it reads
                 raise
@@ -324,7 +431,12 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else reads prompts and results
             writer = await stack.enter_async_context(_connect(path))
             await _migrate(writer, path)
-            readers = [await stack.enter_async_context(_connect(path, writes=False)) for _ in range(READERS)]
+            readings = [
+                _Readings(await stack.enter_async_context(_connect(path, writes=False)))
+                for _ in range(READERS)
+            ]
+            for reading in readings:
+                stack.push_async_callback(reading.rest)
             searchers = [
                 _Searcher(await stack.enter_async_context(_connect(path, writes=False)))
                 for _ in range(SEARCHERS)
@@ -349,7 +461,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 "If it is damaged, restore a backup or move the file away to start with an empty one."
             ) from None
         statements = load_statements(Dialect.SQLITE)
-        yield SqliteDatabase(writer, readers, searchers, statements, checkpoints, writing)
+        yield SqliteDatabase(writer, readings, searchers, statements, checkpoints, writing)
 
 
 def inspect_sqlite(path: Path) -> Inspected:
@@ -385,7 +497,7 @@ def _sole_process(path: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlite.Connection]:
-    factory = _Writer if writes else sqlite3.Connection
+    factory = _Writer if writes else _Reading
     async with aiosqlite.connect(
         path, isolation_level=None, cached_statements=STATEMENTS_KEPT, factory=factory
     ) as connection:

@@ -873,7 +873,7 @@ async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
     async with lite.reading() as reader:
         assert not hasattr(reader, "run")
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await reader._connection.execute("delete from accounts")
+            await lite._readings[0].connection.execute("delete from accounts")
 
 
 # SQLite's own
@@ -882,14 +882,11 @@ async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
 @pytest.mark.sqlite_alone
 async def test_every_connection_writes_ahead_and_to_the_disk_itself(lite: SqliteDatabase) -> None:
     """Without `synchronous = full` a commit in WAL mode survives a crash of the process, but not of the machine."""
-    readers = [lite._readers.get_nowait() for _ in range(READERS)]
-    for connection in (lite._writer, *readers):
+    for connection in (lite._writer, *(reading.connection for reading in lite._readings)):
         found = {}
         for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout"):
             [[found[pragma]]] = await connection.execute_fetchall(f"pragma {pragma}")
         assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
-    for connection in readers:
-        lite._readers.put_nowait(connection)
 
 
 class Anything(dict[str, Any]):
