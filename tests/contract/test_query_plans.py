@@ -1,12 +1,16 @@
-"""Whoever asks pays for what is found, not for what is stored: how SQLite goes about each statement of a request."""
+"""Whoever asks pays for what is found, not for what is stored: how a database goes about each statement of a request."""
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 
+import asyncpg
 import pytest
 
+from storage.postgres import numbered
 from storage.statements import Dialect, load_migrations, load_statements
+from tests.postgres import Databases
 
 # Statement, and the index by which each of its tables is found.
 HOT = {
@@ -106,3 +110,49 @@ def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
         assert step[0] == "search" or step[4] in {"tasks_to_send_by_account", "tasks_awaiting_slot"}, step
     indexes = {step[4] for step in found if step[4].startswith("tasks_")}
     assert indexes <= {"tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}
+
+
+# PostgreSQL's ways
+
+
+LARGE = {
+    "tasks",
+    "transitions",
+    "callbacks",
+    "events",
+    "deliveries",
+    "attempts",
+    "idempotency_keys",
+    "kept_files",
+}
+
+
+@pytest.fixture
+async def asked(postgres: Databases) -> AsyncIterator[asyncpg.Connection]:
+    """As if tables were large."""
+    taken = postgres.take()
+    connection = await asyncpg.connect(taken.url)
+    for way in ("seqscan", "hashjoin", "mergejoin"):  # which are right for tables as small as these
+        await connection.execute(f"set enable_{way} = off")
+    await connection.execute("set plan_cache_mode = force_generic_plan")
+    yield connection
+    await connection.close()
+    postgres.give_back(taken)
+
+
+async def plan_of(connection: asyncpg.Connection, statement: str) -> str:
+    prepared = numbered(load_statements(Dialect.POSTGRES)[statement])
+    await connection.execute(f"prepare asked as {prepared.text}")
+    nulls = ", ".join("null" for _ in prepared.names)
+    rows = await connection.fetch(f"explain (costs off) execute asked{f'({nulls})' if nulls else ''}")
+    await connection.execute("deallocate asked")
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("statement", [*HOT, "due_to_send", "first_awaiting_slot", "release_slots", "family"])
+async def test_a_statement_of_a_request_reads_no_large_table_whole_in_postgresql_either(
+    asked: asyncpg.Connection, statement: str
+) -> None:
+    text = await plan_of(asked, statement)
+    steps = re.findall(r"Scan[\w ]*? on (?:public\.)?(\w+)[^\n]*((?:\n +(?!->)[^\n]*)*)", text)
+    assert [table for table, about in steps if table in LARGE and "Index Cond: " not in about] == [], text

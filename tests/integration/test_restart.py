@@ -182,6 +182,7 @@ async def test_secrets_sealed_under_another_secret_are_said_so_and_nothing_is_lo
     assert len(receiver.received) == 2
 
 
+@pytest.mark.sqlite_alone
 async def test_two_klingels_on_one_file_are_one_too_many(tmp_path: Path) -> None:
     """A SQLite file serves one process at a time: the second would rescue what the first has in hand."""
     async with running_klingel(tmp_path) as klingel:
