@@ -29,8 +29,8 @@ class Store(Protocol):
     def series(self, first: int, last: int) -> str:
         """A table `series (n)` of the numbers up to the last."""
 
-    def hexadecimal(self, number: str, digits: int) -> str:
-        """An expression, in so many digits."""
+    def new_id(self, kind: str, moment: str, number: str) -> str:
+        """An expression: an id that sorts by both."""
 
 
 class SqliteStore:
@@ -52,8 +52,8 @@ class SqliteStore:
     def series(self, first: int, last: int) -> str:
         return f"(with recursive s (n) as (select {first} union all select n + 1 from s where n < {last}) select n from s) as series"
 
-    def hexadecimal(self, number: str, digits: int) -> str:
-        return f"printf('%0{digits}x', {number})"
+    def new_id(self, kind: str, moment: str, number: str) -> str:
+        return f"printf('{kind}_%012x%020x', {moment}, {number})"
 
 
 class PostgresStore:
@@ -82,8 +82,8 @@ class PostgresStore:
     def series(self, first: int, last: int) -> str:
         return f"generate_series(cast({first} as bigint), {last}) as series (n)"
 
-    def hexadecimal(self, number: str, digits: int) -> str:
-        return f"lpad(to_hex({number}), {digits}, '0')"
+    def new_id(self, kind: str, moment: str, number: str) -> str:
+        return f"'{kind}_' || lpad(to_hex({moment}), 12, '0') || lpad(to_hex({number}), 20, '0')"
 
 
 def _numbered(statement: str) -> str:
