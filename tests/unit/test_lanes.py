@@ -22,6 +22,8 @@ from service.lanes import (
     DEPTH,
     FAILING_REMEMBERED,
     Lanes,
+    named_place,
+    place_name,
 )
 
 RETRIES_AT_A_TIME = 4
@@ -842,3 +844,78 @@ class AnyOrder(RuleBasedStateMachine):
 
 test_no_duty_is_lost_or_started_twice_in_any_order = AnyOrder.TestCase
 AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+# Other processes
+
+
+def test_what_is_said_of_an_endpoint_names_it_and_its_lane() -> None:
+    """And whether others share that lane: those that are bound to tasks do."""
+    own, bound = endpoint("a"), endpoint("b", of_task="t", host="example.com")
+    for one in (own, bound):
+        told = named_place(place_name(one))
+        assert (told.id, told.lane, told.shares_lane) == (one.id, one.lane, one.shares_lane)
+
+
+def test_a_lane_is_in_use_until_nothing_of_it_is_here() -> None:
+    lanes, one = Lanes(), duty()
+    assert not lanes.is_in_use(one.endpoint.lane)
+    assert promised(lanes, one)
+    assert lanes.is_in_use(one.endpoint.lane)
+    lanes.offer([one])
+    [begun] = started(lanes)
+    assert lanes.is_in_use(one.endpoint.lane)
+    lanes.end(begun, delivered=True)
+    assert not lanes.is_in_use(one.endpoint.lane)
+
+
+def test_what_was_counted_as_leased_and_is_nowhere_here_is_found() -> None:
+    """It may be promised, waiting, or on its way; what is none of these was left by a commit that nobody heard of."""
+    lanes = Lanes()
+    coming, waiting, behind = duty(), duty(task="t"), duty(task="t")
+    promised(lanes, coming)
+    lanes.offer([waiting, behind])
+    [begun] = started(lanes)
+    leased = [coming.id, waiting.id, behind.id, DeliveryId("dlv_lost")]
+    assert lanes.not_here(leased) == ["dlv_lost"]
+    lanes.end(begun, delivered=True)
+    lanes.settle(begun)
+    assert lanes.not_here(leased) == [waiting.id, "dlv_lost"]
+
+
+def test_a_process_that_has_lost_everything_begins_nothing_of_it_and_asks_anew() -> None:
+    lanes = Lanes()
+    asked: list[str] = []
+    lanes.on_room = lambda: asked.append("room")
+    first, second, third = duty(), duty(task="t"), duty(task="t")
+    lanes.offer([first, second, third])
+    begun = lanes.next()
+    assert begun is not None
+    lanes.abandon()
+    assert asked == ["room"]
+    assert started(lanes) == []
+    assert lanes.not_here([first.id, second.id, third.id]) == [
+        one.id for one in (first, second, third) if one is not begun
+    ]
+    lanes.end(begun, delivered=True)
+    lanes.settle(begun)
+    assert not lanes.is_in_use(first.endpoint.lane)
+
+
+def test_after_a_gap_in_what_was_heard_all_that_waits_is_claimed_anew() -> None:
+    """Any of its endpoints may have been changed in the meantime."""
+    lanes = Lanes()
+    one, other = duty(to="a"), duty(to="b")
+    lanes.offer([one, other])
+    lanes.recall_all()
+    assert sorted(lanes.recalled()) == sorted([one.id, other.id])
+    assert started(lanes) == []
+
+
+def test_promises_that_are_taken_back_leave_a_doubt() -> None:
+    """Where the connection broke they may be kept all the same, in the database."""
+    lanes, one = Lanes(), duty()
+    assert promised(lanes, one)
+    assert not lanes.in_doubt
+    lanes.release({one.id: one.endpoint})
+    assert lanes.in_doubt
