@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from service.domain.errors import ConfigurationError
 from service.settings import SECRET_FILE, ProviderName, Role, Settings, load_settings
+from storage.opening import open_database
 
 
 @pytest.fixture(autouse=True)
@@ -312,3 +314,44 @@ def test_a_key_of_klingels_own_is_no_providers(monkeypatch: pytest.MonkeyPatch) 
     """A drop-in client has it in its `COMETAPI_KEY`, a name that Klingel reads, too."""
     said = faults(monkeypatch, COMETAPI_KEY="kl_abcdefghijklmnopqrstuvwxyz")
     assert any("is a key of Klingel's own" in line for line in said)
+
+
+# PostgreSQL
+
+POSTGRES = "postgresql://klingel:correct-horse@db.example.com/klingel"
+
+
+@pytest.mark.parametrize("roles", ["web", "dispatch", "web,dispatch"])
+def test_processes_on_postgresql_may_share_the_roles(monkeypatch: pytest.MonkeyPatch, roles: str) -> None:
+    settings = load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES=roles)
+    settings.check_roles()
+    assert settings.database_at == POSTGRES
+
+
+def test_the_password_in_a_url_is_not_shown_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES)
+    assert "correct-horse" not in f"{settings!r} {settings}"
+    [said] = faults(monkeypatch, KLINGEL_DATABASE_URL="mysql://klingel:correct-horse@db.example.com/klingel")
+    assert "correct-horse" not in said
+    assert "postgresql://user:password@host/database" in said
+
+
+def test_processes_on_postgresql_do_not_each_make_a_secret_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"needs the same secret.*KLINGEL_SECRET"):
+        load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_DATA_DIR=str(tmp_path)).secrets()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "klingel.secret").write_text("a-secret-that-all-machines-see\n")
+    shared = load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_DATA_DIR=str(tmp_path))
+    assert shared.secrets() == ["a-secret-that-all-machines-see"]
+    named = load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_SECRET="a-secret-0123456789")
+    assert named.secrets() == ["a-secret-0123456789"]
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "storage.postgres", raising=False)
+    monkeypatch.delattr("storage.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'klingel\[postgres\]'"):
+        open_database(POSTGRES)
