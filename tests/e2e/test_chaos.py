@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.chaos.story import run, run_fleet
 from tests.e2e.chaos.world import OF_ONE_PROCESS, Moment
 from tests.postgres import programs
@@ -15,6 +17,7 @@ async def test_nothing_is_lost_or_doubled_however_klingel_dies(tmp_path: Path) -
     assert findings.faults == dict.fromkeys(findings.faults, 0)
 
 
+@pytest.mark.timeout(300)  # less than a minute where nothing else is done meanwhile
 async def test_nothing_is_lost_or_doubled_whichever_of_many_processes_dies_or_their_database(
     tmp_path: Path,
 ) -> None:

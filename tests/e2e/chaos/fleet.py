@@ -78,16 +78,17 @@ class Fleet(World):
     async def start(self, **settings: str) -> None:
         """Until there is somebody to take in and somebody to send; the others may still be on their way."""
         self._was_killed = False
-        async with asyncio.timeout(READY_S):
-            while True:
-                # One that finds no database when it starts says so and ends.
-                for member in self._members:
-                    if not member.runs:
-                        member.process = self._spawn(member, **settings)
-                ready = [member.role for member in self._members if await is_ready(member.port)]
-                if {"web", "dispatch"} <= set(ready):
-                    return
-                await asyncio.sleep(0.1)
+
+        async def some_are_ready() -> bool:
+            # One that finds no database when it starts says so and ends.
+            for member in self._members:
+                if not member.runs:
+                    member.process = self._spawn(member, **settings)
+            ready = {member.role for member in self._members if await is_ready(member.port)}
+            return ready >= {"web", "dispatch"}
+
+        log = self.folder / "klingel.log"
+        assert await self.until(some_are_ready, READY_S), log.read_text()[-3000:]
 
     def _spawn(self, member: Member, **settings: str) -> "subprocess.Popen[bytes]":
         return self.spawn(

@@ -29,7 +29,7 @@ from service.server import make_server
 
 ADMIN_KEY = "the-chaos-harness-key"
 ENDPOINTS = 3
-READY_S = 90  # many may start at a time
+READY_S = 120  # many may start at a time
 SETTLE_S = 90
 
 
