@@ -23,10 +23,10 @@ def redactor(*, authorization: str, callback_url: str | None = None) -> Redact:
     hidden = [re.escape(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
     if len(stem) >= SHORTEST_SECRET:
         hidden.insert(0, re.escape(stem) + r"[^\s\"'<>]*")
-    pattern = re.compile("|".join(hidden) or r"(?!)", re.IGNORECASE)
 
     def redact(message: str) -> str:
-        shown = pattern.sub(REPLACEMENT, message)
+        # Compiled here, for few answers have anything to be shown, and each callback URL is a pattern of its own.
+        shown = re.compile("|".join(hidden) or r"(?!)", re.IGNORECASE).sub(REPLACEMENT, message)
         return shown if len(shown) <= MAX_MESSAGE_LENGTH else shown[: MAX_MESSAGE_LENGTH - 1] + "…"
 
     return redact
