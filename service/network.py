@@ -260,7 +260,7 @@ class Dialler:
         self._guard = guard
         # Reading a URL and judging its address takes 25 µs, and an endpoint's is the same each time. What is refused is
         # not remembered.
-        self._target = lru_cache(maxsize=4096)(self._read_target)
+        self._target = lru_cache(maxsize=1024)(self._read_target)
 
     def check(self, url: str) -> URL:
         """What can be said of a URL without dialling it. A literal address is not looked up: it is judged here.
