@@ -9,7 +9,7 @@ from anyio import wait_all_tasks_blocked
 
 from service.domain.errors import StorageUnavailable
 from service.domain.times import utc_now
-from service.loops import AT_ONCE, FAILING_AFTER, LONGEST_PAUSE, Loop
+from service.loops import AT_ONCE, FAILING_AFTER, LONGEST_PAUSE, OTHERS_AT_IT, Loop, not_at_once
 from service.wakeups import Wakeup
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -163,3 +163,11 @@ async def test_a_step_on_its_way_is_cancelled_at_the_end() -> None:
     async with Loop("work", step, wakeup=world.wakeup, clock=world.clock).running():
         await wait_all_tasks_blocked()
     assert len(ended) == 1
+
+
+def test_what_is_due_and_was_left_to_another_process_is_looked_at_after_a_moment() -> None:
+    """Not at once, and again and again: that one is at it."""
+    for due in (START, START - HOUR):
+        assert not_at_once(due, START) == START + OTHERS_AT_IT
+    assert not_at_once(START + HOUR, START) == START + HOUR
+    assert not_at_once(None, START) is None
