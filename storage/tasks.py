@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
 from service.domain.costs import Charge, charge_of
 from service.domain.creates import Refusal
-from service.domain.ids import AccountId, CallbackId, EndpointId, ProcessId, TaskId
+from service.domain.ids import AccountId, CallbackId, EndpointId, ProcessId, TaskId, first_id
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
 from service.domain.times import rfc3339
@@ -282,6 +282,11 @@ async def transitions(reader: Reader, task_id: TaskId) -> list[Transition]:
     ]
 
 
+# How far apart the moment in an id and `created_at` may be, both of which are of the same clock.
+ASTRAY: Final = timedelta(minutes=1)
+LIFE_OF_IDS: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
     """What None leaves open. `metadata` values are compared as text."""
@@ -298,19 +303,23 @@ async def page(
     reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
 ) -> list[Task]:
     """Newest first."""
-    first_id: str | None = None
+    least_id: str | None = None
     if wanted.external_task_id is not None:
         # At most one has it, and has an index for it: that one alone is looked at.
         pairs = [{"account": account_id, "external": wanted.external_task_id}]
         holder = await reader.one("find_external_task_ids", pairs=json_text(pairs))
         if holder is None:
             return []
-        first_id = holder["id"]
-        before_id = min(before_id or "task_g", f"{first_id}0")  # sorts next after it
+        least_id = holder["id"]
+        before_id = min(before_id or "task_g", f"{least_id}0")  # sorts next after it
+    else:
+        least_id = await _first_made(reader, account_id, wanted.created_after)
+        if (end := await _end_of_made(reader, account_id, wanted.created_before)) is not None:
+            before_id = min(before_id or end, end)
     rows = await reader.all(
         _narrowest(wanted),
         account_id=account_id,
-        first_id=first_id,
+        first_id=least_id,
         before_id=before_id,
         status=wanted.status,
         type=wanted.type,
@@ -320,6 +329,24 @@ async def page(
         limit=limit,
     )
     return [task_of(row) for row in rows]
+
+
+async def _first_made(reader: Reader, account_id: AccountId, after: datetime | None) -> str | None:
+    """An id before which nothing was made after a moment, so that what is older is not looked at. None is no bound."""
+    if after is None or after < LIFE_OF_IDS[0]:
+        return None
+    bound = first_id("task", after - ASTRAY)
+    made = await reader.value("task_before", account_id=account_id, id=bound)
+    return None if made is not None and moment(made) >= after else bound
+
+
+async def _end_of_made(reader: Reader, account_id: AccountId, before: datetime | None) -> str | None:
+    """An id from which on nothing was made before a moment, so that what is newer is not looked at. None is no bound."""
+    if before is None or before >= LIFE_OF_IDS[1]:
+        return None
+    bound = first_id("task", before + ASTRAY)
+    made = await reader.value("task_from", account_id=account_id, id=bound)
+    return None if made is not None and moment(made) < before else bound
 
 
 def _narrowest(wanted: TaskFilter) -> str:

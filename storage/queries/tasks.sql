@@ -93,6 +93,14 @@ values (:task_id, :sequence, :before_status, :after_status, :at);
 -- name: list_transitions
 select * from transitions where task_id = :task_id order by sequence;
 
+-- name: task_before$
+-- When the last one that sorts before an id was made.
+select created_at from tasks where account_id = :account_id and id < :id order by id desc limit 1;
+
+-- name: task_from$
+-- When the first one that sorts from an id on was made.
+select created_at from tasks where account_id = :account_id and id >= :id order by id limit 1;
+
 -- name: list_tasks_of_type
 -- Newest first. What is skipped is skipped in the index.
 select * from tasks

@@ -23,6 +23,8 @@ HOT = {
     "list_tasks": "tasks using index tasks_by_account (account_id=? and id>? and id<?)",
     "list_tasks_in_status": "tasks using index tasks_by_status (status=? and account_id=? and id>? and id<?)",
     "list_tasks_of_a_type": "tasks using index tasks_by_type (account_id=? and type=? and id>? and id<?)",
+    "task_before": "tasks using index tasks_by_account (account_id=? and id<?)",
+    "task_from": "tasks using index tasks_by_account (account_id=? and id>?)",
     "list_tasks_of_type": "tasks using covering index tasks_by_type (account_id=? and type=?)",
     "list_children": "tasks using index tasks_by_rule (parent_id=?)",
     "list_transitions": "transitions using primary key (task_id=?)",
