@@ -58,6 +58,7 @@ from service.domain.events import EventType
 from service.domain.ids import AccountId, BotId, CommandId, ProcessId, TaskId, new_command_id
 from service.domain.inputs import with_files
 from service.domain.links import Links
+from service.domain.prompts import prompt_of
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock, rfc3339
@@ -658,7 +659,7 @@ def _film_of(task: Task, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _line(task: Task) -> str:
-    prompt = " ".join(str(task.input.get("prompt") or task.type).split())
+    prompt = " ".join((prompt_of(task.input) or task.type).split())
     error = f" ({task.error.message})" if task.error is not None else ""
     urls = " ".join(output.url for output in task.outputs)
     return f"{task.status}: {prompt[:80]}{error} {urls}".rstrip()

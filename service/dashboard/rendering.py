@@ -18,6 +18,7 @@ from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.costs import plain
 from service.domain.events import EventType
+from service.domain.prompts import prompt_of
 from service.domain.task_types import SHOWN
 from service.domain.times import rfc3339
 from storage.keys import ApiKey, KeyRole
@@ -91,6 +92,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "prompt": prompt_of,
         "time": show_time,
         "span": show_span,
         "pretty": pretty,
