@@ -124,7 +124,10 @@ class Server:
                 [found / "postgres", "--version"], check=True, capture_output=True, cwd="/", **self._somebody
             )
         except (PermissionError, subprocess.CalledProcessError):
-            return Path(shutil.copytree(found.parent, copy)) / found.name
+            package = found.parents[1]
+            for part in package.parent.glob(f"{package.name}*"):  # its libraries lie beside it
+                shutil.copytree(part, copy / part.name)
+            return copy / package.name / found.relative_to(package)
         return found
 
 

@@ -710,6 +710,11 @@ async def test_a_replay_of_all_sends_the_log_also_of_before_the_endpoint_was_the
 async def test_a_replay_of_more_than_a_page_is_whole(klingel: Klingel) -> None:
     """Each page is a commit of its own."""
     await asyncio.gather(*(klingel.submit() for _ in range(205)))
+
+    async def all_happened() -> bool:
+        return len(klingel.rows("select id from events")) == 205
+
+    await klingel.until(all_happened)
     endpoint = await klingel.endpoint()
     response = await klingel.http.post(
         f"/v1/endpoints/{endpoint['id']}/replay", json={"since": "2026-11-22T00:00:00Z", "only": "all"}
