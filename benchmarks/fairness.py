@@ -70,7 +70,7 @@ def _latencies(plan: Plan, stage: Stage, tasks: Tasks, *, seed: int) -> list[flo
     world = stage.world
     until(lambda: world.arrived() % HEALTHY == 0, "what was on its way")
     world.forget()
-    callbacks = tasks.callbacks(round(A_SECOND * 2 * plan.seconds))
+    callbacks = tasks.callbacks(round(A_SECOND * plan.seconds))
     send(stage.klingel.server, callbacks, a_second=A_SECOND, seed=seed)
     until(lambda: world.distinct() == HEALTHY * len(callbacks), "all webhooks of the healthy")
     times: list[float] = []
