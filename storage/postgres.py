@@ -337,7 +337,7 @@ async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]
         yield
         return
     with _storage_errors(connection):
-        await connection.execute(f"set statement_timeout = {round(seconds * 1000)}")
+        await connection.execute(f"set statement_timeout = {max(1, round(seconds * 1000))}")
     try:
         yield
     finally:
