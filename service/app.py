@@ -99,6 +99,7 @@ from service.processes import EVERY, Presence
 from service.providers import ConfiguredProvider, Providers, providers_of
 from service.proxies import TrustedProxies
 from service.publication import Publisher
+from service.recognition import KnownKeys
 from service.retention import Retention
 from service.routing import Doors
 from service.server import run_server
@@ -304,7 +305,8 @@ def create_app(
             holdings = Holdings(
                 presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use
             )
-            _hear(notices, presence, wakeups, lanes, streams)
+            known_keys = KnownKeys()
+            _hear(notices, presence, wakeups, lanes, streams, known_keys)
             lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
             publisher = Publisher(
@@ -477,15 +479,17 @@ def create_app(
                 vitals=Vitals(database, clock),
                 shares=shares,
                 key_guesses=Guesses(burst=KEYS),
+                known_keys=known_keys,
                 callbacks=callbacks,
                 sessions=Sessions(
                     SessionSignatures(secrets), secure=settings.is_reached_by_https, clock=clock
                 ),
             )
 
+    proxies = settings.trusted_proxies
     app = Starlette(
         middleware=[
-            *([Middleware(TrustedProxies, networks=proxies)] if (proxies := settings.trusted_proxies) else []),
+            *([Middleware(TrustedProxies, networks=proxies)] if proxies else []),
             Middleware(RequestLog),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -519,7 +523,14 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
     return open_telemetry(settings.traces_url)
 
 
-def _hear(notices: Notices, presence: Presence, wakeups: Wakeups, lanes: Lanes, streams: Streams) -> None:
+def _hear(
+    notices: Notices,
+    presence: Presence,
+    wakeups: Wakeups,
+    lanes: Lanes,
+    streams: Streams,
+    known_keys: KnownKeys,
+) -> None:
     """What other processes have committed takes effect here too."""
     notices.wake_from_here(wakeups)
     notices.on(Topic.RECALLED, lambda name: lanes.recall(named_place(name)))
@@ -527,6 +538,8 @@ def _hear(notices: Notices, presence: Presence, wakeups: Wakeups, lanes: Lanes, 
     notices.on(Topic.ROUSED, lambda name: lanes.rouse(named_place(name)))
     notices.on(Topic.EVENTS, lambda account_id: streams.has_grown(AccountId(account_id)))
     notices.on(Topic.KEYS, lambda key_id: streams.revoke(KeyId(key_id)))
+    notices.on(Topic.KEYS, lambda _: known_keys.forget())
+    notices.on_gap(known_keys.forget)
     notices.on_gap(streams.may_have_missed)
     notices.on_gap(lanes.recall_all)
     presence.on_loss(lanes.abandon)

@@ -139,6 +139,10 @@ async def find(reader: Reader, name: str, *, account_id: AccountId, types: Seque
     Args:
         types: one or two.
     """
+    if name.startswith("task_"):  # its id, by which nearly all ask, in a third of the time
+        task = await get(reader, name, account_id=account_id)
+        if task is not None and task.type in types:
+            return task
     row = await reader.one("find_task", name=name, account_id=account_id, type=types[0], other_type=types[-1])
     return None if row is None else task_of(row)
 

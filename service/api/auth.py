@@ -33,6 +33,7 @@ async def _bearer(request: Request[State]) -> ApiKey:
         database=state["database"],
         batcher=state["batcher"],
         guesses=state["key_guesses"],
+        known=state["known_keys"],
     )
 
 

@@ -19,6 +19,7 @@ from service.domain.faults import checked
 from service.domain.ids import AccountId, KeyId, new_key_id
 from service.domain.secrets import hash_api_key, new_api_key
 from service.notices import Notices, Topic
+from service.recognition import KnownKeys
 from service.streams import Streams
 from storage import keys
 from storage.database import Transaction
@@ -87,13 +88,17 @@ async def revoke(request: Request[State]) -> Response:
         if await keys.get(reader, key_id) is None:
             raise NotFound(f"There is no key {key_id}.")
     state = request.state
-    await state["batcher"].run(_revoke, (key_id, state["clock"](), state["streams"], state["notices"]))
+    revoked = (key_id, state["clock"](), state["streams"], state["known_keys"], state["notices"])
+    await state["batcher"].run(_revoke, revoked)
     return Response(status_code=204)
 
 
-async def _revoke(tx: Transaction, revoked: Sequence[tuple[KeyId, datetime, Streams, Notices]]) -> list[None]:
-    for key_id, now, streams, notices in revoked:
+async def _revoke(
+    tx: Transaction, revoked: Sequence[tuple[KeyId, datetime, Streams, KnownKeys, Notices]]
+) -> list[None]:
+    for key_id, now, streams, known, notices in revoked:
         await keys.revoke(tx, key_id, now=now)
+        tx.on_commit(known.forget)
         tx.on_commit(partial(streams.revoke, key_id))
         await notices.post(tx, Topic.KEYS, [key_id])
     return [None] * len(revoked)

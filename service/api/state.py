@@ -18,6 +18,7 @@ from service.notices import Notices
 from service.probing import Probes
 from service.processes import Presence
 from service.publication import Publisher
+from service.recognition import KnownKeys
 from service.retention import Retention
 from service.settings import Settings
 from service.sharing import Shares
@@ -77,3 +78,4 @@ class State(TypedDict):
     vitals: Vitals
     shares: Shares
     key_guesses: Guesses
+    known_keys: KnownKeys

@@ -57,6 +57,7 @@ async def sign_in(request: Request[State]) -> Response:
             database=state["database"],
             batcher=state["batcher"],
             guesses=state["key_guesses"],
+            known=state["known_keys"],
         )
     except KlingelError as error:
         return _form(request, next=next, error=error)

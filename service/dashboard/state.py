@@ -10,6 +10,7 @@ from service.domain.links import Links
 from service.domain.secrets import PushKeys
 from service.domain.times import Clock
 from service.guesses import Guesses
+from service.recognition import KnownKeys
 from service.settings import Settings
 from service.sharing import Shares
 from service.submission import Provider
@@ -26,5 +27,6 @@ class State(TypedDict):
     providers: Mapping[str, Provider]
     links: Links
     key_guesses: Guesses
+    known_keys: KnownKeys
     shares: Shares
     sessions: Sessions
