@@ -105,7 +105,7 @@ def _storage_errors(connection: _Connection | None = None) -> Iterator[None]:
         yield
     except asyncpg.TransactionRollbackError as error:
         raise Collided(f"The database had to undo this, because others were in its way ({error}).") from error
-    except asyncpg.InsufficientPrivilegeError as error:
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError) as error:  # somebody was at it
         raise _unavailable(error) from error
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.SyntaxOrAccessError):
         raise
