@@ -9,6 +9,7 @@ from benchmarks.figures import Figure
 from benchmarks.machine import described, needed, stay_with_the_load
 from benchmarks.page import keep_figures, keep_machine, table
 from benchmarks.plan import Plan
+from benchmarks.postgres import postgres
 
 BENCHMARKS: dict[str, tuple[Callable[[Plan], Sequence[Figure]], Sequence[str]]] = {
     "ingest": (ingest.measure, ("sqlite", "postgresql")),
@@ -29,8 +30,6 @@ def planned(database: str, *, quick: bool) -> Iterator[Plan]:
     if database == "sqlite":
         yield plan
         return
-    from benchmarks.postgres import postgres  # noqa: PLC0415 - only who measures it has to have it
-
     with postgres() as new_database:
         plan.new_database = new_database
         yield plan

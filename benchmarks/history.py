@@ -61,6 +61,8 @@ def fill(stage: Stage, tasks: Tasks, number: int) -> None:
                 store.run(_model(table, lives))
                 for first in range(1, number + 1, CHUNK):
                     store.run(_copies(store, table, moment, first=first, last=min(first + CHUNK - 1, number)))
+        if one.database.startswith("postgresql:"):
+            store.run("select setval('event_positions', (select max(position) from events))")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -47,8 +48,14 @@ def described() -> list[str]:
     )
     return [
         f"{_processor()}, {len(CORES)} cores: {shared}. {platform.system()} {platform.release().split('-')[0]}.",
-        f"Python {platform.python_version()}, {versions}, SQLite {sqlite3.sqlite_version}.",
+        f"Python {platform.python_version()}, {versions}, SQLite {sqlite3.sqlite_version}, {_wrk()}.",
     ]
+
+
+def _wrk() -> str:
+    """It calls no version without complaining of what else it misses."""
+    said = subprocess.run([needed("wrk", "wrk"), "--version"], capture_output=True, text=True, check=False)
+    return " ".join(said.stdout.split()[:2])
 
 
 def _processor() -> str:

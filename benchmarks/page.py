@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.figures import DOCS, HEAD, RELIABILITY, Figure, keep, kept
 from benchmarks.machine import described
+from benchmarks.postgres import version
 
 PAGE: Final = DOCS / "performance.md"
 ELSEWHERE: Final = {"fairness": RELIABILITY}  # beside what it is about
@@ -18,7 +19,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def keep_machine() -> None:
-    keep("machine", "\n".join(described()), page=PAGE)
+    keep("machine", "\n".join([*described(), f"{version()}, where it is measured."]), page=PAGE)
 
 
 def keep_figures(names: Sequence[str], name: str, figures: Sequence[Figure], *, page: Path = PAGE) -> None:

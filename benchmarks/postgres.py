@@ -1,5 +1,6 @@
 """A PostgreSQL server of its own, with its usual promises kept: what is committed is on disk. On the core of the load."""
 
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.stores import opened
-from tests.postgres import Server
+from tests.postgres import Server, programs
 
 # What one gives a server of this size; all that durability is about is as it comes.
 OPTIONS: Final = {
@@ -19,6 +20,15 @@ OPTIONS: Final = {
     "unix_socket_directories": "",
     "log_min_messages": "warning",
 }
+
+
+def version() -> str:
+    """In its own words."""
+    folder = programs()
+    if folder is None:
+        return "no PostgreSQL"
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.strip().replace("postgres (PostgreSQL)", "PostgreSQL")
 
 
 @contextmanager
