@@ -635,6 +635,35 @@ async def test_new_standard_callbacks_have_their_own_words() -> None:
     assert last["billing"] == [{"charge_type": "unit", "amount": "8", "package_type": "image"}]
 
 
+async def test_the_new_standard_has_its_own_answers_and_asks_for_many_at_once() -> None:
+    """Kling, "Query Task (By task ID)": what is not there is left out."""
+    body = {"prompt": "a cat", "options": {"external_task_id": "job-1", "callback_url": CALLBACK_URL}}
+    receiver = Receiver()
+    async with kling(receiver=receiver) as client:
+        made = (await client.post("/text-to-video/kling-3.0-turbo", json=body)).json()
+        assert made["data"].keys() == {"id", "status", "create_time", "update_time", "external_id"}
+        task_id = made["data"]["id"]
+        await receiver.until(3)
+        assert [one["status"] for one in receiver.bodies] == ["submitted", "processing", "succeeded"]
+        for query in ({"task_ids": f"{task_id},0"}, {"external_task_ids": "job-1"}):
+            [found] = (await client.get("/tasks", params=query)).json()["data"]
+            assert found == receiver.bodies[-1]
+        assert (await client.get("/tasks", params={"task_ids": "0"})).json()["data"] == []
+        assert (await client.get("/tasks")).json()["code"] == 1201
+        unknown = await client.post("/text-to-video/kling-9", json=body)
+        assert (unknown.status_code, unknown.json()["code"]) == (404, 1203)
+
+
+async def test_words_that_steer_it_may_stand_in_any_text() -> None:
+    """Some kinds of task have no prompt."""
+    clothes = {"human_image": "https://example.com/a.png", "cloth_image": "https://example.com/b.png"}
+    async with kling() as client:
+        response = await client.post(
+            "/kling/v1/images/kolors-virtual-try-on", json={**clothes, "external_task_id": "sandbox:arrears"}
+        )
+        assert (response.status_code, response.json()["code"]) == (429, 1101)
+
+
 async def test_other_task_calls_back_under_foreign_ids() -> None:
     receiver = Receiver()
     async with kling(receiver=receiver) as client:

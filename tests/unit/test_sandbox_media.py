@@ -94,6 +94,24 @@ def test_a_film_can_start_before_it_has_been_fetched_whole(tmp_path: Path) -> No
     assert content.index(b"moov") < content.index(b"mdat")
 
 
+@pytest.mark.parametrize("format", ["mp3", "wav"])
+def test_sounds_can_be_heard_to_the_end(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"a.{format}"
+    Recipe(sources=(), prompt="rain", aspect_ratio="1:1", duration_s=3.5).make(path)
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+        seconds = sum(frame.samples for frame in frames) / frames[0].sample_rate
+    assert seconds == pytest.approx(3.5, abs=0.1)
+    assert any(any(bytes(frame.planes[0])) for frame in frames)  # not silence
+
+
+def test_a_film_of_words_alone_has_something_to_show(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    Recipe(sources=(), prompt="a cat", aspect_ratio="1:1", duration_s=3).make(path)
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 30
+
+
 async def test_an_output_is_made_once_however_many_ask(tmp_path: Path) -> None:
     files = Files(tmp_path)
     files.add("a.png", recipe())
