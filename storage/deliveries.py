@@ -206,15 +206,13 @@ def _narrowest(wanted: DeliveryFilter) -> str:
         return "list_deliveries_of_event"
     if wanted.task_id is not None:
         return "list_deliveries_of_task"
-    if wanted.endpoint_id is not None:
-        return "list_deliveries_to_endpoint"
     match wanted.status:
         case DeliveryStatus.DEAD:
             return "list_dead_deliveries"
         case DeliveryStatus.PENDING:
             return "list_pending_deliveries"
         case _:
-            return "list_deliveries"
+            return "list_deliveries" if wanted.endpoint_id is None else "list_deliveries_to_endpoint"
 
 
 async def latest_of_event(

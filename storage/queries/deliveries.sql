@@ -99,6 +99,7 @@ limit :limit;
 select * from deliveries
 where account_id = :account_id and status = 'dead'
   and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
   and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
 order by id desc
 limit :limit;
@@ -113,6 +114,7 @@ where account_id || '' = :account_id
       select id from deliveries where lease_until >= 0
   )
   and id < coalesce(:before_id, 'dlv_g')
+  and (cast(:endpoint_id as text) is null or endpoint_id = :endpoint_id)
   and (cast(:but_endpoint_id as text) is null or endpoint_id <> :but_endpoint_id)
 order by id desc
 limit :limit;
