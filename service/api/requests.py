@@ -12,7 +12,7 @@ from service.logs import NOTES
 
 _GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Wherever in the path: a proxy may have put something before it.
-_TOKEN: Final = re.compile(r"(/callbacks/[^/]+/[^/]+/).*", re.DOTALL)
+_BEFORE_TOKEN: Final = re.compile(r"/callbacks/[^/]+/[^/]+/")
 
 log = structlog.get_logger()
 
@@ -52,13 +52,12 @@ class RequestLog:
             status = 500  # answered further out
             raise
         finally:
-            path: str = scope["path"]
             # Bound once: otherwise this is looked up for each line, in half of the time that the line takes.
             self._log = self._log or log.bind()
             self._log.info(
                 "request.answered",
                 method=scope["method"],
-                path=_TOKEN.sub(r"\1…", path) if "/callbacks/" in path else path,
+                path=_shown(scope["path"]),
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),
                 sent_bytes=sent_bytes,
@@ -73,3 +72,9 @@ def _given_id(scope: Scope) -> str | None:
             given: str = value.decode("latin-1")
             return given if _GIVEN_ID.fullmatch(given) else None
     return None
+
+
+def _shown(path: str) -> str:
+    """Without the token of a callback."""
+    found = _BEFORE_TOKEN.search(path)
+    return path if found is None else f"{path[: found.end()]}…"

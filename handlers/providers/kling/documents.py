@@ -2,6 +2,7 @@
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NoReturn
@@ -26,7 +27,7 @@ def read_object(body: bytes) -> JSONObject:
             name occurs twice with different values.
     """
     try:
-        document = _DECODER.decode(body.decode("utf-8-sig"))
+        document = _DECODER.decode(body.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError:
         raise Unreadable("it is not UTF-8") from None
     except RecursionError:
