@@ -18,7 +18,7 @@ from handlers.callbacks import LARGEST_CALLBACK
 from service.api import tasks
 from service.api.description.answers import BUDGET_EVENTS, ENDPOINT_EVENTS, OUTPUT_EVENTS, TASK_EVENTS
 from service.api.dropin import DOORS
-from service.app import ROUTES
+from service.app import HEALTH, ROUTES
 from service.domain.events import EventType
 from service.domain.times import rfc3339
 from service.guesses import KEYS, TOKENS
@@ -175,7 +175,7 @@ async def test_every_reference_in_the_description_leads_somewhere(document: Docu
 async def test_every_route_is_described_and_nothing_else_is(document: Document) -> None:
     routes = {
         (method, route.path)
-        for route in ROUTES
+        for route in (*HEALTH, *ROUTES)
         if isinstance(route, Route) and route.path != CATCH_ALL
         for method in (route.methods or set()) - {"HEAD"}
     }
@@ -401,6 +401,7 @@ async def _dropin(klingel: Klingel) -> None:
 
 async def _lists(klingel: Klingel) -> None:
     http = klingel.http
+    assert (await http.get("/v1/task-types")).status_code == 200
     await klingel.endpoint()
     key = (await http.post("/v1/keys", json={"name": "a"})).json()
     for path in ("/v1/tasks", "/v1/events", "/v1/deliveries", "/v1/endpoints", "/v1/keys"):
