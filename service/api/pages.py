@@ -16,7 +16,7 @@ DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 200
 LONGEST_TEXT: Final = 256
 WORD: Final = r"[A-Za-z0-9_.:-]{1,128}"
-DAY: Final = r"(19[7-9][0-9]|2[01][0-9]{2})-[0-9]{2}-[0-9]{2}"
+DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 ID_CURSOR: Final = r"[a-z]{3,4}_[0-9a-f]{32}"
 NUMERIC_CURSOR: Final = r"[0-9]{1,18}"
 
