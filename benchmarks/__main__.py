@@ -1,6 +1,7 @@
 """Runs benchmarks, prints their figures, and keeps them in `docs/`. `python -m benchmarks ingest outbound --quick`."""
 
 import argparse
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,16 +45,26 @@ def main() -> None:
     needed("wrk", "wrk")
     stay_with_the_load()
     print("\n".join(described()), flush=True)
+    failed: list[str] = []
     for name in given.names or BENCHMARKS:
         run, databases = BENCHMARKS[name]
         figures: list[Figure] = []
-        for database in [given.database] if given.database else databases:
-            with planned(database, quick=given.quick) as plan:
-                figures += run(plan)
+        try:
+            for database in [given.database] if given.database else databases:
+                with planned(database, quick=given.quick) as plan:
+                    figures += run(plan)
+        except Exception:  # noqa: BLE001 - the others are worth their figures all the same
+            traceback.print_exc()
+            failed.append(name)
+            continue
         print(f"\n## {name}\n\n{table(figures)}", flush=True)
         if not given.quick and not given.database:
             keep_machine()
             keep_figures(list(BENCHMARKS), name, figures)
+    if failed:
+        raise SystemExit(
+            f"These did not come to their end, and their figures stay as they were: {', '.join(failed)}"
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def measure(plan: Plan) -> list[Figure]:
         path = "/kling/v1/images/generations"
         polls = [get(one.port, f"{path}/{task.id}", **authorized()) for task in tasks.make(1000)]
         press(one.server, polls, connections=CONNECTIONS, seconds=plan.seconds)
-        with listeners(stage, 100 if plan.quick else LISTENERS) as heard:
+        listening = 100 if plan.quick else LISTENERS
+        with listeners(stage, listening) as heard:
             send(one.server, tasks.callbacks(20), a_second=4)
             heard.heard_by_all(20)
             listened = one.memory_mib()
@@ -49,7 +50,7 @@ def measure(plan: Plan) -> list[Figure]:
             LARGEST_MIB,
             unit="MiB",
             decimals=0,
-            measured=f"{idle:.0f} MiB after the start, {listened:.0f} MiB with {LISTENERS:,} listeners",
+            measured=f"{idle:.0f} MiB after the start, {listened:.0f} MiB with {listening:,} listeners",
         ),
         most("start to ready", starts, LONGEST_START_S, unit="s", decimals=2),
     ]

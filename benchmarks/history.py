@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.machine import stay_with_the_load
 from benchmarks.open_loop import send
@@ -48,7 +48,7 @@ def fill(stage: Stage, tasks: Tasks, number: int) -> None:
     """So many tasks more, and all that belongs to them. Klingel is stopped meanwhile, and stays so."""
     one, world = stage.klingel, stage.world
     before = world.arrived()
-    ids = [_live(stage, tasks, word) for word in ("succeed", "failed")]
+    ids = _live(stage, tasks, "succeed", "failed")
     until(lambda: world.arrived() == before + 8 and not one.pending(), "the webhooks of both")
     one.stop()
     with opened(one.database) as store:
@@ -81,21 +81,22 @@ def _lean_sqlite(store: Store) -> Iterator[None]:
     store.run("pragma journal_mode = wal")
 
 
-def _live(stage: Stage, tasks: Tasks, word: str) -> str:
-    """One task from its submit to its end, overdue on the way: 4 events."""
+def _live(stage: Stage, tasks: Tasks, *ends: str) -> list[str]:
+    """A task for each end, from its submit to there, overdue on the way: 4 events."""
     one = stage.klingel
-    task = one.call("POST", "/v1/tasks", **SUBMIT, deadline_s=1, metadata={"customer": "c0"})
+    ids = [
+        one.call("POST", "/v1/tasks", **SUBMIT, deadline_s=1, metadata={"customer": "c0"})["id"] for _ in ends
+    ]
 
-    def is_overdue() -> bool:
-        nonlocal task
-        task = one.call("GET", f"/v1/tasks/{task['id']}")
-        return task["overdue_at"] is not None and task["provider_task_id"] is not None
+    def lives() -> list[dict[str, Any]]:
+        return [one.call("GET", f"/v1/tasks/{task_id}") for task_id in ids]
 
-    until(is_overdue, "the deadline")
-    made = Made(task["id"], task["external_task_id"], task["provider_task_id"])
-    for state in ("processing", word):
-        send(one.server, [tasks.callback(made, state)], a_second=100)
-    return made.id
+    until(lambda: all(task["overdue_at"] and task["provider_task_id"] for task in lives()), "the deadlines")
+    for task, end in zip(lives(), ends, strict=True):
+        made = Made(task["id"], task["external_task_id"], task["provider_task_id"])
+        for word in ("processing", end):
+            send(one.server, [tasks.callback(made, word)], a_second=100)
+    return ids
 
 
 def _life(store: Store, task_id: str) -> Life:
