@@ -680,6 +680,9 @@ def _raise_open_files() -> None:
 def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
     """On standard output, for a person: the log goes to standard error."""
     address = settings.local_url
+    if Role.WEB not in settings.roles:
+        print(f"\nKlingel dispatches; how it is doing: {address}/readyz\n", flush=True)  # noqa: T201 - as below
+        return
     lines = ["", f"Klingel rings at {address}"]
     configured = providers_of(settings, environment())
     match configured.all:

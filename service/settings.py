@@ -315,13 +315,19 @@ class Settings(BaseSettings):
     def check_roles(self) -> None:
         """
         Raises:
-            ConfigurationError: another process would have to do the rest, and none can: a SQLite file has one.
+            ConfigurationError: another process would have to do the rest, and none can: a SQLite file has one; or it is
+                not said where that one is reached.
         """
         missing = ", ".join(sorted(frozenset(Role) - self.roles))
         if missing and self.has_one_process:
             raise ConfigurationError(
                 f"KLINGEL_ROLES leaves {missing} to another process, and a SQLite file serves one process at a time: "
                 "nothing would do it. Leave KLINGEL_ROLES out, or set it to web,dispatch."
+            )
+        if Role.WEB not in self.roles and self.public_url is None:
+            raise ConfigurationError(
+                "KLINGEL_ROLES=dispatch sends tasks whose callbacks come in at other processes: set KLINGEL_PUBLIC_URL to "
+                "where those are reached."
             )
 
     def secrets(self) -> list[str]:

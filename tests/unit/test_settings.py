@@ -323,9 +323,21 @@ POSTGRES = "postgresql://klingel:correct-horse@db.example.com/klingel"
 
 @pytest.mark.parametrize("roles", ["web", "dispatch", "web,dispatch"])
 def test_processes_on_postgresql_may_share_the_roles(monkeypatch: pytest.MonkeyPatch, roles: str) -> None:
-    settings = load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES=roles)
+    settings = load(
+        monkeypatch,
+        KLINGEL_DATABASE_URL=POSTGRES,
+        KLINGEL_ROLES=roles,
+        KLINGEL_PUBLIC_URL="https://klingel.example.com",
+    )
     settings.check_roles()
     assert settings.database_at == POSTGRES
+
+
+def test_who_only_dispatches_must_be_told_where_callbacks_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would else name its own address to the provider, where nothing is taken in."""
+    with pytest.raises(ConfigurationError, match="set KLINGEL_PUBLIC_URL"):
+        load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES="dispatch").check_roles()
+    load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES="web").check_roles()
 
 
 def test_the_password_in_a_url_is_not_shown_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
