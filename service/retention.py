@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,12 +21,15 @@ from service.wakeups import Wakeups
 from storage import retention
 from storage.database import Database, Transaction
 from storage.files import Files, sweep
+from storage.retention import Forgotten
 
 EVERY: Final = timedelta(days=1)
 FEWEST: Final = 10  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
 SLICE_S: Final = 0.005  # in this time, for whoever writes meanwhile waits for it
 REST: Final = 4  # times as long as that, the writer is theirs
+
+Forget = Callable[..., Awaitable[Forgotten]]
 
 log = structlog.get_logger()
 
@@ -97,7 +101,7 @@ class Retention:
     async def prune(self) -> dict[str, int]:
         """How many rows of each kind were forgotten. What refers to others goes before them."""
         now = self._clock()
-        kinds: dict[str, tuple[Callable[..., Awaitable[int]], datetime]] = {
+        kinds: dict[str, tuple[Forget, datetime]] = {
             "deliveries": (retention.deliveries, now - self._keep),
             "callbacks": (retention.callbacks, now - self._keep),
             "events": (retention.events, now - self._keep),
@@ -105,7 +109,7 @@ class Retention:
             "commands": (retention.commands, now - self._keep),
             "idempotency_keys": (retention.idempotency_keys, now - KEY_LIFE),
             "ended_sessions": (retention.ended_sessions, now),
-            "tasks": (self._tasks, now - self._keep_tasks),
+            "tasks": (retention.tasks, now - self._keep_tasks),
         }
         async with self._pruning:
             kept = await self._keeper.forget(
@@ -115,29 +119,26 @@ class Retention:
             swept = await sweep(self._files, self._database)
         return forgotten | {"kept_files": kept, "input_files": swept}
 
-    async def _all(self, forget: Callable[..., Awaitable[int]], before: datetime) -> int:
-        async def a_slice(tx: Transaction, asked: Sequence[int]) -> list[tuple[int, float]]:
+    async def _all(self, forget: Forget, before: datetime) -> int:
+        async def a_slice(tx: Transaction, asked: Sequence[tuple[str, int]]) -> list[tuple[Forgotten, float]]:
             await tx.hold("retention", ["rows"])  # each slice is forgotten by one process
             done = []
-            for rows in asked:
+            for after, rows in asked:
                 began = time.perf_counter()
-                number = await forget(tx, before=before, limit=rows)
-                done.append((number, time.perf_counter() - began))
+                forgotten = await forget(tx, before=before, after=after, limit=rows)
+                done.append((forgotten, time.perf_counter() - began))
+                if forgotten.unused:
+                    tx.on_commit(partial(self._drop, forgotten.unused))
             return done
 
-        forgotten, pace = 0, Pace()
+        number, last, pace = 0, "", Pace()
         while True:
-            number, seconds = await self._batcher.run(a_slice, pace.rows)
-            if not number:
-                return forgotten
-            forgotten += number
+            forgotten, seconds = await self._batcher.run(a_slice, (last, pace.rows))
+            number += forgotten.number
+            if forgotten.last is None:
+                return number
+            last = forgotten.last
             await asyncio.sleep(pace.after(seconds))
-
-    async def _tasks(self, tx: Transaction, *, before: datetime, limit: int) -> int:
-        number, unused = await retention.tasks(tx, before=before, limit=limit)
-        if unused:
-            tx.on_commit(lambda: self._drop(unused))
-        return number
 
     def _drop(self, hashes: Sequence[str]) -> None:
         dropping = asyncio.ensure_future(run_sync(self._files.drop, hashes))

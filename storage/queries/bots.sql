@@ -128,9 +128,8 @@ on conflict (endpoint_id, task_id) do update set reference = excluded.reference,
 -- name: forget_commands!
 delete from commands where id in (
     select commands.id from commands left join tasks on tasks.id = commands.task_id
-    where commands.id < :bound and commands.next_try_at is null
+    where commands.id > :after and commands.id <= :last and commands.next_try_at is null
       and (tasks.id is null or tasks.status in ('succeeded', 'failed', 'rejected'))
-    order by commands.id limit :limit
 );
 
 -- name: delete_chat_messages!
