@@ -1,6 +1,6 @@
 """What an event says to a person: a title, a few lines, where to look. Push and chat tell it, each in its own form."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from service.domain.costs import Period
 from service.domain.events import ON_ARRIVAL, Event, EventType
 from service.domain.ids import is_command_id
 from service.domain.lifecycle import Status
-from service.domain.task_types import TASK_TYPES
+from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.tasks import OutputKind
 
 LONGEST_QUOTE: Final = 500  # characters of what a provider or a caller wrote
@@ -162,11 +162,15 @@ def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
             )
 
 
-def _noun(makes: OutputKind | None, made: Collection[OutputKind]) -> str:
-    """What was made, which counts more than what was to be."""
-    if len(made) > 1:
+def _noun(row: TaskType | None, made: Sequence[OutputKind]) -> str:
+    """By the type; where it makes several kinds of things, or nobody knows beforehand, by what was made."""
+    if row is None:
+        return "Task"
+    if row.makes is not None and not row.also_makes:
+        return _NOUNS[row.makes]
+    if len(set(made)) > 1:
         return "Output"
-    kind = next(iter(made), makes)
+    kind = next(iter(made), row.makes)
     return "Task" if kind is None else _NOUNS[kind]
 
 
@@ -174,7 +178,7 @@ def _of_task(type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping
     words = _TASK_WORDS.get(type) or _Words(f"- {type}", Mood.NOTE, Urgency.LOW)
     made = _made(outputs)
     known = TASK_TYPES.get(task["type"])
-    noun = _noun(None if known is None else known.makes, {one.kind for one in made})
+    noun = _noun(known, [one.kind for one in made])
     subject = f"{len(made)} {noun.lower()}s" if len(made) > 1 else noun
     lines = [
         words.sentence,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.domain.task_types import TASK_TYPES
 from tests.e2e.parties import Klingel, Receiver, image_input, video_input
 
 
@@ -48,6 +47,15 @@ def furnish(klingel: Klingel, receiver: Receiver, hook: str) -> House:
     return House(image["id"], film["id"], failed["id"], endpoint["id"], delivery["id"], delivery["event_id"])
 
 
+# One with each kind of field; the others are made of the same.
+FORMS = (
+    "kling.multi-image-to-image",
+    "kling.multi-image-to-video",
+    "kling.avatar",
+    "kling.new.image-to-video",
+)
+
+
 def paths(house: House) -> Mapping[str, list[str]]:
     """By the route, what to open of it."""
     return {
@@ -55,7 +63,7 @@ def paths(house: House) -> Mapping[str, list[str]]:
         "/tasks": ["/tasks", "/tasks?status=rejected", "/tasks?external_task_id=order-1001"],
         "/tasks/{id}": [f"/tasks/{id}" for id in (house.image, house.film, house.failed)],
         "/submit": ["/submit"],
-        "/submit/{type}": [f"/submit/{name}" for name in TASK_TYPES],
+        "/submit/{type}": [f"/submit/{name}" for name in FORMS],
         "/endpoints": ["/endpoints"],
         "/endpoints/new/{kind}": [f"/endpoints/new/{kind}" for kind in ("webhook", "task", "telegram")],
         "/endpoints/{id}": [f"/endpoints/{house.endpoint}"],

@@ -264,11 +264,12 @@ def event_of(
     makes: str = "video",
     external_task_id: str = "order-1042",
     task_id: TaskId = TASK,
+    task_type: str | None = None,
 ) -> Event:
     task = Task(
         id=task_id,
         account_id=ACCOUNT,
-        type=f"kling.multi-image-to-{makes}",
+        type=task_type or f"kling.multi-image-to-{makes}",
         provider="cometapi",
         status=Status.SUCCEEDED,
         input={},

@@ -123,6 +123,25 @@ def test_a_kept_copy_can_be_told_as_the_whole_task() -> None:
     assert message_of(stored).title.endswith("kept")
 
 
+SOUND = Output(kind=OutputKind.AUDIO, index=1, url="https://example.com/a.mp3")
+
+
+@pytest.mark.parametrize(
+    ("task_type", "outputs", "title"),
+    [
+        ("kling.video-to-audio", [video(), SOUND], "2 outputs ready"),
+        ("kling.video-to-audio", [SOUND], "Audio ready"),
+        ("kling.raw", [picture(1), picture(2)], "2 pictures ready"),
+        ("kling.raw", [], "Task ready"),
+        ("of.another-version", [video()], "Task ready"),
+    ],
+)
+def test_where_several_kinds_of_things_may_come_they_are_named_as_they_are(
+    task_type: str, outputs: list[Output], title: str
+) -> None:
+    assert message_of(event_of(task_type=task_type, outputs=outputs)).title == title
+
+
 def test_the_name_that_a_command_gave_its_task_is_for_machines() -> None:
     assert "cmd_" not in message_of(event_of(external_task_id="cmd_" + "0" * 32)).body
     assert "cmd_1 · " in message_of(event_of(external_task_id="cmd_1")).body
