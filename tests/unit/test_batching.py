@@ -107,6 +107,25 @@ async def test_one_bad_item_fails_alone_and_its_neighbours_are_stored(desk: Desk
     assert desk.sizes == [1, 1, 3]
 
 
+async def test_a_batch_is_written_apart_only_where_somebody_is_bad(desk: Desk) -> None:
+    """Each time that it is written again, all that was done before is undone."""
+    tried: list[list[str]] = []
+
+    async def store(tx: Transaction, names: Sequence[str]) -> list[str | KlingelError]:
+        tried.append(list(names))
+        return await desk.store(tx, names)
+
+    assert await desk.together(store, "a", "b") == ["stored a", "stored b"]
+    assert tried == [["a", "b"]]
+    tried.clear()
+    desk.entered.clear()
+    desk.open.clear()
+    await desk.together(store, "c", "a", "d")
+    assert tried == [["c", "a", "d"], ["c", "a", "d"], ["c"], ["a"], ["d"]]
+    assert desk.stored() == {"a", "b", "c", "d"}
+    assert desk.heard == ["a", "b", "c", "d"]
+
+
 async def test_what_was_to_follow_the_commit_of_an_undone_item_does_not(desk: Desk) -> None:
     await desk.batcher.run(desk.store, "taken")
     desk.heard.clear()
