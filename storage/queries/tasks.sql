@@ -133,11 +133,12 @@ select status, count(*) as number from tasks group by status;
 select min(next_send_at) from tasks where next_send_at is not null and sending_since is null;
 
 -- name: interrupted_sends
--- Creates that were on their way when their process died: any, or one of these.
+-- Creates that were on their way when their process died: any, or one of these. `>= 0` and `|| ''` lead the planner to
+-- the few that are on their way, instead of all by their ids.
 select * from tasks
-where sending_since is not null
+where sending_since >= 0
   and (cast(:processes as text) is null or sent_by in (select value from json_each(:processes)))
-order by id
+order by id || ''
 limit :limit
 {for_update};
 
@@ -177,18 +178,6 @@ group by provider, type;
 
 -- name: go_to_end_of_line!
 update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (select value from json_each(:ids));
-
--- name: due_deadlines
-select * from tasks
-where deadline_at <= :now and overdue_at is null
-  and status in ('queued', 'submitted', 'processing', 'unconfirmed')
-order by deadline_at
-limit :limit
-{skip_locked};
-
--- name: next_deadline_at$
-select min(deadline_at) from tasks
-where overdue_at is null and status in ('queued', 'submitted', 'processing', 'unconfirmed');
 
 -- name: insert_callback*!
 insert into callbacks (id, task_id, provider, received_at, verdict, reason, body)

@@ -166,3 +166,15 @@ update tasks set
     error_refusal = :error_refusal, cost = :cost, sequence = :sequence, updated_at = :updated_at,
     submitted_at = :submitted_at, finished_at = :finished_at
 where id = :id and status = :status_before and sequence = :sequence_before;
+
+-- name: due_deadlines
+select * from tasks
+where deadline_at <= :now and overdue_at is null
+  and status in ('queued', 'submitted', 'processing', 'unconfirmed')
+order by deadline_at
+limit :limit
+{skip_locked};
+
+-- name: next_deadline_at$
+select min(deadline_at) from tasks
+where overdue_at is null and status in ('queued', 'submitted', 'processing', 'unconfirmed');
