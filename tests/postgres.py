@@ -218,7 +218,7 @@ class Database:
 
     async def make(self, server: asyncpg.Connection) -> None:
         name = self.url.rpartition("/")[2]
-        await server.execute(f"create database {name}")
+        await _create(server, name)
         async with open_postgres(self.url):
             pass
         self._connection = await asyncpg.connect(self.url)
@@ -264,6 +264,12 @@ class Database:
         await self._connection.execute("update processes set until = 0")
 
 
+async def _create(server: asyncpg.Connection, name: str) -> None:
+    """A server that was there before may have kept one of an earlier run."""
+    await server.execute(f"drop database if exists {name} with (force)")
+    await server.execute(f"create database {name}")
+
+
 class Databases:
     """Of one worker."""
 
@@ -305,7 +311,7 @@ class Databases:
         connection = await asyncpg.connect(self._server)
         url = self._next_url()
         try:
-            await connection.execute(f"create database {url.rpartition('/')[2]}")
+            await _create(connection, url.rpartition("/")[2])
         finally:
             await connection.close()
         return url
