@@ -182,6 +182,7 @@ HEALTH: Final[Sequence[BaseRoute]] = (  # also of a process that has no other do
     Route("/metrics", health.metrics, methods=["GET"]),
 )
 ROUTES: Final[Sequence[BaseRoute]] = (
+    *HEALTH,
     Route("/v1/tasks", tasks.submit, methods=["POST"]),
     Route("/v1/tasks", tasks.index, methods=["GET"]),
     Route("/v1/tasks/{id}", tasks.show, methods=["GET"]),
@@ -496,8 +497,11 @@ def create_app(
     )
     app.router = Doors(
         [
-            *HEALTH,
-            *([*ROUTES, *reference.ROUTES, *dashboard_routes(CONFIGS)] if Role.WEB in settings.roles else []),
+            *(
+                [*ROUTES, *reference.ROUTES, *dashboard_routes(CONFIGS)]
+                if Role.WEB in settings.roles
+                else HEALTH
+            ),
             *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
         ],
         lifespan=lifespan,
