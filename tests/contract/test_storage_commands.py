@@ -73,8 +73,8 @@ def others(*begun: str, accounts: tuple[AccountId, ...] = (), busy_bots: tuple[s
 
 
 async def due(database: Database, given: Others, *, limit: int = 10) -> list[str]:
-    async with database.reading() as reader:
-        found = await bots.due_commands(reader, given, now=NOW, limit=limit)
+    async with database.transaction() as tx:
+        found = await bots.due_commands(tx, given, now=NOW, limit=limit)
     return [command.id for _, command in found]
 
 
