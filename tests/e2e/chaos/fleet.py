@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from service.processes import LASTS
 from tests.e2e.chaos.world import READY_S, Moment, World, free_port, is_ready, metrics_of
 from tests.postgres import OPTIONS, Server
 
@@ -25,6 +26,7 @@ OF_DISPATCHERS: Final = {
     Moment.DELIVERY_ANSWERED,
 }
 OF_WEBS: Final = {Moment.CALLBACK_SENT, Moment.CALLBACK_ANSWERED, Moment.SUBMIT_SENT}
+STALLED_S: Final = LASTS.total_seconds() + 7
 STOPS: Final = {Moment.DATABASE_RESTARTS: "fast", Moment.DATABASE_CRASHES: "immediate"}
 
 
@@ -109,9 +111,14 @@ class Fleet(World):
             self._restarting = asyncio.create_task(asyncio.to_thread(self._restart, mode))
             return
         victims = [member for member in self._victims() if member.runs]
-        if victims:
-            process = self.random.choice(victims).process
-            assert process is not None
+        if not victims:
+            return
+        process = self.random.choice(victims).process
+        assert process is not None
+        if self.moment is Moment.STALLS:
+            process.send_signal(signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(STALLED_S, process.send_signal, signal.SIGCONT)
+        else:
             process.send_signal(signal.SIGKILL)
 
     def _victims(self) -> Sequence[Member]:

@@ -44,16 +44,14 @@ class Moment(StrEnum):
     DELIVERY_ANSWERED = "a webhook has just been answered"
     SUBMIT_SENT = "a submit is being sent"
     ANY = "any moment"
+    STALLS = "one stands still for longer than the others wait for it"
     DATABASE_RESTARTS = "its database server is restarted"
     DATABASE_CRASHES = "its database server crashes, and is started again"
 
 
-OF_ONE_PROCESS = tuple(moment for moment in Moment if not moment.name.startswith("DATABASE"))
-OF_NO_REQUEST = (
-    Moment.ANY,
-    Moment.DATABASE_RESTARTS,
-    Moment.DATABASE_CRASHES,
-)  # but at some time while there is load
+# Not while something is on its way, but at some time while there is load.
+OF_NO_REQUEST = (Moment.ANY, Moment.STALLS, Moment.DATABASE_RESTARTS, Moment.DATABASE_CRASHES)
+OF_ONE_PROCESS = tuple(moment for moment in Moment if moment is Moment.ANY or moment not in OF_NO_REQUEST)
 
 
 @dataclass
@@ -309,7 +307,7 @@ def free_port() -> int:
 
 
 async def is_ready(port: int) -> bool:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=2, trust_env=False) as client:
         try:
             return (await client.get("/readyz")).status_code == 200
         except httpx.HTTPError:
