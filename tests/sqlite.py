@@ -11,14 +11,22 @@ _laid_out: bytes | None = None
 async def lay_out(path: Path) -> None:
     """At this path, unless there is a database already."""
     global _laid_out  # noqa: PLW0603 - made in a loop that runs, where no cache of functools can wait
-    if path.exists():
-        return
     if _laid_out is None:
         with TemporaryDirectory() as folder:
-            made = Path(folder) / path.name
+            made = Path(folder) / "klingel.db"
             async with open_sqlite(made):
                 pass
-            _laid_out = made.read_bytes()
+            _laid_out = _read(made)
+    _put(path, _laid_out)
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def _put(path: Path, content: bytes) -> None:
+    if path.exists():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(0o600)
-    path.write_bytes(_laid_out)
+    path.write_bytes(content)
