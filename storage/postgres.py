@@ -21,6 +21,7 @@ from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
 from storage.database import LONGEST_SEARCH_S, Collided, Inspected, shown
+from storage.put_off import Writes
 from storage.statements import Dialect, load_migrations, load_statements
 
 # Connections of one process, each made when it is first wanted. One more listens for notices.
@@ -46,6 +47,10 @@ SESSION: Final = {
     # A process that stalls or is cut off while it holds something gives it up.
     "idle_in_transaction_session_timeout": "60s",
 }
+
+# Whoever writes finds its rows by an index. A plan that was made while the tables were small, and is kept, must not read
+# the whole of one that has grown.
+_BY_INDEX: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 # Text holds no NUL here; its place is taken by the sign for what cannot be shown.
 _NUL_STANDS_AS: Final = "\N{REPLACEMENT CHARACTER}"
@@ -167,11 +172,22 @@ def _too_wide() -> SearchTooWide:
 
 
 class PostgresTransaction(PostgresReader):
-    def __init__(self, connection: _Connection) -> None:
+    """Writes whose result nobody waits for are put off, and go together with the next step that somebody does wait for:
+    what fails then is raised there.
+    """
+
+    def __init__(self, connection: _Connection, writes: Writes) -> None:
         super().__init__(connection)
         self.aftermath = Aftermath()
+        self._writes = writes
+        self._put_off: list[tuple[str, list[list[Any]]]] = []
+
+    async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
+        await self._catch_up()
+        return await super().all(statement, **parameters)
 
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
+        await self._catch_up()  # rows are changed before the logs of accounts are held, by everybody
         # In one order for all: who wants what somebody else holds never holds what that one wants.
         keys = sorted({_lock(kind, name) for name in names})
         if keys:
@@ -181,6 +197,7 @@ class PostgresTransaction(PostgresReader):
                 )
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
+        await self._catch_up()
         found = statements()[statement]
         with _storage_errors(self._connection):
             status: str = await self._connection.execute(found.text, *found.arguments(parameters))
@@ -189,16 +206,24 @@ class PostgresTransaction(PostgresReader):
     async def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         if rows:
             found = statements()[statement]
+            self._put_off.append((found.text, [found.arguments(row) for row in rows]))
+
+    async def _catch_up(self) -> None:
+        if self._put_off:
+            put_off, self._put_off = self._put_off, []
             with _storage_errors(self._connection):
-                await self._connection.executemany(found.text, [found.arguments(row) for row in rows])
+                await self._writes.carry_out(self._connection, put_off)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
+        await self._catch_up()
         mark = self.aftermath.mark()
         await self._say("savepoint item")
         try:
             yield
+            await self._catch_up()
         except BaseException:
+            self._put_off.clear()
             self.aftermath.undone(since=mark)
             if not _is_lost(self._connection):
                 await self._say("rollback to savepoint item; release savepoint item")
@@ -220,6 +245,7 @@ class PostgresTransaction(PostgresReader):
         Raises:
             StorageUnavailable: it is not stored; or, where the connection broke just then, nobody knows.
         """
+        await self._catch_up()
         committing = asyncio.create_task(self._say("commit"), name="commit")
         goes_away = False
         while not committing.done():
@@ -266,6 +292,7 @@ class PostgresDatabase:
         self._readers = readers
         self._searchers = searchers
         self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._writes = Writes()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[PostgresReader]:
@@ -283,7 +310,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         async with _connected(self._writers) as connection:
-            tx = PostgresTransaction(connection)
+            tx = PostgresTransaction(connection, self._writes)
             try:
                 await tx.begin()
                 yield tx
@@ -359,7 +386,9 @@ async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
     }
     async with AsyncExitStack() as stack:
         with _opening(url):
-            writers = await stack.enter_async_context(_pool(url, WRITERS, init=_demand_commits_on_disk))
+            writers = await stack.enter_async_context(
+                _pool(url, WRITERS, settings=_BY_INDEX, init=_demand_commits_on_disk)
+            )
             readers = await stack.enter_async_context(
                 _pool(url, READERS, settings={"default_transaction_read_only": "on"})
             )
