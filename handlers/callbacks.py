@@ -127,7 +127,7 @@ class CallbackReceiver:
         verdict = taken.verdict
         self._tell(received, taken, began_ns, trace_of(request.headers))
         self._metrics.callback_received(verdict)
-        notes["verdict"] = verdict
+        notes["verdict"] = str(verdict)
         match verdict:
             case Verdict.UNREADABLE:
                 return PlainTextResponse(f"This is not a callback: {received.reason}\n", status_code=400)

