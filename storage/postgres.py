@@ -21,7 +21,7 @@ from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
 from storage.database import LONGEST_SEARCH_S, Collided, Inspected, shown
-from storage.put_off import Writes
+from storage.put_off import Writes, may_see
 from storage.statements import Dialect, load_migrations, load_statements
 
 # Connections of one process, each made when it is first wanted. One more listens for notices.
@@ -172,8 +172,8 @@ def _too_wide() -> SearchTooWide:
 
 
 class PostgresTransaction(PostgresReader):
-    """Writes whose result nobody waits for are put off, and go together with the next step that somebody does wait for:
-    what fails then is raised there.
+    """Writes whose result nobody waits for are put off, until somebody waits for another one's, reads what they have
+    written, holds a name, or it ends: what fails is raised there.
     """
 
     def __init__(self, connection: _Connection, writes: Writes) -> None:
@@ -183,7 +183,8 @@ class PostgresTransaction(PostgresReader):
         self._put_off: list[tuple[str, list[list[Any]]]] = []
 
     async def all(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
-        await self._catch_up()
+        if any(may_see(statements()[statement].text, written) for written, _ in self._put_off):
+            await self._catch_up()
         return await super().all(statement, **parameters)
 
     async def hold(self, kind: str, names: Iterable[str], /) -> None:

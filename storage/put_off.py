@@ -63,6 +63,17 @@ def many_of(text: str) -> Many | None:
     return None
 
 
+def may_see(text: str, written: str) -> bool:
+    """Whether a statement that reads looks at what another one writes."""
+    many = many_of(written)
+    return many is None or (many.table is not None and many.table in _words(text))
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
+
+
 def _given(text: str) -> str:
     return _PARAMETER.sub(r"given.p\1", text)
 

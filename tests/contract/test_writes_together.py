@@ -113,6 +113,22 @@ async def test_what_was_put_off_is_there_for_whoever_reads_next(database: Postgr
         assert await stored(tx, "a", "b", "c") == ["task_a []", "task_b []"]
 
 
+async def test_who_reads_something_else_does_not_wait_for_it(database: PostgresDatabase) -> None:
+    async def write(tx: Transaction) -> None:
+        await tx.run_many("save_outputs", outputs(a="[1]"))
+        assert await tx.value("count_dead") == 0
+        await tx.run_many("expect_expiry", [{"task_id": "task_a", "place": 1, "notice_at": 7}])
+        assert await tx.value("has_session_ended", nonce="00005") == 0
+        await tx.hold("events", ["acc_1"])
+
+    async with database.transaction() as tx:
+        await tx.run_many("insert_task", tasks("a"))
+    dead, session, together, hold = await said(database, write)
+    assert ("from deliveries" in dead, "from ended_sessions" in session) == (True, True)
+    assert together.startswith("with step_1 as (update tasks")
+    assert "pg_advisory_xact_lock" in hold
+
+
 async def test_a_row_that_is_written_twice_is_written_in_that_order(database: PostgresDatabase) -> None:
     """One statement would change it once, and would not see a row that it has made itself."""
     async with database.transaction() as tx:
