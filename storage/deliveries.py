@@ -45,7 +45,7 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
                 "id": born.delivery.id,
                 "account_id": born.delivery.account_id,
                 "event_id": born.delivery.event_id,
-                "event_type": born.delivery.event_type,
+                "event_type": str(born.delivery.event_type),
                 "task_id": born.delivery.task_id,
                 "endpoint_id": born.delivery.endpoint_id,
                 "next_attempt_at": milliseconds(born.delivery.next_attempt_at),
@@ -129,7 +129,7 @@ async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime)
                 "started_at": milliseconds(outcome.attempt.started_at),
                 "duration_ms": outcome.attempt.duration_ms,
                 "status_code": outcome.attempt.status_code,
-                "outcome": outcome.attempt.outcome,
+                "outcome": str(outcome.attempt.outcome),
                 "reason": outcome.attempt.reason,
                 "excerpt": outcome.attempt.excerpt,
             }
@@ -141,7 +141,7 @@ async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime)
         [
             {
                 "id": outcome.attempt.delivery_id,
-                "status": outcome.status,
+                "status": str(outcome.status),
                 "attempts": outcome.attempt.number,
                 "next_attempt_at": milliseconds(outcome.next_attempt_at),
                 "reason": outcome.attempt.reason,

@@ -39,7 +39,7 @@ async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
                 "id": event.id,
                 "account_id": event.account_id,
                 "task_id": event.task_id,
-                "type": event.type,
+                "type": str(event.type),
                 "sequence": event.sequence,
                 "at": milliseconds(event.at),
                 "body": event.body,

@@ -238,11 +238,15 @@ _stands: Final = attrgetter(
 
 
 def _said(before: Task, after: Task) -> dict[str, Any]:
-    """What the provider says of it, and as what the row was read."""
+    """What the provider says of it, and as what the row was read.
+
+    Words of ours go into many rows as plain text, here and elsewhere: 0.4 us each, and 0.7 as the member of an enum, for
+    which SQLite's driver looks for an adapter.
+    """
     error = after.error
     return {
         "id": after.id,
-        "status": after.status,
+        "status": str(after.status),
         "outputs": json_text([output.view() for output in after.outputs]) if after.outputs else "[]",
         "error_code": None if error is None else error.code,
         "error_message": None if error is None else error.message,
@@ -252,7 +256,7 @@ def _said(before: Task, after: Task) -> dict[str, Any]:
         "updated_at": milliseconds(after.updated_at),
         "submitted_at": milliseconds(after.submitted_at),
         "finished_at": milliseconds(after.finished_at),
-        "status_before": before.status,
+        "status_before": str(before.status),
         "sequence_before": before.sequence,
     }
 
@@ -264,8 +268,8 @@ async def insert_transitions(tx: Transaction, transitions: Sequence[tuple[TaskId
             {
                 "task_id": task_id,
                 "sequence": transition.sequence,
-                "before_status": transition.before,
-                "after_status": transition.after,
+                "before_status": str(transition.before),
+                "after_status": str(transition.after),
                 "at": milliseconds(transition.at),
             }
             for task_id, transition in transitions
@@ -528,7 +532,7 @@ async def insert_callbacks(tx: Transaction, callbacks: Sequence[StoredCallback])
                 "task_id": callback.task_id,
                 "provider": callback.provider,
                 "received_at": milliseconds(callback.received_at),
-                "verdict": callback.verdict,
+                "verdict": str(callback.verdict),
                 "reason": callback.reason,
                 "body": callback.body,
             }
