@@ -1,5 +1,6 @@
 """PostgreSQL's writes: what nobody waits for is one statement for all its rows, and one step for several such."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -84,6 +85,22 @@ async def test_every_such_statement_is_understood(database: PostgresDatabase) ->
         async with database.transaction() as tx:
             types = await database._writes._types_of(tx._connection, statement.text)
             await tx._connection.prepare(many.text(types, first=1))
+
+
+async def test_rows_are_found_by_their_index_also_where_there_are_few_yet(database: PostgresDatabase) -> None:
+    """The plan is kept when there are many."""
+    async with database.transaction() as tx:
+        await tx.run_many("insert_task", tasks(*"abcdefghij"))
+    text = statements()["advance_task"].text
+    many = many_of(text)
+    assert many is not None
+    async with database.transaction() as tx:
+        types = await database._writes._types_of(tx._connection, text)
+        explain = f"explain (generic_plan) {many.text(types, first=1)}"
+        await tx._connection.execute("analyze tasks")
+        lines = await tx._connection.fetch(explain, *([] for _ in types))
+    plan = "\n".join(line[0] for line in lines)
+    assert re.search(r"Index Cond: .*\bid = \(?given\.p", plan), plan
 
 
 async def test_several_are_one_step(database: PostgresDatabase) -> None:
