@@ -29,7 +29,7 @@ from service.domain.inputs import ValidatedInput, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
 from service.domain.providers import ProviderAccounts
 from service.domain.secrets import CallbackTokens
-from service.domain.task_types import TaskType
+from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
 from service.domain.times import Clock
 from service.domain.traces import Trace
@@ -600,9 +600,12 @@ class Submitter:
 
     def _to_confirm(self, task: Task, now: datetime) -> Task:
         """Sent again after a while, which doubles each time, for the callback is waited for first. At the end of its
-        time in the queue it is sent no more: it stays unconfirmed, and a person may ask for it.
+        time in the queue it is sent no more: it stays unconfirmed, and a person may ask for it. So it is from the first
+        with what might be made, and billed, twice.
         """
-        if now - task.created_at > self._queue_max_age:
+        known = TASK_TYPES.get(task.type)
+        may_be_repeated = known is not None and known.may_be_repeated
+        if not may_be_repeated or now - task.created_at > self._queue_max_age:
             log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
             return replace(task, next_send_at=None)
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)

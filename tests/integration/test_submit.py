@@ -981,6 +981,24 @@ async def test_an_unconfirmed_task_is_not_sent_again_for_ever(klingel: Klingel) 
     assert len(klingel.kling.creates) == 3
 
 
+async def test_what_goes_to_a_path_of_the_callers_own_is_not_sent_again_by_itself(klingel: Klingel) -> None:
+    """Whether it knows an `external_task_id` again nobody can say: the same might be made, and billed, twice."""
+    klingel.kling.answers(httpx.ReadTimeout("no answer"))
+    answer = await klingel.http.post(
+        "/v1/tasks",
+        json={"type": "kling.raw", "input": {"path": "/v1/audio/tts", "body": {"text": "miaow"}}},
+        headers={"prefer": "respond-async"},
+    )
+    task = await klingel.until_status(answer.json()["id"], "unconfirmed")
+    assert klingel.row(task["id"])["next_send_at"] is None
+    klingel.clock.advance(days=30)
+    await klingel.submit()  # when this one has gone, the first would have
+    assert len(klingel.kling.creates) == 2
+    # It is waited for all the same.
+    assert (await klingel.call_back(succeed(task | {"provider_task_id": "77"}), number=0)).status_code == 200
+    assert (await klingel.task(task["id"]))["status"] == "succeeded"
+
+
 async def test_exists_is_somebody_elses_when_nothing_of_ours_was_accepted(klingel: Klingel) -> None:
     """Refused for now is not accepted: a task that is there under our id is not this one."""
     klingel.kling.answers(

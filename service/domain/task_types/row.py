@@ -129,6 +129,11 @@ class TaskType:
         """Whose default deadline it has: a film's, which is the longest, where nobody knows what comes."""
         return self.makes or OutputKind.VIDEO
 
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether the provider knows a second create by its external id: of a path that is the caller's, nobody can say."""
+        return not any(route.given_by_caller for routes in self.routes.values() for route in routes)
+
     def sold_at(self, layout: Layout) -> bool:
         return any(self.routes.get(each) for each in _SPOKEN[layout])
 
