@@ -20,6 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 LARGEST_HEAD: Final = 64 * 1024  # of an answer, with what else comes before its body
 KEPT_S: Final = 15.0  # a connection that nobody uses
+MOST_KEPT: Final = 512  # of these, whosever they are
 NEXT_ADDRESS_S: Final = 0.25  # while one address does not answer, the next is tried beside it (RFC 8305, 5)
 
 
@@ -79,6 +80,9 @@ class Connection(asyncio.Protocol):
         try:
             self._transport.write(request)
             return await answered
+        except BaseException:  # a deadline, too, in the turn in which the answer came: nobody keeps it
+            self._is_reusable = False
+            raise
         finally:
             self._answered = None
             self.used += 1
@@ -197,12 +201,21 @@ class Connections:
     Args:
         resolver: gives the addresses that may be dialled.
         context: whom TLS trusts; asked when it is first needed.
+        most_kept: connections that nobody uses. Beyond that the one goes that has been of no use for longest.
     """
 
-    def __init__(self, resolver: AbstractResolver, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        resolver: AbstractResolver,
+        context: Callable[[], ssl.SSLContext],
+        *,
+        most_kept: int = MOST_KEPT,
+    ) -> None:
         self._resolver = resolver
         self._context = context
+        self._most_kept = most_kept
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)  # the last one used is last
+        self._origins: dict[Connection, Origin] = {}  # of all idle ones, the last one used last
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -234,6 +247,7 @@ class Connections:
             for connection in connections:
                 connection.abort()
         self._idle.clear()
+        self._origins.clear()
 
     # Kept ones
 
@@ -241,6 +255,7 @@ class Connections:
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
+            del self._origins[connection]
             if connection.is_at_rest:
                 return connection
             connection.abort()
@@ -249,6 +264,11 @@ class Connections:
     def _keep(self, origin: Origin, connection: Connection) -> None:
         connection.idle_since = self._loop.time()
         self._idle[origin].append(connection)
+        self._origins[connection] = origin
+        if len(self._origins) > self._most_kept:
+            oldest = next(iter(self._origins))
+            self._idle[self._origins.pop(oldest)].remove(oldest)
+            oldest.abort()
         if self._sweep is None:
             self._sweep = self._loop.call_later(KEPT_S, self._close_idle)
 
@@ -258,6 +278,8 @@ class Connections:
             for connection in connections:
                 if connection.idle_since <= before:
                     connection.abort()
+                if not connection.is_open:
+                    del self._origins[connection]
             self._idle[origin] = kept = [one for one in connections if one.is_open]
             if not kept:
                 del self._idle[origin]

@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from service.connections import LARGEST_HEAD, Answer, NoAnswer
+from service.connections import LARGEST_HEAD, Answer, Connection, Connections, NoAnswer, Origin
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
 
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.sqlite_alone  # no database here
 
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+REQUEST = b"POST / HTTP/1.1\r\nhost: one.example\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -255,6 +258,68 @@ async def test_an_attempt_that_is_cut_off_takes_its_connection_along(dialler: Di
             async with asyncio.timeout(0.05):
                 await dialler.post(f"http://127.0.0.1:{port}/", body=b"", headers={}, read_limit=9)
         await hung_up.wait()
+
+
+async def test_a_deadline_in_the_turn_in_which_the_answer_came_takes_the_connection_along() -> None:
+    """Nobody is there any more to keep it."""
+    asked, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        hung_up.set()
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server, asyncio.timeout(5):
+        port = server.sockets[0].getsockname()[1]
+        _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", port)
+        attempt = asyncio.create_task(connection.exchange(REQUEST, read_limit=9))
+        await asked.wait()
+        connection.data_received(OK)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        await hung_up.wait()
+
+
+class Loopback(AbstractResolver):
+    """Whatever the name."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = ResolveResult(
+            hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0
+        )
+        return [found]
+
+    async def close(self) -> None: ...
+
+
+async def test_of_connections_that_nobody_uses_only_the_latest_are_kept() -> None:
+    """Whosever they are: many hosts do not take all the sockets that there are."""
+    connections = Connections(Loopback(), ssl.create_default_context, most_kept=2)
+    server = Server(OK)
+    async with server.running() as port, asyncio.timeout(5):
+
+        async def send(host: str) -> None:
+            origin = Origin(tls=False, host=host, port=port)
+            answer = await connections.exchange(origin, REQUEST, read_limit=9, may_repeat=False)
+            assert answer.body == b"ok"
+
+        for host in ("one.example", "two.example", "one.example", "three.example"):
+            await send(host)
+        await server.connections[1].wait_closed()
+        await send("one.example")
+        await send("three.example")
+        assert len(server.connections) == 3
+        await send("two.example")
+        assert len(server.connections) == 4
+        connections.close()
 
 
 async def test_nobody_there_is_said_without_an_address(dialler: Dialler) -> None:
