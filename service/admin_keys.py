@@ -8,6 +8,7 @@ from service.domain.errors import ConfigurationError
 from service.domain.ids import new_key_id
 from service.domain.secrets import Vault, hash_api_key, new_api_key
 from service.domain.times import Clock
+from service.notices import Notices, Topic
 from storage import keys
 from storage.database import Database, Transaction
 from storage.keys import ApiKey, KeyOrigin, KeyRole
@@ -16,7 +17,13 @@ FIRST_ACCOUNT: Final = "default"
 
 
 async def ensure_admin_key(
-    database: Database, *, named: str | None, vault: Vault, clock: Clock, tell: Callable[[str], None]
+    database: Database,
+    *,
+    named: str | None,
+    vault: Vault,
+    notices: Notices,
+    clock: Clock,
+    tell: Callable[[str], None],
 ) -> None:
     """Somebody can get in after this.
 
@@ -32,9 +39,9 @@ async def ensure_admin_key(
     async with database.transaction() as tx:
         await tx.hold("accounts", [FIRST_ACCOUNT])  # several processes may start for the first time
         if named is not None:
-            await _take_over(tx, named, clock())
+            await _take_over(tx, named, notices, clock())
             return
-        secret = await _unused(tx, vault, clock())
+        secret = await _unused(tx, vault, notices, clock())
         if secret is None:
             if await keys.any_admin(tx):
                 return
@@ -43,7 +50,7 @@ async def ensure_admin_key(
         tx.on_commit(lambda: tell(secret))
 
 
-async def _take_over(tx: Transaction, secret: str, now: datetime) -> None:
+async def _take_over(tx: Transaction, secret: str, notices: Notices, now: datetime) -> None:
     stored = await keys.by_hash(tx, hash_api_key(secret))
     if stored is None:
         await _insert(tx, secret, KeyOrigin.SETTING, now)
@@ -53,10 +60,17 @@ async def _take_over(tx: Transaction, secret: str, now: datetime) -> None:
         raise ConfigurationError(
             f"KLINGEL_API_KEY is the key {stored.id}, which is a member's. Name an admin's, or one that is new."
         )
-    await keys.revoke_superseded(tx, hash=hash_api_key(secret), now=now)
+    for key_id in await keys.superseded(tx, hash=hash_api_key(secret)):
+        await _revoke(tx, key_id, notices, now)
 
 
-async def _unused(tx: Transaction, vault: Vault, now: datetime) -> str | None:
+async def _revoke(tx: Transaction, key_id: str, notices: Notices, now: datetime) -> None:
+    """Other processes that run already end its streams. This one has none yet."""
+    await keys.revoke(tx, key_id, now=now)
+    await notices.post(tx, Topic.KEYS, [key_id])
+
+
+async def _unused(tx: Transaction, vault: Vault, notices: Notices, now: datetime) -> str | None:
     """The first key, while nobody has used it."""
     key = await keys.unused(tx)
     if key is None or key.sealed is None:
@@ -65,7 +79,7 @@ async def _unused(tx: Transaction, vault: Vault, now: datetime) -> str | None:
         return vault.open(key.sealed)
     except ConfigurationError:
         # Sealed under a secret that is gone. Nobody can be told it any more, so another takes its place.
-        await keys.revoke(tx, key.id, now=now)
+        await _revoke(tx, key.id, notices, now)
         return None
 
 

@@ -266,8 +266,6 @@ def create_app(
             secrets = settings.secrets()
             database = await stack.enter_async_context(open_database(settings.database_at))
             vault, tokens, push_keys = Vault(secrets), CallbackTokens(secrets), PushKeys(secrets)
-            named = None if settings.api_key is None else settings.api_key.get_secret_value()
-            await ensure_admin_key(database, named=named, vault=vault, clock=clock, tell=told.on_first_key)
             metrics = Metrics()
             wakeups = Wakeups(clock)
             streams = Streams(database)
@@ -308,6 +306,10 @@ def create_app(
             )
             known_keys = KnownKeys()
             _hear(notices, presence, wakeups, lanes, streams, known_keys)
+            named = None if settings.api_key is None else settings.api_key.get_secret_value()
+            await ensure_admin_key(
+                database, named=named, vault=vault, notices=notices, clock=clock, tell=told.on_first_key
+            )
             lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
             publisher = Publisher(

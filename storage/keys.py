@@ -110,9 +110,9 @@ async def take_over(tx: Transaction, *, hash: str) -> None:
     await tx.run("take_over_key", hash=hash)
 
 
-async def revoke_superseded(tx: Transaction, *, hash: str, now: datetime) -> None:
+async def superseded(tx: Transaction, *, hash: str) -> list[str]:
     """What the settings named before this one, and a first key that nobody has used."""
-    await tx.run("revoke_superseded_keys", hash=hash, now=milliseconds(now))
+    return [row["id"] for row in await tx.all("superseded_keys", hash=hash)]
 
 
 async def unused(reader: Reader) -> ApiKey | None:

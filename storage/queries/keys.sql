@@ -21,9 +21,11 @@ where hash = :hash;
 -- name: take_over_key!
 update api_keys set revoked_at = null, origin = 'setting', sealed = null where hash = :hash;
 
--- name: revoke_superseded_keys!
-update api_keys set revoked_at = :now, sealed = null
-where revoked_at is null and hash <> :hash and (origin = 'setting' or sealed is not null);
+-- name: superseded_keys
+select id from api_keys
+where revoked_at is null and hash <> :hash and (origin = 'setting' or sealed is not null)
+order by id
+{for_update};
 
 -- name: unused_key^
 select api_keys.*, accounts.name as account_name

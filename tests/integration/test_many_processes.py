@@ -1,6 +1,7 @@
 """Several processes on one PostgreSQL: what holds for one holds for all of them together."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -194,6 +195,18 @@ async def test_a_revoked_key_ends_its_streams_at_every_process(house: House) -> 
                 told = [event.event async for event in events]
         assert told == ["stream.dropped"]
         assert (await client.get("/v1/events")).status_code == 401
+
+
+async def test_a_key_that_the_settings_of_a_new_process_replace_ends_its_streams_at_every_other(
+    house: House,
+) -> None:
+    here = await house.add()
+    async with here.served() as client, stream(client) as events:
+        await house.add(api_key="another-admin-key-0123")
+        async with asyncio.timeout(PATIENCE_S):
+            told = [json.loads(event.data) async for event in events]
+        assert [each["reason"] for each in told] == ["key-revoked"]
+        assert (await here.http.get("/v1/events")).status_code == 401
 
 
 # Roles
