@@ -310,6 +310,8 @@ def create_app(
             await ensure_admin_key(
                 database, named=named, vault=vault, notices=notices, clock=clock, tell=told.on_first_key
             )
+            database.on_doubt(notices.doubt)
+            presence.on_beat(notices.look_again)
             lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
             publisher = Publisher(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -14,6 +15,8 @@ from service.wakeups import Wakeup, Wakeups
 from storage.columns import milliseconds, moment
 from storage.database import Transaction
 from storage.opening import Listening
+
+LOOKS: Final = 2  # at signs of life, so that at least a whole span between two has passed
 
 log = structlog.get_logger()
 
@@ -51,6 +54,7 @@ class Notices:
         self._listening = listening
         self._heard: defaultdict[Topic, list[Callable[[str], None]]] = defaultdict(list)
         self._on_gap: list[Callable[[], None]] = []
+        self._looks = 0  # that are still to come
 
     @property
     def has_others(self) -> bool:
@@ -62,8 +66,21 @@ class Notices:
         self._heard[topic].append(heard)
 
     def on_gap(self, missed: Callable[[], None]) -> None:
-        """Called when notices may have been missed, and can be heard again."""
+        """Called when notices may have been missed, of others or of this process's own commits."""
         self._on_gap.append(missed)
+
+    def doubt(self) -> None:
+        """What this process has committed itself may be stored without its knowledge: as if others had said it, and
+        nobody had heard. Also looked for later, for a server that lost us may still be at it.
+        """
+        self._looks = LOOKS
+        self._missed()
+
+    async def look_again(self) -> None:
+        """At a sign of life: the database answers."""
+        if self._looks:
+            self._looks -= 1
+            self._missed()
 
     async def post(self, tx: Transaction, topic: Topic, names: Iterable[str] = ("",)) -> None:
         """Others hear it when this transaction is committed, and never if it is not."""

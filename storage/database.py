@@ -17,6 +17,10 @@ class Collided(StorageUnavailable):
     """Transactions were in each other's way, and this one was undone. The same once more may succeed."""
 
 
+class CommitUnknown(StorageUnavailable):
+    """It broke off while it committed: nobody knows whether it is stored."""
+
+
 class Reader(Protocol):
     """Reads by the names in `queries/`."""
 
@@ -85,7 +89,14 @@ class Database(Protocol):
             SearchTooWide: they take longer.
         """
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """
+        Raises:
+            CommitUnknown: its callbacks for a rollback were called, and yet it may be stored.
+        """
+
+    def on_doubt(self, doubted: Callable[[], None]) -> None:
+        """Called after each transaction that may be stored, though those who wait for that were told otherwise."""
 
     async def check(self) -> None:
         """Proves that it can write, by writing."""

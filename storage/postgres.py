@@ -20,7 +20,7 @@ from service.domain.errors import ConfigurationError, SearchTooWide, StorageUnav
 from service.domain.times import utc_now
 from storage.aftermath import Aftermath
 from storage.columns import Row, milliseconds
-from storage.database import LONGEST_SEARCH_S, Collided, Inspected, shown
+from storage.database import LONGEST_SEARCH_S, Collided, CommitUnknown, Inspected, shown
 from storage.put_off import Writes, may_see
 from storage.statements import Dialect, load_migrations, load_statements
 
@@ -244,10 +244,11 @@ class PostgresTransaction(PostgresReader):
         """Whether whoever waits for it wants to go away; not before it is known what became of it.
 
         Raises:
-            StorageUnavailable: it is not stored; or, where the connection broke just then, nobody knows.
+            StorageUnavailable: it is not stored.
+            CommitUnknown: its server, or the connection, was gone just then.
         """
         await self._catch_up()
-        committing = asyncio.create_task(self._say("commit"), name="commit")
+        committing = asyncio.create_task(self._say_commit(), name="commit")
         goes_away = False
         while not committing.done():
             try:
@@ -257,6 +258,14 @@ class PostgresTransaction(PostgresReader):
         if committing.result() != "COMMIT":  # after a statement that failed, and was passed over
             raise RuntimeError("A statement of this transaction failed: nothing of it is stored.")
         return goes_away
+
+    async def _say_commit(self) -> str:
+        try:
+            return await self._say("commit")
+        except Collided:
+            raise
+        except StorageUnavailable as error:
+            raise CommitUnknown(error.detail) from error.__cause__
 
     async def rollback(self) -> None:
         """Whatever state it is in, the next one finds its connection clean, or finds another."""
@@ -294,6 +303,10 @@ class PostgresDatabase:
         self._searchers = searchers
         self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writes = Writes()
+        self._doubted: Callable[[], None] = lambda: None
+
+    def on_doubt(self, doubted: Callable[[], None]) -> None:
+        self._doubted = doubted
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[PostgresReader]:
@@ -316,9 +329,13 @@ class PostgresDatabase:
                 await tx.begin()
                 yield tx
                 goes_away = await tx.commit()
-            except BaseException:
+            except BaseException as error:
                 tx.aftermath.undone()
-                await tx.rollback()
+                try:
+                    await tx.rollback()
+                finally:
+                    if isinstance(error, CommitUnknown):
+                        self._doubted()
                 raise
         tx.aftermath.stored()
         if goes_away:

@@ -375,6 +375,9 @@ class SqliteDatabase:
             self._searchers.put_nowait(searcher)
         self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    def on_doubt(self, doubted: Callable[[], None]) -> None:
+        """Nobody is on the way between a file and its process: what failed to commit is undone."""
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReader]:
         yield _SharingReader(self._readings, self._statements)

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,37 @@ from service.lanes import CONCURRENCY
 from storage.database import Transaction
 from storage.postgres import open_postgres
 from tests.integration.klingel import (
+    IMAGE_INPUT,
     PATIENCE_S,
     FakeKling,
     Klingel,
     ManualClock,
+    OpenCreate,
     Receiver,
+    accepted,
     callback,
+    picture,
     running_klingel,
     succeed,
 )
 from tests.postgres import Databases
+from tests.wire import Wire
 
 QUICKLY = timedelta(milliseconds=500)  # between signs of life
+NEVER = timedelta(hours=1)
 LOOK_AGAIN_S = 0.05
 STREAM = {"accept": "text/event-stream"}
+
+
+class RunningClock(ManualClock):
+    """Time passes by itself, and wakes nobody who did not mean to look by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = time.monotonic()
+
+    def __call__(self) -> datetime:
+        return self.now + timedelta(seconds=time.monotonic() - self._started)
 
 
 @dataclass
@@ -53,15 +71,27 @@ class House:
         return await self.stack.enter_async_context(self.process(roles, **settings))
 
     @asynccontextmanager
-    async def process(self, roles: str = "web,dispatch", **settings: Any) -> AsyncIterator[Klingel]:
-        """One more, until the block ends."""
+    async def process(
+        self,
+        roles: str = "web,dispatch",
+        *,
+        url: str | None = None,
+        every: timedelta = QUICKLY,
+        **settings: Any,
+    ) -> AsyncIterator[Klingel]:
+        """One more, until the block ends.
+
+        Args:
+            url: of the database, by another way than usual.
+            every: how often it says that it is alive.
+        """
         async with running_klingel(
             self.folder,
             clock=self.clock,
             kling=self.kling,
             receiver=self.receiver,
-            hooks=Hooks(sign_of_life=QUICKLY),
-            database_url=self.url,
+            hooks=Hooks(sign_of_life=every),
+            database_url=url or self.url,
             roles=roles,
             **settings,
         ) as klingel:
@@ -475,36 +505,65 @@ async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: 
 # Doubt
 
 
-async def test_what_a_commit_left_leased_without_a_word_is_delivered(house: House) -> None:
-    """The connection broke while it committed, and the process took it for undone."""
-    web, dispatch = await house.add("web"), await house.add("dispatch")
-    endpoint = await web.endpoint()
-    id = dispatch.state["presence"].id
-    await house.sql(
-        "insert into lane_holders (lane, process_id) values ($1, 'proc_of_nobody')", endpoint["id"]
-    )
-    await web.http.post(f"/v1/endpoints/{endpoint['id']}/test")
-    await house.sql("update deliveries set lease_until = 9999999999999, leased_by = $1", id)
-    await house.sql("delete from lane_holders")
-    dispatch.state["deliverer"]._doubt()
-    house.clock.advance(seconds=1)
-    [received] = await house.receiver.until(1)
-    assert received.event["type"] == "endpoint.test"
+async def test_what_a_lost_commit_has_taken_in_is_sent(house: House) -> None:
+    """Whoever submitted is told that it failed; nothing else would ever look for it."""
+    async with Wire(house.url).running() as wire, house.process(url=wire.url, every=NEVER) as klingel:
+        open_create = OpenCreate(accepted("8800"))
+        house.kling.answers(open_create)
+        await klingel.submit_async()
+        await house.kling.until(1)  # and now the loop that sends has nothing to look for
+        wire.lose_commit("order-lost")
+        answer = await klingel.http.post(
+            "/v1/tasks",
+            json={
+                "type": "kling.multi-image-to-image",
+                "input": dict(IMAGE_INPUT),
+                "external_task_id": "order-lost",
+            },
+        )
+        assert (answer.status_code, wire.lost.is_set()) == (503, True)
+        assert (await house.kling.until(2))[1]["external_task_id"] == "order-lost"
+        open_create.end()
 
 
-async def test_what_a_commit_left_on_its_way_without_a_word_is_sent(house: House) -> None:
+async def test_what_a_lost_commit_has_recorded_is_told_to_everybody(house: House) -> None:
+    """To streams and endpoints of the process that took it for undone."""
+    async with Wire(house.url).running() as wire, house.process(url=wire.url, every=NEVER) as klingel:
+        await klingel.endpoint(types=["task.succeeded"])
+        task = await klingel.submit()
+        async with klingel.served() as client, stream(client) as events:
+            wire.lose_commit("lost.png")
+            done = callback(task, "succeed", task_result={"images": [{"index": 0, "url": picture("lost")}]})
+            assert ((await klingel.call_back(done)).status_code, wire.lost.is_set()) == (503, True)
+            [received] = await house.receiver.until(1)
+            assert received.event["type"] == "task.succeeded"
+            assert await heard(events, 1) == (await logged(klingel))[-1:]
+
+
+async def test_what_a_lost_commit_has_marked_as_on_its_way_is_sent(house: House) -> None:
+    """Nothing of it was, for its create goes out only after the commit."""
+    house.clock = RunningClock()
     web = await house.add("web")
     task = await web.submit_async()
-    await house.sql("update tasks set sending_since = created_at, sends = 1, sent_by = 'proc_mine'")
-    dispatch = await house.add("dispatch")
-    dispatch.state["presence"].id = "proc_mine"
-    await house.sql(
-        "insert into processes (id, roles, until) values ('proc_mine', 'dispatch', 9999999999999)"
-    )
-    dispatch.state["submitter"]._doubt()
-    house.clock.advance(seconds=1)
-    await web.until_status(task["id"], "submitted")
-    assert len(house.kling.creates) == 1
+    async with Wire(house.url).running() as wire:
+        wire.lose_commit(task["id"])
+        async with house.process("dispatch", url=wire.url, every=NEVER):
+            async with asyncio.timeout(PATIENCE_S):
+                await wire.lost.wait()
+            await web.until_status(task["id"], "submitted")
+            assert len(house.kling.creates) == 1
+
+
+async def test_a_lost_commit_is_looked_for_at_signs_of_life_too(house: House) -> None:
+    """Its server may still be at it when the connection is gone."""
+    klingel = await house.add()
+    looked = asyncio.Queue[None]()
+    notices = klingel.state["notices"]
+    notices.on_gap(lambda: looked.put_nowait(None))
+    notices.doubt()
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(3):
+            await looked.get()
 
 
 async def test_who_is_in_each_other_s_way_is_done_one_after_the_other(house: House) -> None:
