@@ -1,11 +1,13 @@
 """What tasks have cost, summed, and what accounts may spend."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
+
+from anyio.to_thread import run_sync
 
 from service.domain.costs import (
     Budget,
@@ -24,6 +26,8 @@ from storage.database import Reader, Transaction
 from storage.tasks import cost_of
 
 By = Literal["day", "type", "provider"]
+
+FULL: Final = 9 * 10**18  # billionths: more than any budget, and nearly all that a column holds
 
 
 async def add(tx: Transaction, tasks: Iterable[Task]) -> None:
@@ -45,7 +49,7 @@ async def add(tx: Transaction, tasks: Iterable[Task]) -> None:
                 "provider": provider,
                 "type": type,
                 "unit": unit,
-                "billionths": amounts[row],
+                "billionths": min(amounts[row], FULL),
                 "tasks": numbers[row],
             }
             # In one order everywhere, so that two processes never wait for each other's rows.
@@ -85,10 +89,15 @@ async def spent_by_metadata(
         since=milliseconds(since),
         until=milliseconds(until),
     )
+    return await run_sync(_by_value, rows)  # there may be as many values as tasks
+
+
+def _by_value(rows: Sequence[Row]) -> list[Spent]:
+    amounts = {text: added(cost_of(text) or ()) for text in {row["cost"] for row in rows}}
     sums: defaultdict[tuple[str | None, str], Decimal] = defaultdict(Decimal)
     counts: Counter[tuple[str | None, str]] = Counter()
     for row in rows:
-        for unit, amount in added(cost_of(row["cost"]) or ()).items():
+        for unit, amount in amounts[row["cost"]].items():
             sums[row["value"], unit] += amount * row["tasks"]
             counts[row["value"], unit] += row["tasks"]
     order = sorted(sums, key=lambda each: (each[0] is not None, each[0] or "", each[1]))
@@ -142,8 +151,8 @@ async def drop_budget(tx: Transaction, account_id: AccountId, *, unit: str, peri
 
 
 async def spent_since(reader: Reader, account_id: AccountId, *, unit: str, since: datetime) -> Decimal:
-    number = await reader.value("spent", account_id=account_id, unit=unit, since=milliseconds(since))
-    return from_billionths(number)
+    row = await reader.one("spent", account_id=account_id, unit=unit, since=milliseconds(since))
+    return Decimal() if row is None else row["ones"] + from_billionths(row["billionths"])
 
 
 async def note_exceeded(tx: Transaction, account_id: AccountId, budget: Budget, *, begin: datetime) -> bool:

@@ -14,7 +14,7 @@ UNITS: Final = "units"  # of a provider's resource packs
 BALANCE: Final = "balance"  # of an account whose currency the provider does not name
 UNIT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
-LARGEST: Final = Decimal(10) ** 9  # of one charge, or of a budget: more is a mistake
+LARGEST: Final = Decimal(10) ** 6  # of one charge: more is a mistake
 MOST_DECIMALS: Final = 18
 BILLIONTHS: Final = Decimal(10) ** 9
 
@@ -72,8 +72,9 @@ def exact(value: object) -> Decimal | None:
         return None
     if amount is None or not amount.is_finite() or not 0 <= amount <= LARGEST:
         return None
-    exponent = amount.normalize().as_tuple().exponent
-    return amount if isinstance(exponent, int) and -exponent <= MOST_DECIMALS else None
+    if not amount:
+        return Decimal()  # however many zeros it was written with
+    return amount if amount == round(amount, MOST_DECIMALS) else None
 
 
 def billionths(amount: Decimal) -> int:

@@ -4,7 +4,11 @@
 insert into usage_days (account_id, day, provider, type, unit, billionths, tasks)
 values (:account_id, :day, :provider, :type, :unit, :billionths, :tasks)
 on conflict (account_id, day, provider, type, unit) do update set
-    billionths = usage_days.billionths + excluded.billionths, tasks = usage_days.tasks + excluded.tasks;
+    billionths = case  -- a full sum stays full, for a cost must never hold up a result
+        when usage_days.billionths > 9000000000000000000 - excluded.billionths then 9000000000000000000
+        else usage_days.billionths + excluded.billionths
+    end,
+    tasks = usage_days.tasks + excluded.tasks;
 
 -- name: usage
 -- By day, provider and type; whoever asks adds up what is to be one.
@@ -12,8 +16,12 @@ select day, provider, type, unit, billionths, tasks from usage_days
 where account_id = :account_id and day >= :since and day < :until
 order by day, provider, type, unit;
 
--- name: spent$
-select cast(coalesce(sum(billionths), 0) as bigint) from usage_days
+-- name: spent^
+-- In two parts: the days together may have more billionths than a whole number of either database can be.
+select
+    cast(coalesce(sum(billionths / 1000000000), 0) as bigint) as ones,
+    cast(coalesce(sum(billionths % 1000000000), 0) as bigint) as billionths
+from usage_days
 where account_id = :account_id and unit = :unit and day >= :since;
 
 -- name: list_budgets

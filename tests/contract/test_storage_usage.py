@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -133,6 +135,53 @@ async def test_a_nul_in_metadata_breaks_no_sum(database: Database) -> None:
     async with database.reading() as reader:
         found = await usage.spent_by_metadata(reader, ACCOUNT, key="a", since=MIDNIGHT, until=MIDNIGHT + DAY)
     assert [each.amount for each in found] == [2]
+
+
+async def test_a_full_sum_stays_full_and_can_still_be_read(database: Database) -> None:
+    """No whole number of a database holds more than 9.2e18 billionths; budgets end long before that."""
+    huge = ended("task_1", *[units("1000000000")] * 20)
+    days = [huge, replace(huge, finished_at=NOON + DAY)]
+    for _ in range(2):
+        async with database.transaction() as tx:
+            await usage.add(tx, days)
+    async with database.reading() as reader:
+        found = await usage.spent(reader, ACCOUNT, by="day", since=NOON, until=MIDNIGHT + 2 * DAY)
+        assert [(each.amount, each.tasks) for each in found] == [(9 * 10**9, 2)] * 2
+        assert await usage.spent_since(reader, ACCOUNT, unit="units", since=MIDNIGHT) == 18 * 10**9
+        assert await usage.spent_since(reader, ACCOUNT, unit="USD", since=MIDNIGHT) == 0
+
+
+async def test_sums_by_metadata_let_others_have_their_turns(database: Database) -> None:
+    """As many values, and as many different costs, as there are tasks."""
+    await store(
+        database,
+        *(
+            ended(f"task_{number}", units(f"0.{number + 1}", "USD"), metadata={"order": number})
+            for number in range(3000)
+        ),
+    )
+    assert min([await longest_wait_in_sums(database) for _ in range(3)]) < 0.3
+
+
+async def longest_wait_in_sums(database: Database) -> float:
+    """How much of the time of summing nobody else had a turn."""
+    turns: list[float] = []
+
+    async def take_turns() -> None:
+        while True:
+            turns.append(perf_counter())
+            await asyncio.sleep(0)
+
+    async with database.reading() as reader:
+        others = asyncio.create_task(take_turns())
+        await asyncio.sleep(0)
+        found = await usage.spent_by_metadata(
+            reader, ACCOUNT, key="order", since=MIDNIGHT, until=MIDNIGHT + DAY
+        )
+        turns.append(perf_counter())
+        others.cancel()
+    assert len(found) == 3000
+    return max(after - before for before, after in pairwise(turns)) / (turns[-1] - turns[0])
 
 
 async def test_nobody_loses_what_another_adds_at_the_same_moment(database: Database) -> None:

@@ -90,6 +90,19 @@ async def test_what_a_conflicting_callback_says_is_not_charged(klingel: Klingel)
     assert (await usage(klingel))["items"] == []
 
 
+async def test_a_cost_that_cannot_be_true_never_holds_up_the_result(klingel: Klingel) -> None:
+    """The outputs were told beside it, and nobody would tell them again."""
+    assert (await put_budget(klingel, unit="units", period="total", limit="999999999.999999999")).is_success
+    for _ in range(11):
+        ended = await spend(klingel, "1000000000")
+        assert (ended["status"], ended["cost"]) == ("succeeded", None)
+    most = {"charge_type": "unit", "amount": "1000000"}
+    task = await klingel.submit()
+    assert (await klingel.call_back(succeed(task, billing=[most] * 20))).status_code == 200
+    assert (await usage(klingel))["totals"] == [{"unit": "units", "amount": "20000000", "tasks": 1}]
+    assert (await klingel.http.get("/v1/budgets")).json()["items"][0]["spent"] == "20000000"
+
+
 # Sums
 
 
@@ -292,6 +305,14 @@ async def test_units_have_budgets_of_their_own(klingel: Klingel) -> None:
         ({"limit": "-1"}, "#/limit"),
         ({"limit": "a lot"}, "#/limit"),
         ({"limit": "0.1234567891"}, "#/limit"),
+        ({"limit": "1000000000"}, "#/limit"),
+        ({"limit": "1_0"}, "#/limit"),
+        ({"limit": "1e9"}, "#/limit"),
+        ({"limit": " 1"}, "#/limit"),
+        ({"limit": "1\n"}, "#/limit"),
+        ({"limit": "-0"}, "#/limit"),
+        ({"limit": "٣"}, "#/limit"),
+        ({"limit": "0e-99999999999"}, "#/limit"),
         ({"limit": "1", "unit": "two words"}, "#/unit"),
         ({"limit": "1", "period": "year"}, "#/period"),
         ({"limit": "1", "colour": "red"}, "#/colour"),

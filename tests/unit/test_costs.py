@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from handlers.providers.kling.costs import read_cost
 from handlers.providers.kling.documents import layers, read_object
@@ -69,6 +70,11 @@ def charge(amount: str, unit: str, **more: Any) -> Charge:
         ({}, None),
         ({"final_unit_deduction": ""}, None),
         ({"final_unit_deduction": "a lot", "billing": "none"}, None),
+        ({"final_unit_deduction": "1e9", "final_balance_deduction": {"quota": "0"}}, None),
+        (
+            {"code": 0, "final_unit_deduction": "7", "data": {"final_unit_deduction": "1e9"}},
+            [charge("7", "units")],
+        ),
         ({"code": 0, "data": {"task_id": "1", "final_unit_deduction": "7"}}, [charge("7", "units")]),
     ],
 )
@@ -88,13 +94,59 @@ def test_only_the_end_of_a_task_has_a_cost() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, "", "1e", "NaN", "Infinity", "-1", "1000000001", "1" * 65, [1], {"a": 1}, "0." + "1" * 19],
+    [
+        None,
+        True,
+        "",
+        "1e",
+        "NaN",
+        "Infinity",
+        "-1",
+        "1000000.000000001",
+        "1000000000",
+        "1" * 65,
+        "0." + "1" * 19,
+        f"1.{'0' * 40}1",
+        "1e-1000010",
+        [1],
+        {"a": 1},
+    ],
 )
 def test_what_is_no_amount_is_none(value: object) -> None:
     assert exact(value) is None
 
 
-amounts = st.decimals(min_value=0, max_value=10**9, places=9, allow_nan=False)
+@pytest.mark.parametrize("value", ["0", "-0", "0.000", "0e-99999999999", "0e99999", 0.0])
+def test_nothing_is_nothing_however_it_is_written(value: object) -> None:
+    found = exact(value)
+    assert found is not None
+    assert plain(found) == "0"
+
+
+def test_a_charge_that_cannot_be_true_is_left_out_and_logged() -> None:
+    with capture_logs() as logged:
+        found = cost(
+            {
+                "final_unit_deduction": "1000000000",
+                "final_balance_deduction": {"quota": "a lot"},
+                "billing": [{"charge_type": "unit", "amount": amount} for amount in ("4", "1e9")],
+            }
+        )
+    assert found == (charge("4", "units"),)
+    assert [(line["event"], line["field"]) for line in logged] == [
+        ("cost.left_out", "final_unit_deduction"),
+        ("cost.left_out", "final_balance_deduction"),
+        ("cost.left_out", "billing"),
+    ]
+
+
+def test_of_a_charge_that_is_not_told_nothing_is_logged() -> None:
+    with capture_logs() as logged:
+        assert cost({"final_unit_deduction": "", "final_balance_deduction": {"quota": None}}) is None
+    assert logged == []
+
+
+amounts = st.decimals(min_value=0, max_value=10**6, places=9, allow_nan=False)
 
 
 @given(amounts)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
+import structlog
+
 from handlers.providers.kling.documents import JSONObject, text
 from service.domain.costs import BALANCE, UNIT, UNITS, Charge, exact
 
@@ -14,6 +16,8 @@ LEGACY_UNITS: Final = "final_unit_deduction"
 LEGACY_BALANCE: Final = "final_balance_deduction"
 BILLING: Final = "billing"
 MOST_CHARGES: Final = 20  # of one task; Kling has at most a few
+
+log = structlog.get_logger()
 
 
 def read_cost(found: Sequence[JSONObject]) -> tuple[Charge, ...] | None:
@@ -31,32 +35,47 @@ def read_cost(found: Sequence[JSONObject]) -> tuple[Charge, ...] | None:
     )
     for layer in said:
         charges = [*_legacy(layer), *_billed(layer)][:MOST_CHARGES]
-        if charges:
-            return tuple(charge for charge in charges if charge.amount)
+        taken = tuple(charge for charge in charges if charge is not None and charge.amount)
+        if taken or (charges and None not in charges):
+            return taken
     return None
 
 
-def _legacy(layer: JSONObject) -> Iterator[Charge]:
-    if (amount := exact(layer.get(LEGACY_UNITS))) is not None:
-        yield Charge(amount=amount, unit=UNITS)
-    match layer.get(LEGACY_BALANCE):
-        case {"quota": quota, **rest} if (amount := exact(quota)) is not None:
-            yield Charge(amount=amount, unit=BALANCE, list_price=_price(rest.get("list_price")))
-        case _:
-            pass
+def _legacy(layer: JSONObject) -> Iterator[Charge | None]:
+    if _is_told(units := layer.get(LEGACY_UNITS)):
+        yield _charge(units, UNITS, of=LEGACY_UNITS)
+    balance = layer.get(LEGACY_BALANCE)
+    if isinstance(balance, dict) and _is_told(quota := balance.get("quota")):
+        yield _charge(quota, BALANCE, of=LEGACY_BALANCE, list_price=_price(balance.get("list_price")))
 
 
-def _billed(layer: JSONObject) -> Iterator[Charge]:
+def _billed(layer: JSONObject) -> Iterator[Charge | None]:
     """`billing`: each one in units of a pack, or in cash of a balance that may be one for tests."""
     listed = layer.get(BILLING)
     for item in listed if isinstance(listed, list) else []:
-        if isinstance(item, dict) and (amount := exact(item.get("amount"))) is not None:
-            yield Charge(
-                amount=amount,
-                unit=_unit(item),
+        if isinstance(item, dict) and _is_told(amount := item.get("amount")):
+            yield _charge(
+                amount,
+                _unit(item),
+                of=BILLING,
                 list_price=_price(item.get("list_price")),
                 package=(text(item.get("package_type")) or "")[:32] or None,
             )
+
+
+def _is_told(amount: object) -> bool:
+    return amount is not None and amount != ""
+
+
+def _charge(
+    said: object, unit: str, *, of: str, list_price: Decimal | None = None, package: str | None = None
+) -> Charge | None:
+    """None for what cannot be counted: it is left out, for a cost never holds up the result that it stands beside."""
+    amount = exact(said)
+    if amount is None:
+        log.warning("cost.left_out", field=of)
+        return None
+    return Charge(amount=amount, unit=unit, list_price=list_price, package=package)
 
 
 def _unit(item: JSONObject) -> str:
