@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from service.domain.errors import ConfigurationError
-from service.domain.faults import InvalidFields, accept, pointer_token
+from service.domain.faults import PREDICATE, InvalidFields, accept, pointer_token
 from service.domain.providers import ProviderAccount, ProviderAccounts
 from service.domain.signatures import InvalidSecret, check_secret
 from service.domain.task_types import TASK_TYPES, Layout
@@ -27,6 +28,7 @@ LAYOUTS: Final[Mapping[ProviderName, Layout]] = {
 
 # It is a step of callback URLs, and stands beside the names of other fields.
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 LARGEST_FILE: Final = 256 * 1024
 MOST_ACCOUNTS: Final = 100
 
@@ -74,24 +76,18 @@ def _url(value: str) -> str:
         or not parts.hostname
         or parts.query
         or parts.fragment
-        or parts.username
+        or "@" in parts.netloc  # a password would be shown with the URL
     ):
         raise ValueError("must be an absolute http(s) URL without query, e.g. https://api.cometapi.com")
     return value.rstrip("/")
 
 
-def _types(value: list[str]) -> list[str]:
-    known = ProviderAccount(name="", layout=Layout.SANDBOX, types=value)
-    matched = [
-        pattern for pattern in value if any(_alone(known, pattern).names(row) for row in TASK_TYPES.values())
-    ]
-    if unknown := [pattern for pattern in value if pattern not in matched]:
-        raise ValueError(f"no task type is called {', '.join(map(repr, unknown))}")
-    return value
-
-
-def _alone(account: ProviderAccount, pattern: str) -> ProviderAccount:
-    return ProviderAccount(name=account.name, layout=account.layout, types=[pattern])
+def _type(pattern: str) -> str:
+    alone = ProviderAccount(name="", layout=Layout.SANDBOX, types=[pattern])
+    if not any(alone.names(row) for row in TASK_TYPES.values()):
+        # Told by its place alone: what is no type may be a key that was put there.
+        raise PydanticCustomError(PREDICATE, "must be the name of a task type, or a pattern that fits one")
+    return pattern
 
 
 class AccountTable(BaseModel):
@@ -106,7 +102,7 @@ class AccountTable(BaseModel):
     key_env: str | None = None
     webhook_secrets: list[str] = []
     webhook_secrets_env: str | None = None
-    types: Annotated[list[str], AfterValidator(_types)] = []
+    types: list[Annotated[str, AfterValidator(_type)]] = []
     slots: dict[Literal["image", "video", "audio"], Annotated[int, Field(ge=1, le=10_000)]] = {}
     default: bool = False
 
@@ -263,7 +259,9 @@ class _Reading:
     def _from_environment(self, name: str, field: str, variable: str) -> str | None:
         value = self._environment.get(variable, "").strip()
         if not value:
-            self._fault(name, f"{field}: the environment has no {variable}")
+            # What looks like no variable may be a key that was put there.
+            told = variable if VARIABLE.fullmatch(variable) else "variable of this name"
+            self._fault(name, f"{field}: the environment has no {told}")
             return None
         return value
 

@@ -88,6 +88,24 @@ def test_neither_key_nor_secret_is_shown(tmp_path: Path) -> None:
     assert SECRETS[0] not in repr(found)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        'url = "https://:sk-1234567@example.com"',
+        'url = "https://sk-1234567@example.com"',
+        'url = "https://@sk-1234567@example.com/"',
+        'types = ["sk-1234567"]',
+        'types = ["kling.*", "sk-1234567"]',
+        'sort = "sk-1234567"',
+        'webhook_secrets_env = "sk-1234567"',
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(tmp_path: Path, field: str) -> None:
+    told = faults(tmp_path, f'[a]\nkind = "kling"\nkey = "k"\n{field}')
+    assert f"[a] {field.partition(' ')[0]}" in told
+    assert "sk-1234567" not in told
+
+
 def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     told = faults(
         tmp_path,
@@ -128,7 +146,7 @@ def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
         "[c] kind:",
         "[c] colour:",
         "[d] url:",
-        "[d] types:",
+        "[d] types.0:",
         "[e] key:",
         "[e] webhook_secrets:",
         "[f] it needs a key",
