@@ -52,7 +52,7 @@ class Holdings:
             return wanted
         if not self._presence.alive:
             return set()
-        if new := wanted - self._held:
+        if (new := wanted - self._held) and await self._presence.may_take(tx):
             taken = await processes.take_lanes(tx, new, by=self._presence.id)
             self._held |= taken
             tx.on_rollback(lambda: self._held.difference_update(taken))
@@ -64,8 +64,7 @@ class Holdings:
 
     async def _give_up(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
         empty = {lane for lane in self._held if not self._in_use(lane)}
-        self._held -= empty
-        tx.on_rollback(lambda: self._held.update(empty))
+        self._held -= empty  # also if this is undone, or seems so: whoever wants one is told by the database whose it is
         await processes.give_up_lanes(tx, empty, by=self._presence.id)
         await self._notices.post(tx, Topic.DELIVERIES)  # what others have for them they left to this one
         return [None] * len(asked)

@@ -70,6 +70,20 @@ class Presence:
             self._renewed.clear()
             await self._renewed.wait()
 
+    async def may_take(self, tx: Transaction) -> bool:
+        """Asked in a transaction before it takes something in hand under its id: whoever buries it then finds that, or
+        is too late. Not so where it was counted as dead: then it begins nothing before its next sign of life.
+        """
+        if self._database.sole_process or await processes.stand_by(tx, self.id):
+            return True
+        self._good_until = 0.0
+        return False
+
+    async def is_still(self, id: ProcessId) -> bool:
+        """Whether it may go on with what it took in hand under this id; waits while that cannot be told."""
+        await self.until_alive()
+        return self.id == id
+
     def bequeath(self, heir: Heir) -> None:
         """Whoever buries a process calls these, in this order."""
         self._heirs.append(heir)

@@ -377,15 +377,16 @@ class Submitter:
     async def _send_due(self) -> datetime | None:
         await self._presence.until_alive()
         if len(self._sends) < CREATES_AT_A_TIME:
-            for task in await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends)):
-                self._start_sending(task)
+            by, begun = await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends))
+            for task in begun:
+                self._start_sending(task, by)
         if len(self._sends) >= CREATES_AT_A_TIME:
             return None  # whichever ends first says so
         async with self._database.reading() as reader:
             return await tasks.next_send_at(reader)
 
-    def _start_sending(self, task: Task) -> None:
-        send = asyncio.create_task(self._send(task))
+    def _start_sending(self, task: Task, by: ProcessId) -> None:
+        send = asyncio.create_task(self._send(task, by))
         self._sends[send] = task.id
         send.add_done_callback(self._on_sent)
 
@@ -395,7 +396,7 @@ class Submitter:
         if not send.cancelled() and (error := send.exception()) is not None:
             log.error("submission.send_broke", exc_info=error)
 
-    async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[list[Task]]:
+    async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[tuple[ProcessId, list[Task]]]:
         """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
         take turns, so that nobody waits behind all that another has queued.
 
@@ -404,11 +405,14 @@ class Submitter:
         """
         await self._lines.hold(tx)
         now = self._clock()
+        by = self._presence.id
         if self._in_doubt:
             await self._take_back_unsent(tx)
         found = await tasks.due_to_send(tx, now=now, limit=sum(rooms), served=self._served.last)
         free = await tasks.free_to_change(tx, (task.id for task in found))
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
+        if due and not await self._presence.may_take(tx):
+            return [(by, []) for _ in rooms]
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
         error = TaskError(
             "queue_expired", "The provider did not take the task before its time in the queue ended."
@@ -432,13 +436,13 @@ class Submitter:
             if task not in expired and task not in held
         ]
         await tasks.save(tx, begun)
-        await tasks.mark_sent(tx, (task.id for task, _ in begun), by=self._presence.id)
+        await tasks.mark_sent(tx, (task.id for task, _ in begun), by=by)
         if begun:
             tx.on_rollback(self._doubt)
         for task, _ in begun:
             self._served.note(task.account_id)
         # One loop asks, so there is one answer; were there more, the first would have it all.
-        return [[after for _, after in begun], *([] for _ in rooms[1:])]
+        return [(by, [after for _, after in begun]), *((by, []) for _ in rooms[1:])]
 
     def _doubt(self) -> None:
         self._in_doubt = True
@@ -458,10 +462,14 @@ class Submitter:
             ],
         )
 
-    async def _send(self, task: Task) -> None:
+    async def _send(self, task: Task, by: ProcessId) -> None:
+        """
+        Args:
+            by: the id under which this process has marked it as on its way.
+        """
         provider = self._providers.get(task.provider)
         if provider is None:
-            outcome: CreateOutcome = Deferred(
+            outcome: CreateOutcome | None = Deferred(
                 "provider_unknown", f"This Klingel has no provider {task.provider!r} now."
             )
         else:
@@ -476,8 +484,12 @@ class Submitter:
                     "klingel.create.number": task.sends,
                 },
             ) as span:
-                outcome = await self._create(provider, task)
-                _note_outcome(span, outcome)
+                outcome = await self._create(provider, task, by)
+                if outcome is not None:
+                    _note_outcome(span, outcome)
+        if outcome is None:  # whoever found this process dead settles it
+            log.warning("task.left_to_others", task_id=task.id, send=task.sends)
+            return
         log.info(
             "task.sent",
             task_id=task.id,
@@ -502,7 +514,8 @@ class Submitter:
                 log.exception("submission.not_recorded", task_id=task.id)
                 outcome = UNRECORDABLE
 
-    async def _create(self, provider: Provider, task: Task) -> CreateOutcome:
+    async def _create(self, provider: Provider, task: Task, by: ProcessId) -> CreateOutcome | None:
+        """None where others count this process as dead: then nothing was sent."""
         try:
             complete = await run_sync(lambda: with_files(task.input, self._files.get))
         except KlingelError as error:
@@ -518,6 +531,8 @@ class Submitter:
             path=task.path,
             is_resend=task.status is Status.UNCONFIRMED,
         )
+        if not await self._presence.is_still(by):
+            return None
         try:
             return await provider.create(order)
         except Exception as error:

@@ -28,6 +28,11 @@ async def forget(tx: Transaction, id: ProcessId) -> None:
     await tx.run("forget_process", id=id)
 
 
+async def stand_by(tx: Transaction, id: ProcessId) -> bool:
+    """Whether it counts as alive. If so, nobody finds it dead before the end of this transaction."""
+    return await tx.value("stand_by_process", id=id) is not None
+
+
 async def take_lanes(tx: Transaction, lanes: Iterable[LaneKey], *, by: ProcessId) -> set[LaneKey]:
     """Those of them that this process holds now: which it held, or nobody did."""
     wanted = json_text(sorted(lanes))

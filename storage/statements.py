@@ -28,6 +28,8 @@ _IN_POSTGRES: Final = (
     # not against rows that refer to them
     (re.compile(r"\{for_update\}"), "for no key update"),
     (re.compile(r"\{skip_locked\}"), "for no key update skip locked"),
+    # against being deleted, and alone against that
+    (re.compile(r"\{keep_unless_locked\}"), "for key share skip locked"),
     (
         re.compile(r"\bnot in \(select value from json_each\(:(\w+)\)\)"),
         rf"<> all (array(select value from {_LIST}))",  # noqa: S608 - our own words
@@ -43,7 +45,7 @@ _IN_POSTGRES: Final = (
     (re.compile(r"\bjson_each\(:(\w+)\)"), _LIST),
 )
 # SQLite has one writer, who is alone with what it reads.
-_IN_SQLITE: Final = ((re.compile(r"\{(for_update|skip_locked)\}"), ""),)
+_IN_SQLITE: Final = ((re.compile(r"\{(for_update|skip_locked|keep_unless_locked)\}"), ""),)
 _TRANSLATIONS: Final = {Dialect.SQLITE: _IN_SQLITE, Dialect.POSTGRES: _IN_POSTGRES}
 
 

@@ -360,6 +360,8 @@ class Desk:
             others = self._others(taken)
             if command.bot_id not in others.busy_bots and account_id not in others.busy_accounts:
                 taken.append((account_id, command))
+        if taken and not await self._presence.may_take(tx):
+            taken = []
         if taken:
             await bots.take_commands(tx, [command.id for _, command in taken], by=self._presence.id)
             tx.on_rollback(self._doubt)

@@ -3,6 +3,10 @@
 -- name: forget_process!
 delete from processes where id = :id;
 
+-- name: stand_by_process$
+-- Nobody buries it before this transaction's end. Nothing where somebody has, or is about to.
+select id from processes where id = :id {keep_unless_locked};
+
 -- name: take_lanes!
 -- Those that nobody holds; a process that is counted as dead takes nothing.
 insert into lane_holders (lane, process_id)

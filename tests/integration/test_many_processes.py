@@ -18,6 +18,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from service.api.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.app import Hooks
 from service.batching import Batcher
+from service.domain.ids import LaneKey
 from service.lanes import CONCURRENCY
 from storage.database import Transaction
 from storage.postgres import open_postgres
@@ -502,6 +503,51 @@ async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: 
         await presence.until_alive()  # its next sign of life
 
 
+async def test_what_a_process_takes_while_others_bury_it_is_still_taken_over(house: House) -> None:
+    """They pass it by until it has taken, and find that then. Once they have buried it, it takes nothing."""
+    others, stalled = await house.add("web"), await house.add("web", every=NEVER)
+    presence, holdings = stalled.state["presence"], stalled.state["publisher"]._holdings
+    endpoint, task = await others.endpoint(types=["task.succeeded"]), await others.submit_async()
+
+    async def bury() -> None:
+        await others.state["batcher"].run(others.state["presence"]._bury, [])
+
+    await house.sql("update processes set until = 0 where id = $1", presence.id)
+    lane = LaneKey(endpoint["id"])
+    async with stalled.state["database"].transaction() as tx:
+        assert await holdings.take(tx, [lane]) == {lane}
+        [(_, [begun])] = await stalled.state["submitter"]._begin(tx, [1])
+        assert begun.id == task["id"]
+        await bury()
+    await bury()
+    assert await house.sql("select lane from lane_holders") == []
+    assert (await others.task(task["id"]))["status"] == "unconfirmed"
+    second = await others.submit_async()
+    async with stalled.state["database"].transaction() as tx:
+        assert await holdings.take(tx, ["another"]) == set()
+        assert await stalled.state["submitter"]._begin(tx, [1]) == [(presence.id, [])]
+    assert (await others.task(second["id"]))["status"] == "queued"
+    assert not presence.alive
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_process_that_was_away_sends_only_what_is_still_its_own(house: House, in_time: bool) -> None:
+    others, stalled = await house.add("web"), await house.add("web", every=NEVER)
+    task = await others.submit_async()
+    submitter, presence = stalled.state["submitter"], stalled.state["presence"]
+    by, [begun] = await stalled.state["batcher"].run(submitter._begin, 1)
+    presence._good_until = 0.0
+    sending = asyncio.create_task(submitter._send(begun, by))
+    if not in_time:
+        await house.sql("update processes set until = 0 where id = $1", by)
+        await others.until_status(task["id"], "unconfirmed")
+    assert house.kling.creates == []
+    await presence._renew()
+    await sending
+    assert len(house.kling.creates) == (1 if in_time else 0)
+    assert (await others.task(task["id"]))["status"] == ("submitted" if in_time else "unconfirmed")
+
+
 # Doubt
 
 
@@ -552,6 +598,27 @@ async def test_what_a_lost_commit_has_marked_as_on_its_way_is_sent(house: House)
                 await wire.lost.wait()
             await web.until_status(task["id"], "submitted")
             assert len(house.kling.creates) == 1
+
+
+async def test_a_lane_that_was_given_up_by_a_lost_commit_is_held_by_one(house: House) -> None:
+    async with Wire(house.url).running() as wire, house.process(url=wire.url) as here:
+        there = await house.add()
+        endpoint = await here.endpoint(types=["endpoint.test"])
+        wire.lose_commit("delete from lane_holders where process_id = $")
+        await here.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+        async with asyncio.timeout(PATIENCE_S):
+            await wire.lost.wait()
+        await here.until_deliveries("delivered")
+        house.receiver.gate = asyncio.Event()
+        for klingel in (there, here) * 5:
+            await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+        await house.until_sql(
+            "select count(*) as number from deliveries where lease_until is not null",
+            lambda rows: rows[0]["number"] == 10,
+        )
+        leased = await house.sql("select distinct leased_by from deliveries where lease_until is not null")
+        assert [row["leased_by"] for row in leased] == [there.state["presence"].id]
+        house.receiver.gate.set()
 
 
 async def test_a_lost_commit_is_looked_for_at_signs_of_life_too(house: House) -> None:
