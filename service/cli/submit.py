@@ -36,7 +36,7 @@ class InputFlags:
     negative_prompt: str | None = None
     model: Annotated[str | None, Parameter(help="As the provider names it, e.g. `kling-v1-6`.")] = None
     mode: Annotated[str | None, Parameter(help="Video: `std` or `pro`.")] = None
-    duration: Annotated[str | None, Parameter(help="Video: seconds, `5` or `10`.")] = None
+    duration: Annotated[str | None, Parameter(help="Seconds, e.g. `5` or `10`.")] = None
     aspect_ratio: Annotated[str | None, Parameter(help="E.g. `16:9`.")] = None
     cfg_scale: Annotated[float | None, Parameter(help="Video: closeness to the prompt, 0 to 1.")] = None
     n: Annotated[int | None, Parameter(help="Image: how many to make.")] = None
@@ -143,14 +143,13 @@ def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any]]:
         UsageError: names every file that cannot be used.
     """
     # With the rows of all types comes pydantic, which takes longer to load than most commands take.
-    from service.cli.fields import meant, of_images, put  # noqa: PLC0415
+    from service.cli.fields import meant, of_images, place, put  # noqa: PLC0415
 
     faults: list[str] = []
     raw = _read_object(flags.input, faults)
     images = [read for image in flags.image if (read := _read_image(image, faults)) is not None]
     row = meant(type_, raw, len(images))
     fields = {
-        **of_images(row, images),
         "prompt": flags.prompt,
         "negative_prompt": flags.negative_prompt,
         "model_name": flags.model,
@@ -164,7 +163,9 @@ def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any]]:
         "static_mask": _read_image(flags.static_mask, faults),
     }
     schema = {} if row is None else row.input_model.model_json_schema()
-    whole = raw | _given(fields)
+    whole = raw | of_images(row, images, faults)
+    for name, value in _given(fields).items():
+        place(whole, name, value, schema, faults)
     for name, value in pairs("--set", flags.set_).items():
         put(whole, name, value, schema, faults)
     if faults:

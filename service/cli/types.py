@@ -56,5 +56,5 @@ def _told(one: dict[str, Any]) -> str:
     lines.append("Input, as JSON Schema:")
     lines.append(as_json(one["input_schema"], indent=2))
     for example in one["examples"]:
-        lines += ["For example:", as_json(example, indent=2)]
+        lines += ["For example:", as_json({"type": one["name"], "input": example}, indent=2)]
     return "\n".join(lines)

@@ -343,6 +343,32 @@ def test_an_image_task_has_its_own_field_names(klingel: Klingel) -> None:
             {"prompt": "a", "settings": {"duration": 5, "audio": "off"}},
         ),
         (
+            ["--type", "kling.text-to-audio", "--prompt", "rain", "--duration", "5.5"],
+            "kling.text-to-audio",
+            {"prompt": "rain", "duration": 5.5},
+        ),
+        (["--type", "text-to-audio", "--prompt", "5"], "kling.text-to-audio", {"prompt": "5"}),
+        (
+            ["--type", "kling.effects", "--image", "http://a/1", "--duration", "5", "--set", "effect_scene=jelly"],
+            "kling.effects",
+            {"input": {"image": "http://a/1", "duration": "5"}, "effect_scene": "jelly"},
+        ),
+        (
+            ["--type", "kling.effects", "--image", "http://a/1", "http://a/2"],
+            "kling.effects",
+            {"input": {"images": ["http://a/1", "http://a/2"]}},
+        ),
+        (
+            ["--type", "kling.new.text-to-video", "--prompt", "a", "--duration", "5", "--set", "settings.audio=off"],
+            "kling.new.text-to-video",
+            {"prompt": "a", "settings": {"duration": 5, "audio": "off"}},
+        ),
+        (
+            ["--type", "newer.than-this", "--prompt", "7", "--duration", "5"],
+            "newer.than-this",
+            {"prompt": "7", "duration": "5"},
+        ),
+        (
             ["--type", "kling.video-extend", "--set", "video_id=881203390284693505"],
             "kling.video-extend",
             {"video_id": "881203390284693505"},
@@ -366,6 +392,19 @@ def test_flags_become_the_fields_of_the_type(
 def test_a_field_within_what_is_no_object_is_named(klingel: Klingel) -> None:
     run = klingel.run("submit", "--type", "video", "--prompt", "a", "--set", "prompt.deep=1")
     assert "--set prompt.deep: prompt is no object" in run.err
+
+
+def test_flags_for_what_stands_in_contents_say_how_to_say_it(klingel: Klingel) -> None:
+    run = klingel.run(
+        "submit", "--type", "kling.new.image-to-video", "--prompt", "a", "--image", "http://a/1", "--duration", "5"
+    )  # fmt: skip
+    assert run.code == 2
+    assert klingel.requests == []
+    image, prompt = run.err.splitlines()
+    assert image.startswith("--image: ")
+    assert prompt.startswith("--prompt: ")
+    assert "--set 'contents=[" in image
+    assert "--set 'contents=[" in prompt
 
 
 def test_a_file_with_pictures_says_which_type_is_meant(klingel: Klingel) -> None:
@@ -400,7 +439,7 @@ def test_the_types_are_listed_and_one_is_told_whole(klingel: Klingel) -> None:
         "It is gone.",
         "kling-x (retired)",
         "3.0 to 10.0 s. [Kling; documented by Kling]",
-        '"prompt": "rain"',
+        '"type": "kling.text-to-audio",\n  "input": {\n    "prompt": "rain"',
     ):
         assert part in told
     klingel.on("GET /v1/task-types", {"items": [TYPE], "next_cursor": None}, status=200)
