@@ -67,6 +67,7 @@ class Batcher:
         Raises:
             KlingelError: what `apply` gave for this item.
             StorageUnavailable: the batch could not be committed; nothing of it is stored.
+            CommitUnknown: one of these, for a batch that may be stored even so.
         """
         if self._closing:
             raise Unavailable("Klingel is shutting down. Try again in a moment.")
