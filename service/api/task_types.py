@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from service.api.auth import authenticate
 from service.api.state import State
-from service.domain.task_types import TASK_TYPES, Fact, Route, TaskType
+from service.domain.task_types import TASK_TYPES, Fact, Layout, Route, TaskType
 from service.domain.tasks import OutputKind
 from service.settings import Settings
 
@@ -47,7 +47,12 @@ def view(row: TaskType, *, deadline_s: float) -> dict[str, Any]:
         "makes": [] if row.makes is None else [row.makes, *row.also_makes],
         "places": row.places.said,
         "deadline_s": deadline_s,
-        "paths": [_path(layout, route) for layout, routes in row.routes.items() for route in routes],
+        "paths": [
+            _path(layout, route)
+            for layout, routes in row.routes.items()
+            if layout is not Layout.SANDBOX
+            for route in routes
+        ],
         "models": [{"name": name, "retired": name in row.retired_models} for name in row.models],
         "retired": None if row.retired is None else _fact(row.retired),
         "notes": [_fact(fact) for fact in row.facts],

@@ -167,6 +167,25 @@ async def test_a_refresh_reads_it_where_its_standard_has_it(klingel: Klingel, ro
     assert kinds(asked.json()) == expected(row, examples(row)[0])
 
 
+async def test_a_raw_task_of_either_standard_goes_where_the_sandbox_has_it(klingel: Klingel) -> None:
+    anew = {
+        "path": "/text-to-video/kling-3.0-turbo",
+        "standard": "new",
+        "body": {"prompt": "A cat bows", "settings": {"duration": 5}},
+    }
+    older = {"path": "/v1/images/generations", "body": {"model_name": "kling-v2", "prompt": "A cat bows"}}
+    assert kinds(await finished(klingel, type="kling.raw", input=anew)) == ["video"]
+    assert kinds(await finished(klingel, type="kling.raw", input=older)) == ["image"]
+
+
+async def test_a_raw_task_of_the_new_standard_is_asked_about_there(klingel: Klingel) -> None:
+    input = {"path": "/text-to-video/kling-3.0", "standard": "new", "body": {"prompt": "A cat bows"}}
+    body = {"type": "kling.raw", "input": input, "external_task_id": "raw.sandbox:early.sandbox:never"}
+    task = (await klingel.http.post("/v1/tasks", json=body)).json()
+    asked = (await klingel.http.post(f"/v1/tasks/{task['id']}/refresh")).json()
+    assert (asked["refresh"], asked["status"], kinds(asked)) == ("advanced", "succeeded", ["video"])
+
+
 async def test_sounds_keep_both_of_their_forms(klingel: Klingel) -> None:
     task = await finished(klingel, type="kling.text-to-audio", input={"prompt": "rain", "duration": 3.5})
     [output] = task["outputs"]

@@ -37,17 +37,26 @@ def query_path(route: Route, task: Task) -> str:
     if _standard(route, task.input) is Standard.LEGACY:
         return f"{_said(route, task.input)[0]}/{wanted}"
     by = "external_task_ids" if task.provider_task_id is None else "task_ids"
-    return f"{path_at(TASKS, route.path) if route.given_by_caller else TASKS}?{by}={wanted}"
+    return (
+        f"{path_at(TASKS, _beginning(route, task.input)) if route.given_by_caller else TASKS}?{by}={wanted}"
+    )
 
 
 def _standard(route: Route, input: Mapping[str, Any]) -> Standard:
     return Standard(input.get("standard", Standard.LEGACY)) if route.given_by_caller else route.standard
 
 
+def _beginning(route: Route, input: Mapping[str, Any]) -> str:
+    """Of a path that the caller gives."""
+    if route.anew is not None and _standard(route, input) is Standard.NEW:
+        return route.anew
+    return route.path
+
+
 def _said(route: Route, input: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Path and body, but for what is Klingel's to say."""
     if route.given_by_caller:
-        return path_at(input["path"], route.path), dict(input["body"])
+        return path_at(input["path"], _beginning(route, input)), dict(input["body"])
     fields = {route.renames.get(name, name): value for name, value in input.items()}
     if route.standard is Standard.LEGACY:
         return route.path, fields

@@ -25,6 +25,16 @@ ROWS: Final = (
             Layout.OFFICIAL: (
                 Route(path="", source=_OURS, confidence=Confidence.GUESSED, given_by_caller=True),
             ),
+            # It has the gateway's paths, and the official ones of the new standard.
+            Layout.SANDBOX: (
+                Route(
+                    path=GATEWAY_ROOT,
+                    anew="",
+                    source=_OURS,
+                    confidence=Confidence.GUESSED,
+                    given_by_caller=True,
+                ),
+            ),
         },
         facts=(
             Fact(

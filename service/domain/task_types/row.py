@@ -57,6 +57,7 @@ class Route:
     given_by_caller: bool = (
         False  # the input says which path, and what is sent; `path` is what all begin with
     )
+    anew: str | None = None  # of such: what those of the new standard begin with, where that differs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ A_PLACE_EACH: Final = Places("one for each picture (`n`)", _number)
 _SPOKEN: Final[Mapping[Layout, Sequence[Layout]]] = {
     Layout.COMETAPI: (Layout.COMETAPI,),
     Layout.OFFICIAL: (Layout.OFFICIAL,),
-    Layout.SANDBOX: (Layout.COMETAPI, Layout.OFFICIAL),
+    Layout.SANDBOX: (Layout.SANDBOX, Layout.COMETAPI, Layout.OFFICIAL),
 }
 
 
