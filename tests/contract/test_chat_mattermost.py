@@ -433,7 +433,7 @@ async def test_a_picture_of_a_server_in_trouble_may_come_later(
 
 
 @pytest.mark.parametrize(
-    ("config", "places"),
+    ("config", "wrong"),
     [
         ({"webhook_url": "https://chat.example.com/hooks/x"}, set()),
         ({"server": "https://chat.example.com", "bot_token": "t", "channel_id": CHANNEL}, set()),
@@ -446,14 +446,14 @@ async def test_a_picture_of_a_server_in_trouble_may_come_later(
     ],
 )
 def test_an_endpoint_is_a_webhook_or_a_channel(
-    voice: Mattermost, config: dict[str, str], places: set[str]
+    voice: Mattermost, config: dict[str, str], wrong: set[str]
 ) -> None:
     faults = voice.faults(MattermostEndpoint.model_validate(config), pointer="#/config")
-    assert {fault.pointer for fault in faults} == {f"#/config/{place}" for place in places}
+    assert {fault.pointer for fault in faults} == {f"#/config/{place}" for place in wrong}
 
 
 @pytest.mark.parametrize(
-    ("config", "places"),
+    ("config", "wrong"),
     [
         ({"server": "https://chat.example.com", "command_token": "t"}, set()),
         ({"server": "https://chat.example.com/sub/", "webhook_token": "t", "bot_token": "b"}, set()),
@@ -462,10 +462,10 @@ def test_an_endpoint_is_a_webhook_or_a_channel(
     ],
 )
 def test_a_bot_has_a_server_and_a_token_to_be_known_by(
-    voice: Mattermost, config: dict[str, str], places: set[str]
+    voice: Mattermost, config: dict[str, str], wrong: set[str]
 ) -> None:
     faults = voice.faults(MattermostBot.model_validate(config), pointer="#/config")
-    assert {fault.pointer for fault in faults} == {f"#/config/{place}" for place in places}
+    assert {fault.pointer for fault in faults} == {f"#/config/{place}" for place in wrong}
 
 
 def test_a_form_with_a_field_twice_counts_the_last() -> None:

@@ -101,7 +101,7 @@ def test_a_command_becomes_one_message_with_the_picture(
 
 
 def test_what_cannot_be_submitted_is_said_in_its_place(klingel: Klingel, discord: Discord) -> None:
-    assert discord.send(discord.server.command("video", prompt="it runs", picture1="teal.png")) is None
+    assert discord.send(discord.server.command("video", prompt="it runs " * 320, picture1="teal.png")) is None
 
     def told() -> str | None:
         posted = list(discord.server.posted.values())

@@ -23,6 +23,7 @@ from service.domain.lifecycle import (
     advance,
 )
 from storage.keys import KeyRole
+from storage.statements import Dialect
 
 # How far along its life a task in this status is. Terminal ones are equally far: none comes after another.
 RANK = {
@@ -169,7 +170,7 @@ def test_the_schema_ties_a_moment_of_finishing_to_the_terminal_statuses() -> Non
 
 
 def test_deadlines_are_looked_up_for_the_statuses_that_have_not_ended() -> None:
-    queries = (files("storage") / "queries" / "tasks.sql").read_text()
-    listed = re.findall(r"overdue_at is null\s+and status in \((.*?)\)", schema() + queries)
-    assert len(listed) == 3  # the index, and the two statements that use it
+    queries = [(files("storage") / "queries" / dialect / "tasks.sql").read_text() for dialect in Dialect]
+    listed = re.findall(r"overdue_at is null\s+and status in \((.*?)\)", "\n".join([schema(), *queries]))
+    assert len(listed) == 1 + 2 * len(Dialect)  # the index, and the two statements that use it
     assert all(words(one) == set(Status) - TERMINAL for one in listed)
