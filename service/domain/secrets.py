@@ -38,16 +38,19 @@ class Vault:
             [Fernet(base64.urlsafe_b64encode(_derive(secret, "vault"))) for secret in secrets]
         )
         # What was opened lately: an endpoint's secret signs each of its deliveries, and opening it takes 25 µs.
-        self.open = lru_cache(maxsize=1024)(self._open)
+        self._opened = lru_cache(maxsize=1024)(self._open)
 
     def seal(self, text: str) -> str:
         return self._fernet.encrypt(text.encode()).decode()
 
-    def _open(self, sealed: str) -> str:
+    def open(self, sealed: str) -> str:
         """
         Raises:
             ConfigurationError: none of the secrets given sealed it.
         """
+        return self._opened(sealed)
+
+    def _open(self, sealed: str) -> str:
         try:
             return self._fernet.decrypt(sealed).decode()
         except (InvalidToken, ValueError):  # the latter: not even Base64
