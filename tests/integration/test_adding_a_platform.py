@@ -127,7 +127,7 @@ async def test_it_is_told_of_what_cannot_be_and_obeys_no_stranger(
     klingel: Klingel, carillon: FakeCarillon
 ) -> None:
     bot = await bot_of(klingel, carillon)
-    await tell(klingel, bot, said(text="video it runs duration=7", pictures=[]))
+    await tell(klingel, bot, said(text="video it runs aspect_ratio=7:7", pictures=[]))
     await carillon.until(1)
     await tell(klingel, bot, said(id="2", text="status", room="crypt"))
     assert "I cannot submit that" in carillon.messages["m0"][0]["text"]
