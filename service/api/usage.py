@@ -18,8 +18,8 @@ from service.api.keys import ACCOUNT_NAME
 from service.api.pages import Query
 from service.api.state import State
 from service.bodies import parse_json, read_body
-from service.domain.costs import UNIT, Budget, Period, Spent, day_of, totals
-from service.domain.errors import Forbidden, NotFound
+from service.domain.costs import KNOWN_UNITS, UNIT, Budget, Period, Spent, day_of, totals
+from service.domain.errors import Fault, Forbidden, NotFound, Unprocessable
 from service.domain.faults import PREDICATE, checked
 from service.domain.ids import AccountId
 from service.domain.times import rfc3339
@@ -55,7 +55,7 @@ class BudgetBody(BaseModel):
 
     account: str | None = Field(None, pattern=ACCOUNT_NAME, description="whose; else the caller's own")
     unit: str = Field(
-        "units", pattern=f"^{UNIT.pattern}$", description="as costs have it: `units`, `balance`, a currency"
+        "units", pattern=f"^{UNIT.pattern}$", description="as costs have it: " + ", ".join(KNOWN_UNITS)
     )
     period: Literal["day", "month", "total"] = Field("month", description="in UTC; then it begins anew")
     limit: Annotated[str, AfterValidator(_limit), WithJsonSchema(LIMIT_SCHEMA)] | None = Field(
@@ -128,6 +128,10 @@ async def put_budget(request: Request[State]) -> Response:
     """One budget for each account, unit and period; with `limit: null` there is none. From the next submit on."""
     admin = await authenticate_admin(request)
     body = checked(BudgetBody, parse_json(await read_body(request)))
+    # One that is there can be taken away, whatever its unit.
+    if body.limit is not None and body.unit not in KNOWN_UNITS:
+        fault = Fault(f'"unit" must be one of {", ".join(KNOWN_UNITS)}.', "#/unit")
+        raise Unprocessable("The body has faults.", faults=[fault])
     state = request.state
     account_id = await _account(state["database"], admin, body.account)
     await state["batcher"].run(_put, (account_id, body))

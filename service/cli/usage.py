@@ -94,7 +94,11 @@ def budget(
     limit: Annotated[str, Parameter(metavar="AMOUNT", help=f"`{NONE}` takes the budget away.")],
     account: Annotated[str | None, Parameter(help="Whose. [default: yours]")] = None,
     unit: Annotated[
-        str, Parameter(show_default=True, help="As costs have it: `units`, `balance`, a currency.")
+        str,
+        Parameter(
+            show_default=True,
+            help="As costs have it: `units`, `balance`, `USD`, `CNY`, `test_USD`, `test_CNY`.",
+        ),
     ] = "units",
     period: Annotated[
         Literal["day", "month", "total"],

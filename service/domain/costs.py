@@ -12,6 +12,8 @@ from service.domain.times import optional_rfc3339, rfc3339
 
 UNITS: Final = "units"  # of a provider's resource packs
 BALANCE: Final = "balance"  # of an account whose currency the provider does not name
+# What Kling's pages know; a budget of anything else would never be reached.
+KNOWN_UNITS: Final = (UNITS, BALANCE, "USD", "CNY", "test_USD", "test_CNY")
 UNIT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 LARGEST: Final = Decimal(10) ** 6  # of one charge: more is a mistake

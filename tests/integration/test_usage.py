@@ -314,6 +314,8 @@ async def test_units_have_budgets_of_their_own(klingel: Klingel) -> None:
         ({"limit": "٣"}, "#/limit"),
         ({"limit": "0e-99999999999"}, "#/limit"),
         ({"limit": "1", "unit": "two words"}, "#/unit"),
+        ({"limit": "1", "unit": "EUR"}, "#/unit"),
+        ({"limit": "1", "unit": "usd"}, "#/unit"),
         ({"limit": "1", "period": "year"}, "#/period"),
         ({"limit": "1", "colour": "red"}, "#/colour"),
     ],
@@ -324,6 +326,12 @@ async def test_a_budget_that_makes_no_sense_is_refused(
     response = await put_budget(klingel, **body)
     assert response.status_code == 422
     assert pointers(response) == [pointer]
+
+
+async def test_a_budget_of_an_unknown_unit_is_told_the_known_ones(klingel: Klingel) -> None:
+    told = (await put_budget(klingel, unit="EUR", limit="1")).json()["errors"][0]["detail"]
+    assert told == '"unit" must be one of units, balance, USD, CNY, test_USD, test_CNY.'
+    assert (await put_budget(klingel, unit="EUR", limit=None)).status_code == 204
 
 
 async def test_a_budget_of_nobody_is_not_made(klingel: Klingel) -> None:
