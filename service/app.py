@@ -96,7 +96,7 @@ from service.outputs import Outputs
 from service.previews import Previews
 from service.probing import Probes
 from service.processes import EVERY, Presence
-from service.providers import ConfiguredProvider, Providers, providers_of
+from service.providers import ConfiguredProvider, Providers, provider_hint, providers_of
 from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.recognition import KnownKeys
@@ -524,7 +524,9 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
         from service.telemetry import open_telemetry  # noqa: PLC0415 - the libraries may not be there
     except ModuleNotFoundError:
         if settings.traces_url is not None:
-            raise ConfigurationError("KLINGEL_TRACES_URL needs more: pip install 'klingel[otel]'") from None
+            raise ConfigurationError(
+                "KLINGEL_TRACES_URL needs more: pip install 'klingel[otel]' (in a clone: '.[otel]')"
+            ) from None
         # `OTEL_*` may be there for everything on this machine.
         log.warning("traces.not_installed", install="klingel[otel]")
         return nullcontext(UNTRACED)
@@ -694,10 +696,12 @@ def _greet(settings: Settings, first_keys: Sequence[str]) -> None:
     lines = ["", f"Klingel rings at {address}"]
     configured = providers_of(settings, environment())
     match configured.all:
-        case [ConfiguredProvider(kind=ProviderName.SANDBOX)]:
+        case [ConfiguredProvider(kind=ProviderName.SANDBOX) as only]:
+            told = "SANDBOX" if settings.providers is None else f"{only.name}, a SANDBOX"
+            told += "" if only.is_embedded else f" at {only.base_url}"
             lines.append(
-                "Provider: SANDBOX. It makes real pictures and videos, but they are not Kling's. "
-                "Set COMETAPI_KEY for the real thing."
+                f"Provider: {told}. It makes real pictures and videos, but they are not Kling's. "
+                f"{provider_hint(settings)}"
             )
         case several:
             lines += [

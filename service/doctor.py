@@ -18,7 +18,7 @@ import httpx
 from handlers.providers.kling import authorization_for
 from service.domain.errors import ConfigurationError
 from service.domain.times import Clock, utc_now
-from service.providers import ConfiguredProvider, providers_of
+from service.providers import ConfiguredProvider, provider_hint, providers_of
 from service.settings import ProviderName, Settings, environment, load_settings
 from storage.database import shown
 from storage.opening import inspect_database
@@ -231,7 +231,7 @@ class Doctor:
         check = "provider key" if is_alone else f"key of {provider.name}"
         clock = "clock" if is_alone else f"clock of {provider.name}"
         if provider.kind not in HARMLESS or provider.key is None:
-            yield unknown(check, "the sandbox needs none", "Set COMETAPI_KEY for the real thing.")
+            yield unknown(check, "the sandbox needs none", provider_hint(self.settings))
             yield unknown(clock, "the sandbox has this machine's", "It is compared with a real provider's.")
             return
         if not self.ask_provider:

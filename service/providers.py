@@ -78,7 +78,9 @@ def _url(value: str) -> str:
         or parts.fragment
         or "@" in parts.netloc  # a password would be shown with the URL
     ):
-        raise ValueError("must be an absolute http(s) URL without query, e.g. https://api.cometapi.com")
+        raise PydanticCustomError(
+            PREDICATE, "must be an absolute http(s) URL without query, e.g. https://api.cometapi.com"
+        )
     return value.rstrip("/")
 
 
@@ -122,6 +124,13 @@ def providers_of(settings: Settings, environment: Mapping[str, str]) -> Provider
             "KLINGEL_PROVIDERS names all providers: leave out KLINGEL_PROVIDER and KLINGEL_PROVIDER_URL."
         )
     return _Reading(settings, environment).providers(settings.providers)
+
+
+def provider_hint(settings: Settings) -> str:
+    """How to leave the sandbox."""
+    if settings.providers is not None:
+        return f"Name another provider in {settings.providers} for the real thing."
+    return "Set COMETAPI_KEY for the real thing."
 
 
 def _of_settings(settings: Settings) -> Providers:

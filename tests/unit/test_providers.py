@@ -12,7 +12,7 @@ from service.domain.faults import InvalidFields
 from service.domain.providers import ProviderAccount, ProviderAccounts
 from service.domain.task_types import TASK_TYPES, Layout
 from service.domain.tasks import OutputKind
-from service.providers import Providers, providers_of
+from service.providers import Providers, provider_hint, providers_of
 from service.settings import ProviderName, Settings
 
 SECRETS = [
@@ -174,6 +174,20 @@ def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_used_says_why(tmp_path: Path, text: str, told: str) -> None:
     assert told in faults(tmp_path, text)
+
+
+def test_a_url_that_is_none_is_told_in_plain_words(tmp_path: Path) -> None:
+    told = faults(tmp_path, '[a]\nkind = "cometapi"\nkey = "k"\nurl = "example.com"')
+    assert '[a] url: "url" must be an absolute http(s) URL' in told
+    assert "Value error" not in told
+
+
+def test_how_the_sandbox_is_left_depends_on_where_it_was_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    assert "COMETAPI_KEY" in provider_hint(Settings(_env_file=None))
+    assert provider_hint(Settings(providers=file, _env_file=None)).startswith(
+        f"Name another provider in {file}"
+    )
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
