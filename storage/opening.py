@@ -55,6 +55,6 @@ def _postgres() -> ModuleType:
     except ModuleNotFoundError:
         raise ConfigurationError(
             "KLINGEL_DATABASE_URL names a PostgreSQL database, for which a library is missing: "
-            "pip install 'klingel[postgres]'."
+            "pip install 'klingel[postgres]' (in a clone: '.[postgres]')."
         ) from None
     return postgres

@@ -33,7 +33,9 @@ from service.network import Guard
 if TYPE_CHECKING:
     from apprise import AppriseAsset, NotifyBase
 
-NOT_INSTALLED: Final = "Apprise is not installed beside this Klingel: pip install 'klingel[apprise]'."
+NOT_INSTALLED: Final = (
+    "Apprise is not installed beside this Klingel: pip install 'klingel[apprise]' (in a clone: '.[apprise]')."
+)
 THREADS: Final = 16
 THREADS_PER_ENDPOINT: Final = 2  # one that hangs leaves room for the others
 THREADS_PER_ACCOUNT: Final = 4

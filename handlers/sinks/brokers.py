@@ -286,7 +286,7 @@ class BrokerSink(ABC, Generic[Config]):
             raise InvalidFields(
                 [
                     Fault(
-                        f"This Klingel lacks what it needs for that: pip install 'klingel[{self.extra}]'",
+                        f"This Klingel lacks what it needs for that: pip install 'klingel[{self.extra}]' (in a clone: '.[{self.extra}]')",
                         pointer,
                     )
                 ]
