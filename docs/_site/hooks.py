@@ -20,6 +20,12 @@ PLACES: Final = {
     Status.REJECTED: (360, 60),
 }
 BOX: Final = (116, 36)
+# Where the site has what stands in files beside docs/.
+MADE: Final = {
+    "../README.md#settings": "settings.md",
+    "../README.md#not-verified-against-the-real-provider": "limits.md",
+    "../CHANGELOG.md": "changes.md",
+}
 SHADES: Final = {Status.SUCCEEDED: "#2e7d32", Status.FAILED: "#c62828", Status.REJECTED: "#c62828"}
 
 
@@ -62,6 +68,9 @@ def _section(text: str, heading: str) -> str:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    above = "../" * page.file.src_uri.count("/")
+    for there, name in MADE.items():
+        markdown = markdown.replace(f"]({above}{there})", f"]({above}{name})")
     if page.file.src_uri == "states.md":
         return re.sub(r"```mermaid\n.*?```", lambda _found: drawing(), markdown, flags=re.DOTALL)
     return markdown
