@@ -20,7 +20,7 @@ from service.domain.errors import ConfigurationError
 from service.domain.times import Clock, utc_now
 from service.providers import ConfiguredProvider, provider_hint, providers_of
 from service.settings import ProviderName, Settings, environment, load_settings
-from storage.database import shown
+from storage.database import Inspected, shown
 from storage.opening import inspect_database
 
 TIMEOUT_S: Final = 20.0
@@ -92,7 +92,7 @@ class Doctor:
         """One after the other, as they are found."""
         providers = yield from self._settings()
         yield from self._disk()
-        yield self._database()
+        yield from self._database()
         with httpx.Client(transport=self.transport, timeout=TIMEOUT_S, trust_env=False) as client:
             running = self._server(client)
             yield running
@@ -147,29 +147,19 @@ class Doctor:
         else:
             yield ok("fsync", took_ms)
 
-    def _database(self) -> Finding:
+    def _database(self) -> Iterator[Finding]:
         at, name = self.settings.database_at, shown(self.settings.database_at)
         if isinstance(at, Path) and not at.exists():
-            return unknown("database", f"{name} is not there yet", "`klingel serve` makes it.")
+            yield unknown("database", f"{name} is not there yet", "`klingel serve` makes it.")
+            return
         try:
             found = inspect_database(at)
         except ConfigurationError as error:
-            return fault("database", str(error), "Restore a backup, or name another in KLINGEL_DATABASE_URL.")
-        if found.version > found.newest:
-            return fault(
-                "database",
-                f"{name} is of version {found.version}, this Klingel knows {found.newest}",
-                "Update Klingel: a newer one has written it.",
-            )
-        if found.version == 0:
-            return unknown("database", f"{name} is empty", "`klingel serve` or `klingel migrate` fills it.")
-        if found.version < found.newest:
-            return fault(
-                "database",
-                f"{name} is of version {found.version}, this Klingel needs {found.newest}",
-                "Run `klingel migrate`, with Klingel stopped; `klingel serve` does it at its start, too.",
-            )
-        return ok("database", f"{name} opens and is of version {found.version}, the newest")
+            yield fault("database", str(error), "Restore a backup, or name another in KLINGEL_DATABASE_URL.")
+            return
+        yield _version(name, found)
+        if found.processes:
+            yield _shared(found.processes, found.dispatchers or 0)
 
     def _server(self, client: httpx.Client) -> Finding:
         try:
@@ -322,6 +312,39 @@ def _key(check: str, asked: str, answer: httpx.Response) -> Finding:
     if answer.is_success:
         return ok(check, f"{asked} answered {answer.status_code}")
     return unknown(check, f"{asked} answered {answer.status_code}", "The first task will tell.")
+
+
+def _version(name: str, found: Inspected) -> Finding:
+    if found.version > found.newest:
+        return fault(
+            "database",
+            f"{name} is of version {found.version}, this Klingel knows {found.newest}",
+            "Update Klingel: a newer one has written it.",
+        )
+    if found.version == 0:
+        return unknown("database", f"{name} is empty", "`klingel serve` or `klingel migrate` fills it.")
+    if found.version < found.newest:
+        return fault(
+            "database",
+            f"{name} is of version {found.version}, this Klingel needs {found.newest}",
+            "Run `klingel migrate`, with Klingel stopped; `klingel serve` does it at its start, too.",
+        )
+    return ok("database", f"{name} opens and is of version {found.version}, the newest")
+
+
+def _shared(processes: int, dispatchers: int) -> Finding:
+    check = "processes"
+    if not dispatchers:
+        return fault(
+            check,
+            f"{processes} {'shares' if processes == 1 else 'share'} the database, and none dispatches: nothing is sent "
+            "or delivered",
+            "Start one more: KLINGEL_ROLES=dispatch klingel serve",
+        )
+    return ok(
+        check,
+        f"{processes} {'shares' if processes == 1 else 'share'} the database, {dispatchers} of them dispatch",
+    )
 
 
 def _nearest(folder: Path) -> Path:

@@ -109,10 +109,14 @@ class Inspected:
     Args:
         version: of its last migration; 0 where there was none.
         newest: that this Klingel knows.
+        processes: how many that share it are alive; None where it is not shared, or does not know yet.
+        dispatchers: how many of these send and deliver.
     """
 
     version: int
     newest: int
+    processes: int | None = None
+    dispatchers: int | None = None
 
 
 def shown(at: Path | str) -> str:

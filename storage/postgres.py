@@ -490,7 +490,15 @@ async def inspect_postgres(url: str) -> Inspected:
         connection = await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=ANSWER_S)
         try:
             await _check_server(connection, url)
-            return Inspected(await _version(connection), newest)
+            version = await _version(connection)
+            if version != newest:
+                return Inspected(version, newest)
+            row = await connection.fetchrow(
+                "select count(*) as processes, count(*) filter (where roles like '%dispatch%') as dispatchers "
+                "from processes where until >= extract(epoch from clock_timestamp()) * 1000"
+            )
+            assert row is not None
+            return Inspected(version, newest, row["processes"], row["dispatchers"])
         finally:
             await connection.close(timeout=CONNECT_S)
 

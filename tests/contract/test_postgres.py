@@ -4,12 +4,15 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from service.domain.errors import ConfigurationError, StorageUnavailable
+from service.domain.ids import ProcessId
+from storage import processes
 from storage.database import Collided, Inspected, Transaction, shown
 from storage.postgres import PostgresDatabase, inspect_postgres, migrate, open_postgres, statements
 from storage.statements import Dialect, load_migrations
@@ -262,7 +265,22 @@ async def test_nothing_becomes_the_newest_version(url: str) -> None:
     async with open_postgres(url) as database:
         await database.check()
     assert await versions(url) == list(range(OLDEST, NEWEST + 1))
-    assert await inspect_postgres(url) == Inspected(version=NEWEST, newest=NEWEST)
+    assert await inspect_postgres(url) == Inspected(NEWEST, NEWEST, processes=0, dispatchers=0)
+
+
+async def test_an_inspection_counts_the_processes_that_are_alive(postgres: Databases) -> None:
+    taken = postgres.take()
+    async with open_postgres(taken.url) as database:
+        for number, (roles, lasts_s) in enumerate(
+            [(["web"], 20), (["dispatch", "web"], 20), (["dispatch"], -1)], start=1
+        ):
+            async with database.transaction() as tx:
+                await processes.add(
+                    tx, ProcessId(f"proc_{number}"), roles=roles, lasts=timedelta(seconds=lasts_s)
+                )
+        found = await inspect_postgres(taken.url)
+    assert (found.processes, found.dispatchers) == (2, 1)
+    postgres.give_back(taken)
 
 
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
