@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.parties import ADMIN_KEY, Klingel, free_port, running_klingel
 from tests.e2e.processes import run
+from tests.postgres import Databases
 
 Findings = Mapping[str, Mapping[str, Any]]
 
@@ -252,3 +253,20 @@ def test_a_member_may_not_probe(klingel: Klingel) -> None:
         f"{klingel.url}/v1/probe", headers={"authorization": f"Bearer {member}"}, trust_env=False
     )
     assert refused.status_code == 403
+
+
+async def test_where_no_process_dispatches_it_says_so(
+    tmp_path: Path, settings: dict[str, str], postgres: Databases
+) -> None:
+    shared = {
+        **settings,
+        "KLINGEL_DATABASE_URL": await postgres.create(),
+        "KLINGEL_SECRET": "a-secret-of-all-the-processes-here",
+    }
+    with running_klingel(tmp_path, KLINGEL_ROLES="web", **shared):
+        found = findings(doctor(tmp_path, "--json", **shared))["processes"]
+        assert (found["verdict"], found["detail"].split(",")[0]) == ("fault", "1 shares the database")
+        assert "KLINGEL_ROLES=dispatch" in found["remedy"]
+        other = shared | {"PORT": str(free_port())}
+        with running_klingel(tmp_path, **other):
+            assert findings(doctor(tmp_path, "--json", **shared))["processes"]["verdict"] == "ok"
