@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,36 +104,62 @@ async def test_a_database_locked_by_others_is_a_503_and_over_when_they_let_go(tm
         await until_ready_is(client, 200)
 
 
+def damage(path: Path, *, of: str | None = None) -> None:
+    """Writes nonsense over the pages of one table, those of its indexes included, or over all but the first."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        [busy, *_] = database.execute("pragma wal_checkpoint(truncate)").fetchone()
+        assert not busy  # all is in the file, and every connection reads it anew
+        [size] = database.execute("pragma page_size").fetchone()
+        [count] = database.execute("pragma page_count").fetchone()
+        roots = database.execute("select rootpage from sqlite_master where tbl_name = ?", [of]).fetchall()
+    pages = range(2, count + 1) if of is None else [page for [page] in roots]
+    assert pages
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+
+
 async def test_a_database_damaged_while_it_runs_answers_503_and_goes_on_answering(tmp_path: Path) -> None:
     async with World(tmp_path, Random(1)).running() as world, world.client_later() as connect:
         await world.start()
         client = await connect()
+        task = (await client.post("/v1/tasks", json=BODY)).json()
+        damage(tmp_path / "klingel.db", of="tasks")
         for _ in range(3):
-            assert (await client.post("/v1/tasks", json=BODY)).status_code == 201
+            assert (await client.get(f"/v1/tasks/{task['id']}")).status_code == 503
+            assert (await callback(client, world, task, "succeed")).status_code == 503
+            refused = await client.post("/v1/tasks", json=BODY)
+            assert refused.status_code == 503
+            assert refused.json()["type"] == "/problems/storage-unavailable"
+            assert "malformed" in refused.json()["detail"]
+            assert (await client.get("/v1/endpoints")).status_code == 200  # what is not damaged can be read
+            assert (await client.get("/healthz")).status_code == 200
+        assert world.process is not None
+        assert world.process.poll() is None
+
+
+async def test_a_damaged_database_is_refused_at_the_start(tmp_path: Path) -> None:
+    async with World(tmp_path, Random(1)).running() as world, world.client_later() as connect:
+        await world.start()
+        assert (await (await connect()).post("/v1/tasks", json=BODY)).status_code == 201
         world.kill()
         await world.death()
-        path = tmp_path / "klingel.db"
-        with sqlite3.connect(path) as database:
-            database.execute("pragma wal_checkpoint(truncate)")
-            page = database.execute("select rootpage from sqlite_master where name = 'tasks'").fetchone()[0]
-            size = database.execute("pragma page_size").fetchone()[0]
-        database.close()
-        with path.open("r+b") as file:
-            file.seek((page - 1) * size)
-            file.write(b"\xff" * size)
-        with pytest.raises(AssertionError):  # it does not get ready, and says so instead of guessing
-            await world.start()
-        log = (tmp_path / "klingel.log").read_text()
-        assert "malformed" in log
+    damage(tmp_path / "klingel.db")
+    ended = serve(tmp_path)
+    assert ended.returncode == 2
+    assert b"malformed" in ended.stderr
+    assert b"restore a backup" in ended.stderr
+    assert b"Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(
-    "damage", [b"this is no database, but it is long enough to be taken for one" * 100, b"\0" * 8192]
+    "content", [b"this is no database, but it is long enough to be taken for one" * 100, b"\0" * 8192]
 )
-def test_a_file_that_is_no_database_is_refused_at_the_start(tmp_path: Path, damage: bytes) -> None:
+def test_a_file_that_is_no_database_is_refused_at_the_start(tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "klingel.db").write_bytes(damage)
+    (folder / "klingel.db").write_bytes(content)
     ended = serve(folder)
     assert ended.returncode == 2
     assert b"klingel.db" in ended.stderr
