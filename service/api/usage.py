@@ -51,7 +51,17 @@ LIMIT_SCHEMA: Final = {"type": "string", "pattern": f"^{LIMIT.pattern}$"}
 class BudgetBody(BaseModel):
     """How much of a unit an account may spend in a period."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        # Of any other unit a budget can only be taken away.
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"unit": {"enum": list(KNOWN_UNITS)}}},
+                {"properties": {"limit": {"type": "null"}}},
+            ]
+        },
+    )
 
     account: str | None = Field(None, pattern=ACCOUNT_NAME, description="whose; else the caller's own")
     unit: str = Field(

@@ -271,12 +271,24 @@ def _check_url(url: str) -> None:
         raise ImageFault("The URL has no valid host and port; write it like https://example.com/picture.png.")
 
 
-def plain(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError(PREDICATE, "must not have a NUL character in it")
-    if text.startswith(_REFERENCE_START):
-        raise PydanticCustomError(PREDICATE, "must not begin with " + _REFERENCE_START)
-    return text
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Text that nobody takes for a reference to a file, and that has no NUL, which not all that it passes can hold."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) | {"not": {"pattern": rf"^{_REFERENCE_START}|\u0000"}}
+
+    def _check(self, text: str) -> str:
+        if "\0" in text:
+            raise PydanticCustomError(PREDICATE, "must not have a NUL character in it")
+        if text.startswith(_REFERENCE_START):
+            raise PydanticCustomError(PREDICATE, "must not begin with " + _REFERENCE_START)
+        return text
 
 
 Image = Annotated[
@@ -304,13 +316,13 @@ Film = Annotated[
     AfterValidator(_address),
     Field(description="http(s) URL of an MP4 or MOV file", examples=["https://example.com/dance.mp4"]),
 ]
-ModelName = Annotated[str, Field(max_length=64, pattern=NOT_BLANK), AfterValidator(plain)]
+ModelName = Annotated[str, Field(max_length=64, pattern=NOT_BLANK), Plain()]
 """Any name: providers add and retire models faster than this list could follow."""
 
 
-Prompt = Annotated[str, Field(max_length=2500), AfterValidator(plain)]
-NeededPrompt = Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), AfterValidator(plain)]
-ProviderId = Annotated[str, Field(max_length=128, pattern=NOT_BLANK), AfterValidator(plain)]
+Prompt = Annotated[str, Field(max_length=2500), Plain()]
+NeededPrompt = Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), Plain()]
+ProviderId = Annotated[str, Field(max_length=128, pattern=NOT_BLANK), Plain()]
 """What the provider has named: a film, a sound, a session, a face."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from service.domain.faults import NOT_BLANK, Finding
 from service.domain.inputs import (
@@ -16,10 +16,10 @@ from service.domain.inputs import (
     Film,
     Image,
     InputModel,
+    Plain,
     ProviderId,
     RuledModel,
     Watermark,
-    plain,
     whole,
 )
 from service.domain.task_types.row import Confidence, Fact, Layout, Route, Standard, TaskType
@@ -37,8 +37,8 @@ MOST_CONTENTS: Final = 20  # ours: more than all that the limits together let in
 
 # What stands in a path: no slash, and no dots alone.
 PathModel = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-LongPrompt = Annotated[str, Field(max_length=LONGEST_PROMPT, pattern=NOT_BLANK), AfterValidator(plain)]
-Name = Annotated[str, Field(max_length=64, pattern=NOT_BLANK), AfterValidator(plain)]
+LongPrompt = Annotated[str, Field(max_length=LONGEST_PROMPT, pattern=NOT_BLANK), Plain()]
+Name = Annotated[str, Field(max_length=64, pattern=NOT_BLANK), Plain()]
 Resolution = Literal["720p", "1080p", "4k"]
 Seconds = Annotated[int, Field(ge=3, le=15, description="seconds"), BeforeValidator(whole)]
 

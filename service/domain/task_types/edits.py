@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from service.domain.faults import NOT_BLANK, Finding
 from service.domain.inputs import (
@@ -13,13 +13,13 @@ from service.domain.inputs import (
     ModelName,
     NeededPrompt,
     Picture,
+    Plain,
     Prompt,
     ProviderId,
     RuledModel,
     Watermark,
     exactly_one,
     length,
-    plain,
 )
 from service.domain.task_types.images import RETIREMENT
 from service.domain.task_types.paths import everywhere
@@ -81,7 +81,7 @@ class Effects(InputModel):
         }
     )
 
-    effect_scene: Annotated[str, Field(max_length=64, pattern=NOT_BLANK), AfterValidator(plain)] = Field(
+    effect_scene: Annotated[str, Field(max_length=64, pattern=NOT_BLANK), Plain()] = Field(
         description="the template, as Kling names it"
     )
     input: EffectInput

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from service.domain.faults import NOT_BLANK, Finding
 from service.domain.inputs import (
@@ -11,6 +11,7 @@ from service.domain.inputs import (
     Film,
     Image,
     InputModel,
+    Plain,
     Prompt,
     ProviderId,
     RuledModel,
@@ -18,7 +19,6 @@ from service.domain.inputs import (
     Watermark,
     exactly_one,
     given,
-    plain,
     whole,
 )
 from service.domain.task_types.paths import everywhere
@@ -95,7 +95,7 @@ class LipSyncInput(RuledModel):
     mode: Literal["text2video", "audio2video"]
     video_id: ProviderId | None = Field(None, description="of a film that Kling made; or `video_url`")
     video_url: Film | None = None
-    text: Annotated[str, Field(max_length=120, pattern=NOT_BLANK), AfterValidator(plain)] | None = None
+    text: Annotated[str, Field(max_length=120, pattern=NOT_BLANK), Plain()] | None = None
     voice_id: ProviderId | None = None
     voice_language: Literal["zh", "en"] | None = None
     voice_speed: Annotated[float, Field(ge=0.8, le=2, allow_inf_nan=False)] | None = None

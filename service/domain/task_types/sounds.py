@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from service.domain.faults import NOT_BLANK, Finding
-from service.domain.inputs import Film, InputModel, ProviderId, RuledModel, exactly_one, plain
+from service.domain.inputs import Film, InputModel, Plain, ProviderId, RuledModel, exactly_one
 from service.domain.task_types.paths import everywhere
 from service.domain.task_types.row import Fact, TaskType
 from service.domain.tasks import OutputKind
@@ -14,7 +14,7 @@ from service.domain.tasks import OutputKind
 TEXT: Final = "Kling, “Text to Audio”, February 2026"
 VIDEO: Final = "Kling, “Video to Audio”, February 2026"
 
-ShortText = Annotated[str, Field(max_length=200), AfterValidator(plain)]
+ShortText = Annotated[str, Field(max_length=200), Plain()]
 
 
 class TextToAudio(InputModel):
@@ -24,7 +24,7 @@ class TextToAudio(InputModel):
         json_schema_extra={"examples": [{"prompt": "Rain on a tin roof, thunder far away", "duration": 5.5}]}
     )
 
-    prompt: Annotated[str, Field(max_length=200, pattern=NOT_BLANK), AfterValidator(plain)]
+    prompt: Annotated[str, Field(max_length=200, pattern=NOT_BLANK), Plain()]
     duration: Annotated[
         float,
         Field(ge=3, le=10, allow_inf_nan=False, description="seconds, to one decimal"),

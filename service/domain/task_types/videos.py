@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from service.domain.faults import NOT_BLANK, Finding
 from service.domain.inputs import (
@@ -15,13 +15,13 @@ from service.domain.inputs import (
     InputModel,
     ModelName,
     Picture,
+    Plain,
     Prompt,
     ProviderId,
     RuledModel,
     Watermark,
     given,
     length,
-    plain,
     unequal_masks,
     whole,
 )
@@ -116,7 +116,7 @@ class Shot(InputModel):
     """One of a film's shots."""
 
     index: Annotated[int, Field(ge=1, le=SHOTS), BeforeValidator(whole)]
-    prompt: Annotated[str, Field(max_length=512, pattern=NOT_BLANK), AfterValidator(plain)]
+    prompt: Annotated[str, Field(max_length=512, pattern=NOT_BLANK), Plain()]
     duration: Annotated[
         str,
         BeforeValidator(seconds_as_text, json_schema_input_type=str | int),
@@ -211,7 +211,7 @@ class TextToVideo(_Filmed):
         }
     )
 
-    prompt: Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), AfterValidator(plain)] | None = Field(
+    prompt: Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), Plain()] | None = Field(
         None, description="needed, unless `multi_prompt` has the shots"
     )
     aspect_ratio: Ratio = "16:9"
@@ -301,8 +301,8 @@ class MultiImageToVideo(RuledModel):
 
     image_list: Annotated[list[Picture], Count(2, 4)]
     model_name: ModelName = "kling-v1-6"
-    prompt: Annotated[str, Field(max_length=500, pattern=NOT_BLANK), AfterValidator(plain)]
-    negative_prompt: Annotated[str, Field(max_length=200), AfterValidator(plain)] | None = None
+    prompt: Annotated[str, Field(max_length=500, pattern=NOT_BLANK), Plain()]
+    negative_prompt: Annotated[str, Field(max_length=200), Plain()] | None = None
     mode: Literal["std", "pro"] = "std"
     duration: FiveOrTen = "5"
     aspect_ratio: Ratio = "16:9"
@@ -366,7 +366,7 @@ class OmniVideo(RuledModel):
         }
     )
 
-    prompt: Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), AfterValidator(plain)] | None = Field(
+    prompt: Annotated[str, Field(max_length=2500, pattern=NOT_BLANK), Plain()] | None = Field(
         None, description="needed, unless `multi_prompt` has the shots"
     )
     model_name: ModelName = "kling-video-o1"
