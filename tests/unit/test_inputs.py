@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -682,3 +683,18 @@ def test_a_valid_input_with_something_else_in_it_is_accepted_or_refused_with_fau
         place = inner
     place[key] = data.draw(json_values)
     check(model, raw)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("text", ["a\0b", CAT_REFERENCE, "A cat", "A file:sha256:"])
+@pytest.mark.parametrize("name", ["prompt", "model_name"])
+def test_the_schema_says_which_texts_are_refused(model: type[BaseModel], name: str, text: str) -> None:
+    schema = model.model_json_schema()["properties"][name]
+    described = jsonschema.Draft202012Validator(schema).is_valid(text[:64])
+    [example, *_] = model.model_json_schema()["examples"]
+    try:
+        validate(model, {**example, name: text[:64]})
+        taken = True
+    except InvalidFields:
+        taken = False
+    assert described == taken == text.startswith("A ")
