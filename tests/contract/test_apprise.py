@@ -347,15 +347,19 @@ async def test_what_is_no_configuration_is_refused(sink: AppriseSink, raw: objec
 
 
 async def test_urls_are_sealed_and_masked_and_can_be_sent_back(sink: AppriseSink) -> None:
-    urls = ["json://u:p1@example.com/1", "mailto://u:p2@gmail.com", "json://u:p3@example.com/3"]
+    urls = [
+        "json://u:pass-word-1@example.com/1",
+        "mailto://u:pass-word-2@gmail.com",
+        "json://u:pass-word-3@example.com/3",
+    ]
     before = configured(sink, *urls)
     assert before.config == {"urls": [f"json://{MASK}", f"mailto://{MASK}", f"json://{MASK}"]}
     assert before.credentials is not None
-    assert "p1" not in before.credentials
-    raw = {"urls": [*before.config["urls"], "json://u:p4@example.com"]}
+    assert "pass-word-1" not in before.credentials
+    raw = {"urls": [*before.config["urls"], "json://u:pass-word-4@example.com"]}
     _, sealed = sink.configure(raw, pointer="#", before=before)
     assert sealed is not None
-    assert json.loads(VAULT.open(sealed))["urls"] == [*urls, "json://u:p4@example.com"]
+    assert json.loads(VAULT.open(sealed))["urls"] == [*urls, "json://u:pass-word-4@example.com"]
     assert sink.configure({}, pointer="#", before=before)[0] == before.config
     with pytest.raises(InvalidFields):
         sink.configure({"urls": [f"json://{MASK}"] * 3}, pointer="#", before=before)
