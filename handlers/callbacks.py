@@ -4,7 +4,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -22,6 +21,7 @@ from service.domain.tasks import Report, Task, Unreadable
 from service.domain.times import Clock
 from service.domain.traces import Trace
 from service.domain.transitions import Change, reported
+from service.domain.values import Struct
 from service.guesses import TOKENS, Guesses
 from service.logs import NOTES
 from service.metrics import Metrics
@@ -39,8 +39,7 @@ SET_ASIDE: Final = frozenset({Verdict.CONFLICTING, Verdict.MISMATCHED, Verdict.F
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True):
     """A callback whose URL is ours: what its body says, or why it says nothing."""
 
     id: CallbackId
@@ -53,8 +52,7 @@ class Received:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """What became of a callback, and the trace of its task."""
 
     verdict: Verdict

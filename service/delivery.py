@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -30,6 +29,7 @@ from service.domain.events import EventType, endpoint_event
 from service.domain.ids import DeliveryId, EndpointId, ProcessId
 from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
+from service.domain.values import Struct, replace
 from service.holdings import Holdings
 from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
@@ -77,8 +77,7 @@ class Sink(Protocol):
         """Raises nothing for what the other side can do; the deadline cuts it off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ended:
+class _Ended(Struct, frozen=True, kw_only=True):
     duty: Duty
     attempt: Attempt
     next_attempt_at: datetime | None

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +13,7 @@ from service.domain.lifecycle import Verdict
 from service.domain.links import Links
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.domain.values import replace
 from service.loops import Loop, not_at_once
 from service.publication import Publisher
 from service.wakeups import Wakeups

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -17,6 +16,7 @@ from service.domain.ids import LaneKey, new_delivery_id
 from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.domain.values import replace
 from service.holdings import Holdings
 from service.lanes import Lanes, place_name
 from service.lines import Lines

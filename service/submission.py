@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -34,6 +34,7 @@ from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
 from service.domain.times import Clock
 from service.domain.traces import Trace
 from service.domain.transitions import Change, signalled
+from service.domain.values import replace
 from service.lines import Lines
 from service.loops import Loop
 from service.notices import Notices, Topic

@@ -1,7 +1,7 @@
 """What people ask of a task, read whole, every fault told at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from math import isfinite
@@ -34,6 +34,7 @@ from service.domain.providers import ProviderAccounts
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.templates import faults as template_faults
+from service.domain.values import replace
 from service.sharing import Turns
 from service.submission import Draft
 from service.subscriptions import read_endpoint, subscription_faults

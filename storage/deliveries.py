@@ -1,11 +1,11 @@
 """Deliveries and their attempts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, LaneKey, ProcessId
+from service.domain.values import Struct
 from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
@@ -28,8 +28,7 @@ def delivery_of(row: Row) -> Delivery:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(Struct, frozen=True):
     """A delivery at its birth, with the end of the lease under which its maker has it in hand, if it has."""
 
     delivery: Delivery
@@ -109,8 +108,7 @@ async def rescue(tx: Transaction, *, now: datetime) -> int:
     return await tx.run("rescue_deliveries", now=milliseconds(now))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """How an attempt leaves its delivery."""
 
     attempt: Attempt
@@ -171,8 +169,7 @@ async def get(reader: Reader, delivery_id: str, *, account_id: AccountId) -> Del
     return None if row is None else delivery_of(row)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
+class DeliveryFilter(Struct, frozen=True, kw_only=True):
     """What None leaves open."""
 
     endpoint_id: str | None = None

@@ -1,11 +1,11 @@
 """The durable log of events."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, EventId, TaskId
+from service.domain.values import replace
 from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 from storage.tasks import trace_of

@@ -1,7 +1,6 @@
 """Tasks, their transitions, the callbacks received for them, and idempotency keys."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
@@ -13,6 +12,7 @@ from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
 from service.domain.times import rfc3339
 from service.domain.traces import Trace
+from service.domain.values import Struct
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
@@ -295,8 +295,7 @@ ASTRAY: Final = timedelta(minutes=1)
 LIFE_OF_IDS: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter:
+class TaskFilter(Struct, frozen=True, kw_only=True):
     """What None leaves open. `metadata` values are compared as text."""
 
     status: str | None = None
@@ -428,8 +427,7 @@ async def interrupted_sends(
 Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """Who of an account is first in line for a place."""
 
     kind: Kind
@@ -501,8 +499,7 @@ async def next_deadline_at(reader: Reader) -> datetime | None:
     return moment(at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCallback:
+class StoredCallback(Struct, frozen=True, kw_only=True):
     """Evidence: a callback as it came, and what became of it."""
 
     id: CallbackId
@@ -560,8 +557,7 @@ async def callbacks(
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdempotencyKey:
+class IdempotencyKey(Struct, frozen=True, kw_only=True):
     account_id: AccountId
     key: str
     body_hash: str

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ from service.domain.prompts import prompt_of
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock, rfc3339
+from service.domain.values import replace
 from service.loops import Loop, not_at_once
 from service.notices import Notices, Topic
 from service.processes import Presence

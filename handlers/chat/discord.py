@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -38,6 +38,7 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.tasks import OutputKind
 from service.domain.times import rfc3339
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 SERVER: Final = "https://discord.com"

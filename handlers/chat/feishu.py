@@ -11,7 +11,7 @@ import json
 import re
 import secrets as randomness
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final
@@ -51,6 +51,7 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, is_page, media_type
 from service.domain.times import utc_now
+from service.domain.values import replace
 from service.network import Dialler
 
 FEISHU: Final = "https://open.feishu.cn"

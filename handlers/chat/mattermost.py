@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -35,6 +34,7 @@ from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 LONGEST_POST: Final = 16383  # characters of a post; of an attachment's text we take no more either

@@ -8,7 +8,7 @@ import base64
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate, takewhile
 from typing import Annotated, Any, Final
@@ -44,6 +44,7 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, is_page
 from service.domain.times import utc_now
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 # docs.slack.dev, "Verifying requests from Slack", "Handling user interaction", "Block Kit"; November 2026.

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from handlers.sinks import exchange
 from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 # A message has at most 28 KB (Microsoft Learn, "Create and send messages"): all of these together stay below it.

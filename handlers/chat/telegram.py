@@ -5,7 +5,7 @@ import hmac
 import html
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -37,6 +37,7 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.tasks import OutputKind
 from service.domain.times import utc_now
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 SERVER: Final = "https://api.telegram.org"

@@ -1,7 +1,7 @@
 """Incoming webhooks of hosted platforms: an address at the platform that can be posted to by whoever has it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -14,6 +14,7 @@ from handlers.sinks import exchange
 from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 JSON_HEADERS: Final = {"content-type": "application/json; charset=utf-8"}

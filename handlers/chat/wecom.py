@@ -5,7 +5,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -22,6 +21,7 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, JPEG, PNG, media_type
 from service.domain.tasks import OutputKind
+from service.domain.values import replace
 from service.network import Dialler
 from service.previews import Previews
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
@@ -24,6 +24,7 @@ from service.domain.events import Event
 from service.domain.faults import SENTENCE, InvalidFields, accept
 from service.domain.secrets import Vault
 from service.domain.times import rfc3339
+from service.domain.values import replace
 from service.network import Guard, Refused
 from service.sockets import Socket, Sockets, Target, Unreachable, check_target, open_sockets
 

@@ -1,7 +1,6 @@
 """Follow-ups: an event of one task submits another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from service.domain.lifecycle import Status
 from service.domain.secrets import Vault
 from service.domain.tasks import Lineage
 from service.domain.templates import fill
+from service.domain.values import replace
 from service.submission import Draft, Submitter
 from service.submits import read_follow_up, read_template, seal_template
 from storage import tasks

@@ -1,7 +1,6 @@
 """ntfy: a push notification with picture and link, by any ntfy server."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -27,6 +26,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import Vault
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 SECRETS: Final = ("token", "basic_auth")

@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from service.domain.errors import Fault
 from service.domain.events import Event
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import PushKeys, Vault
+from service.domain.values import replace
 from service.network import Dialler, Refused
 
 # A push service need not take more than 4096 bytes (RFC 8030, 7.2); the encryption adds 86 + 17 (RFC 8291, 4).

@@ -1,7 +1,7 @@
 """`/v1/bots`: chat bots by which people submit tasks, and who may."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -19,6 +19,7 @@ from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFoun
 from service.domain.faults import PREDICATE, InvalidFields, accept
 from service.domain.ids import AccountId, new_bot_id
 from service.domain.inputs import whole
+from service.domain.values import replace
 from storage import bots
 from storage.database import Transaction
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -35,6 +35,7 @@ from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
 from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
+from service.domain.values import replace
 from service.publication import Publisher
 from service.replays import Replays
 from service.sharing import Full

@@ -1,7 +1,6 @@
 """`/v1/keys`: for admins."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Final, Literal
@@ -18,6 +17,7 @@ from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
 from service.domain.ids import AccountId, KeyId, new_key_id
 from service.domain.secrets import hash_api_key, new_api_key
+from service.domain.values import replace
 from service.notices import Notices, Topic
 from service.recognition import KnownKeys
 from service.streams import Streams

@@ -3,7 +3,6 @@
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -14,6 +13,7 @@ from service.domain.events import Event
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
 from service.domain.times import optional_rfc3339, rfc3339
 from service.domain.traces import Trace
+from service.domain.values import Struct
 
 
 class DeliveryStatus(StrEnum):
@@ -29,8 +29,7 @@ class AttemptOutcome(StrEnum):
     GONE = "gone"  # dead, and the endpoint wants no more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     id: DeliveryId
     account_id: AccountId
     event_id: EventId
@@ -62,8 +61,7 @@ class Delivery:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class Duty(Struct, frozen=True, kw_only=True):
     """A delivery with all that an attempt needs: nothing has to be read between the commit and the wire."""
 
     id: DeliveryId
@@ -74,8 +72,7 @@ class Duty:
     trace: Trace | None = None  # whoever gets it may go on from there
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """How one exchange ended: an answer, or the reason why there was none."""
 
     status_code: int | None
@@ -96,8 +93,7 @@ def storable(text: str, longest: int) -> str:
     return _UNSTORABLE.sub("�", text[:longest])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One try, as kept and shown."""
 
     delivery_id: DeliveryId
@@ -138,8 +134,7 @@ LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 OBEYED_RETRIES: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What an attempt's end means for its delivery."""
 
     outcome: AttemptOutcome

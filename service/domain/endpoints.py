@@ -1,7 +1,6 @@
 """Endpoints: where events go, and which of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -12,6 +11,7 @@ from service.domain.events import Event, EventType
 from service.domain.expressions import Budget, CannotEvaluate, evaluate
 from service.domain.ids import AccountId, EndpointId, LaneKey, TaskId, new_endpoint_id
 from service.domain.times import optional_rfc3339, rfc3339
+from service.domain.values import Struct
 
 ALL_TASK_EVENTS: Final = ("task.*",)
 DISABLED_BY_PERSON: Final = "switched off"
@@ -31,8 +31,7 @@ class Reason(StrEnum):
     FILTER = "filter"
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """
     Args:
         value: of the filter, where it was evaluated.
@@ -48,16 +47,14 @@ class Judgement:
         return self.reason in {Reason.SELECTED, Reason.FILTER_BROKE}
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
+class SealedSecret(Struct, frozen=True):
     """One signing secret, encrypted. During a rotation the older one has an end."""
 
     sealed: str
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     """One bound to a task (`task_id`) gets only that task's events and is not listed with the others."""
 
     id: EndpointId
@@ -145,8 +142,7 @@ class Endpoint:
         return [s.sealed for s in self.secrets if s.expires_at is None or s.expires_at > now]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointDraft:
+class EndpointDraft(Struct, frozen=True, kw_only=True):
     """What somebody asks for, checked: an endpoint but its id and its moments."""
 
     kind: str

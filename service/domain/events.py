@@ -1,7 +1,6 @@
 """Events: immutable facts that follow from transitions, and the exact bytes in which they are told."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -14,6 +13,7 @@ from service.domain.lifecycle import Status
 from service.domain.tasks import Task, Transition
 from service.domain.times import rfc3339
 from service.domain.traces import Trace
+from service.domain.values import Struct
 
 
 class EventType(StrEnum):
@@ -46,8 +46,7 @@ ON_ARRIVAL: Final[Mapping[Status, EventType]] = {
 TERMINAL_EVENTS: Final = frozenset({EventType.TASK_SUCCEEDED, EventType.TASK_FAILED, EventType.TASK_REJECTED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """As stored and as sent: `body` is the message, byte for byte, of every delivery."""
 
     id: EventId

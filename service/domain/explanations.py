@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -13,6 +13,7 @@ from service.domain.events import Event, EventType
 from service.domain.expressions import Budget
 from service.domain.ids import EndpointId
 from service.domain.times import optional_rfc3339, rfc3339
+from service.domain.values import replace
 
 LONGEST_RESULT: Final = 200  # characters of a filter's value, as JSON
 LONGEST_ERROR: Final = 200

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -13,6 +13,7 @@ from service.domain.events import EventType
 from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.media_types import MediaType
 from service.domain.tasks import Output, OutputKind, Task
+from service.domain.values import replace
 
 ARCHIVE: Final = "archive"  # the kind of endpoint that keeps outputs; each account has one, which nobody sees
 BRING_OUTPUTS: Final = (EventType.TASK_SUCCEEDED, EventType.TASK_OUTPUTS_ADDED)

@@ -1,9 +1,10 @@
 """The life of a task: a table and one pure function. All that affects a status stands in this file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from service.domain.values import Struct
 
 
 class Status(StrEnum):
@@ -93,8 +94,7 @@ MEANING: Final[Mapping[Signal, Status]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """Where a signal leaves a task; `status` is the old one unless the verdict is `ADVANCED`."""
 
     verdict: Verdict

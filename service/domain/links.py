@@ -1,12 +1,12 @@
 """Links to kept files: signed and with an end, so that whoever is shown a task can open what it made."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from service.domain.secrets import FileSignatures
 from service.domain.tasks import Output, Task
 from service.domain.times import Clock
+from service.domain.values import replace
 
 LINK_LIFE: Final = timedelta(days=30)
 

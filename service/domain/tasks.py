@@ -1,10 +1,11 @@
 """A task: one generation that we follow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import field
 
 from service.domain.costs import Charge
 from service.domain.creates import Refusal
@@ -12,6 +13,7 @@ from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.lifecycle import Signal, Status
 from service.domain.times import optional_rfc3339, rfc3339
 from service.domain.traces import Trace
+from service.domain.values import Struct
 
 
 class OutputKind(StrEnum):
@@ -20,8 +22,7 @@ class OutputKind(StrEnum):
     AUDIO = "audio"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class Output(Struct, frozen=True, kw_only=True):
     """One thing that a task made, where the provider keeps it."""
 
     kind: OutputKind
@@ -53,8 +54,7 @@ class Output:
         return required | {name: value for name, value in optional.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class TaskError:
+class TaskError(Struct, frozen=True):
     """Why a task failed or was rejected. The code is the provider's where it gave one, else our own word."""
 
     code: str
@@ -65,8 +65,7 @@ class TaskError:
         return {"code": self.code, "message": self.message}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(Struct, frozen=True, kw_only=True):
     """A task going from one status to the next; `sequence` is that of its event."""
 
     before: Status
@@ -78,8 +77,7 @@ class Transition:
         return {"from": str(self.before), "to": str(self.after), "at": rfc3339(self.at)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+class Lineage(Struct, frozen=True, kw_only=True):
     """Where a task comes from that a follow-up makes."""
 
     parent_id: TaskId  # the task whose event it follows
@@ -87,8 +85,7 @@ class Lineage:
     depth: int  # follow-ups between it and a task that somebody submitted, itself counted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True):
     """As stored. `input` holds Base64 images as references to files, never as text."""
 
     id: TaskId
@@ -158,8 +155,7 @@ class Task:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
+class Child(Struct, frozen=True, kw_only=True):
     """A task that a follow-up made, as its parent shows it."""
 
     id: TaskId
@@ -170,8 +166,7 @@ class Child:
         return {"id": self.id, "type": self.type, "status": self.status}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """What a provider says about a task, in our terms: in a callback, or in the answer to a refresh."""
 
     signal: Signal  # one of `lifecycle.FROM_PROVIDER`

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from service.domain.values import Struct
 
 LONGEST_STATE: Final = 512  # characters of `tracestate`, which everybody must pass on (3.3.1.5)
 _PARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -14,8 +15,7 @@ _MEMBER: Final = re.compile(rf"{_KEY}={_VALUE}")
 _MOST_MEMBERS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """Whose child comes next.
 
     Args:

@@ -1,15 +1,14 @@
 """A signal becomes a change: the task before and after, its transition and its event, all or none."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.events import ON_ARRIVAL, Event, EventType, task_event
 from service.domain.lifecycle import Signal, Status, Verdict, advance
 from service.domain.tasks import Report, Task, TaskError, Transition, contradiction
+from service.domain.values import Struct, replace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """What must be written together. Without an event, only how the create stands has changed, or nothing."""
 
     verdict: Verdict

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.events import EventType
 from service.domain.faults import InvalidFields
 from service.domain.ids import AccountId, EndpointId
+from service.domain.values import replace
 from service.network import Guard
 from tests.contract.push_services import (
     LOOPBACK,

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from handlers.sinks.brokers import Brokers, BrokerSink, Links, open_brokers
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.events import Event
 from service.domain.traces import Trace
+from service.domain.values import replace
 from service.network import Guard
 from service.sockets import open_sockets
 from tests.contract.broker_parties import (

@@ -5,7 +5,6 @@ import base64
 import json
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.tasks import TaskError
+from service.domain.values import replace
 from service.network import Guard, open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, TASK, VAULT, event_of, picture, video
 from tests.fakes.feishu import (

@@ -4,7 +4,6 @@ import base64
 import io
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +21,7 @@ from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.tasks import TaskError
+from service.domain.values import replace
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, TASK, VAULT, event_of, picture, video
 from tests.fakes.group_bots import (

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +28,7 @@ from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.events import Event, EventType
 from service.domain.tasks import TaskError
+from service.domain.values import replace
 from service.network import open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, event_of, picture, video
 from tests.fakes.mattermost import (

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +31,7 @@ from service.domain.deliveries import AttemptOutcome, result
 from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.tasks import TaskError
+from service.domain.values import replace
 from service.network import Guard, open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, TASK, VAULT, event_of, picture, video
 from tests.fakes.slack import (

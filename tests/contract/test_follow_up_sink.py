@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from service.delivery import Sink
 from service.domain.deliveries import AttemptOutcome, Duty, Reply, result
 from service.domain.events import Event
 from service.domain.ids import DeliveryId
+from service.domain.values import replace
 from storage import endpoints, events
 from tests.integration.klingel import VIDEO_INPUT, Klingel, callback, picture, running_klingel
 

@@ -5,7 +5,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Ref
 from service.domain.errors import ConfigurationError
 from service.domain.ids import TaskId
 from service.domain.task_types import Layout
+from service.domain.values import replace
 
 NOW = datetime(2026, 11, 22, 5, 30, tzinfo=UTC)
 KEY = "sk-0123456789abcdef0123456789abcdef"

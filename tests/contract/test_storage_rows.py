@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from service.domain.ids import (
 from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
 from service.domain.traces import Trace
+from service.domain.values import replace
 from storage import deliveries, endpoints, events, keys, tasks
 from storage.columns import milliseconds, moment
 from storage.database import Database

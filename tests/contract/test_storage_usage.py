@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -17,6 +16,7 @@ from service.domain.costs import Budget, Charge, Period
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
+from service.domain.values import replace
 from storage import tasks, usage
 from storage.database import Collided, Database
 from tests.places import Places

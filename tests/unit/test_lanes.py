@@ -1,7 +1,6 @@
 """`service.lanes`: who is attempted next, and that a slow endpoint holds up nobody but itself."""
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -13,6 +12,7 @@ from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
+from service.domain.values import replace
 from service.lanes import (
     ATTEMPTS_OF_A_HOST,
     ATTEMPTS_OF_AN_ACCOUNT,

@@ -1,6 +1,5 @@
 """What an event says to a person."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +10,7 @@ from pydantic_core import to_json
 from handlers.messages import Mood, Urgency, cut, cut_bytes, message_of
 from service.domain.events import EventType
 from service.domain.tasks import Output, OutputKind, TaskError
+from service.domain.values import replace
 from tests.contract.push_services import NOW, endpoint_event_of, event_of, picture, video
 
 

@@ -1,7 +1,6 @@
 """`service.domain.transitions`: whatever callbacks repeat, reorder or contradict each other, one story comes of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -15,6 +14,7 @@ from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import FROM_PROVIDER, Signal, Status, Verdict
 from service.domain.tasks import Output, OutputKind, Report, Task, TaskError
 from service.domain.transitions import Change, overdue, reported, signalled
+from service.domain.values import replace
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 REFUSAL = TaskError("1201", "no")

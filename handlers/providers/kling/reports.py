@@ -8,7 +8,6 @@ innermost counts, because that is Kling's own word.
 import mimetypes
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -25,6 +24,7 @@ from handlers.providers.kling.documents import (
 from service.domain.kling_shapes import SERIES_GROUP
 from service.domain.lifecycle import Signal
 from service.domain.tasks import Output, OutputKind, Report, TaskError, Unreadable
+from service.domain.values import replace
 
 RETENTION: Final = timedelta(days=30)  # Kling's pages for both task types: media is cleared after 30 days
 MAX_REASON_LENGTH: Final = 500
