@@ -15,6 +15,7 @@ from service.domain.costs import BALANCE, UNIT, UNITS, Charge, exact
 LEGACY_UNITS: Final = "final_unit_deduction"
 LEGACY_BALANCE: Final = "final_balance_deduction"
 BILLING: Final = "billing"
+NAMES: Final = frozenset({LEGACY_UNITS, LEGACY_BALANCE, BILLING})
 MOST_CHARGES: Final = 20  # of one task; Kling has at most a few
 
 log = structlog.get_logger()
@@ -28,12 +29,9 @@ def read_cost(found: Sequence[JSONObject]) -> tuple[Charge, ...] | None:
     Returns:
         What was taken, and nothing for what was free; None where nothing that can be read is said of it.
     """
-    said = (
-        layer
-        for layer in reversed(found)
-        if any(name in layer for name in (LEGACY_UNITS, LEGACY_BALANCE, BILLING))
-    )
-    for layer in said:
+    for layer in reversed(found):
+        if NAMES.isdisjoint(layer):
+            continue
         charges = [*_legacy(layer), *_billed(layer)][:MOST_CHARGES]
         taken = tuple(charge for charge in charges if charge is not None and charge.amount)
         if taken or (charges and None not in charges):

@@ -7,7 +7,7 @@ innermost counts, because that is Kling's own word.
 
 import mimetypes
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -95,9 +95,13 @@ def report_of(found: Sequence[JSONObject]) -> Report:
 
 def task_id(found: Sequence[JSONObject]) -> str | None:
     """The outermost `task_id`; else, in the new standard, the `id` that stands beside a status."""
-    legacy = (identifier(layer.get("task_id")) for layer in found)
-    new = (identifier(layer.get("id")) for layer in found if _status_word(layer) is not None)
-    return next((known for ids in (legacy, new) for known in ids if known is not None), None)
+    for layer in found:
+        if (known := identifier(layer.get("task_id"))) is not None:
+            return known
+    for layer in found:
+        if _status_word(layer) is not None and (known := identifier(layer.get("id"))) is not None:
+            return known
+    return None
 
 
 def _innermost(found: Sequence[JSONObject], read: Callable[[JSONObject], T | None]) -> T | None:
@@ -109,7 +113,7 @@ def _innermost(found: Sequence[JSONObject], read: Callable[[JSONObject], T | Non
 
 def _first(source: JSONObject, names: Sequence[str], read: Callable[[object], T | None]) -> T | None:
     for name in names:
-        if (value := read(source.get(name))) is not None:
+        if (said := source.get(name)) is not None and (value := read(said)) is not None:
             return value
     return None
 
@@ -149,22 +153,24 @@ def _reason(found: Sequence[JSONObject]) -> str:
 def _outputs(found: Sequence[JSONObject]) -> tuple[Output, ...]:
     updated_at = _innermost(found, lambda layer: _first(layer, UPDATED_NAMES, moment))
     expires_at = None if updated_at is None else updated_at + RETENTION
-    outputs = _innermost(found, lambda layer: list(_outputs_in(layer, expires_at)) or None) or []
+    outputs = _innermost(found, lambda layer: _outputs_in(layer, expires_at) or None) or []
     if len({output.index for output in outputs}) < len(outputs):
         outputs = [replace(output, index=index) for index, output in enumerate(outputs)]
     return tuple(outputs)
 
 
-def _outputs_in(layer: JSONObject, expires_at: datetime | None) -> Iterator[Output]:
+def _outputs_in(layer: JSONObject, expires_at: datetime | None) -> list[Output]:
+    found: list[Output | None] = []
     result = layer.get("task_result")
     if isinstance(result, dict):
         for name, kind in RESULT_LISTS.items():
+            group = SERIES_GROUP if name == SERIES else None
             for position, item in enumerate(_items(result.get(name))):
-                group = SERIES_GROUP if name == SERIES else None
-                yield from _output(kind, item, position, expires_at, group=group)
+                found.append(_output(kind, item, position, expires_at, group=group))
     for position, item in enumerate(_items(layer.get("outputs"))):
         group = identifier(item.get("group_id"))
-        yield from _output(_kind(item), item, position, expires_at, group=group)
+        found.append(_output(_kind(item), item, position, expires_at, group=group))
+    return [output for output in found if output is not None]
 
 
 def _items(value: object) -> list[JSONObject]:
@@ -182,13 +188,13 @@ def _output(
     expires_at: datetime | None,
     *,
     group: str | None,
-) -> Iterator[Output]:
+) -> Output | None:
     url = _first(item, URL_NAMES, _web_url)
     if kind is None or url is None:
-        return
+        return None
     wav_url = _first(item, WAV_NAMES, _web_url)
     duration = _first(item, DURATION_NAMES, number)
-    yield Output(
+    return Output(
         kind=kind,
         index=_index(item.get("index"), position),
         url=url,
