@@ -136,7 +136,7 @@ class CallbackDoor:
     """As plain ASGI: what Starlette puts around a handler takes as long as the handler needs to read a callback."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await scope["state"]["callbacks"].receive(Request(scope, receive))
+        response = await scope["state"]["callbacks"].receive(scope, receive)
         await response(scope, receive, send)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import Receive
 
 from service.domain.errors import InvalidRequest, TooLarge
 from service.domain.long_texts import read_large
@@ -33,14 +35,21 @@ async def read_body(
         TooLarge: said at once where the length is announced, else as soon as it is exceeded.
         ClientDisconnect: before its end.
     """
-    announced = request.headers.get("content-length", "")
+    return await read_message(request.headers, request.receive, limit=limit, grown=grown)
+
+
+async def read_message(
+    headers: Headers, receive: Receive, *, limit: int, grown: Callable[[int], None] = lambda _size: None
+) -> bytes:
+    """As `read_body`, of plain ASGI."""
+    announced = headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
     parts: list[bytes] = []
     size = 0
     more = True
     while more:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part = message.get("body", b"")

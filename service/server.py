@@ -48,14 +48,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
-    _body_s: float | None = (
-        None  # for a body that has just been announced, and of which there is more to come
-    )
+    _owes_body = False  # one has just been announced, and there is more of it to come
     _in_head = True
     _field_bytes = 0  # that have come since the last of a body, or of a request
     _boundary = False  # the bytes that came last ended a head or a request
     _had_body = False  # or had some of a body in them
-    _heard = False
+    _heard_bytes = 0  # the last time
     _cycles: Sequence[RequestResponseCycle] = ()  # requests that are not answered, in their order
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,7 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._heard = True
+        self._heard_bytes = len(data)
         begun_in_head, self._boundary, self._had_body = self._in_head, False, False
         super().data_received(data)
         self._await_rest()
@@ -96,9 +94,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """Most requests come whole, and have no rest to wait for: a deadline takes longer to set than a header to read."""
         if self.transport.is_closing():
             return
-        if self._body_s is not None:
-            self._arm(self._body_s, "connection.body_too_slow")
-            self._body_s = None
+        if self._owes_body:
+            self._arm(self._longest_body_s(), "connection.body_too_slow")
+            self._owes_body = False
         elif self._in_head and not self._boundary and self._deadline is None:
             # Also for bytes that begin no request, such as empty lines: they end the idle time.
             self._arm(self.limits.head_s, "connection.head_too_slow")
@@ -109,26 +107,27 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        size = len(self.url)
-        announced = b""
-        for name, value in self.headers:
-            size += len(name) + len(value)
-            if name == b"content-length":
-                announced = value
-        if size > self.limits.head_bytes:
+        if self._field_bytes + self._heard_bytes > self.limits.head_bytes and self._is_head_too_large():
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False
         self._boundary = True
         self._field_bytes = 0
-        mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0
-        mebibytes = min(mebibytes, self.limits.body_mib)
-        self._body_s = self.limits.body_s + self.limits.body_s_per_mib * mebibytes
+        self._owes_body = True
         self.idle.pop(self, None)
         self.unread[self] = None
         cast("dict[str, Any]", self.scope)[CALLER_KNOWN] = self._on_caller_known
         super().on_headers_complete()
         self._cycles = [*self._cycles, self.cycle]
+
+    def _is_head_too_large(self) -> bool:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return size > self.limits.head_bytes
+
+    def _longest_body_s(self) -> float:
+        announced = next((value for name, value in self.headers if name == b"content-length"), b"")
+        mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0
+        return self.limits.body_s + self.limits.body_s_per_mib * min(mebibytes, self.limits.body_mib)
 
     def _on_caller_known(self) -> None:
         self.unread.pop(self, None)
@@ -141,7 +140,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
-        self._body_s = None
+        self._owes_body = False
         self.unread.pop(self, None)
         self._in_head = True
         self._boundary = True
@@ -211,7 +210,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         answering = any(cycle.response_started for cycle in self._cycles)
-        if (self._heard or status is HTTPStatus.SERVICE_UNAVAILABLE) and not answering:
+        if (self._heard_bytes or status is HTTPStatus.SERVICE_UNAVAILABLE) and not answering:
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )

@@ -1,10 +1,10 @@
 """Who asks: API keys as bearer tokens."""
 
-import structlog
 from starlette.requests import Request
 
 from service.api.state import State
 from service.domain.errors import Forbidden, Unauthenticated
+from service.logs import note
 from service.recognition import SIGNED_IN, recognise
 from storage.keys import ApiKey, KeyRole
 
@@ -18,7 +18,7 @@ async def authenticate(request: Request[State]) -> ApiKey:
     key: ApiKey | None = request.scope.get(SIGNED_IN)
     if key is None:
         key = await _bearer(request)
-    structlog.contextvars.bind_contextvars(account_id=key.account_id, key_id=key.id)
+    note(account_id=key.account_id, key_id=key.id)
     return key
 
 

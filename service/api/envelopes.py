@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -12,6 +11,7 @@ from service.domain.creates import Refusal
 from service.domain.errors import Fault, KlingelError, Unprocessable
 from service.domain.kling_shapes import STATUS
 from service.domain.tasks import TaskError
+from service.logs import noted
 
 ROOT: Final = "/kling/"
 
@@ -112,5 +112,4 @@ def _fault(fault: Fault) -> str:
 
 def _request_id() -> str:
     """The one that the answer carries as `X-Request-Id`."""
-    known: str = structlog.contextvars.get_contextvars().get("request_id", "")
-    return known
+    return noted("request_id")

@@ -12,6 +12,7 @@ from starlette.routing import Match, Route
 
 from service.api import envelopes
 from service.domain.errors import Fault, KlingelError, Unprocessable
+from service.logs import note, noted
 from service.statuses import status_of
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -57,7 +58,7 @@ def problem_of(error: KlingelError) -> JSONResponse:
 
 async def on_klingel_error(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, KlingelError)
-    structlog.contextvars.bind_contextvars(problem=error.code)
+    note(problem=error.code)
     return envelopes.refusal(request, error) if envelopes.are_spoken(request) else problem_of(error)
 
 
@@ -90,7 +91,7 @@ async def on_unexpected(request: Request[Any], error: Exception) -> Response:
     """Tells the client nothing of it: the traceback is in the log, under the request's id."""
     log.error("request.broke", exc_info=error)
     # Answered outside of all middleware, so the id must be put on here.
-    headers = {"x-request-id": structlog.contextvars.get_contextvars().get("request_id", "")}
+    headers = {"x-request-id": noted("request_id")}
     told = "Klingel made a mistake. It is logged; nothing was stored half."
     if envelopes.are_spoken(request):
         return envelopes.envelope(envelopes.INTERNAL, told, headers=headers)

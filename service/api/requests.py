@@ -8,7 +8,7 @@ import structlog
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.logs import NOTES
+from service.logs import NOTES, begin
 
 _GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Wherever in the path: a proxy may have put something before it.
@@ -29,8 +29,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         request_id = _given_id(scope) or uuid_utils.uuid7().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        begin(request_id=request_id)
         notes: dict[str, Any] = {}
         scope[NOTES] = notes
         started = time.perf_counter()

@@ -7,7 +7,6 @@ from io import BytesIO
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-import structlog
 from anyio.to_thread import run_sync
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -20,6 +19,7 @@ from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, InvalidRequest, KlingelError
 from service.domain.ids import AccountId
+from service.logs import note
 from service.sharing import room_for_body
 from service.statuses import status_of
 from storage import keys, sessions
@@ -132,7 +132,7 @@ async def entered(request: Request[State]) -> Visit | None:
     if key is None or key.revoked_at is not None or has_ended:
         return None
     caller_known(request)
-    structlog.contextvars.bind_contextvars(account_id=key.account_id, key_id=key.id)
+    note(account_id=key.account_id, key_id=key.id)
     return Visit(key, session)
 
 
@@ -279,7 +279,7 @@ def check_form(request: Request[State], session: Session, form: FormData) -> Non
 
 
 def refusal(request: Request[State], visit: Visit | None, error: KlingelError) -> Response:
-    structlog.contextvars.bind_contextvars(problem=error.code)
+    note(problem=error.code)
     session = Session("", None) if visit is None else visit.session
     return render(
         request,
