@@ -72,8 +72,9 @@ class Batcher:
         if self._closing:
             raise Unavailable("Klingel is shutting down. Try again in a moment.")
         waiting = _Waiting(apply, item, asyncio.get_running_loop().create_future())
+        if not self._queue:
+            self._arrived.set()
         self._queue.append(waiting)
-        self._arrived.set()
         result: Result = await waiting.done
         return result
 

@@ -183,6 +183,11 @@ def _host(url: str) -> str:
 
 def selects(patterns: Sequence[str], type: EventType) -> bool:
     """A pattern is an event type, a family (`task.*`), or `*`."""
+    return _selects(tuple(patterns), type)
+
+
+@lru_cache(maxsize=4096)  # of the few that there are, each event asks for each endpoint
+def _selects(patterns: tuple[str, ...], type: EventType) -> bool:
     return any(
         pattern in {type, "*"} or (pattern.endswith(".*") and type.startswith(pattern[:-1]))
         for pattern in patterns
