@@ -134,7 +134,7 @@ def text(value: object) -> str | None:
 
 def identifier(value: object) -> str | None:
     """An id, which Kling writes as text and some gateways as a number."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**40:
+    if type(value) is int and 0 < value < 10**40:
         return str(value)
     found = text(value)
     return found if found is not None and len(found) <= MAX_ID_LENGTH else None

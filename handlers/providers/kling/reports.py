@@ -133,11 +133,10 @@ def _signal(found: Sequence[JSONObject]) -> Signal:
 
 
 def _external_task_id(layer: JSONObject) -> str | None:
-    match layer.get("task_info"):
-        case {"external_task_id": value} if (known := identifier(value)) is not None:
-            return known
-        case _:
-            return _first(layer, EXTERNAL_ID_NAMES, identifier)
+    info = layer.get("task_info")
+    if isinstance(info, dict) and (known := identifier(info.get("external_task_id"))) is not None:
+        return known
+    return _first(layer, EXTERNAL_ID_NAMES, identifier)
 
 
 def _reason(found: Sequence[JSONObject]) -> str:
@@ -163,10 +162,10 @@ def _outputs_in(layer: JSONObject, expires_at: datetime | None) -> list[Output]:
     found: list[Output | None] = []
     result = layer.get("task_result")
     if isinstance(result, dict):
-        for name, kind in RESULT_LISTS.items():
+        for name in filter(result.__contains__, RESULT_LISTS):
             group = SERIES_GROUP if name == SERIES else None
-            for position, item in enumerate(_items(result.get(name))):
-                found.append(_output(kind, item, position, expires_at, group=group))
+            for position, item in enumerate(_items(result[name])):
+                found.append(_output(RESULT_LISTS[name], item, position, expires_at, group=group))
     for position, item in enumerate(_items(layer.get("outputs"))):
         group = identifier(item.get("group_id"))
         found.append(_output(_kind(item), item, position, expires_at, group=group))
