@@ -307,3 +307,4 @@ def _leave_alone_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER, 20, 50)
+    gc.enable()  # see `klingel serve`

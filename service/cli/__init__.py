@@ -1,154 +1,32 @@
 """The `klingel` command."""
 
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+# ruff: noqa: PLC0415 - a server has no use for what reads a command line and draws tables: a fifth of a second, and
+# some MB as long as it runs
 
-from cyclopts import App, CycloptsError, Group, Parameter
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from service.cli import bots, chat, deliveries, endpoints, events, keys, server, tasks, usage
-from service.cli.client import Refused, Unreachable
-from service.cli.doctor import doctor
-from service.cli.listen import listen
-from service.cli.prune import prune
-from service.cli.session import Exit, Session, UsageError
-from service.cli.submit import submit
-from service.cli.types import types
-from service.cli.watch import watch
+from service.cli.serving import serve
 from service.domain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from service.cli.session import Session
 
 __all__ = ["main"]
 
-EXIT_CODES = """
-**Exit codes**
 
-```
-0    done
-1    the task failed or was rejected; `doctor` found a fault
-2    the command line or a setting is wrong
-3    the server said no
-4    the server cannot be reached
-130  interrupted
-```
-"""
-
-app = App(
-    name="klingel",
-    help="""Submit AI generation tasks, never poll, receive signed webhooks.
-
-The client commands find the server by `KLINGEL_URL` (`http://127.0.0.1:8000` when unset) and `KLINGEL_API_KEY`,
-in the environment or in `.env`.
-""",
-    help_format="markdown",
-    help_epilogue=EXIT_CODES,
-    version=lambda: version("klingel"),
-    default_parameter=Parameter(negative="", show_default=False, consume_multiple=True),
-)
-
-CLIENT = Group("Client commands", sort_key=1)
-SERVER = Group("Server commands", sort_key=2)
-
-app.command(
-    submit,
-    group=CLIENT,
-    help_epilogue="""
-**Examples**
-
-```
-klingel submit --type video --image a.png --image b.png --watch
-klingel submit --type image --image a.png --image b.png --n 2 --json
-klingel submit --type video --input task.json --metadata order=1234 \\
-    --callback-url https://example.com/hooks --async
-```
-"""
-    + EXIT_CODES,
-)
-app.command(
-    watch,
-    group=CLIENT,
-    help_epilogue="""
-**Examples**
-
-```
-klingel watch task_0198c5…
-klingel watch task_0198c5… | xargs -n 1 curl -O
-```
-"""
-    + EXIT_CODES,
-)
-app.command(
-    types,
-    group=CLIENT,
-    help_epilogue=f"**Examples**\n\n```\nklingel types\nklingel types text-to-video\n```\n{EXIT_CODES}",
-)
-for resource in (tasks, events, endpoints, deliveries, bots, chat, keys, usage):
-    resource.app.group = (CLIENT,)
-    app.command(resource.app)
-app.command(
-    listen,
-    group=CLIENT,
-    help_epilogue="""
-**Examples**
-
-```
-klingel listen --forward-to http://localhost:3000/hook
-klingel listen --forward-to http://localhost:3000/hook --type task.succeeded --secret whsec_…
-```
-"""
-    + EXIT_CODES,
-)
-SERVER_EXAMPLES: dict[Callable[..., object], str] = {
-    server.serve: """
-klingel serve
-COMETAPI_KEY=sk-… KLINGEL_PUBLIC_URL=https://klingel.example.com klingel serve
-""",
-    server.migrate: """
-klingel migrate && klingel serve
-""",
-    server.sandbox: """
-klingel sandbox --port 8001 --step 0.2
-klingel sandbox --fault duplicate reorder --slots 2
-""",
-}
-app.command(
-    prune, group=CLIENT, help_epilogue=f"**Examples**\n\n```\nklingel prune --json\n```\n{EXIT_CODES}"
-)
-for command, examples in SERVER_EXAMPLES.items():
-    app.command(command, group=SERVER, help_epilogue=f"**Examples**\n\n```{examples}```\n{EXIT_CODES}")
-app.command(
-    doctor,
-    group=SERVER,
-    help_epilogue="""
-**Examples**
-
-```
-klingel doctor
-klingel doctor --json | jq '.findings[] | select(.verdict == "fault")'
-```
-"""
-    + EXIT_CODES,
-)
-app.register_install_completion_command()
-
-
-def main(tokens: Sequence[str] | None = None, *, session: Session | None = None) -> int:
+def main(tokens: Sequence[str] | None = None, *, session: "Session | None" = None) -> int:
     """One run of the command; `tokens` are those of the process when not given. Answers its exit code."""
-    session = session or Session()
+    given = sys.argv[1:] if tokens is None else tokens
+    if list(given) != ["serve"]:
+        from service.cli.commands import run
+
+        return run(given, session)
     try:
-        command, bound, injected = app.parse_args(tokens, exit_on_error=False)
-        result = command(*bound.args, **bound.kwargs, **dict.fromkeys(injected, session))
-    except CycloptsError:  # has been printed
-        return Exit.USAGE
-    except (UsageError, ConfigurationError) as error:
-        session.note(str(error), "red")
-        return Exit.USAGE
-    except Refused as refused:
-        session.show_refusal(refused)
-        return Exit.REFUSED
-    except Unreachable as error:
-        session.note(f"Cannot reach {error}", "red")
-        return Exit.UNREACHABLE
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    finally:
-        session.close()
-    return Exit.OK if result is None else int(result)
+        return serve()
+    except (ConfigurationError, KeyboardInterrupt) as failure:
+        from service.cli.commands import told
+        from service.cli.session import Session
+
+        return told(failure, session or Session())

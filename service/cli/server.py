@@ -1,4 +1,4 @@
-"""`klingel serve`, `migrate` and `sandbox`: these run on the server, and import it when they are called.
+"""`klingel migrate` and `sandbox`: these run on the server, and import it when they are called.
 
 Client commands would else take as long to start as the whole service does.
 """
@@ -16,14 +16,6 @@ from service.domain.signatures import InvalidSecret, check_secret
 
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
-
-
-def serve() -> int:
-    """Run Klingel. Its settings come from the environment and `.env`."""
-    from service.app import serve as run
-    from service.settings import load_settings
-
-    return run(load_settings())
 
 
 def migrate(*, session: Given) -> None:
