@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiosql
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from service.domain.errors import SearchTooWide, StorageUnavailable
 from storage.database import LONGEST_SEARCH_S, Database, Reader, Transaction
 from storage.postgres import numbered
 from storage.sqlite import READERS, SEARCHERS, SqliteDatabase
-from storage.statements import Dialect, load_statements
+from storage.statements import Dialect, load_statements, named_statements
 from tests.places import Places
 
 
@@ -917,6 +918,15 @@ def test_no_two_statements_share_a_name() -> None:
         ]
         assert len(names) > 50
         assert sorted(names) == sorted(load_statements(dialect))
+
+
+@pytest.mark.sqlite_alone
+def test_statements_are_read_as_aiosql_reads_them() -> None:
+    for file in (Path(__file__).parents[2] / "storage" / "queries").rglob("*.sql"):
+        queries = aiosql.from_path(file, "aiosqlite", mandatory_parameters=False)
+        names = [name for name in queries.available_queries if not name.endswith("_cursor")]
+        theirs = {name: getattr(queries, name).sql for name in names}
+        assert dict(named_statements(file.read_text())) == theirs, file.name
 
 
 def test_what_one_database_is_asked_the_other_is_asked_too() -> None:
