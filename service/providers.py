@@ -95,7 +95,7 @@ def _type(pattern: str) -> str:
 class AccountTable(BaseModel):
     """One account, as the file has it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     kind: Literal["cometapi", "kling", "sandbox"]
     region: Literal["singapore", "beijing"] | None = None

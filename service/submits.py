@@ -57,7 +57,7 @@ ExternalTaskId = Annotated[
 class TemplateBody(BaseModel):
     """A submit, but for what only one task can have. `input` is for the task type to read, `endpoints` for their kinds."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     type: str
     input: dict[str, Any]
@@ -76,7 +76,7 @@ class SubmitBody(TemplateBody):
 class FollowUpBody(BaseModel):
     """What to submit when something happens to a task. `submit` is a `TemplateBody`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     on: Literal[
         "task.submitted",

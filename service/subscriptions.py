@@ -35,7 +35,7 @@ class Choosy(Sink, Protocol):
 class EndpointBody(BaseModel):
     """What a person says of an endpoint; `config` is for its kind to read."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     kind: str = "webhook"
     config: Any = None
@@ -47,7 +47,7 @@ class EndpointBody(BaseModel):
 
 
 class EndpointPatch(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     config: Any = None
     types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None

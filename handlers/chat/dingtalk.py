@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from yarl import URL
 
@@ -16,6 +16,7 @@ from handlers.chat.webhooks import JSON_HEADERS, MARKS, Address, Codes, server_f
 from handlers.messages import cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.errors import Fault
+from service.domain.models import StrictModel
 from service.network import Dialler
 
 SERVER: Final = "https://oapi.dingtalk.com"
@@ -41,10 +42,8 @@ TWINS: Final = str.maketrans(
 )
 
 
-class DingtalkEndpoint(BaseModel):
+class DingtalkEndpoint(StrictModel):
     """Both secrets are kept sealed."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address = Field(description="of the custom bot, with its access_token")
     secret: Annotated[str, Field(pattern=r"^[\x21-\x7e]{8,255}$")] | None = Field(

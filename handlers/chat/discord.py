@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json, to_json
 from yarl import URL
 
@@ -36,6 +36,7 @@ from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import rfc3339
 from service.domain.values import replace
@@ -99,10 +100,8 @@ Snowflake = Annotated[str, Field(pattern=r"^[0-9]{15,21}$")]
 Server = Annotated[str, Field(max_length=2048, description="another server than Discord's own")]
 
 
-class DiscordEndpoint(BaseModel):
+class DiscordEndpoint(StrictModel):
     """A webhook of a channel."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Annotated[str, Field(max_length=2048)] = Field(
         description="whoever has it can post: kept sealed"
@@ -111,10 +110,8 @@ class DiscordEndpoint(BaseModel):
     server: Server = SERVER
 
 
-class DiscordBot(BaseModel):
+class DiscordBot(StrictModel):
     """Without `bot_token` nothing is said 15 minutes after a command, when a video may still be in the making."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     application_id: Snowflake
     public_key: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] = Field(description="of the application")
@@ -622,43 +619,43 @@ def _object(body: bytes) -> dict[str, Any]:
 # What is heard
 
 
-class _User(BaseModel):
+class _User(Model):
     id: str
     username: str = ""
 
 
-class _Member(BaseModel):
+class _Member(Model):
     user: _User
 
 
-class _Attachment(BaseModel):
+class _Attachment(Model):
     url: str
     size: int
 
 
-class _Resolved(BaseModel):
+class _Resolved(Model):
     attachments: dict[str, _Attachment] = Field(default_factory=dict)
 
 
-class _Option(BaseModel):
+class _Option(Model):
     name: str
     type: int
     value: str | int | float | bool | None = None
     options: list["_Option"] = Field(default_factory=list, max_length=MOST_OPTIONS)
 
 
-class _Data(BaseModel):
+class _Data(Model):
     name: str = ""
     options: list[_Option] = Field(default_factory=list, max_length=MOST_OPTIONS)
     resolved: _Resolved = Field(default_factory=_Resolved)
     custom_id: str = ""
 
 
-class _MessageId(BaseModel):
+class _MessageId(Model):
     id: str
 
 
-class _Interaction(BaseModel):
+class _Interaction(Model):
     id: str
     type: int
     token: str = ""

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from yarl import URL
 
@@ -50,6 +50,7 @@ from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, is_page, media_type
+from service.domain.models import Model, StrictModel
 from service.domain.times import utc_now
 from service.domain.values import replace
 from service.network import Dialler
@@ -118,10 +119,8 @@ Secret = Annotated[str, Field(min_length=8, max_length=255, pattern=r"^[\x21-\x7
 AppId = Annotated[str, Field(pattern=r"^cli_[A-Za-z0-9]{4,60}$")]
 
 
-class FeishuBot(BaseModel):
+class FeishuBot(StrictModel):
     """All four of the app's own page; without `encrypt_key` only the verification token proves who speaks."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     app_id: AppId
     app_secret: Secret
@@ -130,10 +129,8 @@ class FeishuBot(BaseModel):
     server: Address = Field(FEISHU, description=f"{LARK} for Lark")
 
 
-class FeishuEndpoint(BaseModel):
+class FeishuEndpoint(StrictModel):
     """An app and a chat that its bot is in, or a group's custom bot; the app's messages are edited."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address | None = Field(None, description="of a custom bot: kept sealed")
     secret: Secret | None = Field(None, description="of a custom bot that asks for signatures")
@@ -146,7 +143,7 @@ class FeishuEndpoint(BaseModel):
 # What comes in, as far as it is read
 
 
-class _Header(BaseModel):
+class _Header(Model):
     event_id: Annotated[str, Field(min_length=1)]
     event_type: str
     token: str | None = None
@@ -154,13 +151,13 @@ class _Header(BaseModel):
     tenant_key: str | None = None
 
 
-class _Mention(BaseModel):
+class _Mention(Model):
     key: str
     name: str = ""
     mentioned_type: str | None = None
 
 
-class _Message(BaseModel):
+class _Message(Model):
     message_id: Annotated[str, Field(pattern=rf"^{MESSAGE_ID.pattern}$")]
     thread_id: str | None = None
     chat_id: str
@@ -170,43 +167,43 @@ class _Message(BaseModel):
     mentions: Sequence[_Mention] | None = None
 
 
-class _UserId(BaseModel):
+class _UserId(Model):
     open_id: str
 
 
-class _Sender(BaseModel):
+class _Sender(Model):
     sender_id: _UserId
     sender_type: str = "user"
     tenant_key: str | None = None
 
 
-class _Written(BaseModel):
+class _Written(Model):
     """`im.message.receive_v1`."""
 
     sender: _Sender
     message: _Message
 
 
-class _Operator(BaseModel):
+class _Operator(Model):
     open_id: str
     tenant_key: str | None = None
 
 
-class _Value(BaseModel):
+class _Value(Model):
     press: Press
     task: str
 
 
-class _Action(BaseModel):
+class _Action(Model):
     value: Mapping[str, Any] = {}
 
 
-class _Where(BaseModel):
+class _Where(Model):
     open_message_id: Annotated[str, Field(pattern=rf"^{MESSAGE_ID.pattern}$")]
     open_chat_id: str
 
 
-class _Acted(BaseModel):
+class _Acted(Model):
     """`card.action.trigger`."""
 
     operator: _Operator

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import from_json, to_json
 from yarl import URL
 
@@ -34,6 +34,7 @@ from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.models import StrictModel
 from service.domain.values import replace
 from service.network import Dialler, Refused
 
@@ -70,10 +71,8 @@ Token = Annotated[str, Field(max_length=255, pattern=r"^[\x21-\x7e]+$")]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]{26}$")]
 
 
-class MattermostEndpoint(BaseModel):
+class MattermostEndpoint(StrictModel):
     """An incoming webhook, or a bot account in a channel, whose posts are edited as a task advances."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address | None = Field(None, description="whoever has it can post: kept sealed")
     server: Address | None = Field(None, description="with `bot_token`: the address of the Mattermost server")
@@ -81,10 +80,8 @@ class MattermostEndpoint(BaseModel):
     channel_id: Id | None = None
 
 
-class MattermostBot(BaseModel):
+class MattermostBot(StrictModel):
     """Without `bot_token` posts are not edited, attached pictures not seen, and after half an hour nothing is answered."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     server: Address = Field(description="the address of the Mattermost server")
     command_token: Token | None = Field(None, description="of the slash command")

@@ -14,7 +14,7 @@ from itertools import accumulate, takewhile
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import from_json, to_json
 from yarl import URL
 
@@ -43,6 +43,7 @@ from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, is_page
+from service.domain.models import Model, StrictModel
 from service.domain.times import utc_now
 from service.domain.values import replace
 from service.network import Dialler, Refused
@@ -115,12 +116,10 @@ Url = Annotated[str, Field(max_length=2048)]
 Token = Annotated[str, Field(max_length=512, pattern=r"^xox[\x21-\x7e]+$")]
 
 
-class SlackBot(BaseModel):
+class SlackBot(StrictModel):
     """With a token it answers wherever it is a member, and edits. Without, slash commands alone are answered, within
     half an hour; what comes later goes to the webhook, where there is one.
     """
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     signing_secret: Annotated[str, Field(min_length=16, max_length=255, pattern=r"^[\x21-\x7e]+$")]
     bot_token: Token | None = None
@@ -128,10 +127,8 @@ class SlackBot(BaseModel):
     server: Url = "https://slack.com"
 
 
-class SlackEndpoint(BaseModel):
+class SlackEndpoint(StrictModel):
     """An incoming webhook's URL, or a bot token and a channel's id: only with these is the message edited."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Url | None = None
     bot_token: Token | None = None
@@ -143,11 +140,11 @@ class SlackEndpoint(BaseModel):
 # What comes in, as far as it is read
 
 
-class _Id(BaseModel):
+class _Id(Model):
     id: str
 
 
-class _Command(BaseModel):
+class _Command(Model):
     text: str = ""
     trigger_id: str
     user_id: str
@@ -161,7 +158,7 @@ def _first(files: object) -> object:
     return files[:MOST_PICTURES] if isinstance(files, list) else files
 
 
-class _File(BaseModel):
+class _File(Model):
     id: str
     name: str | None = None
     user: str | None = None
@@ -177,7 +174,7 @@ class _File(BaseModel):
         return {*self.channels, *self.groups, *self.ims}
 
 
-class _Written(BaseModel):
+class _Written(Model):
     """A message that mentions the bot, or that somebody wrote to it alone."""
 
     user: str | None = None
@@ -195,11 +192,11 @@ class _Written(BaseModel):
     team: str | None = None
 
 
-class _Authorization(BaseModel):
+class _Authorization(Model):
     user_id: str | None = None
 
 
-class _Call(BaseModel):
+class _Call(Model):
     """Of the Events API."""
 
     type: str
@@ -209,25 +206,25 @@ class _Call(BaseModel):
     authorizations: Sequence[_Authorization] = ()
 
 
-class _Presser(BaseModel):
+class _Presser(Model):
     id: str
     username: str | None = None
     name: str | None = None
     team_id: str | None = None
 
 
-class _Action(BaseModel):
+class _Action(Model):
     action_id: str
     action_ts: str
     value: str | None = None
 
 
-class _Under(BaseModel):
+class _Under(Model):
     ts: str
     thread_ts: str | None = None
 
 
-class _Interaction(BaseModel):
+class _Interaction(Model):
     type: str
     user: _Presser
     team: _Id | None = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from yarl import URL
 
@@ -16,6 +16,7 @@ from handlers.sinks import exchange
 from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.models import StrictModel
 from service.domain.values import replace
 from service.network import Dialler, Refused
 
@@ -38,10 +39,8 @@ COLOURS: Final[Mapping[Mood, str]] = {
 }
 
 
-class TeamsEndpoint(BaseModel):
+class TeamsEndpoint(StrictModel):
     """The workflow's own address: whoever has it can post."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address = Field(description="of the workflow, with its signature: kept sealed")
 

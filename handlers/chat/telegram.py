@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from handlers.chat.pictures import LARGEST_PICTURE, fetch_picture
@@ -35,6 +35,7 @@ from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
+from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import utc_now
 from service.domain.values import replace
@@ -72,10 +73,8 @@ Token = Annotated[str, Field(pattern=r"^[0-9]{3,20}:[A-Za-z0-9_-]{20,100}$")]
 Server = Annotated[str, Field(max_length=2048, description="another Bot API server than Telegram's own")]
 
 
-class TelegramEndpoint(BaseModel):
+class TelegramEndpoint(StrictModel):
     """A chat that a bot is in."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     token: Token = Field(description="the bot's, by BotFather")
     chat_id: Annotated[str, Field(pattern=r"^(-?[0-9]{1,20}|@[A-Za-z0-9_]{4,64})$")]
@@ -83,10 +82,8 @@ class TelegramEndpoint(BaseModel):
     server: Server = SERVER
 
 
-class TelegramBot(BaseModel):
+class TelegramBot(StrictModel):
     """`klingel chat register telegram` tells Telegram of it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     token: Token = Field(description="by BotFather")
     username: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{4,64}$")] = Field(
@@ -472,32 +469,32 @@ def _object(body: bytes) -> dict[str, Any]:
 # What is heard
 
 
-class _User(BaseModel):
+class _User(Model):
     id: int
     is_bot: bool = False
     first_name: str = ""
     username: str | None = None
 
 
-class _Chat(BaseModel):
+class _Chat(Model):
     id: int
     type: str
 
 
-class _Photo(BaseModel):
+class _Photo(Model):
     file_id: str
     width: int
     height: int
     file_size: int | None = None
 
 
-class _Document(BaseModel):
+class _Document(Model):
     file_id: str
     mime_type: str | None = None
     file_size: int | None = None
 
 
-class _Message(BaseModel):
+class _Message(Model):
     message_id: int
     sender: _User | None = Field(None, alias="from")
     chat: _Chat
@@ -531,14 +528,14 @@ class _Message(BaseModel):
         return address
 
 
-class _Query(BaseModel):
+class _Query(Model):
     id: str
     sender: _User = Field(alias="from")
     data: str = ""
     message: _Message | None = None
 
 
-class _Update(BaseModel):
+class _Update(Model):
     update_id: int
     message: _Message | None = None
     callback_query: _Query | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from yarl import URL
 
@@ -20,6 +20,7 @@ from handlers.sinks import exchange
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.media_types import HEAD, JPEG, PNG, media_type
+from service.domain.models import StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.values import replace
 from service.network import Dialler
@@ -46,10 +47,8 @@ CODES: Final = Codes(
 )
 
 
-class WecomEndpoint(BaseModel):
+class WecomEndpoint(StrictModel):
     """Articles show pictures by their addresses, so WeCom must be able to reach these."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     webhook_url: Address = Field(description="of the group's bot, with its key: kept sealed")
     pictures: Literal["linked", "sent"] = Field(

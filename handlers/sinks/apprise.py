@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from weakref import WeakValueDictionary
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from handlers.messages import Message, Mood, message_of
 from handlers.sinks.confinement import Confinement, confined
@@ -27,6 +27,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unavailable
 from service.domain.faults import InvalidFields, accept
 from service.domain.ids import AccountId, DeliveryId, EndpointId
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.network import Guard
 
@@ -79,10 +80,8 @@ NOTIFY_TYPES: Final[Mapping[Mood, str]] = {
 log = structlog.get_logger()
 
 
-class AppriseConfig(BaseModel):
+class AppriseConfig(StrictModel):
     """The URLs carry passwords and tokens, so they are kept sealed; readers see their schemes only."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     urls: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=10)

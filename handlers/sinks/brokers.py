@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from handlers.sinks.credentials import MASK, MASKED, moved_faults, seal, unseal
@@ -22,6 +22,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
 from service.domain.faults import SENTENCE, InvalidFields, accept
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.times import rfc3339
 from service.domain.values import replace
@@ -67,9 +68,7 @@ def filled(template: str, *, type: str, task_id: str | None) -> str:
     return _PLACEHOLDER.sub(lambda found: re.sub(r"[^A-Za-z0-9._-]", "_", values[found[1]]), template)
 
 
-class BrokerConfig(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class BrokerConfig(StrictModel):
     url: Annotated[str, Field(max_length=4096)]
     username: Name | None = None
     password: SecretText | None = None

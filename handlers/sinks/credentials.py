@@ -4,12 +4,13 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import from_json, to_json
 from yarl import URL
 
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 
 MASK: Final = "••••"
@@ -17,9 +18,7 @@ MASKED: Final = "This stands in for a stored value, and there is none here. Give
 ELSEWHERE: Final = "The stored value was given for another server. Give it anew, or null."
 
 
-class BasicAuth(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class BasicAuth(StrictModel):
     username: Annotated[str, Field(max_length=255, pattern=r"^[^:\x00-\x1f\x7f]*$")]
     password: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from service.delivery import Sink
@@ -17,6 +17,7 @@ from service.domain.expressions import Budget
 from service.domain.faults import Finding, InvalidFields, accept
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
 from service.domain.lifecycle import Status
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.tasks import Lineage
 from service.domain.templates import fill
@@ -29,10 +30,8 @@ from storage.database import Database
 FILLED_AT_A_TIME: Final = 2
 
 
-class FollowUpConfig(BaseModel):
+class FollowUpConfig(StrictModel):
     """What to submit. With `chain` also after tasks that standing rules made, and those that follow from them."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     submit: dict[str, Any]
     chain: bool = Field(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from handlers.messages import Message, Mood, Urgency, cut, cut_bytes, message_of
@@ -25,6 +25,7 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.values import replace
 from service.network import Dialler, Refused
@@ -44,10 +45,8 @@ TAGS: Final[Mapping[Mood, str]] = {
 }
 
 
-class NtfyConfig(BaseModel):
+class NtfyConfig(StrictModel):
     """`token` and the password are kept sealed. On a public server the topic's name is all that protects it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     server: Annotated[str, Field(max_length=2048)] = "https://ntfy.sh"
     topic: Annotated[str, Field(pattern=r"^[-_A-Za-z0-9]{1,64}$")]

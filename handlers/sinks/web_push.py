@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import http_ece  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.asymmetric import ec
 from py_vapid import jwt  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import to_json
 from yarl import URL
 
@@ -23,6 +23,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
 from service.domain.faults import InvalidFields, accept
+from service.domain.models import StrictModel
 from service.domain.secrets import PushKeys, Vault
 from service.domain.values import replace
 from service.network import Dialler, Refused
@@ -36,17 +37,13 @@ AUTH_BYTES: Final = 16
 GONE: Final = frozenset({404, 410})  # RFC 8030, 7.3: the subscription has ended
 
 
-class SubscriptionKeys(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class SubscriptionKeys(StrictModel):
     p256dh: Annotated[str, Field(max_length=200)]
     auth: Annotated[str, Field(max_length=100)]
 
 
-class PushSubscription(BaseModel):
+class PushSubscription(StrictModel):
     """As a browser gives it: `JSON.stringify(subscription)`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     endpoint: Annotated[str, Field(max_length=4096)]
     keys: SubscriptionKeys
@@ -54,10 +51,8 @@ class PushSubscription(BaseModel):
     expiration_time: Annotated[float | None, Field(alias="expirationTime")] = None
 
 
-class WebPushConfig(BaseModel):
+class WebPushConfig(StrictModel):
     """`subscription` is kept sealed; readers see its host only."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     subscription: PushSubscription
     public_key: Annotated[

@@ -41,7 +41,7 @@ USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
 class WebhookConfig(BaseModel):
     """`headers` and `basic_auth` are kept sealed; readers see their names only."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     url: Annotated[str, Field(max_length=4096)]
     headers: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=20)] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,6 +19,7 @@ from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFoun
 from service.domain.faults import PREDICATE, InvalidFields, accept
 from service.domain.ids import AccountId, new_bot_id
 from service.domain.inputs import whole
+from service.domain.models import StrictModel
 from service.domain.values import replace
 from storage import bots
 from storage.database import Transaction
@@ -29,10 +30,10 @@ Identity = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-
 OpenTasks = Annotated[int, Field(ge=1, le=1000), BeforeValidator(whole)]
 
 
-class AllowedBody(BaseModel):
+class AllowedBody(StrictModel):
     """All that is given must apply; at least one thing is."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     workspace: Identity | None = Field(None, description="team, guild or tenant, by the platform's id")
     chat: Identity | None = Field(None, description="channel or conversation")
@@ -45,10 +46,8 @@ class AllowedBody(BaseModel):
         return self
 
 
-class BotBody(BaseModel):
+class BotBody(StrictModel):
     """`config` is for the platform to read."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     platform: str
     config: Any = None
@@ -59,9 +58,7 @@ class BotBody(BaseModel):
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
-class BotPatch(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class BotPatch(StrictModel):
     config: Any = None
     allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] | None = None
     open_tasks: OpenTasks | None = None

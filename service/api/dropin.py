@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -25,6 +25,7 @@ from service.domain.faults import InvalidFields, accept
 from service.domain.ids import TaskId
 from service.domain.inputs import ValidatedInput, validate
 from service.domain.lifecycle import Status
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES, Layout, TaskType
 from service.domain.tasks import Task
@@ -57,10 +58,8 @@ CALLED_BACK: Final = (
 )
 
 
-class Addressed(BaseModel):
+class Addressed(StrictModel):
     """What a body says besides the input."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     callback_url: str | None = None
     external_task_id: ExternalTaskId | None = None

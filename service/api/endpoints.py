@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,6 +33,7 @@ from service.domain.errors import (
 )
 from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
+from service.domain.models import StrictModel
 from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
 from service.domain.values import replace
@@ -275,9 +276,7 @@ async def _rotate(
     return results
 
 
-class ReplayBody(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class ReplayBody(StrictModel):
     since: str = Field(description="RFC 3339")
     only: Annotated[str, Field(pattern="^(failed|all)$")] = "failed"
 

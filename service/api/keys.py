@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -16,6 +16,7 @@ from service.bodies import parse_json, read_body
 from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
 from service.domain.ids import AccountId, KeyId, new_key_id
+from service.domain.models import StrictModel
 from service.domain.secrets import hash_api_key, new_api_key
 from service.domain.values import replace
 from service.notices import Notices, Topic
@@ -28,9 +29,7 @@ from storage.keys import ApiKey, KeyRole
 ACCOUNT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
-class KeyBody(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class KeyBody(StrictModel):
     name: str = Field(
         min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$", description="what it is for"
     )

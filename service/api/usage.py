@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Final, Literal, get_args
 
 from anyio.to_thread import run_sync
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,6 +22,7 @@ from service.domain.costs import KNOWN_UNITS, UNIT, Budget, Period, Spent, day_o
 from service.domain.errors import Fault, Forbidden, NotFound, Unprocessable
 from service.domain.faults import PREDICATE, checked
 from service.domain.ids import AccountId
+from service.domain.models import StrictModel
 from service.domain.times import rfc3339
 from storage import keys, usage
 from storage.database import Database, Transaction
@@ -48,12 +49,10 @@ def _limit(text: str) -> str:
 LIMIT_SCHEMA: Final = {"type": "string", "pattern": f"^{LIMIT.pattern}$"}
 
 
-class BudgetBody(BaseModel):
+class BudgetBody(StrictModel):
     """How much of a unit an account may spend in a period."""
 
     model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
         # Of any other unit a budget can only be taken away.
         json_schema_extra={
             "anyOf": [

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, to_json
 
 from service.domain.faults import PREDICATE, SEVERAL, Finding
+from service.domain.models import StrictModel
 
 LONGEST_PATH: Final = 200
 LARGEST_BODY: Final = 256 * 1024  # bytes as JSON: pictures are given by their URLs
@@ -71,12 +72,10 @@ def _members(value: object) -> Sequence[Any]:
             return ()
 
 
-class RawInput(BaseModel):
+class RawInput(StrictModel):
     """What is sent, and where to. Klingel adds the callback URL and the external task id, and checks nothing else."""
 
     model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
         json_schema_extra={
             "examples": [{"path": "/v1/videos/text2video", "body": {"prompt": "A paper boat", "mode": "pro"}}]
         },
