@@ -28,6 +28,7 @@ from handlers.chat.desk import Desk
 from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
 from handlers.chat.sink import ChatSink, endpoint_model
 from handlers.providers.kling import CallbackReaders, KlingProvider, authorization_for
+from handlers.providers.transport import LateTransport
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
 from handlers.sinks.apprise import AppriseConfig, AppriseSink
 from handlers.sinks.archive import DEADLINE as ARCHIVE_DEADLINE
@@ -52,7 +53,6 @@ from service.api import (
     keys,
     openapi,
     probing,
-    reference,
     task_types,
     tasks,
     usage,
@@ -63,7 +63,6 @@ from service.api.pruning import prune
 from service.api.requests import RequestLog
 from service.api.state import State
 from service.batching import Batcher
-from service.dashboard.routes import routes as dashboard_routes
 from service.dashboard.sessions import Sessions
 from service.deadlines import Deadlines
 from service.delivery import Deliverer, Sink
@@ -114,10 +113,10 @@ from service.wakeups import Wakeups
 from storage.database import shown
 from storage.files import Files
 from storage.opening import listening_at, open_database
-from storage.store import open_store
 
-if TYPE_CHECKING:  # loaded where it is embedded
+if TYPE_CHECKING:  # loaded where they are used
     from handlers.providers.sandbox import Sandbox
+    from storage.store import Store
 
 OPEN_FILES: Final = 65_536
 
@@ -257,7 +256,7 @@ def create_app(
     told = hooks or Hooks()
     configured = providers_of(settings, environment())
     sandbox = _sandbox(settings) if configured.embeds_sandbox else None
-    store = None if settings.kept_at is None else open_store(settings.kept_at)
+    store = None if settings.kept_at is None else _store(settings.kept_at)
     telemetry = _telemetry(settings)
 
     @asynccontextmanager
@@ -501,16 +500,21 @@ def create_app(
     )
     app.router = Doors(
         [
-            *(
-                [*ROUTES, *reference.ROUTES, *dashboard_routes(CONFIGS)]
-                if Role.WEB in settings.roles
-                else HEALTH
-            ),
+            *(ROUTES if Role.WEB in settings.roles else HEALTH),
             *([] if sandbox is None else [Mount("/sandbox", app=sandbox.app)]),
         ],
+        load_others=_doors_for_people if Role.WEB in settings.roles else None,
         lifespan=lifespan,
     )
     return app
+
+
+def _doors_for_people() -> Sequence[BaseRoute]:
+    """Loaded when one of them first comes: a tenth of a second, and 5 MB."""
+    from service.api import reference  # noqa: PLC0415
+    from service.dashboard.routes import routes  # noqa: PLC0415
+
+    return [*reference.ROUTES, *routes(CONFIGS)]
 
 
 def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
@@ -531,6 +535,16 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
         log.warning("traces.not_installed", install="klingel[otel]")
         return nullcontext(UNTRACED)
     return open_telemetry(settings.traces_url)
+
+
+def _store(url: str) -> "Store":
+    """
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    from storage.store import open_store  # noqa: PLC0415 - 5 MB, where outputs are kept
+
+    return open_store(url)
 
 
 def _hear(
@@ -556,8 +570,8 @@ def _hear(
 
 
 def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
-    return httpx.AsyncClient(transport=transport, limits=limits, follow_redirects=False, trust_env=False)
+    pool = transport or LateTransport(httpx.Limits(max_connections=32, max_keepalive_connections=16))
+    return httpx.AsyncClient(transport=pool, follow_redirects=False, trust_env=False)
 
 
 def _provider(

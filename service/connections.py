@@ -9,14 +9,15 @@ import select
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 import aiohappyeyeballs
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+if TYPE_CHECKING:
+    from aiohttp.abc import ResolveResult
 
 LARGEST_HEAD: Final = 64 * 1024  # of an answer, with what else comes before its body
 KEPT_S: Final = 15.0  # a connection that nobody uses
@@ -24,8 +25,12 @@ MOST_KEPT: Final = 512  # of these, whosever they are
 NEXT_ADDRESS_S: Final = 0.25  # while one address does not answer, the next is tried beside it (RFC 8305, 5)
 
 
-class NoAnswer(aiohttp.ClientError):
+class NoAnswer(Exception):
     """An exchange that came to nothing; the message says why, in words for who gave the URL."""
+
+
+class Silent(NoAnswer, TimeoutError):
+    """The other side said nothing for too long."""
 
 
 class _ClosedUnused(NoAnswer):
@@ -47,6 +52,23 @@ class Answer:
     status: int
     headers: Mapping[str, str]  # names in lower case
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer that is too large to be held: its head, and its body as it comes."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    pieces: AsyncIterator[bytes]  # raises as `Dialler.get` does, also where the body is cut off
+
+
+class Resolver(Protocol):
+    """Gives the addresses of a host that may be dialled."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> "list[ResolveResult]": ...
 
 
 class Connection(asyncio.Protocol):
@@ -206,7 +228,7 @@ class Connections:
 
     def __init__(
         self,
-        resolver: AbstractResolver,
+        resolver: Resolver,
         context: Callable[[], ssl.SSLContext],
         *,
         most_kept: int = MOST_KEPT,
@@ -316,7 +338,7 @@ class Connections:
 
 
 def _addresses(
-    found: Sequence[ResolveResult],
+    found: "Sequence[ResolveResult]",
 ) -> list[tuple[socket.AddressFamily, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
     """As `getaddrinfo` tells them."""
     return [

@@ -5,7 +5,7 @@ import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import structlog
 
@@ -24,7 +24,9 @@ from service.previews import PREVIEW_TYPE, Previews
 from service.publication import Publisher
 from storage import kept_files, tasks
 from storage.database import Database, Transaction
-from storage.store import Store
+
+if TYPE_CHECKING:  # loaded where there is one
+    from storage.store import Store
 
 PAGE: Final = 200
 ARRIVES_WITHIN: Final = timedelta(days=1)  # or never: no attempt takes as long
@@ -54,7 +56,7 @@ class Keeper:
         database: Database,
         batcher: Batcher,
         publisher: Publisher,
-        store: Store | None,
+        store: "Store | None",
         links: Links,
         previews: Previews,
         clock: Clock,
@@ -97,7 +99,7 @@ class Keeper:
         await self._drop_leaving()
         return None
 
-    async def _keep_preview(self, store: Store, preview: KeptFile, content: Content) -> bool:
+    async def _keep_preview(self, store: "Store", preview: KeptFile, content: Content) -> bool:
         try:
             await self._batcher.run(self._announce, [preview])
             await store.put(preview.name, content.file, content_type=preview.content_type)

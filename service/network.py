@@ -9,20 +9,24 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiodns
-import aiohttp
 import structlog
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from service.connections import Answer, Connections, NoAnswer, Origin
+from service.connections import Answer, Connections, Download, NoAnswer, Origin
+from service.loading import Later
+
+if TYPE_CHECKING:  # loaded with the first download
+    from aiohttp.abc import ResolveResult
+
+    from service.downloads import Downloads
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -80,9 +84,7 @@ DNS_TRIES: Final = 3
 # Opened, nothing is refused: for hosts that the operator chose, not for what others name.
 EVERYWHERE: Final[Sequence[Network]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
-LARGEST_HEAD_FIELD: Final = 8190
 REPEATABLE: Final = frozenset({"GET", "PUT", "DELETE"})  # twice is as once (RFC 9110, 9.2.2)
-PIECE: Final = 256 * 1024  # of a download
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 # The URL standard's "ends in a number": system libraries read 2130706433, 127.1, 0177.0.0.1 and 0x7f.1 as addresses.
@@ -178,8 +180,8 @@ def read_host(host: str) -> Address | None:
     return None
 
 
-class GuardedResolver(AbstractResolver):
-    """Gives aiohttp only addresses that were judged; what it dials is what we saw.
+class GuardedResolver:
+    """Gives only addresses that were judged; what is dialled is what we saw.
 
     A look-up is a packet and a future, not a thread: names whose servers hang hold up nobody else, however many there are.
 
@@ -194,7 +196,7 @@ class GuardedResolver(AbstractResolver):
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    ) -> "list[ResolveResult]":
         if host.lower() == "localhost" or host.lower().endswith(".localhost"):
             # For these the resolver makes up ::1 where the hosts file has 127.0.0.1 alone, and both would be judged.
             family = socket.AF_INET
@@ -207,9 +209,14 @@ class GuardedResolver(AbstractResolver):
             raise OSError(None, f"{host} has no address")
         self._guard.check(host, [ipaddress.ip_address(text.partition("%")[0]) for _, text in entries])
         return [
-            ResolveResult(
-                hostname=host, host=text, port=port, family=entry_family, proto=0, flags=socket.AI_NUMERICHOST
-            )
+            {
+                "hostname": host,
+                "host": text,
+                "port": port,
+                "family": entry_family,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
             for entry_family, text in entries
         ]
 
@@ -234,15 +241,6 @@ class GuardedResolver(AbstractResolver):
 
 
 @dataclass(frozen=True, slots=True)
-class Download:
-    """An answer that is too large to be held: its head, and its body as it comes."""
-
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    pieces: AsyncIterator[bytes]  # raises as `Dialler.get` does, also where the body is cut off
-
-
-@dataclass(frozen=True, slots=True)
 class _Target:
     """A URL that may be dialled, in the parts of a request."""
 
@@ -254,8 +252,8 @@ class _Target:
 class Dialler:
     """Sends requests to URLs that others chose. Use `open_dialler`."""
 
-    def __init__(self, session: aiohttp.ClientSession, connections: Connections, guard: Guard) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, downloads: "Later[Downloads]", guard: Guard) -> None:
+        self._downloads = downloads
         self._connections = connections
         self._guard = guard
         # Reading a URL and judging its address takes 25 µs, and an endpoint's is the same each time. What is refused is
@@ -314,31 +312,12 @@ class Dialler:
 
         Raises:
             Refused: the URL or where it leads.
-            OSError, aiohttp.ClientError: it could not be done, or not to its end.
+            NoAnswer, OSError: it could not be done, or not to its end.
         """
         target = self.check(url)
-        patience = aiohttp.ClientTimeout(total=None, sock_read=silence.total_seconds())
-        with _refusals():
-            async with self._session.get(
-                target, headers=headers, allow_redirects=False, timeout=patience
-            ) as response:
-                yield Download(response.status, _named(response), response.content.iter_chunked(PIECE))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """What the resolver refuses comes out of the connector as an error of its own."""
-    try:
-        yield
-    except aiohttp.ClientConnectorError as error:
-        cause = error.os_error if isinstance(error.os_error, Refused) else error.__cause__
-        if isinstance(cause, Refused):
-            raise cause from None
-        raise
-
-
-def _named(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
+        downloads = await self._downloads()
+        async with downloads.get(target, headers=headers, silence=silence) as download:
+            yield download
 
 
 def _request(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
@@ -368,24 +347,22 @@ async def open_dialler(
     resolver = GuardedResolver(guard, nameservers)
     # Reading the system's authorities takes time, and some need it never.
     connections = Connections(resolver, cache(lambda: context or _trusting_the_system()))
-    try:
-        connector = aiohttp.TCPConnector(
-            resolver=resolver, use_dns_cache=False, limit=0, limit_per_host=0, ttl_dns_cache=0
-        )
-        async with aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # nothing is unpacked, so nothing can explode
-            trust_env=False,
-            max_line_size=LARGEST_HEAD_FIELD,
-            max_field_size=LARGEST_HEAD_FIELD,
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers={"User-Agent", "Accept-Encoding", "Accept"},
-        ) as session:
-            yield Dialler(session, connections, guard)
-    finally:
-        connections.close()
-        await resolver.close()  # aiohttp closes none but its own
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(resolver.close)
+        stack.callback(connections.close)
+
+        async def downloads() -> "Downloads":
+            load = await asyncio.to_thread(_load_downloads)
+            return await stack.enter_async_context(load(resolver, refusal=Refused))
+
+        yield Dialler(connections, Later(downloads), guard)
+
+
+def _load_downloads() -> "Callable[..., AbstractAsyncContextManager[Downloads]]":
+    """A tenth of a second, and 7 MB."""
+    from service.downloads import open_downloads  # noqa: PLC0415
+
+    return open_downloads
 
 
 def _trusting_the_system() -> ssl.SSLContext:

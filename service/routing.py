@@ -1,12 +1,13 @@
 """Which door a request is for."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from starlette.convertors import StringConvertor
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 
@@ -14,30 +15,63 @@ class Doors(Router):
     """Asks only the routes that begin with the same word as the request's path, and have as many parts: there are two
     hundred, and to ask each of them takes as long as all else that is done before a callback is read. What none of
     these takes is looked for as Starlette does.
+
+    Args:
+        load_others: gives further routes, over none of these; called once, in a thread, when somebody comes whom none
+            of these takes.
     """
 
     def __init__(
         self,
         routes: Sequence[BaseRoute],
         *,
+        load_others: Callable[[], Sequence[BaseRoute]] | None = None,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
-        super().__init__(routes, lifespan=lifespan, redirect_slashes=False)
+        super().__init__(lifespan=lifespan, redirect_slashes=False)
         self._alike: defaultdict[tuple[str, int], list[Route]] = defaultdict(list)
+        self._wide: list[BaseRoute] = []
+        self._add(routes)
+        self._load_others = load_others
+        self._loading = asyncio.Lock()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            door = self._door(scope)
+            if door is None and self._load_others is not None and not self._takes_wide(scope):
+                await self._load()
+                door = self._door(scope)
+            if door is not None:
+                await door.app(scope, receive, send)
+                return
+        await super().app(scope, receive, send)
+
+    def _door(self, scope: Scope) -> Route | None:
+        """What it has found is in the scope then."""
+        path, method = scope["path"], scope["method"]
+        for route in self._alike.get(_shape(path), ()):
+            if method in (route.methods or ()) and (found := route.path_regex.match(path)):
+                scope["path_params"] = found.groupdict()
+                scope["endpoint"] = route.endpoint
+                return route
+        return None
+
+    def _takes_wide(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._wide)
+
+    async def _load(self) -> None:
+        async with self._loading:
+            if self._load_others is not None:
+                self._add(await asyncio.to_thread(self._load_others))
+                self._load_others = None
+
+    def _add(self, routes: Sequence[BaseRoute]) -> None:
+        self.routes += routes
         for route in routes:
             if isinstance(route, Route) and _has_fixed_parts(route):
                 self._alike[_shape(route.path)].append(route)
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope.get("root_path"):
-            path, method = scope["path"], scope["method"]
-            for route in self._alike.get(_shape(path), ()):
-                if method in (route.methods or ()) and (found := route.path_regex.match(path)):
-                    scope["path_params"] = found.groupdict()
-                    scope["endpoint"] = route.endpoint
-                    await route.app(scope, receive, send)
-                    return
-        await super().app(scope, receive, send)
+            else:
+                self._wide.append(route)
 
 
 def _has_fixed_parts(route: Route) -> bool:

@@ -11,6 +11,10 @@ from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
 
+class NoSuchFile(Exception):
+    """The store has no file of this name."""
+
+
 def _file(row: Row) -> KeptFile:
     return KeptFile(
         name=row["name"],

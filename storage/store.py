@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from service.domain.errors import ConfigurationError, StorageUnavailable
+from storage.kept_files import NoSuchFile
 
 PART: Final = 8 * 1024 * 1024  # of an upload: no more of a file is in memory than `PARTS_AT_A_TIME` of them
 PARTS_AT_A_TIME: Final = 2
@@ -22,10 +23,6 @@ READ_PART: Final = 256 * 1024
 RETRY: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
 log = structlog.get_logger()
-
-
-class NoSuchFile(Exception):
-    """The store has no file of this name."""
 
 
 class Store:

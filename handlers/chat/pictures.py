@@ -2,16 +2,14 @@
 
 import asyncio
 import base64
-import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-import aiohttp
-
 from handlers.chat.platform import Grown, NotFetched, uncounted
 from handlers.sinks.exchange import TAKEN_LATER, USER_AGENT, why
-from service.network import Dialler, Download, Refused
+from service.connections import Download, NoAnswer
+from service.network import Dialler, Refused
 
 LARGEST_PICTURE: Final = 10 * 1024 * 1024  # what providers take
 DEADLINE: Final = timedelta(seconds=30)
@@ -50,7 +48,7 @@ async def download_picture(
         raise NotFetched(str(error)) from None
     except TimeoutError:
         raise NotFetched("it takes too long to come", may_come=True) from None
-    except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+    except (NoAnswer, OSError) as error:
         raise NotFetched(why(error), may_come=True) from None
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import ssl
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, Any, Final
 
-import aiohttp
 import anyio
 from anyio.to_thread import run_sync
 from yarl import URL
 
 from handlers.sinks import exchange
+from service.connections import Download, NoAnswer
 from service.domain.deliveries import AttemptOutcome, Duty, Reply, parse_retry_after
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, StorageUnavailable
@@ -26,7 +25,7 @@ from service.domain.kept import KeptFile
 from service.domain.media_types import HEAD, UNKNOWN, is_page, media_type
 from service.domain.tasks import Output, Task
 from service.keeping import Content, Keeper
-from service.network import Dialler, Download, Refused
+from service.network import Dialler, Refused
 
 DEADLINE: Final = timedelta(minutes=9)  # of an attempt: all outputs of a task, and less than a lease
 SILENCE: Final = timedelta(seconds=30)  # of the other side, at most
@@ -143,14 +142,14 @@ class ArchiveSink:
                 raise _NotKept(f"not dialled: {error}") from None
             except StorageUnavailable as error:
                 raise _NotKept(error.detail.rstrip(".")) from None
-            except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            except (NoAnswer, OSError) as error:
                 raise _NotKept(exchange.why(error)) from None
 
     async def _fetched(self, output: Output, file: IO[bytes], *, attempt: int, now: datetime) -> Content:
         """The output, whole, in `file`.
 
         Raises:
-            _NotKept, Refused, OSError, aiohttp.ClientError
+            _NotKept, Refused, OSError, NoAnswer
         """
         dialler = self._origins.dialler_for(output.url)
         headers = {"user-agent": exchange.USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}

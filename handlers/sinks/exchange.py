@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-import aiohttp
-
 from handlers.sinks.credentials import MASK
 from service.connections import Answer, NoAnswer
 from service.domain.deliveries import Reply, parse_retry_after
@@ -87,22 +85,8 @@ def why(error: Exception) -> str:
     match error:
         case NoAnswer():
             return str(error)
-        case aiohttp.ClientConnectorDNSError():
-            return "the host name could not be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            return "its TLS certificate is not valid"
-        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+        case ssl.SSLError():
             return "the TLS handshake failed"
-        case aiohttp.ClientConnectorError():
-            return f"could not connect: {error.strerror or type(error.os_error).__name__}"
-        case aiohttp.InvalidURL():
-            return "its URL cannot be dialled"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError():
-            return "the connection broke"
-        case aiohttp.ClientResponseError():
-            return "its answer is not valid HTTP"
         case _:
             return f"the exchange failed: {type(error).__name__}"
 

@@ -16,7 +16,7 @@ from service.domain.errors import Forbidden, NotFound
 from service.domain.kept import FILE_NAME, KeptFile
 from service.domain.media_types import UNKNOWN
 from storage import kept_files
-from storage.store import NoSuchFile
+from storage.kept_files import NoSuchFile
 
 _RANGE: Final = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\s*", re.IGNORECASE | re.ASCII)
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[^"]*")')

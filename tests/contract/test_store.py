@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import ConfigurationError, StorageUnavailable
-from storage.store import PART, NoSuchFile, Store, open_store
+from storage.kept_files import NoSuchFile
+from storage.store import PART, Store, open_store
 from tests.contract.s3 import SECRET_KEY, FakeS3
 
 NAME = "ab12cd34ef56ab12cd34ef56ab12cd34ef56ab12.mp4"

@@ -4,10 +4,11 @@ import ipaddress
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import aiohttp
 import pytest
 
-from service.network import EVERYWHERE, PIECE, Dialler, Guard, Refused, open_dialler
+from service.connections import NoAnswer, Silent
+from service.downloads import PIECE
+from service.network import EVERYWHERE, Dialler, Guard, Refused, open_dialler
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
@@ -52,14 +53,14 @@ async def test_who_has_read_enough_hangs_up(dialler: Dialler, cdn: Cdn) -> None:
     "answer", [sends(LARGE, content_length=str(len(LARGE) + 1)), chunked(LARGE, ends=False)]
 )
 async def test_a_body_that_is_cut_off_is_no_body(dialler: Dialler, cdn: Cdn, answer: object) -> None:
-    with pytest.raises(aiohttp.ClientPayloadError):
+    with pytest.raises(NoAnswer):
         await fetched(dialler, cdn.at("/a", answer))  # type: ignore[arg-type]
 
 
 async def test_silence_has_an_end(dialler: Dialler, cdn: Cdn) -> None:
     silent = sends(b"x", content_length="2")
     silent.hangs = True
-    with pytest.raises(aiohttp.ServerTimeoutError):
+    with pytest.raises(Silent):
         await fetched(dialler, cdn.at("/a", silent), silence=timedelta(seconds=0.1))
 
 

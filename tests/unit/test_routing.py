@@ -1,6 +1,8 @@
 """`service.routing`: the short way to a door leads to the same door."""
 
+import asyncio
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from service.dashboard.routes import routes as dashboard_routes
 from service.routing import Doors
 
 EVERY = [route for route in (*ROUTES, *dashboard_routes(CONFIGS)) if isinstance(route, Route)]
+NUMBER_OF_ROUTES = sum(isinstance(route, Route) for route in ROUTES)
 
 
 def told(name: str) -> Any:
@@ -73,6 +76,35 @@ async def test_each_path_leads_where_starlette_leads_it(method: str) -> None:
         "/a//b",
     ]:
         assert await ask(short, method, path) == await ask(usual, method, path), path
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+async def test_doors_that_are_loaded_later_are_the_same_doors(method: str) -> None:
+    programs, people = as_named(EVERY)[:NUMBER_OF_ROUTES], as_named(EVERY)[NUMBER_OF_ROUTES:]
+    usual = Router([*programs, *people], redirect_slashes=False)
+    for path in [*PATHS, "/nothing", "/v1", "/a//b"]:
+        short = Doors(programs, load_others=lambda: people)
+        assert await ask(short, method, path) == await ask(usual, method, path), path
+
+
+async def test_others_are_loaded_once_for_whom_none_of_the_first_takes() -> None:
+    loaded = []
+
+    def others() -> list[Route]:
+        loaded.append(threading.current_thread())
+        return [Route("/b", told("b"))]
+
+    inner = Router([Route("/{rest}", told("inner"))])
+    doors = Doors([Route("/a", told("a")), Mount("/sandbox", app=inner)], load_others=others)
+    assert [await ask(doors, "GET", path) for path in ("/a", "/sandbox/x")] == [
+        (200, "a {}"),
+        (200, "inner {'rest': 'x'}"),
+    ]
+    assert loaded == []
+    found = await asyncio.gather(*(ask(doors, "GET", path) for path in ("/b", "/c", "/b")))
+    assert [status for status, _ in found] == [200, 404, 200]
+    [thread] = loaded
+    assert thread is not threading.current_thread()
 
 
 async def test_only_routes_that_begin_as_the_path_does_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

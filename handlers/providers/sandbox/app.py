@@ -30,6 +30,7 @@ from handlers.providers.sandbox.products import PRODUCTS, Product, Ware
 from handlers.providers.sandbox.settings import SandboxSettings, SettingsError, changed, shown
 from handlers.providers.sandbox.tasks import Clock, Ledger, Task, utc_now
 from handlers.providers.sandbox.validation import Order, read_order
+from handlers.providers.transport import LateTransport
 
 LARGEST_BODY: Final = 64 * 1024 * 1024
 PAGE_NUMBERS: Final = range(1, 1001)
@@ -92,12 +93,12 @@ class Sandbox:
             directory = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True)
             )
+            limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=PARALLEL)
             client = await stack.enter_async_context(
                 httpx.AsyncClient(
-                    transport=self._transport,
+                    transport=self._transport or LateTransport(limits),
                     trust_env=False,
                     timeout=self.settings.callback_timeout.total_seconds(),
-                    limits=httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=PARALLEL),
                 )
             )
             files = Files(Path(directory))

@@ -4,9 +4,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-import aiohttp
 import httpx
 
+from service.connections import NoAnswer
 from service.network import Dialler, Guard, Refused, open_dialler
 
 MOST_RESPONSE_BYTES: Final = 64 * 1024
@@ -46,6 +46,6 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             )
         except Refused as refused:
             raise CallbackRefused(str(refused), request=request) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (NoAnswer, OSError) as error:
             raise httpx.ConnectError(type(error).__name__, request=request) from error
         return httpx.Response(answer.status, stream=httpx.ByteStream(answer.body))
