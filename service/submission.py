@@ -129,10 +129,16 @@ class _Submit:
 class Stored:
     """The task that a submit led to: its own, or the one that its idempotency key, or its follow-up, had led to
     before.
+
+    Args:
+        new: its own, as it was stored.
+        endpoints: that are bound to that one.
     """
 
     task_id: TaskId
     earlier: IdempotencyKey | None = None
+    new: Task | None = None
+    endpoints: Sequence[Endpoint] = ()
 
 
 class Submitter:
@@ -175,6 +181,7 @@ class Submitter:
         self._wakeups = wakeups
         self._clock = clock
         self._sends: dict[asyncio.Task[None], TaskId] = {}
+        self._first_account: AccountId | None = None  # once it is known: it stays the first
         self._in_doubt = False  # the database may count creates as ours that were not begun here
         self._served = Served()
         self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
@@ -280,12 +287,18 @@ class Submitter:
             tx,
             [(s.task.account_id, s.once.key) for s in submits if s.once is not None],
         )
+        # One that goes by its own id alone cannot have been there before.
         taken = await tasks.external_ids_taken(
-            tx, [(s.task.account_id, s.task.external_task_id) for s in submits]
+            tx,
+            [
+                (s.task.account_id, s.task.external_task_id)
+                for s in submits
+                if s.task.external_task_id != s.task.id
+            ],
         )
         families: dict[TaskId, int] = {}  # what they grow by here
         followed = await tasks.followed(tx, [line for s in submits if (line := _line(s.task)) is not None])
-        first_account = await stored_keys.first_account(tx)
+        first_account = self._first_account = self._first_account or await stored_keys.first_account(tx)
         over_budget, happened = await spending.refusals(tx, {s.task.account_id for s in submits}, now)
         new: list[_Submit] = []
         results: list[Stored | KlingelError] = []
@@ -339,12 +352,12 @@ class Submitter:
                 keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
             # All accounts share the one that Klingel has at the provider. The operator's ids go there as they are;
             # anybody else's could be one of these, and a task asked for by it would be somebody else's.
-            if task.account_id == first_account:
-                as_given = replace(task, provider_external_id=task.external_task_id)
-                new.append(replace(submit, task=as_given))
+            if task.account_id == first_account and task.external_task_id != task.id:
+                task = replace(task, provider_external_id=task.external_task_id)
+                new.append(replace(submit, task=task))
             else:
                 new.append(submit)
-            results.append(Stored(task.id))
+            results.append(Stored(task.id, new=task, endpoints=submit.endpoints))
         await tasks.insert(tx, [submit.task for submit in new])
         await tasks.insert_files(tx, [(s.task.id, sha256) for s in new for sha256 in s.files])
         await endpoints.insert(tx, [endpoint for submit in new for endpoint in submit.endpoints])

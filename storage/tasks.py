@@ -168,6 +168,8 @@ async def external_ids_taken(
     reader: Reader, pairs: Iterable[tuple[AccountId, str]]
 ) -> dict[tuple[AccountId, str], TaskId]:
     listed = [{"account": account_id, "external": external_id} for account_id, external_id in pairs]
+    if not listed:
+        return {}
     rows = await reader.all("find_external_task_ids", pairs=json_text(listed))
     return {(row["account_id"], row["external_task_id"]): row["id"] for row in rows}
 
@@ -571,6 +573,8 @@ async def idempotency_keys(
     reader: Reader, pairs: Iterable[tuple[AccountId, str]]
 ) -> dict[tuple[AccountId, str], IdempotencyKey]:
     listed = [{"account": account_id, "key": key} for account_id, key in pairs]
+    if not listed:
+        return {}
     rows = await reader.all("find_idempotency_keys", pairs=json_text(listed))
     return {
         (row["account_id"], row["key"]): IdempotencyKey(

@@ -80,7 +80,7 @@ async def answered(
 
     if stored.earlier is not None and stored.earlier.answer_status is not None:
         return again(stored.earlier)
-    task = await _decided(state["database"], state["streams"], stored.task_id, patience)
+    task = await _decided(state["database"], state["streams"], stored, patience)
     response = await answer(task)
     if once is None:
         return response
@@ -103,9 +103,12 @@ async def answered(
     return response
 
 
-async def _decided(database: Database, streams: Streams, task_id: TaskId, patience: float) -> Task:
-    """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends."""
-    task = await _reread(database, task_id)
+async def _decided(database: Database, streams: Streams, stored: Stored, patience: float) -> Task:
+    """The task once it is neither queued nor unconfirmed, or as it is when patience (seconds) ends. With none, a new one
+    is as it was stored.
+    """
+    task_id = stored.task_id
+    task = stored.new or await _reread(database, task_id)
     if task.status not in WAITING or not patience:
         return task
     async with streams.listen(task.account_id, task_id=task_id) as listener:

@@ -1,5 +1,7 @@
 """`/v1/tasks`: submit, list, show, refresh."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,10 +15,11 @@ from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
 from service.bodies import read_body
 from service.domain import errors
 from service.domain.creates import Refusal
+from service.domain.endpoints import Endpoint
 from service.domain.errors import NotFound, ProviderUnavailable, TaskNotRefreshable
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
-from service.domain.tasks import Task
+from service.domain.tasks import Child, Task, Transition
 from service.refreshing import refresh as refresh_task
 from service.sharing import room_for_body
 from service.tracing import trace_of
@@ -47,8 +50,11 @@ async def submit(request: Request[State]) -> Response:
         del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
 
     async def answer(task: Task) -> Response:
+        if task is stored.new:  # on disk a moment ago: a look would find nothing more
+            return _answer(request, task, _Besides(), stored.endpoints)
         async with state["database"].reading() as reader:
-            return await _answer(request, reader, task)
+            besides = await _besides(reader, task)
+            return _answer(request, task, besides, await endpoints.of(reader, [], [task.id]))
 
     return await answered(
         request,
@@ -68,7 +74,11 @@ def _responds_async(request: Request[State]) -> bool:
     )
 
 
-async def _answer(request: Request[State], reader: Reader, task: Task) -> Response:
+def _answer(request: Request[State], task: Task, besides: "_Besides", bound: Sequence[Endpoint]) -> Response:
+    """
+    Args:
+        bound: the task's own endpoints.
+    """
     headers = {"location": f"/v1/tasks/{task.id}"}
     at_once = _responds_async(
         request
@@ -86,9 +96,8 @@ async def _answer(request: Request[State], reader: Reader, task: Task) -> Respon
         )
         refusal.headers.update(headers)
         return refusal
-    view = await _whole(request, reader, task)
+    view = _whole(request, task, besides)
     vault = request.state["vault"]
-    bound = await endpoints.of(reader, [], [task.id])
     if bound:
         view["endpoints"] = [
             {"id": endpoint.id, "kind": endpoint.kind, "secret": vault.open(endpoint.secrets[0].sealed)}
@@ -103,15 +112,29 @@ def _repeated(task_id: TaskId, status: int, body: str) -> Response:
     return Response(body, status_code=status, media_type=media_type, headers=headers)
 
 
-async def _whole(request: Request[State], reader: Reader, task: Task) -> dict[str, Any]:
-    """The task as everyone sees it, and what only a look at one task shows."""
+@dataclass(frozen=True, slots=True)
+class _Besides:
+    """What only a look at one task shows."""
+
+    transitions: Sequence[Transition] = ()
+    children: Sequence[Child] = ()
+
+
+async def _besides(reader: Reader, task: Task) -> _Besides:
+    return _Besides(
+        await tasks.transitions(reader, task.id), await tasks.children(reader, task, limit=MOST_CHILDREN)
+    )
+
+
+def _whole(request: Request[State], task: Task, besides: _Besides) -> dict[str, Any]:
+    """The task as everyone sees it, and more."""
     view = request.state["links"].shown(task).view()
     if task.status in WAITING and task.provider not in request.state["providers"]:
         view["waits_for"] = f"the provider account {task.provider!r}, which Klingel does not have now"
     return view | {
         "input": {**task.extras, **task.input},
-        "transitions": [transition.view() for transition in await tasks.transitions(reader, task.id)],
-        "children": [child.view() for child in await tasks.children(reader, task, limit=MOST_CHILDREN)],
+        "transitions": [transition.view() for transition in besides.transitions],
+        "children": [child.view() for child in besides.children],
     }
 
 
@@ -142,7 +165,7 @@ async def show(request: Request[State]) -> Response:
     key = await authenticate(request)
     async with request.state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)
-        return JSONResponse(await _whole(request, reader, task))
+        return JSONResponse(_whole(request, task, await _besides(reader, task)))
 
 
 async def callbacks(request: Request[State]) -> Response:
@@ -174,10 +197,8 @@ async def refresh(request: Request[State]) -> Response:
         task, provider, batcher=state["batcher"], publisher=state["publisher"], clock=state["clock"]
     )
     async with state["database"].reading() as reader:
-        return JSONResponse(
-            await _whole(request, reader, await _found(reader, request, key.account_id))
-            | {"refresh": verdict}
-        )
+        task = await _found(reader, request, key.account_id)
+        return JSONResponse(_whole(request, task, await _besides(reader, task)) | {"refresh": verdict})
 
 
 async def _found(reader: Reader, request: Request[State], account_id: AccountId) -> Task:
