@@ -100,7 +100,7 @@ from service.proxies import TrustedProxies
 from service.publication import Publisher
 from service.recognition import KnownKeys
 from service.retention import Retention
-from service.routing import Doors
+from service.routing import Doors, Plain
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings, environment
 from service.sharing import shares_of
@@ -182,9 +182,9 @@ HEALTH: Final[Sequence[BaseRoute]] = (  # also of a process that has no other do
 )
 ROUTES: Final[Sequence[BaseRoute]] = (
     *HEALTH,
-    Route("/v1/tasks", tasks.submit, methods=["POST"]),
+    Route("/v1/tasks", Plain(tasks.submit), methods=["POST"]),
     Route("/v1/tasks", tasks.index, methods=["GET"]),
-    Route("/v1/tasks/{id}", tasks.show, methods=["GET"]),
+    Route("/v1/tasks/{id}", Plain(tasks.show), methods=["GET"]),
     Route("/v1/tasks/{id}/events", events.of_task, methods=["GET"]),
     Route("/v1/tasks/{id}/callbacks", tasks.callbacks, methods=["GET"]),
     Route("/v1/tasks/{id}/refresh", tasks.refresh, methods=["POST"]),

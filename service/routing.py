@@ -2,13 +2,30 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from starlette.convertors import StringConvertor
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
+
+Handler = Callable[[Request[Any]], Awaitable[Response]]
+
+
+class Plain:
+    """A handler as plain ASGI: without what Starlette puts around each of them, so that what it raises becomes an
+    answer where that is done for all. For those that are called most: DOOR us of each request.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 class Doors(Router):

@@ -1,7 +1,7 @@
 """CometAPI's own paths below `/kling`: its clients change their base URL and key, and nothing else."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
@@ -29,6 +29,7 @@ from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES, Layout, TaskType
 from service.domain.tasks import Task
+from service.routing import Handler, Plain
 from service.sharing import room_for_body
 from service.submission import Draft
 from service.submits import ExternalTaskId, storable_faults
@@ -155,7 +156,7 @@ DOORS: Final[tuple[Door, ...]] = tuple(_doors().values())
 
 
 def routes() -> list[Route]:
-    made: list[tuple[str, Callable[[Request[State]], Awaitable[Response]], str]] = [
+    made: list[tuple[str, Handler, str]] = [
         each
         for door in DOORS
         for each in (
@@ -164,7 +165,7 @@ def routes() -> list[Route]:
             (f"{door.path}/{{id}}", door.query, "GET"),
         )
     ]
-    return [Route(path, handler, methods=[method]) for path, handler, method in made]
+    return [Route(path, Plain(handler), methods=[method]) for path, handler, method in made]
 
 
 def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool, door: Door) -> Draft:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
+from service.api.answers import Json
 from service.domain import errors
 from service.domain.creates import Refusal
 from service.domain.errors import Fault, KlingelError, Unprocessable
@@ -56,7 +56,7 @@ def envelope(
     data: object = None,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Json:
     """
     Args:
         status: where it is not the one that goes with the code.
@@ -64,17 +64,17 @@ def envelope(
     content = {"code": code, "message": message, "request_id": _request_id()}
     if data is not None:
         content["data"] = data
-    response = JSONResponse(content, status_code=status or STATUS[code], headers=headers)
+    response = Json(content, status_code=status or STATUS[code], headers=headers)
     if response.status_code == 401:
         response.headers["www-authenticate"] = 'Bearer realm="klingel"'
     return response
 
 
-def success(data: object) -> JSONResponse:
+def success(data: object) -> Json:
     return envelope(0, "SUCCEED", data=data, status=200)
 
 
-def refusal(request: Request[Any], error: KlingelError) -> JSONResponse:
+def refusal(request: Request[Any], error: KlingelError) -> Json:
     """What Klingel itself turns down."""
     code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
     status = 413 if isinstance(error, errors.TooLarge) else STATUS[code]
@@ -88,13 +88,13 @@ def refusal(request: Request[Any], error: KlingelError) -> JSONResponse:
     return envelope(code, _told(error), status=status, headers=headers)
 
 
-def providers_refusal(error: TaskError) -> JSONResponse:
+def providers_refusal(error: TaskError) -> Json:
     """In the provider's own code and words."""
     code = next((code for code in STATUS if str(code) == error.code), OF_REFUSAL[error.refusal])
     return envelope(code, error.message)
 
 
-def no_such_method(status: int, message: str, headers: Mapping[str, str] | None) -> JSONResponse:
+def no_such_method(status: int, message: str, headers: Mapping[str, str] | None) -> Json:
     """404 or 405, as HTTP has it; to Kling both are 1202."""
     return envelope(NO_SUCH_METHOD, message, status=status, headers=headers)
 

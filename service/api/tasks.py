@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from service.api.answers import Json
 from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.problems import problem_of
@@ -103,7 +104,7 @@ def _answer(request: Request[State], task: Task, besides: "_Besides", bound: Seq
             {"id": endpoint.id, "kind": endpoint.kind, "secret": vault.open(endpoint.secrets[0].sealed)}
             for endpoint in bound
         ]
-    return JSONResponse(view, status_code=202 if at_once or task.status in WAITING else 201, headers=headers)
+    return Json(view, status_code=202 if at_once or task.status in WAITING else 201, headers=headers)
 
 
 def _repeated(task_id: TaskId, status: int, body: str) -> Response:
@@ -165,7 +166,7 @@ async def show(request: Request[State]) -> Response:
     key = await authenticate(request)
     async with request.state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)
-        return JSONResponse(_whole(request, task, await _besides(reader, task)))
+        return Json(_whole(request, task, await _besides(reader, task)))
 
 
 async def callbacks(request: Request[State]) -> Response:
@@ -198,7 +199,7 @@ async def refresh(request: Request[State]) -> Response:
     )
     async with state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)
-        return JSONResponse(_whole(request, task, await _besides(reader, task)) | {"refresh": verdict})
+        return Json(_whole(request, task, await _besides(reader, task)) | {"refresh": verdict})
 
 
 async def _found(reader: Reader, request: Request[State], account_id: AccountId) -> Task:

@@ -68,12 +68,24 @@ def created(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def queried(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a query: as a callback, and with the pictures that bear a watermark."""
-    return callback(task) | {"task_result": _result(task["outputs"], ("watermark_url",))}
+    """The answer to a query: as a callback, and with the pictures that bear a watermark.
+
+    Args:
+        task: as `Task.view` shows it; its moments may be milliseconds.
+    """
+    return _told(task, ("watermark_url",))
 
 
 def callback(task: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a callback, flat."""
+    return _told(task, ())
+
+
+def _told(task: Mapping[str, Any], more: Sequence[str]) -> dict[str, Any]:
+    """
+    Args:
+        more: what is told of each output besides.
+    """
     error = task["error"]
     return {
         "task_id": task["id"],
@@ -82,7 +94,7 @@ def callback(task: Mapping[str, Any]) -> dict[str, Any]:
         "created_at": _milliseconds(task["created_at"]),
         "updated_at": _milliseconds(task["updated_at"]),
         "task_info": _info(task),
-        "task_result": _result(task["outputs"]),
+        "task_result": _result(task["outputs"], more),
         **_charged(task.get("cost")),  # an event of before there were costs has none
     }
 
@@ -108,8 +120,10 @@ def _info(task: Mapping[str, Any]) -> dict[str, Any]:
     return {} if given == task["id"] else {"external_task_id": given}
 
 
-def _result(outputs: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> dict[str, Any]:
+def _result(outputs: Sequence[Mapping[str, Any]], more: Sequence[str]) -> dict[str, Any]:
     """Where the provider keeps what was made; nothing before there is any."""
+    if not outputs:
+        return {}
     images = [
         {"index": output["index"], "url": output["url"], **_those(output, more)}
         for output in outputs
@@ -155,6 +169,6 @@ def _seconds(duration: float | None) -> str:
     return "" if duration is None else str(duration).removesuffix(".0")
 
 
-def _milliseconds(moment: str) -> int:
+def _milliseconds(moment: str | int) -> int:
     """Of an RFC 3339 time, since 1970."""
-    return round(datetime.fromisoformat(moment).timestamp() * 1000)
+    return moment if isinstance(moment, int) else round(datetime.fromisoformat(moment).timestamp() * 1000)
