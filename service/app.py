@@ -570,8 +570,7 @@ def _hear(
 
 
 def _provider_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    pool = transport or LateTransport(httpx.Limits(max_connections=32, max_keepalive_connections=16))
-    return httpx.AsyncClient(transport=pool, follow_redirects=False, trust_env=False)
+    return httpx.AsyncClient(transport=transport or LateTransport(), follow_redirects=False, trust_env=False)
 
 
 def _provider(

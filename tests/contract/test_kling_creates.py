@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlers.providers.connections import Transport
 from handlers.providers.kling import KlingProvider, authorization_for
 from handlers.providers.kling.answers import Reply
 from handlers.providers.kling.outcomes import FATES, FAULTS, create_outcome
@@ -494,7 +495,10 @@ async def test_an_answer_over_a_mebibyte_is_not_read_to_its_end() -> None:
     assert chunks == 17
 
 
-async def test_a_closed_port_and_a_silent_close_are_told_apart_on_a_real_socket() -> None:
+@pytest.mark.parametrize("transport", [httpx.AsyncHTTPTransport, Transport])
+async def test_a_closed_port_and_a_silent_close_are_told_apart_on_a_real_socket(
+    transport: Callable[[], httpx.AsyncBaseTransport],
+) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -502,7 +506,7 @@ async def test_a_closed_port_and_a_silent_close_are_told_apart_on_a_real_socket(
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(transport=transport()) as client:
         provider = FarSide([]).provider(client, base_url=url)
         hung_up = await provider.create(ORDER)
         server.close()

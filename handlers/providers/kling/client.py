@@ -188,7 +188,9 @@ class KlingProvider(KlingCallbacks):
             self._client.stream(
                 method,
                 self._base_url + path,
-                content=None if content is None else _in_pieces(content),
+                content=_in_pieces(content)
+                if content is not None and len(content) > PIECE_BYTES
+                else content,
                 headers=headers,
                 timeout=httpx.Timeout(whole, pool=whole / 4, connect=whole / 4),
                 follow_redirects=False,

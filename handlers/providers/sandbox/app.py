@@ -21,7 +21,7 @@ from starlette.routing import Route
 from handlers.providers.sandbox import bodies
 from handlers.providers.sandbox.accounts import account_of
 from handlers.providers.sandbox.answers import Code, Cut, Envelope, RequestError
-from handlers.providers.sandbox.callbacks import PARALLEL, Courier, check_way
+from handlers.providers.sandbox.callbacks import Courier, check_way
 from handlers.providers.sandbox.faults import REFUSALS, Draws, Fault, faults_in
 from handlers.providers.sandbox.files import Files
 from handlers.providers.sandbox.journal import Call, CallKind, Journal
@@ -93,10 +93,9 @@ class Sandbox:
             directory = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True)
             )
-            limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=PARALLEL)
             client = await stack.enter_async_context(
                 httpx.AsyncClient(
-                    transport=self._transport or LateTransport(limits),
+                    transport=self._transport or LateTransport(),
                     trust_env=False,
                     timeout=self.settings.callback_timeout.total_seconds(),
                 )
