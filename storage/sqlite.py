@@ -8,7 +8,14 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -369,7 +376,8 @@ class SqliteDatabase:
         self._writing = writing
         self._checkpoints = checkpoints
         self._statements = statements
-        self._readings = readings
+        # The same for everybody: nothing of it is anybody's own.
+        self._reading = nullcontext(_SharingReader(readings, statements))
         self._searchers: asyncio.LifoQueue[_Searcher] = asyncio.LifoQueue()
         for searcher in searchers:
             self._searchers.put_nowait(searcher)
@@ -378,9 +386,8 @@ class SqliteDatabase:
     def on_doubt(self, doubted: Callable[[], None]) -> None:
         """Nobody is on the way between a file and its process: what failed to commit is undone."""
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[SqliteReader]:
-        yield _SharingReader(self._readings, self._statements)
+    def reading(self) -> AbstractAsyncContextManager[SqliteReader]:
+        return self._reading
 
     @asynccontextmanager
     async def searching(

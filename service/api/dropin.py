@@ -81,10 +81,7 @@ class Door:
 
     path: str
     sold: tuple[Sold, ...]
-
-    @property
-    def types(self) -> list[str]:
-        return [one.task_type.name for one in self.sold]
+    types: tuple[str, ...]  # their names
 
     def meant(self, body: Mapping[str, Any]) -> Sold:
         """The fields decide: blank ones say nothing."""
@@ -146,9 +143,11 @@ def _doors() -> dict[str, Door]:
                     Sold(task_type, route.input_model or task_type.input_model, route.told_by)
                 )
     # What a field tells is looked for before what is meant without it.
+    in_turn = {
+        path: tuple(sorted(there, key=lambda one: one.told_by is None)) for path, there in sold.items()
+    }
     return {
-        path: Door(path, tuple(sorted(there, key=lambda one: one.told_by is None)))
-        for path, there in sold.items()
+        path: Door(path, there, tuple(one.task_type.name for one in there)) for path, there in in_turn.items()
     }
 
 
@@ -160,9 +159,9 @@ def routes() -> list[Route]:
         each
         for door in DOORS
         for each in (
+            (f"{door.path}/{{id}}", door.query, "GET"),  # first looked at, for it is asked most
             (door.path, door.create, "POST"),
             (door.path, door.page, "GET"),
-            (f"{door.path}/{{id}}", door.query, "GET"),
         )
     ]
     return [Route(path, Plain(handler), methods=[method]) for path, handler, method in made]
