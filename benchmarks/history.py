@@ -26,6 +26,7 @@ SPAN_DAYS: Final = 36
 CHUNK: Final = 20_000
 IDS: Final = {  # of each table: columns with the ids of what is copied, and how these begin
     "tasks": {"id": "task"},
+    "task_metadata": {"task_id": "task"},
     "transitions": {"task_id": "task"},
     "callbacks": {"id": "cbk", "task_id": "task"},
     "events": {"id": "evt", "task_id": "task"},
@@ -150,6 +151,7 @@ def _copies(store: Store, table: str, moment: str, *, first: int, last: int) -> 
             "provider_task_id": "'theirs-' || series.n",
             "metadata": "'{\"customer\": \"c' || (series.n % 1000) || '\"}'",
         },
+        "task_metadata": {"value": "'c' || (series.n % 1000)"},
         "events": {"position": "1000 + series.n * 4 + old.sequence"},
         "deliveries": {"status": f"case when {dead} then 'dead' else old.status end"},
     }.get(table, {})

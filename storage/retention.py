@@ -83,6 +83,7 @@ async def tasks(tx: Transaction, *, before: datetime, after: str, limit: int) ->
     for statement in (
         "delete_task_files",
         "delete_task_expiries",
+        "delete_task_metadata",
         "delete_transitions",
         "delete_task_idempotency",
         "delete_chat_messages_of_tasks",

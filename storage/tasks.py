@@ -119,6 +119,14 @@ async def insert(tx: Transaction, tasks: Sequence[Task]) -> None:
             for task in tasks
         ],
     )
+    await tx.run_many(
+        "insert_task_metadata",
+        [
+            {"task_id": task.id, "account_id": task.account_id, **pair}
+            for task in tasks
+            for pair in _indexed(task.metadata)
+        ],
+    )
 
 
 async def insert_files(tx: Transaction, files: Iterable[tuple[TaskId, str]]) -> None:
@@ -334,6 +342,11 @@ async def transitions(reader: Reader, task_id: TaskId) -> list[Transition]:
 # How far apart the moment in an id and `created_at` may be, both of which are of the same clock.
 ASTRAY: Final = timedelta(minutes=1)
 LIFE_OF_IDS: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC))
+INDEXED: Final = 100  # characters of a key or value in metadata; see the migration
+# A page with several filters is looked for among so many tasks, and in steps of at most so many.
+AT_FIRST: Final = 500
+AT_MOST: Final = 4000
+MOST_WAYS: Final = 4  # of a page's filters by metadata: those by which it is looked for
 
 
 class TaskFilter(Struct, frozen=True, kw_only=True):
@@ -351,32 +364,107 @@ async def page(
     reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
 ) -> list[Task]:
     """Newest first."""
-    least_id: str | None = None
     if wanted.external_task_id is not None:
-        # At most one has it, and has an index for it: that one alone is looked at.
-        pairs = [{"account": account_id, "external": wanted.external_task_id}]
-        holder = await reader.one("find_external_task_ids", pairs=json_text(pairs))
-        if holder is None:
-            return []
-        least_id = holder["id"]
-        before_id = min(before_id or "task_g", f"{least_id}0")  # sorts next after it
-    else:
-        least_id = await _first_made(reader, account_id, wanted.created_after)
-        if (end := await _end_of_made(reader, account_id, wanted.created_before)) is not None:
-            before_id = min(before_id or end, end)
-    rows = await reader.all(
-        _narrowest(wanted),
-        account_id=account_id,
-        first_id=least_id,
-        before_id=before_id,
-        status=wanted.status,
-        type=wanted.type,
-        created_after=milliseconds(wanted.created_after),
-        created_before=milliseconds(wanted.created_before),
-        metadata=json_text(wanted.metadata or {}),
-        limit=limit,
-    )
-    return [task_of(row) for row in rows]
+        return await _page_of_holder(reader, account_id, wanted, before_id=before_id, limit=limit)
+    first_id = await _first_made(reader, account_id, wanted.created_after)
+    if (end := await _end_of_made(reader, account_id, wanted.created_before)) is not None:
+        before_id = min(before_id or end, end)
+    ways = _ways(account_id, wanted)
+    reach = limit if len(ways) == 1 else AT_FIRST
+    found: list[Task] = []
+    while len(found) < limit:
+        way, ids = await _narrowest(reader, ways, first_id=first_id, before_id=before_id, limit=reach)
+        found += await _wanted_of(reader, ids, wanted, limit=limit - len(found))
+        if len(ids) < reach:
+            break
+        ways, before_id, reach = [way], ids[-1], min(AT_FIRST if reach < AT_FIRST else 4 * reach, AT_MOST)
+    return found
+
+
+async def _page_of_holder(
+    reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
+) -> list[Task]:
+    """At most one has an external id, and has an index for it: that one alone is looked at."""
+    pairs = [{"account": account_id, "external": wanted.external_task_id}]
+    holder = await reader.one("find_external_task_ids", pairs=json_text(pairs))
+    if holder is None or (before_id is not None and holder["id"] >= before_id):
+        return []
+    return await _wanted_of(reader, [holder["id"]], wanted, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """To find tasks by an index, newest first: a statement, and what it asks for."""
+
+    statement: str
+    asked: Mapping[str, str]
+
+
+def _ways(account_id: AccountId, wanted: TaskFilter) -> list[_Way]:
+    """All by which something of this can be found; at least one."""
+    own = {"account_id": account_id}
+    ways = [
+        _Way("task_ids_with_metadata", own | pair) for pair in _indexed(wanted.metadata or {})[:MOST_WAYS]
+    ]
+    if wanted.status is not None:
+        ways.append(_Way("task_ids_in_status", own | {"status": wanted.status}))
+    if wanted.type is not None:
+        ways.append(_Way("task_ids_of_type", own | {"type": wanted.type}))
+    return ways or [_Way("task_ids", own)]
+
+
+async def _narrowest(
+    reader: Reader, ways: Sequence[_Way], *, first_id: str | None, before_id: str | None, limit: int
+) -> tuple[_Way, list[str]]:
+    """Of some ways that which finds fewest, or reaches back furthest with as many as asked for; and what it finds."""
+    found = []
+    for way in ways:
+        rows = await reader.all(
+            way.statement, first_id=first_id, before_id=before_id, limit=limit, **way.asked
+        )
+        found.append((way, [row["id"] for row in rows]))
+    return min(found, key=lambda each: (len(each[1]), each[1][-1:]))
+
+
+async def _wanted_of(reader: Reader, ids: Sequence[str], wanted: TaskFilter, *, limit: int) -> list[Task]:
+    """Those of these that are wanted, newest first."""
+    found: list[Task] = []
+    while ids and len(found) < limit:
+        asked = limit - len(found)
+        rows = await reader.all(
+            "list_tasks",
+            ids=json_text(ids),
+            status=wanted.status,
+            type=wanted.type,
+            created_after=milliseconds(wanted.created_after),
+            created_before=milliseconds(wanted.created_before),
+            metadata=json_text(_indexed(wanted.metadata or {})),
+            limit=asked,
+        )
+        read = [task_of(row) for row in rows]
+        found += [task for task in read if _has(task, wanted.metadata or {})]
+        ids = [id for id in ids if id < read[-1].id] if len(read) == asked else []
+    return found
+
+
+def _has(task: Task, wanted: Mapping[str, str]) -> bool:
+    """Also of what is longer than what the index knows of it."""
+    return all(key in task.metadata and _text(task.metadata[key]) == text for key, text in wanted.items())
+
+
+def _indexed(metadata: Mapping[str, object]) -> list[dict[str, str]]:
+    """What the index knows of it, each once: no more than the beginning, and no NUL, which databases cannot look for."""
+    pairs = {(_known(key), _known(_text(value))) for key, value in metadata.items()}
+    return [{"key": key, "value": value} for key, value in sorted(pairs)]
+
+
+def _known(text: str) -> str:
+    return text[:INDEXED].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _text(value: object) -> str:
+    """By which a value in metadata is compared."""
+    return value if isinstance(value, str) else json_text(value)
 
 
 async def _first_made(reader: Reader, account_id: AccountId, after: datetime | None) -> str | None:
@@ -395,13 +483,6 @@ async def _end_of_made(reader: Reader, account_id: AccountId, before: datetime |
     bound = first_id("task", before + ASTRAY)
     made = await reader.value("task_from", account_id=account_id, id=bound)
     return None if made is not None and moment(made) < before else bound
-
-
-def _narrowest(wanted: TaskFilter) -> str:
-    """The statement that finds by an index what leaves least."""
-    if wanted.status is not None:
-        return "list_tasks_in_status"
-    return "list_tasks" if wanted.type is None else "list_tasks_of_a_type"
 
 
 async def numbered_page(

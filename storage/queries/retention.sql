@@ -79,6 +79,9 @@ select distinct sha256 from task_files where task_id in (select value from json_
 -- name: delete_task_files!
 delete from task_files where task_id in (select value from json_each(:ids));
 
+-- name: delete_task_metadata!
+delete from task_metadata where task_id in (select value from json_each(:ids));
+
 -- name: delete_transitions!
 delete from transitions where task_id in (select value from json_each(:ids));
 

@@ -11,6 +11,9 @@ insert into tasks (
     :next_send_at
 );
 
+-- name: insert_task_metadata*!
+insert into task_metadata (task_id, key, value, account_id) values (:task_id, :key, :value, :account_id);
+
 -- name: insert_task_file*!
 insert into task_files (sha256, task_id) values (:sha256, :task_id);
 
@@ -105,6 +108,54 @@ select created_at from tasks where account_id = :account_id and id < :id order b
 -- name: task_from$
 -- When the first one that sorts from an id on was made.
 select created_at from tasks where account_id = :account_id and id >= :id order by id limit 1;
+
+-- name: task_ids
+-- Newest first, as in the three that follow: each finds tasks by an index of its own, and reads nothing else.
+-- Ids are `task_` and hexadecimal digits: 'task_g' is after all of them. A bound in this form is found in the index.
+select id from tasks
+where account_id = :account_id
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+order by id desc
+limit :limit;
+
+-- name: task_ids_in_status
+select id from tasks
+where status = :status and account_id = :account_id
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+order by id desc
+limit :limit;
+
+-- name: task_ids_of_type
+select id from tasks
+where account_id = :account_id and type = :type
+  and id >= coalesce(:first_id, 'task_') and id < coalesce(:before_id, 'task_g')
+order by id desc
+limit :limit;
+
+-- name: task_ids_with_metadata
+select task_id as id from task_metadata
+where account_id = :account_id and key = :key and value = :value
+  and task_id >= coalesce(:first_id, 'task_') and task_id < coalesce(:before_id, 'task_g')
+order by task_id desc
+limit :limit;
+
+-- name: list_tasks
+-- Of these, newest first. A filter that is null filters nothing; :metadata is a list of {"key": …, "value": …}.
+select * from tasks
+where id in (select value from json_each(:ids))
+  and (cast(:status as text) is null or status = :status)
+  and (cast(:type as text) is null or type = :type)
+  and (cast(:created_after as bigint) is null or created_at >= :created_after)
+  and (cast(:created_before as bigint) is null or created_at < :created_before)
+  and not exists (
+      select 1 from json_each(:metadata) as pair
+      where not exists (
+          select 1 from task_metadata as has
+          where has.task_id = tasks.id and has.key = pair.value ->> 'key' and has.value = pair.value ->> 'value'
+      )
+  )
+order by id desc
+limit :limit;
 
 -- name: list_tasks_of_type
 -- Newest first. What is skipped is skipped in the index.

@@ -21,9 +21,12 @@ HOT = {
     "glance_at_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "find_external_task_ids": "tasks using index sqlite_autoindex_tasks_2 (account_id=? and external_task_id=?)",
-    "list_tasks": "tasks using index tasks_by_account (account_id=? and id>? and id<?)",
-    "list_tasks_in_status": "tasks using index tasks_by_status (status=? and account_id=? and id>? and id<?)",
-    "list_tasks_of_a_type": "tasks using index tasks_by_type (account_id=? and type=? and id>? and id<?)",
+    "task_ids": "tasks using covering index tasks_by_account (account_id=? and id>? and id<?)",
+    "task_ids_in_status": "tasks using covering index tasks_by_status (status=? and account_id=? and id>? and id<?)",
+    "task_ids_of_type": "tasks using covering index tasks_by_type (account_id=? and type=? and id>? and id<?)",
+    "task_ids_with_metadata": "task_metadata using covering index task_metadata_by_value "
+    "(account_id=? and key=? and value=? and task_id>? and task_id<?)",
+    "list_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "task_before": "tasks using index tasks_by_account (account_id=? and id<?)",
     "task_from": "tasks using index tasks_by_account (account_id=? and id>?)",
     "list_tasks_of_type": "tasks using covering index tasks_by_type (account_id=? and type=?)",
@@ -123,6 +126,7 @@ def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
 
 LARGE = {
     "tasks",
+    "task_metadata",
     "transitions",
     "callbacks",
     "events",

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.domain.errors import SearchTooWide, StorageUnavailable
+from storage.columns import json_text
 from storage.database import LONGEST_SEARCH_S, Database, Reader, Transaction
 from storage.postgres import numbered
 from storage.sqlite import READERS, SEARCHERS, SqliteDatabase
@@ -411,15 +412,22 @@ async def fill(database: Database, tasks: int) -> None:
             "provider_external_id": "", "extras": "{}", "path": None, "metadata": '{"a": "b"}', "parent_id": None,
             "rule_id": None, "depth": 0, "traceparent": None, "tracestate": None, "created_at": 0, "updated_at": 0, "deadline_at": 0, "next_send_at": None,
         }  # fmt: skip
-        ids = [f"task_{number:032x}" for number in range(tasks)]
-        await tx.run_many("insert_task", [row | {"id": id, "external_task_id": id} for id in ids])
+        await tx.run_many(
+            "insert_task", [row | {"id": id, "external_task_id": id} for id in numbered_ids(tasks)]
+        )
+
+
+def numbered_ids(number: int) -> list[str]:
+    return [f"task_{each:032x}" for each in range(number)]
 
 
 async def search(database: Database, whose: str, *, seconds: float = LONGEST_SEARCH_S) -> int:
-    wanted = dict.fromkeys(("first_id", "before_id", "status", "type", "created_after", "created_before"))
+    """Through 5000 tasks, if there are so many."""
+    wanted: dict[str, Any] = dict.fromkeys(("status", "type", "created_after", "created_before"))
+    nowhere = json_text([{"key": "a", "value": "nowhere"}])
     async with database.searching(whose, seconds=seconds) as reader:
         rows = await reader.all(
-            "list_tasks", account_id="acc_1", metadata='{"a": "nowhere"}', limit=1, **wanted
+            "list_tasks", ids=json_text(numbered_ids(5000)), metadata=nowhere, limit=1, **wanted
         )
     return len(rows)
 
@@ -499,6 +507,7 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "updated_at": 1,
         "deadline_at": 2,
     },
+    "task_metadata": {"task_id": "task_1", "key": "customer", "value": "7", "account_id": "acc_1"},
     "task_files": {"sha256": "h", "task_id": "task_1"},
     "transitions": {
         "task_id": "task_1",
@@ -683,6 +692,7 @@ def another(table: str) -> dict[str, Any]:
         "accounts": {"id": "acc_2", "name": "other"},
         "api_keys": {"id": "key_2", "hash": "other"},
         "tasks": {"id": "task_2", "external_task_id": "other"},
+        "task_metadata": {"key": "other"},
         "task_files": {"sha256": "other"},
         "transitions": {"sequence": 2},
         "idempotency_keys": {"key": "other"},

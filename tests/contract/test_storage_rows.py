@@ -279,6 +279,12 @@ TASK_FILTERS: Sequence[tuple[TaskFilter, list[str]]] = [
     (TaskFilter(metadata={"unknown": "null"}), []),
     (TaskFilter(metadata={"with 'quotes'.and.dots": "%"}), ["task_1"]),
     (TaskFilter(metadata={"with 'quotes'.and.dots": "x"}), []),
+    (TaskFilter(metadata={"tags": '["a",1]'}), ["task_1"]),
+    (TaskFilter(metadata={"share": "0.5", "draft": "true"}, status="queued", type=IMAGE), ["task_1"]),
+    (TaskFilter(metadata={"share": "0.5"}, status="submitted"), []),
+    (TaskFilter(metadata={"draft": "false"}, type=IMAGE), []),
+    (TaskFilter(metadata={"draft": "false"}, external_task_id="external-task_2"), ["task_2"]),
+    (TaskFilter(metadata={"draft": "true"}, external_task_id="external-task_2"), []),
     (TaskFilter(status="queued", type=VIDEO), []),
 ]
 
@@ -291,6 +297,7 @@ async def test_a_filter_finds_what_it_names(database: Database) -> None:
         "draft": True,
         "nobody": None,
         "with 'quotes'.and.dots": "%",
+        "tags": ["a", 1],
     }
     second = task("task_2", type=VIDEO, created_at=NOW + SECOND, metadata={"draft": False})
     await store(database, task("task_1", metadata=tags), second)
@@ -298,6 +305,29 @@ async def test_a_filter_finds_what_it_names(database: Database) -> None:
     async with database.reading() as reader:
         for wanted, found in TASK_FILTERS:
             assert ids(await tasks.page(reader, ACCOUNT, wanted, before_id=None, limit=9)) == found, wanted
+
+
+async def test_a_filter_finds_what_it_names_however_long_that_is(database: Database) -> None:
+    """An index knows the beginnings alone."""
+    long = "ä" * 5000
+    born = [
+        task(f"task_{number}", metadata={long + key: long + value})
+        for number, (key, value) in enumerate([("a", "a"), ("a", "b"), ("b", "a"), ("a", "a"), ("a", "")])
+    ]
+    both = task("task_9", metadata={long + "a": long + "a", long + "b": long + "b"})
+    await store(database, *born, both)
+    async with database.reading() as reader:
+        wanted = TaskFilter(metadata={long + "a": long + "a"})
+        first = await tasks.page(reader, ACCOUNT, wanted, before_id=None, limit=2)
+        rest = await tasks.page(reader, ACCOUNT, wanted, before_id=first[-1].id, limit=2)
+    assert (ids(first), ids(rest)) == (["task_9", "task_3"], ["task_0"])
+
+
+async def test_nobody_finds_anothers_tasks_by_metadata(database: Database) -> None:
+    await store(database, task(metadata={"k": "v"}), task("task_2", account_id=OTHER, metadata={"k": "v"}))
+    async with database.reading() as reader:
+        found = await tasks.page(reader, OTHER, TaskFilter(metadata={"k": "v"}), before_id=None, limit=9)
+    assert ids(found) == ["task_2"]
 
 
 async def test_tasks_are_counted_by_every_status(database: Database) -> None:

@@ -56,6 +56,7 @@ async def everything(klingel: Klingel) -> dict[str, list[dict[str, Any]]]:
     """All rows that a stranger might have changed."""
     tables = (
         "tasks",
+        "task_metadata",
         "events",
         "endpoints",
         "deliveries",
