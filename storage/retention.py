@@ -1,7 +1,7 @@
 """Forgetting what is older than it need be, a bounded number of rows at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.ids import first_id
@@ -25,13 +25,8 @@ class Forgotten:
 
 async def deliveries(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
     """Ended ones, with their attempts."""
-    last = await _last(tx, "next_old_deliveries", first_id("dlv", before), after, limit)
-    if last is None:
-        return Forgotten(number=0, last=None)
-    rows = await tx.all("old_deliveries", after=after, last=last)
-    ids = json_text([row["id"] for row in rows])
-    await tx.run("delete_attempts", ids=ids)
-    return Forgotten(number=await tx.run("delete_deliveries", ids=ids), last=last)
+    ids, last = await _old(tx, "old_deliveries", first_id("dlv", before), after, limit)
+    return await _forget(tx, ids, last, "delete_attempts", "delete_deliveries")
 
 
 async def callbacks(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
@@ -39,29 +34,20 @@ async def callbacks(tx: Transaction, *, before: datetime, after: str, limit: int
 
 
 async def events(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
-    last = await _last(tx, "next_old_events", first_id("evt", before), after, limit)
-    if last is None:
-        return Forgotten(number=0, last=None)
-    return Forgotten(number=await tx.run("forget_events", after=after, last=last), last=last)
+    ids, last = await _old(tx, "old_events", first_id("evt", before), after, limit)
+    return await _forget(tx, ids, last, "forget_events")
 
 
 async def endpoints(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
     """With the names of the messages by which they spoke in chats."""
-    last = await _last(tx, "next_old_endpoints", first_id("end", before), after, limit)
-    if last is None:
-        return Forgotten(number=0, last=None)
-    rows = await tx.all("old_endpoints", after=after, last=last)
-    ids = json_text([row["id"] for row in rows])
-    await tx.run("delete_chat_messages", ids=ids)
-    return Forgotten(number=await tx.run("forget_endpoints", ids=ids), last=last)
+    ids, last = await _old(tx, "old_endpoints", first_id("end", before), after, limit)
+    return await _forget(tx, ids, last, "delete_chat_messages", "forget_endpoints")
 
 
 async def commands(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
     """What was asked in chats, and is done."""
-    last = await _last(tx, "next_old_commands", first_id("cmd", before), after, limit)
-    if last is None:
-        return Forgotten(number=0, last=None)
-    return Forgotten(number=await tx.run("forget_commands", after=after, last=last), last=last)
+    ids, last = await _old(tx, "old_commands", first_id("cmd", before), after, limit)
+    return await _forget(tx, ids, last, "forget_commands")
 
 
 async def idempotency_keys(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
@@ -74,13 +60,13 @@ async def ended_sessions(tx: Transaction, *, before: datetime, after: str, limit
 
 async def tasks(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
     """Ended ones of which nothing else is left."""
-    last = await _last(tx, "next_old_tasks", first_id("task", before), after, limit)
-    if last is None:
-        return Forgotten(number=0, last=None)
-    rows = await tx.all("old_tasks", after=after, last=last)
-    ids = json_text([row["id"] for row in rows])
-    needed = [row["sha256"] for row in await tx.all("files_of_tasks", ids=ids)]
-    for statement in (
+    rows = await tx.all("old_tasks", bound=first_id("task", before), after=after, limit=limit)
+    gone = [row for row in rows if row["goes"]]
+    needed = await _hashes(tx, "files_of_tasks", ids=[row["id"] for row in gone if row["has_files"]])
+    forgotten = await _forget(
+        tx,
+        [row["id"] for row in gone],
+        rows[-1]["id"] if rows else None,
         "delete_task_files",
         "delete_task_expiries",
         "delete_task_metadata",
@@ -88,16 +74,35 @@ async def tasks(tx: Transaction, *, before: datetime, after: str, limit: int) ->
         "delete_task_idempotency",
         "delete_chat_messages_of_tasks",
         "delete_tasks",
-    ):
-        await tx.run(statement, ids=ids)
-    used = {row["sha256"] for row in await tx.all("files_in_use", hashes=json_text(needed))}
-    unused = [sha256 for sha256 in needed if sha256 not in used]
-    return Forgotten(number=len(rows), last=last, unused=unused)
+    )
+    used = set(await _hashes(tx, "files_in_use", hashes=needed))
+    return replace(forgotten, unused=[sha256 for sha256 in needed if sha256 not in used])
 
 
-async def _last(tx: Transaction, statement: str, bound: str, after: str, limit: int) -> str | None:
-    last: str | None = await tx.value(statement, bound=bound, after=after, limit=limit)
-    return last
+async def _hashes(tx: Transaction, statement: str, **listed: Sequence[str]) -> list[str]:
+    [(name, values)] = listed.items()
+    if not values:  # as nearly always
+        return []
+    return [row["sha256"] for row in await tx.all(statement, **{name: json_text(values)})]
+
+
+async def _old(
+    tx: Transaction, statement: str, bound: str, after: str, limit: int
+) -> tuple[list[str], str | None]:
+    """Of the next so many those that go, and the last that was looked at; None where there are no more."""
+    rows = await tx.all(statement, bound=bound, after=after, limit=limit)
+    return [row["id"] for row in rows if row["goes"]], rows[-1]["id"] if rows else None
+
+
+async def _forget(tx: Transaction, ids: Sequence[str], last: str | None, *statements: str) -> Forgotten:
+    """What belongs to these, and with the last statement they themselves. All of it is one step."""
+    if not ids:
+        return Forgotten(number=0, last=last)
+    *belonging, own = statements
+    listed = json_text(ids)
+    for statement in belonging:
+        await tx.run_many(statement, [{"ids": listed}])
+    return Forgotten(number=await tx.run(own, ids=listed), last=last)
 
 
 def _all(number: int, after: str) -> Forgotten:

@@ -343,10 +343,10 @@ async def transitions(reader: Reader, task_id: TaskId) -> list[Transition]:
 ASTRAY: Final = timedelta(minutes=1)
 LIFE_OF_IDS: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC))
 INDEXED: Final = 100  # characters of a key or value in metadata; see the migration
-# A page with several filters is looked for among so many tasks, and in steps of at most so many.
-AT_FIRST: Final = 500
-AT_MOST: Final = 4000
-MOST_WAYS: Final = 4  # of a page's filters by metadata: those by which it is looked for
+# A page by several filters is looked for among so many tasks, then in steps of up to so many.
+AT_FIRST: Final = 200
+AT_MOST: Final = 8000
+MOST_WAYS: Final = 6  # of a page's filters, of which the narrowest is looked for
 
 
 class TaskFilter(Struct, frozen=True, kw_only=True):
@@ -363,87 +363,101 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
 async def page(
     reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
 ) -> list[Task]:
-    """Newest first."""
+    """Newest first.
+
+    Each filter has an index. That which finds fewest finds them, the others say which of these they would have found,
+    and only what is shown is read: 4 ms where 1,000 of a million tasks have a value, and reading each of them takes 16.
+    """
+    filters = _filters(account_id, wanted)
     if wanted.external_task_id is not None:
-        return await _page_of_holder(reader, account_id, wanted, before_id=before_id, limit=limit)
+        holder = await _holder(reader, account_id, wanted.external_task_id, before_id=before_id)
+        return await _wanted_of(reader, await _kept(reader, filters, holder), wanted, limit=limit)
     first_id = await _first_made(reader, account_id, wanted.created_after)
     if (end := await _end_of_made(reader, account_id, wanted.created_before)) is not None:
         before_id = min(before_id or end, end)
-    ways = _ways(account_id, wanted)
-    reach = limit if len(ways) == 1 else AT_FIRST
+    ways = filters[:MOST_WAYS] or [_Filter("task_ids", None, {"account_id": account_id})]
+    reach = limit if len(filters) <= 1 else AT_FIRST
     found: list[Task] = []
     while len(found) < limit:
         way, ids = await _narrowest(reader, ways, first_id=first_id, before_id=before_id, limit=reach)
-        found += await _wanted_of(reader, ids, wanted, limit=limit - len(found))
+        kept = await _kept(reader, [each for each in filters if each is not way], ids)
+        found += await _wanted_of(reader, kept, wanted, limit=limit - len(found))
         if len(ids) < reach:
             break
-        ways, before_id, reach = [way], ids[-1], min(AT_FIRST if reach < AT_FIRST else 4 * reach, AT_MOST)
+        ways, before_id, reach = [way], ids[-1], min(max(4 * reach, AT_FIRST), AT_MOST)
     return found
 
 
-async def _page_of_holder(
-    reader: Reader, account_id: AccountId, wanted: TaskFilter, *, before_id: str | None, limit: int
-) -> list[Task]:
-    """At most one has an external id, and has an index for it: that one alone is looked at."""
-    pairs = [{"account": account_id, "external": wanted.external_task_id}]
-    holder = await reader.one("find_external_task_ids", pairs=json_text(pairs))
-    if holder is None or (before_id is not None and holder["id"] >= before_id):
-        return []
-    return await _wanted_of(reader, [holder["id"]], wanted, limit=limit)
-
-
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """To find tasks by an index, newest first: a statement, and what it asks for."""
+class _Filter:
+    """
+    Args:
+        finds: the statement that gives ids of tasks, newest first;
+        keeps: that which gives those of some ids that the other would, too;
+        asked: what is said to both.
+    """
 
-    statement: str
+    finds: str
+    keeps: str | None
     asked: Mapping[str, str]
 
 
-def _ways(account_id: AccountId, wanted: TaskFilter) -> list[_Way]:
-    """All by which something of this can be found; at least one."""
+def _filters(account_id: AccountId, wanted: TaskFilter) -> list[_Filter]:
     own = {"account_id": account_id}
-    ways = [
-        _Way("task_ids_with_metadata", own | pair) for pair in _indexed(wanted.metadata or {})[:MOST_WAYS]
+    filters = [
+        _Filter("task_ids_with_metadata", "of_these_with_metadata", own | pair)
+        for pair in _indexed(wanted.metadata or {})
     ]
-    if wanted.status is not None:
-        ways.append(_Way("task_ids_in_status", own | {"status": wanted.status}))
     if wanted.type is not None:
-        ways.append(_Way("task_ids_of_type", own | {"type": wanted.type}))
-    return ways or [_Way("task_ids", own)]
+        filters.insert(0, _Filter("task_ids_of_type", "of_these_of_type", own | {"type": wanted.type}))
+    if wanted.status is not None:
+        filters.insert(
+            0, _Filter("task_ids_in_status", "of_these_in_status", own | {"status": wanted.status})
+        )
+    return filters
+
+
+async def _holder(
+    reader: Reader, account_id: AccountId, external_id: str, *, before_id: str | None
+) -> list[str]:
+    """Whose external id this is: one task at most, which has an index for it."""
+    pairs = [{"account": account_id, "external": external_id}]
+    rows = await reader.all("find_external_task_ids", pairs=json_text(pairs))
+    return [row["id"] for row in rows if before_id is None or row["id"] < before_id]
 
 
 async def _narrowest(
-    reader: Reader, ways: Sequence[_Way], *, first_id: str | None, before_id: str | None, limit: int
-) -> tuple[_Way, list[str]]:
-    """Of some ways that which finds fewest, or reaches back furthest with as many as asked for; and what it finds."""
+    reader: Reader, ways: Sequence[_Filter], *, first_id: str | None, before_id: str | None, limit: int
+) -> tuple[_Filter, list[str]]:
+    """Which of these finds fewest, or reaches back furthest with as many as asked for; and what it finds."""
     found = []
     for way in ways:
-        rows = await reader.all(
-            way.statement, first_id=first_id, before_id=before_id, limit=limit, **way.asked
-        )
+        rows = await reader.all(way.finds, first_id=first_id, before_id=before_id, limit=limit, **way.asked)
         found.append((way, [row["id"] for row in rows]))
     return min(found, key=lambda each: (len(each[1]), each[1][-1:]))
 
 
+async def _kept(reader: Reader, filters: Iterable[_Filter], ids: Sequence[str]) -> Sequence[str]:
+    """Those of these, newest first, that all filters find."""
+    for each in filters:
+        if ids and each.keeps is not None:
+            rows = await reader.all(each.keeps, ids=json_text(ids), **each.asked)
+            ids = [row["id"] for row in rows]
+    return ids
+
+
 async def _wanted_of(reader: Reader, ids: Sequence[str], wanted: TaskFilter, *, limit: int) -> list[Task]:
-    """Those of these that are wanted, newest first."""
+    """Of those that the filters have found, newest first: the ones that they mean."""
     found: list[Task] = []
     while ids and len(found) < limit:
-        asked = limit - len(found)
+        next_ids, ids = ids[: limit - len(found)], ids[limit - len(found) :]
         rows = await reader.all(
             "list_tasks",
-            ids=json_text(ids),
-            status=wanted.status,
-            type=wanted.type,
+            ids=json_text(next_ids),
             created_after=milliseconds(wanted.created_after),
             created_before=milliseconds(wanted.created_before),
-            metadata=json_text(_indexed(wanted.metadata or {})),
-            limit=asked,
         )
-        read = [task_of(row) for row in rows]
-        found += [task for task in read if _has(task, wanted.metadata or {})]
-        ids = [id for id in ids if id < read[-1].id] if len(read) == asked else []
+        found += [task for task in map(task_of, rows) if _has(task, wanted.metadata or {})]
     return found
 
 

@@ -125,12 +125,17 @@ insert into chat_messages (endpoint_id, task_id, reference, sequence)
 values (:endpoint_id, :task_id, :reference, :sequence)
 on conflict (endpoint_id, task_id) do update set reference = excluded.reference, sequence = excluded.sequence;
 
+-- name: old_commands
+-- Those go that are done, and whose task is.
+select commands.id,
+    commands.next_try_at is null
+    and (tasks.id is null or tasks.status in ('succeeded', 'failed', 'rejected')) as goes
+from commands left join tasks on tasks.id = commands.task_id
+where commands.id > :after and commands.id < :bound
+order by commands.id limit :limit;
+
 -- name: forget_commands!
-delete from commands where id in (
-    select commands.id from commands left join tasks on tasks.id = commands.task_id
-    where commands.id > :after and commands.id <= :last and commands.next_try_at is null
-      and (tasks.id is null or tasks.status in ('succeeded', 'failed', 'rejected'))
-);
+delete from commands where id in (select value from json_each(:ids));
 
 -- name: delete_chat_messages!
 delete from chat_messages where endpoint_id in (select value from json_each(:ids));

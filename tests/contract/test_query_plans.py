@@ -26,6 +26,10 @@ HOT = {
     "task_ids_of_type": "tasks using covering index tasks_by_type (account_id=? and type=? and id>? and id<?)",
     "task_ids_with_metadata": "task_metadata using covering index task_metadata_by_value "
     "(account_id=? and key=? and value=? and task_id>? and task_id<?)",
+    "of_these_in_status": "tasks using covering index tasks_by_status (status=? and account_id=? and id=?)",
+    "of_these_of_type": "tasks using covering index tasks_by_type (account_id=? and type=? and id=?)",
+    "of_these_with_metadata": "task_metadata using covering index task_metadata_by_value "
+    "(account_id=? and key=? and value=? and task_id=?)",
     "list_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "task_before": "tasks using index tasks_by_account (account_id=? and id<?)",
     "task_from": "tasks using index tasks_by_account (account_id=? and id>?)",
