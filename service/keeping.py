@@ -1,7 +1,9 @@
 """Keeps outputs: their bytes in the store, the fact in the task, `output.stored` for whoever wants to know."""
 
+import asyncio
 import hashlib
 import io
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +22,7 @@ from service.domain.media_types import MediaType
 from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.pace import Pace
 from service.previews import PREVIEW_TYPE, Previews
 from service.publication import Publisher
 from storage import kept_files, tasks
@@ -42,6 +45,15 @@ class Content:
     type: MediaType
     size: int  # bytes
     sha256: str  # hex
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """So many files have left their tasks."""
+
+    number: int
+    began: float
+    took_s: float  # until its commit, which it shares
 
 
 class Keeper:
@@ -165,28 +177,33 @@ class Keeper:
         What is in the store goes after the commit that takes it from its task, and the row last: a crash in
         between leaves nothing that is not tried again.
         """
-        number = 0
-        while gone := await self._batcher.run(self._let_go, (before, tasks_before)):
-            number += gone
+        number, pace = 0, Pace()
+        while True:
+            gone = await self._batcher.run(self._let_go, (before, tasks_before, pace.rows))
+            number += gone.number
+            if not gone.number:
+                break
+            await asyncio.sleep(pace.after(gone.took_s, committed=time.perf_counter() - gone.began))
         await self._drop_leaving()
         return number
 
-    async def _let_go(self, tx: Transaction, bounds: Sequence[tuple[datetime, datetime]]) -> list[int]:
-        numbers: list[int] = []
+    async def _let_go(self, tx: Transaction, asked: Sequence[tuple[datetime, datetime, int]]) -> list[_Gone]:
+        done: list[_Gone] = []
         await tx.hold("retention", ["kept files"])
-        for before, tasks_before in bounds:
+        for before, tasks_before, rows in asked:
+            began = time.perf_counter()
             files = await kept_files.old(
                 tx,
                 before=before,
                 arriving_before=self._clock() - ARRIVES_WITHIN,
                 tasks_before=tasks_before,
-                limit=PAGE,
+                limit=rows,
             )
             await kept_files.set_status(tx, [file.name for file in files], FileStatus.LEAVING)
             owners = await tasks.to_change(tx, {file.task_id for file in files})
             await kept_files.save_outputs(tx, [let_go(task, files) for task in owners.values()])
-            numbers.append(len(files))
-        return numbers
+            done.append(_Gone(len(files), began, time.perf_counter() - began))
+        return done
 
     async def _drop_leaving(self) -> None:
         after = ""

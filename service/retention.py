@@ -16,6 +16,7 @@ from service.batching import Batcher
 from service.domain.times import Clock
 from service.keeping import Keeper
 from service.loops import Loop
+from service.pace import Pace
 from service.submission import KEY_LIFE
 from service.wakeups import Wakeups
 from storage import retention
@@ -24,29 +25,16 @@ from storage.files import Files, sweep
 from storage.retention import Forgotten
 
 EVERY: Final = timedelta(days=1)
-FEWEST: Final = 10  # rows of one kind in one commit,
-MOST: Final = 500  # as many as are forgotten
-SLICE_S: Final = 0.005  # in this time, for whoever writes meanwhile waits for it
-REST: Final = 4  # times as long as that, the writer is theirs
-
 Forget = Callable[..., Awaitable[Forgotten]]
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Pace:
-    """How much is forgotten at a time, by how long that took before: a full disk cache is a hundred times faster."""
-
-    rows: int = 50
-
-    def after(self, seconds: float) -> float:
-        """For how many seconds to rest, now that a slice took so long."""
-        if seconds > SLICE_S:
-            self.rows = max(self.rows // 2, FEWEST)
-        elif seconds < SLICE_S / 2:
-            self.rows = min(self.rows * 2, MOST)
-        return seconds * REST
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    forgotten: Forgotten
+    began: float
+    took_s: float  # until its commit, which it shares
 
 
 class Retention:
@@ -120,25 +108,25 @@ class Retention:
         return forgotten | {"kept_files": kept, "input_files": swept}
 
     async def _all(self, forget: Forget, before: datetime) -> int:
-        async def a_slice(tx: Transaction, asked: Sequence[tuple[str, int]]) -> list[tuple[Forgotten, float]]:
+        async def a_slice(tx: Transaction, asked: Sequence[tuple[str, int]]) -> list[_Slice]:
             await tx.hold("retention", ["rows"])  # each slice is forgotten by one process
             done = []
             for after, rows in asked:
                 began = time.perf_counter()
                 forgotten = await forget(tx, before=before, after=after, limit=rows)
-                done.append((forgotten, time.perf_counter() - began))
+                done.append(_Slice(forgotten, began, time.perf_counter() - began))
                 if forgotten.unused:
                     tx.on_commit(partial(self._drop, forgotten.unused))
             return done
 
         number, last, pace = 0, "", Pace()
         while True:
-            forgotten, seconds = await self._batcher.run(a_slice, (last, pace.rows))
-            number += forgotten.number
-            if forgotten.last is None:
+            done = await self._batcher.run(a_slice, (last, pace.rows))
+            number += done.forgotten.number
+            if done.forgotten.last is None:
                 return number
-            last = forgotten.last
-            await asyncio.sleep(pace.after(seconds))
+            last = done.forgotten.last
+            await asyncio.sleep(pace.after(done.took_s, committed=time.perf_counter() - done.began))
 
     def _drop(self, hashes: Sequence[str]) -> None:
         dropping = asyncio.ensure_future(run_sync(self._files.drop, hashes))

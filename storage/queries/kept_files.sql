@@ -11,13 +11,27 @@ update kept_files set status = :status where name = :name;
 select * from kept_files where name = :name and status = 'kept';
 
 -- name: old_files
--- Those beyond their time, those of tasks that are about to be forgotten, and those that never arrived.
-select kept_files.* from kept_files join tasks on tasks.id = kept_files.task_id
-where kept_files.status <> 'leaving'
-  and (kept_files.created_at < :before
-       or (kept_files.status = 'arriving' and kept_files.created_at < :arriving_before)
-       or (tasks.id < :task_bound and tasks.status in ('succeeded', 'failed', 'rejected')))
-order by kept_files.created_at, kept_files.name
+-- Those beyond their time, those of tasks that are about to be forgotten, and those that never arrived: each found by an
+-- index in which what is leaving is no more.
+select * from kept_files where name in (
+    select name from (
+        select name from kept_files where status = 'kept' and created_at < :before
+        order by created_at limit :limit
+    ) as aged
+    union
+    select name from (
+        select kept_files.name from kept_files join tasks on tasks.id = kept_files.task_id
+        where kept_files.status = 'kept' and kept_files.task_id < :task_bound
+          and tasks.status || '' in ('succeeded', 'failed', 'rejected')
+        order by kept_files.task_id limit :limit
+    ) as of_old_tasks
+    union
+    select name from (
+        select name from kept_files where status = 'arriving' and created_at < :arriving_before
+        order by created_at limit :limit
+    ) as lost
+)
+order by created_at, name
 limit :limit;
 
 -- name: leaving_files

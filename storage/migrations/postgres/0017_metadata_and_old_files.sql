@@ -25,3 +25,9 @@ on conflict do nothing;
 create index task_metadata_by_value on task_metadata (account_id, key, value, task_id);
 
 alter table task_metadata set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+-- What is to be forgotten of kept outputs is found without what is leaving, or stays.
+drop index kept_files_by_age;
+create index kept_files_by_age on kept_files (created_at) where status = 'kept';
+create index kept_files_arriving on kept_files (created_at) where status = 'arriving';
+create index kept_files_leaving on kept_files (name) where status = 'leaving';
