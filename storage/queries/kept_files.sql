@@ -17,19 +17,19 @@ select * from kept_files where name in (
     select name from (
         select name from kept_files where status = 'kept' and created_at < :before
         order by created_at limit :limit
-    ) as aged
+    ) as found
     union
     select name from (
         select kept_files.name from kept_files join tasks on tasks.id = kept_files.task_id
         where kept_files.status = 'kept' and kept_files.task_id < :task_bound
           and tasks.status || '' in ('succeeded', 'failed', 'rejected')
         order by kept_files.task_id limit :limit
-    ) as of_old_tasks
+    ) as found
     union
     select name from (
         select name from kept_files where status = 'arriving' and created_at < :arriving_before
         order by created_at limit :limit
-    ) as lost
+    ) as found
 )
 order by created_at, name
 limit :limit;

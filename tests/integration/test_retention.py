@@ -37,7 +37,7 @@ async def test_events_deliveries_and_callbacks_go_after_their_days_and_tasks_aft
     klingel: Klingel,
 ) -> None:
     await klingel.endpoint()
-    first = await klingel.submit(callback_url=klingel.receiver.url)
+    first = await klingel.submit(callback_url=klingel.receiver.url, metadata={"customer": "7"})
     await klingel.call_back(succeed(first))
     second = await klingel.submit()
     await klingel.call_back(succeed(second))
@@ -53,6 +53,7 @@ async def test_events_deliveries_and_callbacks_go_after_their_days_and_tasks_aft
     klingel.clock.now += timedelta(days=365)
     assert (await counts(klingel))["tasks"] == 1
     assert (await klingel.http.get(f"/v1/tasks/{first['id']}")).status_code == 404
+    assert klingel.rows("select * from task_metadata") == []
 
 
 async def test_what_still_waits_is_kept_however_old_it_is(klingel: Klingel) -> None:
