@@ -66,7 +66,7 @@ def measure(plan: Plan) -> list[Figure]:
         figures += _pages(what, old.klingel)
         for stage in both:
             _subscribe_alone(stage.klingel, stage.world.hooks(HOSTS))
-        figures.append(_claims(plan, what, both, tasks, heap=100 if plan.quick else 500))
+        figures.append(_claims(plan, what, both, tasks, heap=400 if plan.quick else 500))
         for stage in both:
             _subscribe_alone(stage.klingel, [stage.world.url + "/silent"])
         figures.append(_ingest(plan, what, both, tasks))
