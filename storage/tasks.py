@@ -388,8 +388,7 @@ async def page(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
+class _Filter(Struct, frozen=True):
     """
     Args:
         finds: the statement that gives ids of tasks, newest first;
