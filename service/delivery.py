@@ -47,7 +47,7 @@ from storage.endpoints import Health
 ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
 NO_OTHERS: Final[Mapping[str, timedelta]] = MappingProxyType({})
 ATTEMPTS_AT_A_TIME: Final = 512
-CLAIM: Final = 500
+CLAIM: Final = 128  # of one commit, which all others wait for
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
 CLAIM_GAP: Final = timedelta(milliseconds=250)
 DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
@@ -75,6 +75,13 @@ class Sink(Protocol):
 
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         """Raises nothing for what the other side can do; the deadline cuts it off."""
+
+
+class _Claimed(Struct, frozen=True):
+    """What a look at the table has come to."""
+
+    goes_on: bool  # there may be more
+    up_to: datetime | None  # all that was due by then is in hand, or waits for lanes that ask when they have room
 
 
 class _Ended(Struct, frozen=True, kw_only=True):
@@ -175,17 +182,19 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        while await self._batcher.run(self._claim, None):
+        while (claimed := await self._batcher.run(self._claim, None)).goes_on:
             pass
         async with self._database.reading() as reader:
-            due = await deliveries.next_moment(reader, busy=self._lanes.full(), by=self._presence.id)
+            due = await deliveries.next_moment(
+                reader, busy=self._lanes.full(), by=self._presence.id, after=claimed.up_to
+            )
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
         awake = self._lanes.wake()
         return min((moment for moment in (due, awake) if moment is not None), default=None)
 
-    async def _claim(self, tx: Transaction, asked: Sequence[None]) -> list[bool]:
-        """Takes what is due into the lanes; gives whether there may be more."""
+    async def _claim(self, tx: Transaction, asked: Sequence[None]) -> list[_Claimed]:
+        """Takes what is due into the lanes."""
         # Read here, not when it was asked for: what was turned away from its lane since must be found.
         now = self._clock()
         await deliveries.rescue(tx, now=now)
@@ -227,8 +236,14 @@ class Deliverer:
         tx.on_commit(lambda: self._lanes.offer(duties))
         if len(due) < CLAIM:
             tx.on_commit(lambda: self._lanes.end_claim(full))
-        # Of a page that no lane took the lanes ask themselves, when they have room.
-        return [len(due) == CLAIM and bool(promised or deleted)] * len(asked)
+        is_last = len(due) < CLAIM
+        left_to_others = {endpoint.lane for endpoint in targets.values()} - set(held)
+        claimed = _Claimed(
+            # Of a page that no lane took the lanes ask themselves, when they have room.
+            goes_on=not is_last and bool(promised or deleted),
+            up_to=now if is_last and not left_to_others else None,
+        )
+        return [claimed] * len(asked)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""

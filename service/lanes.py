@@ -27,6 +27,10 @@ BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
 DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
+# One that delivers, as many in a row as that, may hold more while all lanes together hold no more than `IN_HAND`: what went
+# through the database takes half as long again as what did not.
+DEEPEST: Final = 1024
+IN_HAND: Final = 4096
 FAILING_REMEMBERED: Final = 1024  # shared lanes that failed last, and have nothing to do now
 
 
@@ -46,6 +50,7 @@ class Lane:
         self.queued_in_turn = False
         self.let_in_by: _Limit | None = None  # whose free place it is to take
         self.failures = 0  # in a row
+        self.delivered = 0  # in a row
         self.rests = False
         self.rested = 0  # times in a row
         self._concurrency = SHARED_CONCURRENCY if is_shared else CONCURRENCY
@@ -61,9 +66,15 @@ class Lane:
     def __len__(self) -> int:
         return self._held
 
-    @property
-    def is_full(self) -> bool:
-        return self._held + len(self.promised) >= DEPTH
+    def is_full(self, in_hand: int) -> bool:
+        """
+        Args:
+            in_hand: of all lanes.
+        """
+        held = self._held + len(self.promised)
+        if held < DEPTH:
+            return False
+        return held >= DEEPEST or self.delivered < DEPTH or in_hand >= IN_HAND
 
     @property
     def is_idle(self) -> bool:
@@ -100,7 +111,7 @@ class Lane:
         return self._retries.popleft()
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
-        self.failures = 0 if delivered else self.failures + 1
+        self.failures, self.delivered = (0, self.delivered + 1) if delivered else (self.failures + 1, 0)
         self.active -= 1
         self._held -= 1
         story = _story(duty)
@@ -233,7 +244,7 @@ class Lanes:
         if not self.open:
             return False
         lane = self._lane(endpoint)
-        if lane.overflowed or lane.is_full:
+        if lane.overflowed or self._is_full(lane):
             # Once some wait in the database the rest goes there too, behind them.
             lane.overflowed = lane.passed_over = True
             return False
@@ -243,7 +254,7 @@ class Lanes:
     def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
         """The same for one that comes out of the database: it is what the others wait behind."""
         lane = self._lane(endpoint)
-        if lane.is_full:
+        if self._is_full(lane):
             lane.overflowed = lane.passed_over = True
             return False
         lane.promised.add(delivery_id)
@@ -278,6 +289,9 @@ class Lanes:
             lane.failures, lane.rested = self._failing.pop(endpoint.lane, (0, 0))
         return lane
 
+    def _is_full(self, lane: Lane) -> bool:
+        return lane.is_full(len(self._in_hand))
+
     def is_in_use(self, key: LaneKey) -> bool:
         """Whether anything of this lane is here, or on its way here."""
         return key in self._lanes
@@ -286,7 +300,7 @@ class Lanes:
 
     def full(self) -> list[LaneKey]:
         """Those that take no more from the database for now; they call `on_room` when they have room again."""
-        full = [key for key, lane in self._lanes.items() if lane.is_full]
+        full = [key for key, lane in self._lanes.items() if self._is_full(lane)]
         for key in full:
             self._lanes[key].overflowed = True
         return full
@@ -308,7 +322,7 @@ class Lanes:
             if key in full or not lane.overflowed:
                 continue
             if lane.passed_over:
-                if not lane.is_full:
+                if not self._is_full(lane):
                     self.on_room()
                 continue
             lane.overflowed = False

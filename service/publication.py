@@ -29,7 +29,7 @@ from storage.database import Transaction
 from storage.deliveries import Leased
 
 # Longer than the last of a full lane can take to be attempted. A process that dies is given its share back by then.
-LEASE: Final = timedelta(minutes=10)
+LEASE: Final = timedelta(minutes=40)
 
 
 class Publisher:

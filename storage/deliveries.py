@@ -96,9 +96,17 @@ async def inherit(tx: Transaction, processes: Sequence[ProcessId]) -> int:
     return await tx.run("inherit_deliveries", processes=json_text(list(processes)))
 
 
-async def next_moment(reader: Reader, *, busy: Iterable[LaneKey], by: ProcessId) -> datetime | None:
-    """When something falls due next that is this process's to do: an attempt, or the end of a lease."""
-    attempt = await reader.value("next_attempt_at", busy_lanes=json_text(sorted(busy)), process_id=by)
+async def next_moment(
+    reader: Reader, *, busy: Iterable[LaneKey], by: ProcessId, after: datetime | None = None
+) -> datetime | None:
+    """When something falls due next that is this process's to do: an attempt, or the end of a lease.
+
+    Args:
+        after: all attempts up to this moment are seen to: what waits for a busy lane need not be passed over again.
+    """
+    attempt = await reader.value(
+        "next_attempt_at", busy_lanes=json_text(sorted(busy)), process_id=by, after=milliseconds(after) or 0
+    )
     lease = await reader.value("next_lease_end")
     return moment(min((at for at in (attempt, lease) if at is not None), default=None))
 

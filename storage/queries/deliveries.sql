@@ -22,13 +22,10 @@ order by next_attempt_at, id
 limit :limit
 {skip_locked};
 
--- name: lease_delivery*!
-update deliveries set lease_until = :lease_until, leased_by = :leased_by where id = :id;
-
 -- name: next_attempt_at$
--- As far as it is for this process to claim.
+-- As far as it is for this process to claim, after a moment up to which it has done so.
 select min(next_attempt_at) from deliveries
-where status = 'pending' and lease_until is null
+where status = 'pending' and lease_until is null and next_attempt_at > :after
   and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
   and not exists (
       select 1 from lane_holders
@@ -56,15 +53,6 @@ where lease_until is not null and leased_by in (select value from json_each(:pro
 -- name: rescue_deliveries!
 -- Gives back what was in the hand of a process that is no more.
 update deliveries set lease_until = null where lease_until is not null and lease_until <= :now;
-
--- name: record_outcome*!
-update deliveries set
-    status = :status, attempts = :attempts, next_attempt_at = :next_attempt_at, lease_until = null,
-    reason = :reason, finished_at = :finished_at
-where id = :id and (status = 'pending' or :status = 'delivered');
-
--- name: give_back*!
-update deliveries set lease_until = null where id = :id and status = 'pending';
 
 -- name: bury_deliveries!
 -- What still waits for an endpoint that takes no more becomes dead letters, which a person can replay.

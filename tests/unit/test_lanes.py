@@ -19,8 +19,10 @@ from service.lanes import (
     ATTEMPTS_OF_AN_ACCOUNT_THERE,
     BREAKS_AFTER,
     CONCURRENCY,
+    DEEPEST,
     DEPTH,
     FAILING_REMEMBERED,
+    IN_HAND,
     Lanes,
     named_place,
     place_name,
@@ -653,6 +655,48 @@ def test_a_lane_that_never_overflowed_calls_nobody() -> None:
         for one in begun:
             lanes.end(one, delivered=True)
     assert calls == []
+
+
+def test_a_lane_that_delivers_holds_more_than_others() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(DEPTH)])
+    for _ in range(DEPTH):
+        ended = lanes.next()
+        assert ended is not None
+        lanes.end(ended, delivered=True)
+        lanes.settle(ended)
+        lanes.offer([duty()])
+    assert len(lanes.waiting()) == DEPTH
+    made = [duty() for _ in range(DEEPEST)]
+    assert [one for one in made if promised(lanes, one)] == made[: DEEPEST - DEPTH]
+
+
+def test_a_lane_that_fails_holds_no_more_than_others_again() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(DEPTH)])
+    for number in range(DEPTH + 1):
+        ended = lanes.next()
+        assert ended is not None
+        lanes.end(ended, delivered=number < DEPTH)
+        lanes.offer([duty()])
+    assert not promised(lanes)
+
+
+def test_lanes_that_deliver_hold_no_more_together_than_memory_should() -> None:
+    lanes = Lanes()
+    places = [f"end_{number}" for number in range(IN_HAND // DEEPEST + 2)]
+    for place in places:
+        lanes.offer([duty(to=place) for _ in range(DEPTH)])
+    for _ in range(DEPTH * len(places)):
+        ended = lanes.next()
+        assert ended is not None
+        lanes.end(ended, delivered=True)
+        lanes.settle(ended)
+        lanes.offer([duty(to=ended.endpoint.id)])
+    for place in places:
+        more = [one for one in (duty(to=place) for _ in range(DEEPEST)) if promised(lanes, one)]
+        lanes.offer(more)
+    assert len(lanes.waiting()) <= IN_HAND + DEEPEST
 
 
 def test_a_process_that_does_not_deliver_holds_nothing() -> None:

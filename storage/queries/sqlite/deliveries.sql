@@ -1,0 +1,21 @@
+-- Statements about deliveries, as SQLite says them: in this form many rows are one statement. One by one each of them would
+-- cost the writer a turn of the interpreter, which it has to wait for.
+
+-- name: lease_delivery*!
+with leased (id, lease_until, leased_by) as (values (:id, :lease_until, :leased_by))
+update deliveries set lease_until = leased.lease_until, leased_by = leased.leased_by
+from leased where deliveries.id = leased.id;
+
+-- name: record_outcome*!
+with outcome (id, status, attempts, next_attempt_at, reason, finished_at) as (
+    values (:id, :status, :attempts, :next_attempt_at, :reason, :finished_at)
+)
+update deliveries set
+    status = outcome.status, attempts = outcome.attempts, next_attempt_at = outcome.next_attempt_at, lease_until = null,
+    reason = outcome.reason, finished_at = outcome.finished_at
+from outcome
+where deliveries.id = outcome.id and (deliveries.status = 'pending' or outcome.status = 'delivered');
+
+-- name: give_back*!
+with given (id) as (values (:id))
+update deliveries set lease_until = null from given where deliveries.id = given.id and deliveries.status = 'pending';
