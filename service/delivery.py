@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -35,6 +36,7 @@ from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
 from service.metrics import Metrics
 from service.notices import Notices, Topic
+from service.patience import Patience
 from service.processes import Presence
 from service.publication import LEASE, Publisher
 from service.tracing import UNTRACED, Span, SpanKind, Tracing, passing
@@ -114,7 +116,8 @@ class Deliverer:
         Args:
             deadlines: of an attempt, for the kinds that need another than `ATTEMPT_DEADLINE`; less than a lease.
         """
-        self._deadlines = deadlines
+        self._usual_patience = Patience(ATTEMPT_DEADLINE)
+        self._patience = {kind: Patience(span) for kind, span in deadlines.items()}
         self._tracing = tracing
         self._database = database
         self._batcher = batcher
@@ -127,11 +130,18 @@ class Deliverer:
         self._wakeup = wakeups.delivery
         self._metrics = metrics
         self._clock = clock
-        self._attempts: dict[asyncio.Task[None], Duty] = {}
-        self._attempt_ended = asyncio.Event()
+        self._is_open = False
+        self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
+        self._ended: list[_Ended] = []  # in this turn of the loop
+        self._recordings: set[asyncio.Task[None]] = set()
+        self._unrecorded = 0
+        self._stalled = asyncio.Event()  # there is something to start, and it may not begin
+        self._is_start_due = False
         self._log: structlog.typing.FilteringBoundLogger | None = None
         self._claims = Loop("deliveries.claim", self._claim_due, wakeup=wakeups.delivery, clock=clock)
-        self._starts = Loop("deliveries.start", self._start_next, wakeup=wakeups.attempts, clock=clock)
+        self._starts = Loop("deliveries.start", self._start_again, wakeup=wakeups.attempts, clock=clock)
+        lanes.startable.on_set = self._start_soon
+        lanes.on_offer = self._start
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
 
@@ -147,20 +157,27 @@ class Deliverer:
             await self._batcher.run(self._rescue, datetime.max.replace(tzinfo=UTC))
         try:
             async with self._claims.running(), self._starts.running():
-                yield
+                self._is_open = True
+                self._start()
+                try:
+                    yield
+                finally:
+                    self._is_open = False
         finally:
             # Those that may take minutes are begun anew after the start.
             long = {
-                task: duty for task, duty in self._attempts.items() if duty.endpoint.kind in self._deadlines
+                task: duty for task, duty in self._senders.items() if duty.endpoint.kind in self._patience
             }
-            for attempt in long:
-                attempt.cancel()
-            if self._attempts:
-                await asyncio.wait(self._attempts, timeout=DRAIN.total_seconds())
-            cut_off = long | self._attempts
-            for attempt in cut_off:
-                attempt.cancel()
+            for sender in long:
+                sender.cancel()
+            if self._senders:
+                await asyncio.wait(self._senders, timeout=DRAIN.total_seconds())
+            cut_off = long | self._senders
+            for sender in cut_off:
+                sender.cancel()
             await asyncio.gather(*cut_off, return_exceptions=True)
+            while self._recordings:
+                await asyncio.wait(self._recordings)
             left = [duty.id for duty in (*cut_off.values(), *self._lanes.waiting())] + self._lanes.recalled()
             try:
                 await self._batcher.run(self._give_back, left)
@@ -255,29 +272,58 @@ class Deliverer:
     def _doubt(self) -> None:
         self._lanes.in_doubt = True
 
-    async def _start_next(self) -> datetime:
-        await self._lanes.startable.wait()
+    # Starts
+
+    async def _start_again(self) -> datetime:
+        """What was stalled until others count this process as alive again."""
+        await self._stalled.wait()
         await self._presence.until_alive()
-        while len(self._attempts) >= ATTEMPTS_AT_A_TIME:
-            self._attempt_ended.clear()
-            await self._attempt_ended.wait()
-        while len(self._attempts) < ATTEMPTS_AT_A_TIME and (duty := self._lanes.next()) is not None:
-            task = asyncio.create_task(self._attempt(duty))
-            self._attempts[task] = duty
-            task.add_done_callback(self._on_attempt_done)
+        self._stalled.clear()
+        self._start()
         return AT_ONCE
 
-    def _on_attempt_done(self, task: "asyncio.Task[None]") -> None:
-        self._attempts.pop(task, None)
-        self._attempt_ended.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery.attempt_broke", exc_info=error)
+    def _start_soon(self) -> None:
+        if not self._is_start_due:
+            self._is_start_due = True
+            asyncio.get_running_loop().call_soon(self._start)
 
-    async def _attempt(self, duty: Duty) -> None:
-        try:
-            await self._keep(await self._carry_out(duty))
-        finally:
-            self._lanes.settle(duty)
+    def _start(self) -> None:
+        """In the turn in which it was offered: the answers to those whose callbacks made it come after it."""
+        self._is_start_due = False
+        while self._lanes.startable.is_set() and (duty := self._next()) is not None:
+            sender = asyncio.create_task(self._deliver(duty))
+            self._senders[sender] = duty
+            sender.add_done_callback(self._on_sender_done)
+
+    def _next(self) -> Duty | None:
+        """What may be attempted now."""
+        if not self._is_open or len(self._senders) + self._unrecorded >= ATTEMPTS_AT_A_TIME:
+            return None
+        if not self._presence.alive:
+            self._stalled.set()
+            return None
+        return self._lanes.next()
+
+    def _on_sender_done(self, sender: "asyncio.Task[None]") -> None:
+        self._senders.pop(sender, None)
+        if not sender.cancelled() and (error := sender.exception()) is not None:
+            log.error("delivery.attempt_broke", exc_info=error)
+        self._start()
+
+    async def _deliver(self, duty: Duty) -> None:
+        """One duty after another, while there are any: a task for each would take its turn only after all others."""
+        sender = asyncio.current_task()
+        assert sender is not None
+        following: Duty | None = duty
+        while following is not None:
+            self._senders[sender] = duty = following
+            try:
+                ended = await self._carry_out(duty)
+            except BaseException:
+                self._lanes.settle(duty)
+                raise
+            self._hand_in(ended)
+            following = self._next()
 
     async def _carry_out(self, duty: Duty) -> _Ended:
         started_at, started = self._clock(), time.monotonic()
@@ -330,20 +376,47 @@ class Deliverer:
         )
         return _Ended(duty=duty, attempt=attempt, next_attempt_at=verdict.next_attempt_at)
 
-    async def _keep(self, ended: _Ended) -> None:
+    # Outcomes
+
+    def _hand_in(self, ended: _Ended) -> None:
+        """To be recorded, together with all that ends in this turn of the loop."""
+        self._ended.append(ended)
+        self._unrecorded += 1
+        if len(self._ended) == 1:
+            recording = asyncio.create_task(self._record_ended())
+            self._recordings.add(recording)
+            recording.add_done_callback(self._recordings.discard)
+
+    async def _record_ended(self) -> None:
+        together, self._ended = self._ended, []
+        try:
+            await self._keep(together)
+        finally:
+            self._unrecorded -= len(together)
+            for ended in together:
+                self._lanes.settle(ended.duty)
+            self._start()
+
+    async def _keep(self, together: Sequence[_Ended]) -> None:
         try:
             try:
-                await self._batcher.run(self._record, ended)
+                await self._batcher.run(self._record, together)
             except KlingelError:
                 raise
             except Exception:
+                if len(together) > 1:  # its neighbours must not suffer for the bad one
+                    for ended in together:
+                        await self._keep([ended])
+                    return
+                [ended] = together
                 # A fault of ours: what it must not cost is the retry, or the knowledge that it was delivered.
                 log.exception("delivery.record_broke", delivery_id=ended.duty.id)
                 bare = replace(ended.attempt, reason="Klingel could not keep what was answered", excerpt="")
-                await self._batcher.run(self._record_bare, replace(ended, attempt=bare))
+                await self._batcher.run(self._record_bare, [replace(ended, attempt=bare)])
         except KlingelError as error:
-            # Its lease is given back, or ends by itself; the message goes out once more, under the same id.
-            log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
+            # Their leases are given back, or end by themselves; the messages go out once more, under the same ids.
+            for ended in together:
+                log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
             self._doubt()
             self._wakeup.notify()
 
@@ -372,26 +445,28 @@ class Deliverer:
             return Reply(
                 status_code=None, reason=f"this Klingel does not know endpoints of kind {duty.endpoint.kind}"
             )
-        deadline = self._deadlines.get(duty.endpoint.kind, ATTEMPT_DEADLINE)
+        patience = self._patience.get(duty.endpoint.kind, self._usual_patience)
         try:
-            async with asyncio.timeout(deadline.total_seconds()):
+            with patience.limited():
                 return await sink.send(duty, now=now)
         except TimeoutError:
-            return Reply(status_code=None, reason=f"no full answer within {deadline.seconds} s")
+            return Reply(status_code=None, reason=f"no full answer within {patience.span.seconds} s")
         except Exception as error:
             log.exception("delivery.sink_broke", delivery_id=duty.id, kind=duty.endpoint.kind)
             return Reply(status_code=None, reason=f"Klingel could not send it: {type(error).__name__}")
 
-    async def _record(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+    async def _record(self, tx: Transaction, groups: Sequence[Sequence[_Ended]]) -> list[None]:
+        ended = list(chain.from_iterable(groups))
         # Before their deliveries are changed, as by whoever changes or deletes an endpoint.
         await tx.hold("endpoint", {one.duty.endpoint.id for one in ended})
-        await self._record_bare(tx, ended)
+        await self._record_bare(tx, groups)
         await self._update_health(tx, ended, self._clock())
-        return [None] * len(ended)
+        return [None] * len(groups)
 
-    async def _record_bare(self, tx: Transaction, ended: Sequence[_Ended]) -> list[None]:
+    async def _record_bare(self, tx: Transaction, groups: Sequence[Sequence[_Ended]]) -> list[None]:
         """What became of the deliveries, and nothing that follows from it for their endpoints."""
         now = self._clock()
+        ended = list(chain.from_iterable(groups))
         await deliveries.record(
             tx,
             [
@@ -407,7 +482,7 @@ class Deliverer:
         retries = [one.next_attempt_at for one in ended if one.next_attempt_at is not None]
         if retries:
             tx.on_commit(lambda: self._wakeup.due_at(max(min(retries), now + CLAIM_GAP)))
-        return [None] * len(ended)
+        return [None] * len(groups)
 
     async def _update_health(self, tx: Transaction, ended: Sequence[_Ended], now: datetime) -> None:
         by_endpoint: defaultdict[EndpointId, list[Attempt]] = defaultdict(list)

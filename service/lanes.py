@@ -1,6 +1,5 @@
 """Deliveries in hand: one lane for each endpoint, so that a slow or dead one holds up nobody but itself."""
 
-import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,7 +151,8 @@ def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
 class _Limit:
     """How many attempts of one host, of one account, or of both, run; and the lanes that wait for one of them to end."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, name: str, most: int) -> None:
+        self.name = name
         self._most = most
         self.active = 0
         self.waiting: deque[Lane] = deque()
@@ -197,6 +197,27 @@ def named_place(name: str) -> NamedPlace:
     return NamedPlace(EndpointId(id), LaneKey(lane))
 
 
+class Startable:
+    """Whether there may be something to start: told to whoever starts it when it comes to be so."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self.on_set: Callable[[], None] = lambda: (
+            None
+        )  # something is in its place only after what goes on now
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        if not self._is_set:
+            self._is_set = True
+            self.on_set()
+
+    def clear(self) -> None:
+        self._is_set = False
+
+
 class Lanes:
     """All lanes, served in turn."""
 
@@ -224,14 +245,18 @@ class Lanes:
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
-        self._limits_at = lru_cache(maxsize=1024)(self._name_limits)  # asked three times for each attempt
+        self._limits_at = lru_cache(maxsize=1024)(self._name_limits)
+        self._counted: dict[
+            DeliveryId, Sequence[_Limit]
+        ] = {}  # the places that each attempt on its way has taken
         # Failures and rests in a row; an endpoint with a lane of its own carries its failures itself.
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
         self._recalled: list[DeliveryId] = []
         # Something was undone, or could not be recorded: the database may count as held here what is not.
         self.in_doubt = False
-        self.startable = asyncio.Event()
+        self.startable = Startable()
+        self.on_offer: Callable[[], None] = lambda: None  # what there is to start can be, here and now
         self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
 
     # What comes in
@@ -281,6 +306,7 @@ class Lanes:
                 self._in_hand.add(duty.id)
                 lane.add(duty)
             self._take_turn_or_leave(duty.endpoint.lane, lane)
+        self.on_offer()
 
     def _lane(self, endpoint: Place) -> Lane:
         lane = self._lanes.get(endpoint.lane)
@@ -337,13 +363,14 @@ class Lanes:
             lane.queued_in_turn = False
             let_in_by, lane.let_in_by = lane.let_in_by, None
             if lane.can_start():
-                reached = self._reached_by(lane.first_in_line())
+                limits = self._limits_of(lane.first_in_line())
+                reached = next((limit for limit in limits if limit.is_reached), None)
                 if reached is None:
                     duty = lane.start()
-                    for name, most in self._limits_of(duty):
-                        if (limit := self._limits.get(name)) is None:
-                            limit = self._limits[name] = _Limit(most)
+                    self._counted[duty.id] = limits
+                    for limit in limits:
                         limit.active += 1
+                        self._limits[limit.name] = limit
                     self._take_turn(lane)
                     return duty
                 lane.queued_in_turn = True  # there, until one of that host or account has ended
@@ -361,12 +388,11 @@ class Lanes:
         key = duty.endpoint.lane
         lane = self._lanes[key]
         lane.end(duty, delivered=delivered)
-        for name, _ in self._limits_of(duty):
-            limit = self._limits[name]
+        for limit in self._counted.pop(duty.id):
             limit.active -= 1
             self._let_in(limit)
             if not limit.active and not limit.waiting:
-                del self._limits[name]
+                del self._limits[limit.name]
         if delivered:
             lane.rested = 0
             self._end_rest(key, lane)
@@ -376,9 +402,11 @@ class Lanes:
             self.on_room()
         self._take_turn_or_leave(key, lane)
 
-    def _limits_of(self, duty: Duty) -> Sequence[tuple[str, int]]:
+    def _limits_of(self, duty: Duty) -> Sequence[_Limit]:
+        """One attempt more would be counted at each of them."""
         endpoint = duty.endpoint
-        return self._limits_at(endpoint.account_id, endpoint.shown_host, endpoint.kind)
+        named = self._limits_at(endpoint.account_id, endpoint.shown_host, endpoint.kind)
+        return [self._limits.get(name) or _Limit(name, most) for name, most in named]
 
     def _name_limits(self, account: AccountId, there: str, kind: str) -> Sequence[tuple[str, int]]:
         if not there:  # what others of its kind do is no matter: they may be at other servers
@@ -391,13 +419,6 @@ class Lanes:
             (f"account {account} host {there}", self._of_an_account_there),
             (f"account {account}", self._of_an_account),
         )
-
-    def _reached_by(self, duty: Duty) -> "_Limit | None":
-        """The limit that one attempt more would break."""
-        for name, _ in self._limits_of(duty):
-            if (limit := self._limits.get(name)) is not None and limit.is_reached:
-                return limit
-        return None
 
     def _let_in(self, limit: "_Limit") -> None:
         """The next lane that waits for it, if it has a place."""

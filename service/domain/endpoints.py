@@ -83,9 +83,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     def shown_host(self) -> str:
         """Empty where the URL is sealed, or there is none: nobody can tell then whether two are at one server."""
         url = self.config.get("url") or self.config.get("server")
-        if isinstance(
-            subscription := self.config.get("subscription"), Mapping
-        ):  # a browser's, at its maker's
+        subscription = self.config.get("subscription")
+        if subscription is not None and isinstance(subscription, Mapping):  # a browser's, at its maker's
             url = subscription.get("endpoint")
         return _host(url) if isinstance(url, str) else ""
 

@@ -68,7 +68,7 @@ class CallbackTokens:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [_HmacKey(_derive(secret, "callback")) for secret in secrets]
+        self._keys = [HmacKey(_derive(secret, "callback")) for secret in secrets]
 
     def mint(self, provider: str, task_id: TaskId) -> str:
         """43 characters of unpadded base64url."""
@@ -83,23 +83,20 @@ class CallbackTokens:
         return any(matches)
 
     @staticmethod
-    def _token(key: "_HmacKey", provider: str, task_id: str) -> str:
+    def _token(key: "HmacKey", provider: str, task_id: str) -> str:
         mac = key.digest(f"{provider}\n{task_id}".encode(errors="surrogatepass"))
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
-class _HmacKey:
+class HmacKey:
     """HMAC-SHA256 (RFC 2104) under one key, whose two halves are hashed once for all messages.
 
     `hmac.digest` lets go of the interpreter each time, and then waits until another thread gives it back.
     """
 
     def __init__(self, key: bytes) -> None:
-        """
-        Args:
-            key: at most 64 bytes, SHA-256's block.
-        """
-        block = key.ljust(64, b"\0")
+        # SHA-256's block; a longer key is hashed first.
+        block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
