@@ -23,6 +23,10 @@ Result = TypeVar("Result")
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
+# Batches on their way at a time, where batches may go beside each other. The next one is begun beside others once so
+# many wait: smaller ones cost more in ways to the server than they gain.
+AT_A_TIME: Final = 3
+LEAST_BESIDE: Final = 16
 # Of a batch that others were in the way of, each after a little longer than the one before.
 TRIES: Final = 6
 PAUSE_S: Final = 0.05
@@ -42,7 +46,8 @@ class Batcher:
 
     Where other processes write too, each kind has a commit of its own. What every kind holds it takes in one order
     (accounts, endpoints and bots; the rows that it changes; lines; the logs of accounts), so that no two wait for each
-    other; two kinds in one transaction would not keep to it.
+    other; two kinds in one transaction would not keep to it. There, kinds that allow it go beside each other: the
+    server works on one batch while this process makes the next one ready.
     """
 
     def __init__(self, database: Database, *, observe: Callable[[int, float], None]) -> None:
@@ -56,6 +61,16 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
+        self._may_go_beside: dict[Apply[Any, Any], bool] = {}  # whether also beside its like
+        self._under_way: dict[asyncio.Task[None], Apply[Any, Any]] = {}
+
+    def go_beside(self, apply: "Apply[Item, Result]", *, its_like: bool) -> None:
+        """Its batches may be written while others are, that may so too: what it keeps in memory bears it.
+
+        Args:
+            its_like: also while others of this kind are.
+        """
+        self._may_go_beside[apply] = its_like
 
     @property
     def alive(self) -> bool:
@@ -72,9 +87,8 @@ class Batcher:
         if self._closing:
             raise Unavailable("Klingel is shutting down. Try again in a moment.")
         waiting = _Waiting(apply, item, asyncio.get_running_loop().create_future())
-        if not self._queue:
-            self._arrived.set()
         self._queue.append(waiting)
+        self._arrived.set()
         result: Result = await waiting.done
         return result
 
@@ -90,18 +104,48 @@ class Batcher:
             await self._worker
 
     async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
-                if self._database.sole_process:
-                    await self._write(batch)
-                else:
-                    for _, group in _by_kind(batch):
-                        await self._write(group)
-            if self._closing:
-                return
+        async with asyncio.TaskGroup() as tasks:  # waits for them, and breaks when one of them does
+            while not self._closing or self._queue:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._is_next():
+                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
+                    if self._database.sole_process:
+                        await self._write(batch)
+                    else:
+                        for apply, group in _by_kind(batch):
+                            await self._begin(tasks, apply, group)
+
+    def _is_next(self) -> bool:
+        if not self._under_way:
+            return bool(self._queue)
+        return len(self._queue) >= LEAST_BESIDE and len(self._under_way) < AT_A_TIME
+
+    async def _begin(
+        self, tasks: asyncio.TaskGroup, apply: Apply[Any, Any], group: Sequence[_Waiting]
+    ) -> None:
+        """Beside what is under way, or when all of that has ended, and then to its own end."""
+        its_like = self._may_go_beside.get(apply)
+        if its_like is None:
+            await self._until(lambda: not self._under_way)
+            await self._write(group)
+            return
+        await self._until(
+            lambda: len(self._under_way) < AT_A_TIME and (its_like or apply not in self._under_way.values())
+        )
+        writing = tasks.create_task(self._write(group), name="batch")
+        self._under_way[writing] = apply
+        writing.add_done_callback(self._on_written)
+
+    def _on_written(self, writing: "asyncio.Task[None]") -> None:
+        del self._under_way[writing]
+        self._arrived.set()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Of those under way enough have ended."""
+        while not holds():
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # their callbacks come after us
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from service.batching import Batcher
-from service.domain.ids import LaneKey
+from service.domain.ids import LaneKey, ProcessId
 from service.notices import Notices, Topic
 from service.processes import Presence
 from storage import processes
@@ -52,11 +52,17 @@ class Holdings:
             return wanted
         if not self._presence.alive:
             return set()
+        taken: set[LaneKey] = set()
         if (new := wanted - self._held) and await self._presence.may_take(tx):
-            taken = await processes.take_lanes(tx, new, by=self._presence.id)
-            self._held |= taken
-            tx.on_rollback(lambda: self._held.difference_update(taken))
-        return wanted & self._held
+            by = self._presence.id
+            taken = await processes.take_lanes(tx, new, by=by)
+            # Not before: another transaction, at the same time, would rely on what this one may yet undo.
+            tx.on_commit(lambda: self._keep(taken, by=by))
+        return wanted & (self._held | taken)
+
+    def _keep(self, taken: Collection[LaneKey], *, by: ProcessId) -> None:
+        if by == self._presence.id:
+            self._held.update(taken)
 
     async def _tidy(self) -> None:
         if not all(map(self._in_use, self._held)):

@@ -276,6 +276,20 @@ class Lanes:
         lane.promised.add(delivery_id)
         return True
 
+    def takes_new_ones(self, endpoint: Place) -> bool:
+        """Whether a new one would go straight into its lane now."""
+        lane = self._lanes.get(endpoint.lane)
+        return lane is None or not (lane.overflowed or lane.is_full)
+
+    def fetch(self, endpoints: Iterable[Place]) -> None:
+        """What the database holds of theirs since now is fetched as soon as there is room. Where something is in the
+        lane, that ends and says so: to ask for each new one would read all that waits there, each time.
+        """
+        for endpoint in endpoints:
+            self.divert(endpoint)
+            if not len(self._lane(endpoint)):
+                self.on_room()
+
     def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
         """The same for one that comes out of the database: it is what the others wait behind."""
         lane = self._lane(endpoint)

@@ -78,12 +78,13 @@ class Publisher:
         """Events and their deliveries; after the commit the new duties go straight into their lanes."""
         if not happened:
             return
-        stored = await events.insert(tx, happened)
+        # Before their logs are held, for which all who publish wait.
         candidates = await endpoints.of(
             tx,
-            (event.account_id for event in stored),
-            (event.task_id for event in stored if event.task_id is not None),
+            (event.account_id for event in happened),
+            (event.task_id for event in happened if event.task_id is not None),
         )
+        stored = await events.insert(tx, happened)
         archives = await self._outputs.archives(tx, stored)
         pairs = await _wanted(stored, [*candidates, *archives])
         await self.schedule(tx, pairs)
@@ -129,43 +130,47 @@ class Publisher:
         holds it, that one does.
         """
         now = self._clock()
-        straight = await self._lanes_straight(tx, [endpoint for _, endpoint in pairs])
+        targets = {endpoint.id: endpoint for _, endpoint in pairs}
+        held = await self._lanes_here(tx, targets.values())
         born: list[Leased] = []
         duties: list[Duty] = []
+        waiting: dict[LaneKey, Endpoint] = {}
         fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
         for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
-            in_hand = endpoint.lane in straight and self._lanes.promise(delivery.id, endpoint)
+            in_hand = endpoint.lane in held and self._lanes.promise(delivery.id, endpoint)
             born.append(Leased(delivery, now + LEASE if in_hand else None, self._presence.id))
             if in_hand:
                 duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
+            else:
+                waiting[endpoint.lane] = endpoint
         promised = {duty.id: duty.endpoint for duty in duties}
         tx.on_rollback(lambda: self._lanes.release(promised))
         await deliveries.insert(tx, born)
         tx.on_commit(lambda: self._lanes.offer(duties))
-        if len(duties) < len(fresh):
+        behind = [endpoint for lane, endpoint in waiting.items() if lane in held]
+        tx.on_commit(lambda: self._lanes.fetch(behind))
+        if waiting.keys() - held:
             await self._notices.post(tx, Topic.DELIVERIES)
         if replays:
-            for endpoint in {endpoint.id: endpoint for _, endpoint in pairs}.values():
+            for endpoint in targets.values():
                 await self._rouse(tx, endpoint)
         return list(fresh)
 
-    async def _lanes_straight(self, tx: Transaction, targets: Sequence[Endpoint]) -> Collection[LaneKey]:
-        """The lanes that new ones may go straight into: held here, and nothing older that another process has put into
-        the database waits for them there.
+    async def _lanes_here(self, tx: Transaction, targets: Collection[Endpoint]) -> Collection[LaneKey]:
+        """Those of their lanes that are held here. Where something older waits in the database, that another process
+        has put there, new ones go behind it.
         """
         if not self._lanes.open:
             return ()
         held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets})
-        if self._holdings.sole or not held:
+        if self._holdings.sole:
             return held
-        awaited = await deliveries.awaited(tx, {endpoint.id for endpoint in targets if endpoint.lane in held})
-        behind = {endpoint.lane: endpoint for endpoint in targets if endpoint.id in awaited}
-        for endpoint in behind.values():
-            self._lanes.divert(endpoint)
-        if behind:
-            tx.on_commit(self._lanes.on_room)
-            tx.on_rollback(self._lanes.on_room)
-        return set(held) - behind.keys()
+        may_go_in = {one.id: one for one in targets if one.lane in held and self._lanes.takes_new_ones(one)}
+        if may_go_in and (awaited := await deliveries.awaited(tx, may_go_in)):
+            for id in awaited:
+                self._lanes.divert(may_go_in[id])
+            tx.on_rollback(self._lanes.on_room)  # a claim finds out that nothing waits there now
+        return held
 
 
 def new_delivery(event: Event, endpoint: Endpoint, now: datetime) -> Delivery:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from asyncpg.connection import Connection
 from asyncpg.pool import PoolConnectionProxy
 
-_Rows = Sequence[Sequence[Any]]
+Columns = Sequence[Sequence[Any]]  # by parameter, its value in each row
 
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 _INSERT: Final = re.compile(
@@ -44,8 +44,8 @@ class Many:
         names = ", ".join(f"p{number}" for number in range(1, len(types) + 1))
         return f"{self.head} from unnest({arrays}) as given ({names}) {self.tail}"
 
-    def takes(self, rows: _Rows) -> bool:
-        return self.key is None or len({row[self.key] for row in rows}) == len(rows)
+    def takes(self, columns: Columns) -> bool:
+        return self.key is None or len(set(columns[self.key])) == len(columns[self.key])
 
 
 @cache
@@ -81,7 +81,7 @@ def _given(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class _Write:
     text: str
-    rows: _Rows
+    columns: Columns
     many: Many | None
 
 
@@ -104,8 +104,10 @@ class Together:
         else:
             fits = write.many.table is None or write.many.table not in self._tables
         if fits:
-            rows = write.rows if same is None else [*same.rows, *write.rows]
-            self.writes[write.text] = _Write(write.text, rows, write.many)
+            columns = write.columns
+            if same is not None:
+                columns = [[*former, *more] for former, more in zip(same.columns, columns, strict=True)]
+            self.writes[write.text] = _Write(write.text, columns, write.many)
             if write.many is not None and write.many.table is not None:
                 self._tables.add(write.many.table)
         return fits
@@ -119,7 +121,7 @@ class Writes:
         self._texts: dict[tuple[str, ...], str] = {}
 
     async def carry_out(
-        self, connection: Connection | PoolConnectionProxy, put_off: Sequence[tuple[str, _Rows]]
+        self, connection: Connection | PoolConnectionProxy, put_off: Sequence[tuple[str, Columns]]
     ) -> None:
         for together in _grouped(put_off):
             # What writes to no table is the statement itself, for only writes are done without being asked for.
@@ -127,12 +129,10 @@ class Writes:
                 together.writes.values(), key=lambda write: write.many is None or not write.many.table
             )
             if writes[0].many is None:
-                await connection.executemany(writes[0].text, writes[0].rows)
+                await connection.executemany(writes[0].text, zip(*writes[0].columns, strict=True))
             else:
                 text = await self._text(connection, writes)
-                await connection.execute(
-                    text, *(column for write in writes for column in map(list, zip(*write.rows, strict=True)))
-                )
+                await connection.execute(text, *(column for write in writes for column in write.columns))
 
     async def _text(self, connection: Connection | PoolConnectionProxy, writes: Sequence[_Write]) -> str:
         key = tuple(write.text for write in writes)
@@ -156,12 +156,12 @@ class Writes:
         return self._types[text]
 
 
-def _grouped(put_off: Sequence[tuple[str, _Rows]]) -> Iterator[Together]:
+def _grouped(put_off: Sequence[tuple[str, Columns]]) -> Iterator[Together]:
     """In their order."""
     together = Together()
-    for text, rows in put_off:
+    for text, columns in put_off:
         many = many_of(text)
-        write = _Write(text, rows, many if many is not None and many.takes(rows) else None)
+        write = _Write(text, columns, many if many is not None and many.takes(columns) else None)
         if not together.add(write):
             yield together
             together = Together()
