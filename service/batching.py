@@ -1,6 +1,7 @@
 """Many callers, one commit: what gathered while the last commit ran is the next batch. No timer, no waiting."""
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -23,9 +24,9 @@ Result = TypeVar("Result")
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
-# Batches on their way at a time, where batches may go beside each other. The next one is begun beside others once so
-# many wait: smaller ones cost more in ways to the server than they gain.
-AT_A_TIME: Final = 3
+# Batches on their way at a time, where they may go beside each other. One is begun beside another once so many wait:
+# smaller ones cost more in ways to the server than they gain.
+AT_A_TIME: Final = 2
 LEAST_BESIDE: Final = 16
 # Of a batch that others were in the way of, each after a little longer than the one before.
 TRIES: Final = 6
@@ -109,7 +110,7 @@ class Batcher:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._is_next():
-                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
+                    batch = [self._queue.popleft() for _ in range(self._share())]
                     if self._database.sole_process:
                         await self._write(batch)
                     else:
@@ -120,6 +121,15 @@ class Batcher:
         if not self._under_way:
             return bool(self._queue)
         return len(self._queue) >= LEAST_BESIDE and len(self._under_way) < AT_A_TIME
+
+    def _share(self) -> int:
+        """How many of those that wait are the next batch. What may go beside its like is shared out, so that the server
+        has something to do all the time.
+        """
+        number = len(self._queue)
+        if not self._database.sole_process and self._may_go_beside.get(self._queue[0].apply):
+            number = max(LEAST_BESIDE, math.ceil(number / (AT_A_TIME - len(self._under_way))))
+        return min(number, len(self._queue), LARGEST_BATCH)
 
     async def _begin(
         self, tasks: asyncio.TaskGroup, apply: Apply[Any, Any], group: Sequence[_Waiting]

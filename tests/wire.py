@@ -19,6 +19,8 @@ class Wire:
         self._to = urlsplit(url)
         self._about: bytes | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._resumed = asyncio.Event()
+        self._stalls = False
         self.lost = asyncio.Event()
         self.url = ""
 
@@ -39,7 +41,17 @@ class Wire:
     def lose_commit(self, about: str) -> None:
         """The answer to the next one by a connection over which this has been said in the same transaction."""
         self._about = about.encode()
+        self._stalls = False
         self.lost.clear()
+
+    def stall_commit(self, about: str) -> None:
+        """The same, and the answer comes after all: with `resume`."""
+        self.lose_commit(about)
+        self._stalls = True
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        self._resumed.set()
 
     async def _carry(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         carrying = asyncio.current_task()
@@ -77,8 +89,11 @@ class Wire:
         while words := await far.read(65536):
             if loses.is_set():
                 self.lost.set()
-                to_near.transport.abort()
-                return
+                if not self._stalls:
+                    to_near.transport.abort()
+                    return
+                await self._resumed.wait()
+                loses.clear()
             to_near.write(words)
             await to_near.drain()
         to_near.close()

@@ -361,6 +361,35 @@ def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_
     assert calls
 
 
+def test_what_came_to_wait_is_asked_for_when_the_lane_has_room_and_not_before() -> None:
+    """Whoever asks reads past all that waits for full lanes: too much to do for each new one."""
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    lanes.offer([duty() for _ in range(DEPTH)])
+    assert not promised(lanes)
+    lanes.fetch([endpoint()])
+    assert not lanes.takes_new_ones(endpoint())
+    assert not calls
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+    assert calls
+
+
+def test_what_came_to_wait_for_an_empty_lane_is_asked_for_at_once() -> None:
+    """Nothing in it will end and say so. Until it is there, nothing new overtakes it."""
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    assert lanes.takes_new_ones(endpoint())
+    lanes.fetch([endpoint()])
+    assert calls
+    assert not promised(lanes)
+    lanes.end_claim(lanes.begin_claim())
+    assert promised(lanes)
+
+
 # Many endpoints at one host, or of one account
 
 
