@@ -43,6 +43,11 @@ class Transaction(Reader, Protocol):
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         """Until its end, nobody else holds these names of this kind. Waits for who holds them now."""
 
+    async def all_holding(
+        self, kind: str, names: Iterable[str], statement: str, /, **parameters: Any
+    ) -> Sequence[Row]:
+        """Holds, and then reads, in one step: by a statement that takes what PostgreSQL holds as `:held`."""
+
     async def run(self, statement: str, /, **parameters: Any) -> int:
         """The number of rows that it touched."""
 

@@ -28,8 +28,8 @@ async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
     """The events with their positions: the order of an account's log is that of commits, for its log is held."""
     if not events:
         return []
-    await tx.hold("events", {event.account_id for event in events})
-    positions = await tx.all("next_positions", number=len(events))
+    accounts = {event.account_id for event in events}
+    positions = await tx.all_holding("events", accounts, "next_positions", number=len(events))
     stored = [replace(event, position=row["position"]) for event, row in zip(events, positions, strict=True)]
     await tx.run_many(
         "insert_event",

@@ -221,18 +221,31 @@ class PostgresTransaction(PostgresReader):
         return await super().all(statement, **parameters)
 
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
-        await self._catch_up()  # rows are changed before the logs of accounts are held, by everybody
-        # In one order for all: who wants what somebody else holds never holds what that one wants.
-        keys = sorted({_lock(kind, name) for name in names})
-        if keys:
+        if keys := await self._keys(kind, names):
             with _storage_errors(self._connection):
                 await self._connection.execute(
                     "select pg_advisory_xact_lock(key) from unnest(cast($1 as bigint[])) as key", keys
                 )
-            held = asyncio.get_running_loop().create_future()
-            self._before.update(self._succession.hold(keys, held))
-            self._before.difference_update(self._held)
-            self._held.append(held)
+            self._hold(keys)
+
+    async def all_holding(
+        self, kind: str, names: Iterable[str], statement: str, /, **parameters: Any
+    ) -> Sequence[Row]:
+        keys = await self._keys(kind, names)
+        rows = await self.all(statement, **parameters, held=keys)
+        self._hold(keys)
+        return rows
+
+    async def _keys(self, kind: str, names: Iterable[str]) -> list[int]:
+        await self._catch_up()  # rows are changed before the logs of accounts are held, by everybody
+        # In one order for all: who wants what somebody else holds never holds what that one wants.
+        return sorted({_lock(kind, name) for name in names})
+
+    def _hold(self, keys: Sequence[int]) -> None:
+        held = asyncio.get_running_loop().create_future()
+        self._before.update(self._succession.hold(keys, held))
+        self._before.difference_update(self._held)
+        self._held.append(held)
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         await self._catch_up()

@@ -336,6 +336,11 @@ class SqliteTransaction(_AloneReader):
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         """There is one writer."""
 
+    async def all_holding(
+        self, _kind: str, _names: Iterable[str], statement: str, /, **parameters: Any
+    ) -> Sequence[Row]:
+        return await self.all(statement, **parameters)
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         self.aftermath.on_commit(callback)
 
