@@ -83,7 +83,9 @@ class _Claimed(Struct, frozen=True):
     """What a look at the table has come to."""
 
     goes_on: bool  # there may be more
-    up_to: datetime | None  # all that was due by then is in hand, or waits for lanes that ask when they have room
+    up_to: (
+        datetime | None
+    )  # all that was due by then is in hand, or waits for lanes that ask when they have room
 
 
 class _Ended(Struct, frozen=True, kw_only=True):
