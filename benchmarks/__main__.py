@@ -5,7 +5,18 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from benchmarks import dropin, end_to_end, fairness, footprint, growth, ingest, outbound, streams, submit
+from benchmarks import (
+    dropin,
+    end_to_end,
+    fairness,
+    footprint,
+    growth,
+    ingest,
+    outbound,
+    scale,
+    streams,
+    submit,
+)
 from benchmarks.figures import Figure
 from benchmarks.machine import described, needed, stay_with_the_load
 from benchmarks.page import keep_figures, keep_machine, table
@@ -15,6 +26,7 @@ from benchmarks.postgres import postgres
 BENCHMARKS: dict[str, tuple[Callable[[Plan], Sequence[Figure]], Sequence[str]]] = {
     "ingest": (ingest.measure, ("sqlite", "postgresql")),
     "end_to_end": (end_to_end.measure, ("sqlite", "postgresql")),
+    "scale": (scale.measure, ("postgresql",)),
     "outbound": (outbound.measure, ("sqlite",)),
     "submit": (submit.measure, ("sqlite",)),
     "dropin": (dropin.measure, ("sqlite",)),

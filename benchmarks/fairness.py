@@ -89,7 +89,7 @@ def _switch(one: Klingel, endpoints: Sequence[str], *, on: bool) -> None:
 def hostile_process() -> Iterator[list[str]]:
     """Their URLs. A process of their own, so that their floods cost the healthy ones nothing but Klingel's own time."""
     command = [sys.executable, "-m", "benchmarks.fairness"]
-    with started(pinned(LOAD, command), cwd=ROOT, stdout=subprocess.PIPE) as process:
+    with started(pinned([LOAD], command), cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())
 

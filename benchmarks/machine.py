@@ -19,8 +19,8 @@ LOAD: Final = CORES[1 % len(CORES)]
 PACKAGES: Final = ("klingel", "uvicorn", "starlette", "uvloop", "httptools", "aiohttp")
 
 
-def pinned(core: int, command: Sequence[str | Path]) -> list[str]:
-    return ["taskset", "--cpu-list", str(core), *map(str, command)]
+def pinned(cores: Sequence[int], command: Sequence[str | Path]) -> list[str]:
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *map(str, command)]
 
 
 def stay_with_the_load() -> None:

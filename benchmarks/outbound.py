@@ -79,7 +79,9 @@ def _bare(folder: Path, arrivals: Sequence[dict[str, Any]], number: int) -> Clea
             )
         file.flush()
         command = [sys.executable, "-m", "benchmarks.sender", file.name, str(number), str(AT_A_TIME)]
-        done = subprocess.run(pinned(SERVERS, command), cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            pinned([SERVERS], command), cwd=ROOT, capture_output=True, text=True, check=True
+        )
     told = json.loads(done.stdout)
     return Cleared(told["a_second"], told["each_us"])
 

@@ -1,11 +1,12 @@
 """How much of it, and on what: rounds, seconds, databases; and the stage that each benchmark has to itself."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.machine import SERVERS
 from benchmarks.processes import Klingel, Outside, klingel, outside
 
 
@@ -43,16 +44,19 @@ class Plan:
     memory: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str, *, hosts: int = 1, **settings: str) -> Iterator[Stage]:
+    def stage(
+        self, name: str, *, hosts: int = 1, cores: Sequence[int] = (SERVERS,), **settings: str
+    ) -> Iterator[Stage]:
         """
         Args:
             hosts: at which receivers are.
+            cores: on which Klingel may run.
             settings: of Klingel, besides those that all benchmarks have.
         """
         with (
             tempfile.TemporaryDirectory(prefix="klingel-bench-", ignore_cleanup_errors=True) as folder,
             outside(hosts=hosts) as world,
-            klingel(Path(folder), world, **self._where(), **settings) as one,
+            klingel(Path(folder), world, cores=cores, **self._where(), **settings) as one,
         ):
             yield Stage(one, world, Path(folder))
             if one.process is not None:

@@ -101,7 +101,7 @@ class Outside:
 @contextmanager
 def outside(*, hosts: int = 8) -> Iterator[Outside]:
     command = [sys.executable, "-m", "benchmarks.outside", str(hosts)]
-    with started(pinned(LOAD, command), cwd=ROOT, stdout=subprocess.PIPE) as process:
+    with started(pinned([LOAD], command), cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         one = Outside(json.loads(process.stdout.readline()))
         try:
@@ -123,7 +123,7 @@ def bare() -> Iterator[Server]:
     """The baseline."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port)]
-    with started(pinned(SERVERS, command), cwd=ROOT) as process:
+    with started(pinned([SERVERS], command), cwd=ROOT) as process:
         until(lambda: _listens(port), "the baseline")
         yield Server(port, process.pid)
 
@@ -136,8 +136,11 @@ def _listens(port: int) -> bool:
 class Klingel:
     """`klingel serve` on a folder of its own. Its log goes to a file, as under any supervisor."""
 
-    def __init__(self, folder: Path, outside: Outside, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, outside: Outside, *, cores: Sequence[int] = (SERVERS,), **settings: str
+    ) -> None:
         self.folder = folder
+        self._cores = cores
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = {
@@ -175,7 +178,7 @@ class Klingel:
         began = time.perf_counter()
         with (self.folder / "klingel.log").open("ab") as log:
             self.process = subprocess.Popen(
-                pinned(SERVERS, [KLINGEL, "serve"]),
+                pinned(self._cores, [KLINGEL, "serve"]),
                 cwd=self.folder,
                 env=self._settings | settings,
                 stdout=subprocess.DEVNULL,
@@ -227,9 +230,11 @@ class Klingel:
 
 
 @contextmanager
-def klingel(folder: Path, outside: Outside, **settings: str) -> Iterator[Klingel]:
+def klingel(
+    folder: Path, outside: Outside, *, cores: Sequence[int] = (SERVERS,), **settings: str
+) -> Iterator[Klingel]:
     """Started. Killed with the block, for what it leaves is thrown away."""
-    one = Klingel(folder, outside, **settings)
+    one = Klingel(folder, outside, cores=cores, **settings)
     try:
         one.start()
         yield one

@@ -77,7 +77,7 @@ def recorded(pid: int, file: Path) -> Iterator[None]:
         Path(sys.executable).with_name("py-spy"), "record", "--nonblocking", "--rate", str(RATE), "--format", shape,
         "--output", str(file), "--pid", str(pid),
     ]  # fmt: skip
-    process = subprocess.Popen(pinned(LOAD, command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(pinned([LOAD], command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         yield
     finally:

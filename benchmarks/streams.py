@@ -45,7 +45,7 @@ class Listeners:
 @contextmanager
 def listeners(stage: Stage, number: int) -> Iterator[Listeners]:
     command = [sys.executable, "-m", "benchmarks.listeners", str(stage.klingel.port), KEY, str(number)]
-    with started(pinned(LOAD, command), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with started(pinned([LOAD], command), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"listening\n"
         yield Listeners(process, number)

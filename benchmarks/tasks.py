@@ -78,17 +78,17 @@ class Tasks:
         }
         return json.dumps(document).encode()
 
-    def callback(self, task: Made, word: str) -> bytes:
-        """As the provider sends it, over the wire."""
+    def callback(self, task: Made, word: str, *, port: int | None = None) -> bytes:
+        """As the provider sends it, over the wire; to another process than the first, where one is given."""
         token = self._tokens.mint(self._provider, TaskId(task.id))
         path = f"/callbacks/{self._provider}/{task.id}/{token}"
-        return post(self._klingel.port, path, self.body(task, word))
+        return post(port or self._klingel.port, path, self.body(task, word))
 
-    def callbacks(self, number: int) -> list[bytes]:
+    def callbacks(self, number: int, *, port: int | None = None) -> list[bytes]:
         """Each of them moves a task that nothing else moves: to `processing`, then to `succeeded`."""
         tasks = self.make(-(-number // 2))
         return [
-            self.callback(task, word)
+            self.callback(task, word, port=port)
             for start in range(0, len(tasks), BLOCK)
             for word in ("processing", "succeed")
             for task in tasks[start : start + BLOCK]

@@ -68,7 +68,7 @@ def press(
             "--timeout=30s", f"--script={SCRIPT}", f"http://127.0.0.1:{server.port}/", "--", file.name,
         ]  # fmt: skip
         before = processor_s(server.pid)
-        done = subprocess.run(pinned(LOAD, command), capture_output=True, text=True, check=True)
+        done = subprocess.run(pinned([LOAD], command), capture_output=True, text=True, check=True)
         ran = processor_s(server.pid) - before
     told = json.loads(done.stdout.splitlines()[-1])
     assert not told["refused"], done.stdout
