@@ -112,6 +112,7 @@ from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.database import shown
 from storage.files import Files
+from storage.glances import Glances
 from storage.opening import listening_at, open_database
 
 if TYPE_CHECKING:  # loaded where they are used
@@ -480,6 +481,7 @@ def create_app(
                 links=links,
                 metrics=metrics,
                 probes=probes,
+                glances=Glances(database),
                 vitals=Vitals(database, clock),
                 shares=shares,
                 key_guesses=Guesses(burst=KEYS),

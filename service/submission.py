@@ -255,6 +255,8 @@ class Submitter:
         )
         bound = [endpoint.made(account_id, now, task_id=task_id) for endpoint in draft.endpoints]
         submit = _Submit(task=task, files=sorted(draft.input.files), endpoints=bound, once=once)
+        if not draft.input.files:
+            return await self._batcher.run(self._store, submit)
         async with kept(self._files, self._database, draft.input.files):
             return await self._batcher.run(self._store, submit)
 

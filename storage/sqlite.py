@@ -381,6 +381,7 @@ class SqliteDatabase:
         self._writing = writing
         self._checkpoints = checkpoints
         self._statements = statements
+        self._readings = readings
         # The same for everybody: nothing of it is anybody's own.
         self._reading = nullcontext(_SharingReader(readings, statements))
         self._searchers: asyncio.LifoQueue[_Searcher] = asyncio.LifoQueue()

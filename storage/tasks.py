@@ -140,6 +140,8 @@ class Glance(NamedTuple):
     """How a task stands, for who asks again and again."""
 
     id: TaskId
+    account_id: AccountId
+    type: str
     external_task_id: str
     status: str
     error_message: str | None
@@ -165,6 +167,8 @@ class Glance(NamedTuple):
 def _glance_of(row: Row) -> Glance:
     return Glance(
         id=row["id"],
+        account_id=row["account_id"],
+        type=row["type"],
         external_task_id=row["external_task_id"],
         status=row["status"],
         error_message=row["error_message"],
@@ -180,16 +184,18 @@ async def get(reader: Reader, task_id: str, *, account_id: AccountId) -> Task | 
     return None if row is None else task_of(row)
 
 
+async def glances(reader: Reader, ids: Iterable[str]) -> dict[str, Glance]:
+    """Whosever they are."""
+    rows = await reader.all("glance_at_tasks", ids=json_text(list(ids)))
+    return {row["id"]: _glance_of(row) for row in rows}
+
+
 async def find(reader: Reader, name: str, *, account_id: AccountId, types: Sequence[str]) -> Glance | None:
     """By its id, else by the caller's own for it, else by the provider's.
 
     Args:
         types: one or two.
     """
-    if name.startswith("task_"):  # its id, by which nearly all ask, in a third of the time
-        row = await reader.one("glance_at_task", id=name, account_id=account_id)
-        if row is not None and row["type"] in types:
-            return _glance_of(row)
     row = await reader.one("find_task", name=name, account_id=account_id, type=types[0], other_type=types[-1])
     return None if row is None else _glance_of(row)
 

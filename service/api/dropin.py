@@ -115,8 +115,7 @@ class Door:
         """By Klingel's id, the caller's `external_task_id`, or the provider's id. The provider is not asked."""
         key = await authenticate(request)
         name = request.path_params["id"]
-        async with request.state["database"].reading() as reader:
-            task = await tasks.find(reader, name, account_id=key.account_id, types=self.types)
+        task = await request.state["glances"].find(name, account_id=key.account_id, types=self.types)
         if task is None:
             raise NotFound(f"Task not found by id or external id: {name}")
         return envelopes.success(kling_shapes.queried(task.view()))

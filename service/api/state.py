@@ -28,6 +28,7 @@ from service.submits import SubmitReader
 from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.database import Database
+from storage.glances import Glances
 
 
 class BotDesk(Protocol):
@@ -75,6 +76,7 @@ class State(TypedDict):
     links: Links
     metrics: Metrics
     probes: Probes
+    glances: Glances
     vitals: Vitals
     shares: Shares
     key_guesses: Guesses

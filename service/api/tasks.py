@@ -50,18 +50,21 @@ async def submit(request: Request[State]) -> Response:
         stored = await state["submitter"].submit(key.account_id, draft, once=once, trace=trace)
         del body, draft  # each as large as all its pictures, and the provider's answer may be long in coming
 
+    at_once = _responds_async(request)
+
     async def answer(task: Task) -> Response:
         if task is stored.new:  # on disk a moment ago: a look would find nothing more
-            return _answer(request, task, _Besides(), stored.endpoints)
+            return _answer(request, task, _Besides(), stored.endpoints, at_once=at_once)
         async with state["database"].reading() as reader:
             besides = await _besides(reader, task)
-            return _answer(request, task, besides, await endpoints.of(reader, [], [task.id]))
+            bound = await endpoints.of(reader, [], [task.id])
+        return _answer(request, task, besides, bound, at_once=at_once)
 
     return await answered(
         request,
         stored,
         once,
-        patience=0.0 if _responds_async(request) else state["settings"].submit_wait,
+        patience=0.0 if at_once else state["settings"].submit_wait,
         answer=answer,
         repeat=_repeated,
     )
@@ -75,15 +78,15 @@ def _responds_async(request: Request[State]) -> bool:
     )
 
 
-def _answer(request: Request[State], task: Task, besides: "_Besides", bound: Sequence[Endpoint]) -> Response:
+def _answer(
+    request: Request[State], task: Task, besides: "_Besides", bound: Sequence[Endpoint], *, at_once: bool
+) -> Response:
     """
     Args:
         bound: the task's own endpoints.
+        at_once: it is answered 202 however quick the provider may have been (RFC 7240, 4.1).
     """
     headers = {"location": f"/v1/tasks/{task.id}"}
-    at_once = _responds_async(
-        request
-    )  # answered 202 however quick the provider may have been (RFC 7240, 4.1)
     if at_once:
         headers["preference-applied"] = "respond-async"
     if task.status is Status.REJECTED and task.error is not None and not at_once:

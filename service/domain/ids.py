@@ -63,6 +63,10 @@ def new_process_id() -> ProcessId:
     return ProcessId(_new("proc"))
 
 
+def is_task_id(text: str) -> bool:
+    return re.fullmatch(r"task_[0-9a-f]{32}", text) is not None
+
+
 def is_command_id(text: str) -> bool:
     return re.fullmatch(r"cmd_[0-9a-f]{32}", text) is not None
 

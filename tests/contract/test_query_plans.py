@@ -18,7 +18,7 @@ HOT = {
     "has_session_ended": "ended_sessions using primary key (nonce=?)",
     "get_key": "api_keys using index sqlite_autoindex_api_keys_1 (id=?)",
     "get_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
-    "glance_at_task": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
+    "glance_at_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "get_tasks": "tasks using index sqlite_autoindex_tasks_1 (id=?)",
     "find_external_task_ids": "tasks using index sqlite_autoindex_tasks_2 (account_id=? and external_task_id=?)",
     "task_ids": "tasks using covering index tasks_by_account (account_id=? and id>? and id<?)",

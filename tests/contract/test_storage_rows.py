@@ -1,5 +1,6 @@
 """What is stored comes back as it was, and each question about rows finds those it asks for."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ from storage.database import Database
 from storage.deliveries import DeliveryFilter, Leased, Outcome
 from storage.endpoints import Health
 from storage.files import Files
+from storage.glances import Glances
 from storage.keys import ApiKey, KeyOrigin, KeyRole
 from storage.statements import Dialect
 from storage.tasks import IdempotencyKey, StoredCallback, TaskFilter
@@ -194,6 +196,43 @@ async def test_a_task_is_found_by_each_of_its_names_and_by_nobody_elses(database
     assert [await found(name, OTHER) for name in ("task_1", "external-task_1", "theirs")] == [None] * 3
     assert [await found(name) for name in ("task_3", "theirs-3", "", "\0")] == [None] * 4
     assert await found("theirs-3", type=VIDEO) == "task_3"
+
+
+async def test_those_who_ask_at_the_same_time_are_each_told_of_their_own_task(database: Database) -> None:
+    named = [f"task_{n:032x}" for n in range(9)]
+    await store(database, *(task(id) for id in named[:4]), task(named[4], account_id=OTHER), task("task_1"))
+    glances = Glances(database)
+
+    async def found(name: str, type: str = IMAGE) -> str | None:
+        one = await glances.find(name, account_id=ACCOUNT, types=[type])
+        return None if one is None else one.id
+
+    asked = [*named, named[0], "task_1", "external-task_1", "\0", "task_\0"]
+    assert await asyncio.gather(*map(found, asked)) == [
+        *named[:4], *[None] * 5, named[0], "task_1", "task_1", None, None,
+    ]  # fmt: skip
+    assert await found(named[0], VIDEO) is None
+
+
+async def test_who_asks_how_a_task_stands_is_told_what_was_stored_before(database: Database) -> None:
+    """Not what somebody is told who asked earlier."""
+    id = f"task_{1:032x}"
+    born = task(id)
+    await store(database, born)
+    glances = Glances(database)
+
+    async def status() -> str | None:
+        one = await glances.find(id, account_id=ACCOUNT, types=[IMAGE])
+        return None if one is None else one.status
+
+    before = asyncio.create_task(status())
+    left = asyncio.create_task(status())
+    await asyncio.sleep(0)
+    left.cancel()
+    await change(database, born, status=Status.SUBMITTED, sequence=1, next_send_at=None)
+    assert await status() == Status.SUBMITTED
+    assert await before in {Status.QUEUED, Status.SUBMITTED}
+    assert (await asyncio.gather(left, return_exceptions=True))[0].__class__ is asyncio.CancelledError
 
 
 async def test_numbered_pages_hold_the_accounts_tasks_of_a_type_newest_first(
