@@ -71,6 +71,24 @@ async def test_batches_of_a_kind_that_allows_it_are_written_at_the_same_time(
     assert steps.taken == ["it begins"] * 2 + ["it ends"] * 2
 
 
+async def test_enough_that_come_while_a_batch_is_under_way_do_not_wait_for_it(
+    database: PostgresDatabase,
+) -> None:
+    under_way, meeting = asyncio.Event(), asyncio.Barrier(2)
+
+    async def meet(tx: Transaction, items: Sequence[int]) -> Sequence[int]:
+        under_way.set()
+        await meeting.wait()
+        return items
+
+    async with batching(database) as batcher:
+        batcher.go_beside(meet, its_like=True)
+        first = asyncio.create_task(batcher.run(meet, 0))
+        await under_way.wait()
+        assert await all_of(batcher, meet, LEAST_BESIDE) == [*range(LEAST_BESIDE)]
+        await first
+
+
 async def test_a_few_wait_for_the_batch_before_them(database: PostgresDatabase) -> None:
     steps = Steps()
     kind = steps.kind("it")
