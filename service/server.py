@@ -304,7 +304,6 @@ def _leave_alone_what_stays() -> None:
     for garbage in cycles, which looks at them again and again, is a quarter of what a callback costs (loop's time of
     each, at best: 431 us; frozen 386 us; and rarer 307 us).
     """
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with the thousand that are garbage: to find them would hold up the start for 0.05 s
     gc.set_threshold(GARBAGE_AFTER, 20, 50)
     gc.enable()  # see `klingel serve`
