@@ -17,7 +17,7 @@ Handler = Callable[[Request[Any]], Awaitable[Response]]
 
 class Plain:
     """A handler as plain ASGI: without what Starlette puts around each of them, so that what it raises becomes an
-    answer where that is done for all. For those that are called most.
+    answer where that is done for all. For those that are called most, and those that many hold open.
     """
 
     def __init__(self, handler: Handler) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
@@ -215,7 +215,7 @@ class Streams:
             groups.append((self._of_account, account_id))
         if key_id is not None:
             groups.append((self._of_key, key_id))
-        async with self._fed(account_id):
+        async with nullcontext() if self._database.sole_process else self._fed(account_id):
             for listeners, key in groups:
                 listeners[key].add(listener)
             try:
@@ -228,10 +228,7 @@ class Streams:
 
     @asynccontextmanager
     async def _fed(self, account_id: AccountId) -> AsyncIterator[None]:
-        """While the block runs, what is appended to the account's log from now on is told here."""
-        if self._database.sole_process:
-            yield
-            return
+        """While the block runs, what other processes append to the account's log from now on is told here."""
         feed = self._feeds.get(account_id)
         if feed is None:
             async with self._database.reading() as reader:
