@@ -6,42 +6,46 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from service.sharing import BODIES_BYTES, BODIES_BYTES_OF_ONE
+from storage.columns import milliseconds
 from storage.sqlite import SEARCHERS
 from storage.statements import Dialect
-from tests.integration.klingel import IMAGE_INPUT, Klingel, base64_png, callback, running_klingel
+from tests.integration.klingel import IMAGE_INPUT, START, Klingel, base64_png, callback, running_klingel
 
 MANY_TASKS = {
     Dialect.SQLITE: """
 insert into tasks (
-    id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at
+    id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at,
+    finished_at, cost
 )
 with recursive n (i) as (select 1 union all select i + 1 from n where i < {number}),
     many (metadata) as (select json_group_object('key_' || i, 'value') from n where i <= 60)
-select printf('task_%032x', i), (select id from accounts), 't', 'p', 'queued', '{{}}', i, metadata, 0, 0, 0
+select printf('task_%032x', i), (select id from accounts), 't', 'p', 'succeeded', '{{}}', i, metadata, {ended}, {ended}, {ended},
+    {ended}, '[]'
 from n, many
 """,
     Dialect.POSTGRES: """
 insert into tasks (
-    id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at
+    id, account_id, type, provider, status, input, external_task_id, metadata, created_at, updated_at, deadline_at,
+    finished_at, cost
 )
 with many (metadata) as (select json_object_agg('key_' || i, 'value') from generate_series(1, 60) as i)
-select 'task_' || lpad(to_hex(i), 32, '0'), (select id from accounts), 't', 'p', 'queued', '{{}}',
-    cast(i as text), cast(metadata as text), 0, 0, 0
+select 'task_' || lpad(to_hex(i), 32, '0'), (select id from accounts), 't', 'p', 'succeeded', '{{}}',
+    cast(i as text), cast(metadata as text), {ended}, {ended}, {ended}, {ended}, '[]'
 from generate_series(1, {number}) as i, many
 """,
 }
 
 
-# Lists
+# Lists and sums
 
 
-async def test_a_filter_over_too_much_is_refused_in_a_moment(klingel: Klingel) -> None:
+async def test_a_sum_over_too_much_is_refused_in_a_moment(klingel: Klingel) -> None:
     """It took as long as it took, and so did everybody else's sign-in."""
-    await klingel.tamper(MANY_TASKS[klingel.places.dialect].format(number=20_000))
-    wanted = {f"metadata.key_{number}": "value" for number in range(1, 61)}
-    answer = await klingel.http.get("/v1/tasks", params=wanted | {"metadata.key_60": "nowhere"})
+    many = MANY_TASKS[klingel.places.dialect].format(number=20_000, ended=milliseconds(START))
+    await klingel.tamper(many)
+    answer = await klingel.http.get("/v1/usage", params={"by": "metadata.key_60"})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/search-too-wide")
-    narrow = await klingel.http.get("/v1/tasks", params=wanted | {"external_task_id": "77"})
+    narrow = await klingel.http.get("/v1/tasks", params={"external_task_id": "77"})
     assert [task["external_task_id"] for task in narrow.json()["items"]] == ["77"]
 
 
