@@ -19,7 +19,7 @@ insert into tasks (
 )
 with recursive n (i) as (select 1 union all select i + 1 from n where i < {number}),
     many (metadata) as (select json_group_object('key_' || i, 'value') from n where i <= 60)
-select printf('task_%032x', i), (select id from accounts), 't', 'p', 'succeeded', '{{}}', i, metadata, {ended}, {ended}, {ended},
+select printf('task_01b%029x', i), (select id from accounts), 't', 'p', 'succeeded', '{{}}', i, metadata, {ended}, {ended}, {ended},
     {ended}, '[]'
 from n, many
 """,
@@ -29,7 +29,7 @@ insert into tasks (
     finished_at, cost
 )
 with many (metadata) as (select json_object_agg('key_' || i, 'value') from generate_series(1, 60) as i)
-select 'task_' || lpad(to_hex(i), 32, '0'), (select id from accounts), 't', 'p', 'succeeded', '{{}}',
+select 'task_01b' || lpad(to_hex(i), 29, '0'), (select id from accounts), 't', 'p', 'succeeded', '{{}}',
     cast(i as text), cast(metadata as text), {ended}, {ended}, {ended}, {ended}, '[]'
 from generate_series(1, {number}) as i, many
 """,
