@@ -52,6 +52,9 @@ ATTEMPTS_AT_A_TIME: Final = 512
 CLAIM: Final = 128  # of one commit, which all others wait for
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
 CLAIM_GAP: Final = timedelta(milliseconds=250)
+# Nobody waits for an outcome to be recorded: those of so long share one commit, which is mostly that of callbacks. With 600
+# callbacks a second outcomes are part of a quarter of all commits, instead of 84 of 100, in which callbacks wait for them.
+GATHER_S: Final = 0.01
 DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
 
 DISABLE_AFTER_FAILURES: Final = 100
@@ -134,7 +137,7 @@ class Deliverer:
         self._clock = clock
         self._is_open = False
         self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
-        self._ended: list[_Ended] = []  # in this turn of the loop
+        self._ended: list[_Ended] = []  # to be recorded together
         self._recordings: set[asyncio.Task[None]] = set()
         self._unrecorded = 0
         self._stalled = asyncio.Event()  # there is something to start, and it may not begin
@@ -382,7 +385,7 @@ class Deliverer:
     # Outcomes
 
     def _hand_in(self, ended: _Ended) -> None:
-        """To be recorded, together with all that ends in this turn of the loop."""
+        """To be recorded, together with all that ends within `GATHER_S`."""
         self._ended.append(ended)
         self._unrecorded += 1
         if len(self._ended) == 1:
@@ -391,6 +394,7 @@ class Deliverer:
             recording.add_done_callback(self._recordings.discard)
 
     async def _record_ended(self) -> None:
+        await asyncio.sleep(GATHER_S)
         together, self._ended = self._ended, []
         try:
             await self._keep(together)

@@ -903,6 +903,17 @@ async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: Databa
     assert await next_moment("end_1") == NOW + HOUR
 
 
+async def test_the_next_moment_comes_after_one_up_to_which_all_is_seen_to(ready: Database) -> None:
+    await deliver(
+        ready,
+        delivery("dlv_1", "evt_1", next_attempt_at=NOW),
+        delivery("dlv_2", "evt_2", next_attempt_at=NOW + SECOND),
+    )
+    async with ready.reading() as reader:
+        assert await deliveries.next_moment(reader, busy=[], by=ME) == NOW
+        assert await deliveries.next_moment(reader, busy=[], by=ME, after=NOW) == NOW + SECOND
+
+
 async def test_a_lease_that_ended_gives_its_delivery_back(ready: Database) -> None:
     await deliver(ready, delivery("dlv_1"), lease_until=NOW + HOUR)
     assert await claim(ready, NOW + HOUR) == []
