@@ -52,7 +52,7 @@ ATTEMPTS_AT_A_TIME: Final = 512
 CLAIM: Final = 128  # of one commit, which all others wait for
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
 CLAIM_GAP: Final = timedelta(milliseconds=250)
-# Nobody waits for an outcome to be recorded: those of so long share one commit, mostly one of callbacks. At 600 callbacks a
+# Nobody waits for a delivery to be recorded: those of so long share one commit, mostly one of callbacks. At 600 callbacks a
 # second a third of all commits carry outcomes, instead of 84 of 100, and are longer for the callbacks that wait for them.
 GATHER_S: Final = 0.01
 DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
@@ -385,17 +385,23 @@ class Deliverer:
     # Outcomes
 
     def _hand_in(self, ended: _Ended) -> None:
-        """To be recorded, together with all that ends within `GATHER_S`."""
+        """To be recorded, together with all that ends within `GATHER_S`. What failed is recorded at once: how its
+        endpoint is served from now on goes by that.
+        """
         self._ended.append(ended)
         self._unrecorded += 1
-        if len(self._ended) == 1:
-            recording = asyncio.create_task(self._record_ended())
+        is_delivered = ended.attempt.outcome is AttemptOutcome.DELIVERED
+        if len(self._ended) == 1 or not is_delivered:
+            recording = asyncio.create_task(self._record_ended(GATHER_S if is_delivered else 0))
             self._recordings.add(recording)
             recording.add_done_callback(self._recordings.discard)
 
-    async def _record_ended(self) -> None:
-        await asyncio.sleep(GATHER_S)
+    async def _record_ended(self, gather_s: float) -> None:
+        if gather_s:
+            await asyncio.sleep(gather_s)
         together, self._ended = self._ended, []
+        if not together:
+            return
         try:
             await self._keep(together)
         finally:
