@@ -43,10 +43,8 @@ class Transaction(Reader, Protocol):
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         """Until its end, nobody else holds these names of this kind. Waits for who holds them now."""
 
-    async def all_holding(
-        self, kind: str, names: Iterable[str], statement: str, /, **parameters: Any
-    ) -> Sequence[Row]:
-        """Holds, and then reads, in one step: by a statement that takes what PostgreSQL holds as `:held`."""
+    async def next_positions(self, accounts: Iterable[str], number: int) -> Sequence[int]:
+        """So many places in the log of events, in their order: in one step, and held as "events" of these accounts."""
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         """The number of rows that it touched."""

@@ -28,9 +28,8 @@ async def insert(tx: Transaction, events: Sequence[Event]) -> list[Event]:
     """The events with their positions: the order of an account's log is that of commits, for its log is held."""
     if not events:
         return []
-    accounts = {event.account_id for event in events}
-    positions = await tx.all_holding("events", accounts, "next_positions", number=len(events))
-    stored = [replace(event, position=row["position"]) for event, row in zip(events, positions, strict=True)]
+    positions = await tx.next_positions({event.account_id for event in events}, len(events))
+    stored = [replace(event, position=position) for event, position in zip(events, positions, strict=True)]
     await tx.run_many(
         "insert_event",
         [

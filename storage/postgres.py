@@ -228,13 +228,11 @@ class PostgresTransaction(PostgresReader):
                 )
             self._hold(keys)
 
-    async def all_holding(
-        self, kind: str, names: Iterable[str], statement: str, /, **parameters: Any
-    ) -> Sequence[Row]:
-        keys = await self._keys(kind, names)
-        rows = await self.all(statement, **parameters, held=keys)
+    async def next_positions(self, accounts: Iterable[str], number: int) -> Sequence[int]:
+        keys = await self._keys("events", accounts)
+        rows = await self.all("next_positions", number=number, held=keys)
         self._hold(keys)
-        return rows
+        return [row["position"] for row in rows]
 
     async def _keys(self, kind: str, names: Iterable[str]) -> list[int]:
         await self._catch_up()  # rows are changed before the logs of accounts are held, by everybody

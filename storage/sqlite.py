@@ -295,15 +295,26 @@ def _insert_of(text: str) -> _Insert | None:
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+class _Log:
+    """The log of events, which one process writes: where it ends is asked once, not by each transaction."""
+
+    def __init__(self) -> None:
+        self.next: int | None = None  # position; None is to be asked
+
+    def forget(self) -> None:
+        self.next = None
+
+
 class SqliteTransaction(_AloneReader):
     """What nobody waits for is put off, and goes to the connection's thread with the next statement that somebody does
     wait for, or with the commit: a batch changes threads a few times, not once for each statement. What fails then is
     raised there.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
+    def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str], log: _Log) -> None:
         super().__init__(connection, statements)
         self.aftermath = Aftermath()
+        self._log = log
         self._put_off: list[_Step] = [_Step("begin immediate")]
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
@@ -336,10 +347,13 @@ class SqliteTransaction(_AloneReader):
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         """There is one writer."""
 
-    async def all_holding(
-        self, _kind: str, _names: Iterable[str], statement: str, /, **parameters: Any
-    ) -> Sequence[Row]:
-        return await self.all(statement, **parameters)
+    async def next_positions(self, _accounts: Iterable[str], number: int) -> Sequence[int]:
+        if self._log.next is None:
+            self._log.next = await self.value("next_positions")
+        first = self._log.next
+        self._log.next += number
+        self.aftermath.on_rollback(self._log.forget)
+        return range(first, first + number)
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         self.aftermath.on_commit(callback)
@@ -381,6 +395,7 @@ class SqliteDatabase:
         self._writing = writing
         self._checkpoints = checkpoints
         self._statements = statements
+        self._log = _Log()
         self._readings = readings
         # The same for everybody: nothing of it is anybody's own.
         self._reading = nullcontext(_SharingReader(readings, statements))
@@ -414,7 +429,7 @@ class SqliteDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         async with self._writing:
-            tx = SqliteTransaction(self._writer, self._statements)
+            tx = SqliteTransaction(self._writer, self._statements, self._log)
             try:
                 yield tx
                 await tx.commit()
