@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json, to_json
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -96,6 +97,10 @@ async def ask(
         else:
             parts.append(message.get("body", b""))
 
-    await request.app.router(scope, receive, send)
+    # What a route raises becomes an answer as it does outside; what nobody expects goes on to who answers us.
+    handlers = {
+        kind: handle for kind, handle in request.app.exception_handlers.items() if kind is not Exception
+    }
+    await ExceptionMiddleware(request.app.router, handlers=handlers)(scope, receive, send)
     answered = b"".join(parts)
     return Answer(status, from_json(answered) if answered else None)
