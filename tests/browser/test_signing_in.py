@@ -68,13 +68,12 @@ def test_who_signs_out_is_out(visit: Visit, klingel: Klingel) -> None:
 def test_a_revoked_key_ends_its_sessions_also_on_a_page_that_is_open(
     visit: Visit, klingel: Klingel, house: Klingel
 ) -> None:
-    """The open page asks again when something happens, and is sent to sign in."""
+    """The open page, whose stream ends, asks again and is sent to sign in."""
     made = klingel.call("POST", "/keys", {"name": "for a moment"}, answers=201)
     visitor = visit()
     page = visitor.sign_in(made["key"], "/tasks")
     klingel.call("DELETE", f"/keys/{made['id']}", answers=204)
 
-    page.goto("/tasks")
     expect(page).to_have_title("Sign in · Klingel")
     visitor.forgives(
         r"401 .*/live\)"
