@@ -277,7 +277,8 @@ class Klingel:
         """Between the app's own commits; SQLite's on the connection that writes, for a test that spoils the disk."""
         database = self.state["database"]
         if not isinstance(database, SqliteDatabase):
-            return self.rows(statement)
+            # In a thread: a transaction of the app's, in whose way this is, must be able to end.
+            return await asyncio.to_thread(self.rows, statement)
         async with database._writing:
             return list(await database._writer.execute_fetchall(statement))
 
