@@ -16,7 +16,9 @@ from typing import Final
 
 from benchmarks.processes import Server
 
-CONNECTIONS: Final = 256
+# As many as requests a second: one on which nothing is asked for ten seconds is cut off.
+LEAST_CONNECTIONS: Final = 8
+MOST_CONNECTIONS: Final = 256
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ def send(server: Server, requests: Sequence[bytes], *, a_second: float, seed: in
     randomness = random.Random(seed)
     idle: SimpleQueue[_Connection] = SimpleQueue()
     selector = selectors.DefaultSelector()
-    for _ in range(CONNECTIONS):
+    for _ in range(min(max(round(a_second), LEAST_CONNECTIONS), MOST_CONNECTIONS)):
         connection = _Connection(socket.create_connection(("127.0.0.1", server.port)))
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
