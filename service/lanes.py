@@ -279,7 +279,7 @@ class Lanes:
     def takes_new_ones(self, endpoint: Place) -> bool:
         """Whether a new one would go straight into its lane now."""
         lane = self._lanes.get(endpoint.lane)
-        return lane is None or not (lane.overflowed or lane.is_full)
+        return lane is None or not (lane.overflowed or self._is_full(lane))
 
     def fetch(self, endpoints: Iterable[Place]) -> None:
         """What the database holds of theirs since now is fetched as soon as there is room. Where something is in the

@@ -87,6 +87,12 @@ def started(lanes: Lanes) -> list[Duty]:
     return found
 
 
+def deliver_all(lanes: Lanes) -> None:
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+
+
 def test_nothing_offered_is_nothing_to_start() -> None:
     lanes = Lanes()
     assert lanes.next() is None
@@ -355,9 +361,7 @@ def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_
     assert not promised(lanes)
     calls: list[None] = []
     lanes.on_room = lambda: calls.append(None)
-    while begun := started(lanes):
-        for one in begun:
-            lanes.end(one, delivered=True)
+    deliver_all(lanes)
     assert calls
 
 
@@ -371,10 +375,16 @@ def test_what_came_to_wait_is_asked_for_when_the_lane_has_room_and_not_before() 
     lanes.fetch([endpoint()])
     assert not lanes.takes_new_ones(endpoint())
     assert not calls
-    while begun := started(lanes):
-        for one in begun:
-            lanes.end(one, delivered=True)
+    deliver_all(lanes)
     assert calls
+
+
+def test_a_lane_with_room_takes_new_ones_and_a_full_one_does_not() -> None:
+    lanes = Lanes()
+    lanes.offer([duty() for _ in range(DEPTH - 1)])
+    assert lanes.takes_new_ones(endpoint())
+    lanes.offer([duty()])
+    assert not lanes.takes_new_ones(endpoint())
 
 
 def test_what_came_to_wait_for_an_empty_lane_is_asked_for_at_once() -> None:
@@ -669,9 +679,7 @@ def test_a_lane_that_the_database_filled_to_the_brim_asks_for_the_rest() -> None
     lanes.on_room = lambda: calls.append(None)
     lanes.offer([duty() for _ in range(DEPTH)])
     lanes.end_claim(lanes.begin_claim())
-    while begun := started(lanes):
-        for one in begun:
-            lanes.end(one, delivered=True)
+    deliver_all(lanes)
     assert calls
 
 
@@ -680,9 +688,7 @@ def test_a_lane_that_never_overflowed_calls_nobody() -> None:
     calls: list[None] = []
     lanes.on_room = lambda: calls.append(None)
     lanes.offer([duty() for _ in range(DEPTH)])
-    while begun := started(lanes):
-        for one in begun:
-            lanes.end(one, delivered=True)
+    deliver_all(lanes)
     assert calls == []
 
 
