@@ -56,8 +56,10 @@ function replace(old, fresh) {
   tellAges(old);
 }
 
+let reading = new AbortController();
+
 async function readAgain() {
-  const response = await fetch(location.href, { headers: { accept: "text/html" } });
+  const response = await fetch(location.href, { headers: { accept: "text/html" }, signal: reading.signal });
   if (response.redirected && new URL(response.url).pathname === "/sign-in") {
     location.reload();
     return;
@@ -89,7 +91,7 @@ async function somethingHappened() {
   while (isBehind) {
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     isBehind = false;
-    await readAgain().catch(() => {}); // when the stream is open again, it is tried again
+    if (source) await readAgain().catch(() => {}); // when the stream is open again, it is tried again
   }
   isReading = false;
   awaitAttempts();
@@ -139,12 +141,22 @@ function listen() {
 function rest() {
   source?.close();
   source = null;
+  reading.abort();
+  reading = new AbortController();
+}
+
+// What a form was sent from may be gone before its answer leads elsewhere; one that leads nowhere is listened to again.
+function isLeaving(event) {
+  if (event.defaultPrevented) return;
+  rest();
+  setTimeout(listen, AGAIN_MS);
 }
 
 if (document.querySelector("[data-live]") && document.getElementById("live")) {
   document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
   addEventListener("pagehide", rest);
   addEventListener("pageshow", listen);
+  addEventListener("submit", isLeaving); // after the document's, that sends some by itself
   listen();
 }
 
