@@ -88,7 +88,8 @@ class Server:
         )
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        # Without asking for TLS first: a connect that is given up meanwhile leaves an error that nobody fetches.
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     def start(self) -> None:
         """Until it takes connections."""
@@ -217,8 +218,7 @@ class Database:
         self._aside.do(self._copy(other))
 
     async def make(self, server: asyncpg.Connection) -> None:
-        name = self.url.rpartition("/")[2]
-        await _create(server, name)
+        await _create(server, _name(self.url))
         async with open_postgres(self.url):
             pass
         self._connection = await asyncpg.connect(self.url)
@@ -262,6 +262,10 @@ class Database:
         await self._connection.execute("select setval('event_positions', $1, false)", position)
         # Whoever comes to the copy comes so late that those who died there have been missed.
         await self._connection.execute("update processes set until = 0")
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
 
 
 async def _create(server: asyncpg.Connection, name: str) -> None:
@@ -311,14 +315,14 @@ class Databases:
         connection = await asyncpg.connect(self._server)
         url = self._next_url()
         try:
-            await _create(connection, url.rpartition("/")[2])
+            await _create(connection, _name(url))
         finally:
             await connection.close()
         return url
 
     def _next_url(self) -> str:
         name = f"klingel_{os.getpid()}_{next(self._made)}"
-        return f"{self._server.rpartition('/')[0]}/{name}"
+        return urlsplit(self._server)._replace(path=f"/{name}").geturl()
 
 
 if __name__ == "__main__":
