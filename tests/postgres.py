@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 

@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ class Fleet(World):
         super().__init__(folder, randomness)
         self._server = server
         self._members = [Member(role, free_port()) for role in ("web",) * webs + ("dispatch",) * dispatchers]
+        self._settings: Mapping[str, str] = {}
         self._was_killed = False
         self._restarting: asyncio.Task[None] | None = None
 
@@ -80,17 +81,21 @@ class Fleet(World):
     async def start(self, **settings: str) -> None:
         """Until there is somebody to take in and somebody to send; the others may still be on their way."""
         self._was_killed = False
+        self._settings = settings
 
         async def some_are_ready() -> bool:
-            # One that finds no database when it starts says so and ends.
-            for member in self._members:
-                if not member.runs:
-                    member.process = self._spawn(member, **settings)
+            self._supervise()
             ready = {member.role for member in self._members if await is_ready(member.port)}
             return ready >= {"web", "dispatch"}
 
         log = self.folder / "klingel.log"
         assert await self.until(some_are_ready, READY_S), log.read_text()[-3000:]
+
+    def _supervise(self) -> None:
+        """One that finds no database when it starts says so and ends; whoever supervises it starts it again."""
+        for member in self._members:
+            if not member.runs:
+                member.process = self._spawn(member, **self._settings)
 
     def _spawn(self, member: Member, **settings: str) -> "subprocess.Popen[bytes]":
         return self.spawn(
@@ -139,10 +144,18 @@ class Fleet(World):
 
     async def metrics(self) -> str:
         async def ready() -> bool:
+            self._supervise()
             return all([await is_ready(member.port) for member in self._members])
 
-        assert await self.until(ready, READY_S)
+        log = self.folder / "klingel.log"
+        assert await self.until(ready, READY_S), f"{self._standing()}\n{log.read_text()[-3000:]}"
         return "\n".join([await metrics_of(member.port) for member in self._members])
+
+    def _standing(self) -> str:
+        return ", ".join(
+            f"{member.role} at {member.port}: {'runs' if member.runs else 'has ended'}"
+            for member in self._members
+        )
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection, to any that takes it."""

@@ -87,6 +87,7 @@ async def _one_life(world: World, moment: Moment, submits: int) -> None:
         await asyncio.sleep(world.random.uniform(0, 0.5))
         world.kill()
     await asyncio.sleep(0.02)
+    world.trigger.disarm()
     world.kill()
     world.kills[moment] += 1
     await world.death()

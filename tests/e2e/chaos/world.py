@@ -67,6 +67,10 @@ class Trigger:
         self.moment, self.delay_s = moment, delay_s
         self.pulled.clear()
 
+    def disarm(self) -> None:
+        """Its moment has not come in the life that it was meant for; the next one is not to end by it."""
+        self.moment = None
+
     def at(self, moment: Moment) -> None:
         if self.moment is moment and not self.pulled.is_set():
             self.pulled.set()
