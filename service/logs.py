@@ -3,14 +3,14 @@
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, TextIO, cast
+from typing import BinaryIO, Final, TextIO, cast
 
+import msgspec
 import structlog
-from pydantic_core import PydanticSerializationError, to_json
 
 from service.domain.times import rfc3339
 from service.settings import LogFormat
@@ -37,7 +37,7 @@ def noted(name: str) -> str:
     return str(_about.get().get(name, ""))
 
 
-class _StandardError:
+class _Text:
     """A log that cannot be written, on a full disk say, must not take the work along that it is about."""
 
     def write(self, text: str) -> None:
@@ -49,6 +49,22 @@ class _StandardError:
     def flush(self) -> None:
         try:
             sys.stderr.flush()
+        except OSError:
+            return
+
+
+class _Bytes:
+    """The same, for lines that are bytes already: half of the time, of which text takes its part for what is pending."""
+
+    def write(self, line: bytes) -> None:
+        try:
+            sys.stderr.buffer.write(line)
+        except OSError:
+            return
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.buffer.flush()
         except OSError:
             return
 
@@ -69,7 +85,7 @@ def _with_facts(_logger: object, _method: str, line: structlog.types.EventDict) 
     return {**_about.get(), **line}
 
 
-def _as_json(logger: object, method: str, line: structlog.types.EventDict) -> str:
+def _as_json(logger: object, method: str, line: structlog.types.EventDict) -> bytes:
     """What every line has, in one processor of structlog's: 10 us a line, against 12 with one for each."""
     line = _with_facts(logger, method, line)
     line["level"] = method
@@ -77,18 +93,23 @@ def _as_json(logger: object, method: str, line: structlog.types.EventDict) -> st
     if "exc_info" in line:
         line = _with_exception(logger, method, line)
     try:
-        # In a third of the time that the standard library takes, which is left what has no UTF-8.
-        return to_json(line, fallback=repr).decode()
-    except (PydanticSerializationError, UnicodeError):
-        return json.dumps(_moments_as_text(None, "", line), default=repr)
+        # In a tenth of the time that the standard library takes, which is left what has no UTF-8, or is too large.
+        return _ENCODER.encode(line)
+    except (ValueError, OverflowError):
+        return json.dumps(_moments_as_text(None, "", line), default=repr).encode()
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
 def configure_logs(format: LogFormat | None) -> None:
     """Writes to standard error; None chooses by whether that is a terminal."""
     chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
     processors: list[structlog.types.Processor]
+    factory: Callable[..., structlog.types.WrappedLogger]
     if chosen is LogFormat.JSON:
         processors = [_as_json]
+        factory = structlog.BytesLoggerFactory(cast("BinaryIO", _Bytes()))
     else:
         processors = [
             _with_facts,
@@ -98,10 +119,11 @@ def configure_logs(format: LogFormat | None) -> None:
             # Plain tracebacks: the rich ones print local variables, and with them secrets.
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
+        factory = structlog.WriteLoggerFactory(cast("TextIO", _Text()))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _StandardError())),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
