@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from service.bodies import CALLER_KNOWN
 
 DRAIN_S: Final = 10  # for requests on their way when Klingel stops
 GARBAGE_AFTER: Final = 10_000  # objects more than before, it is looked for in what is young
+# For which a thread that is at work may keep the interpreter from others. SQLite's needs it between two statements; with Python's
+# own 5 ms a busy loop made it wait so long that at 1,000 callbacks a second a webhook took twice as long (median 35 to 76 ms,
+# against 21 to 36).
+SWITCH_S: Final = 0.001
 
 log = structlog.get_logger()
 
@@ -291,6 +296,7 @@ def run_server(
 
     def listening() -> None:
         _leave_alone_what_stays()
+        sys.setswitchinterval(SWITCH_S)
         on_listening()
 
     server = make_server(app, host=host, port=port, on_stopping=on_stopping, on_listening=listening)

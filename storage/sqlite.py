@@ -41,8 +41,9 @@ BUSY_TIMEOUT_MS: Final = 5000
 STATEMENTS_KEPT: Final = (
     512  # of each connection, compiled; it knows some 200, and some of them in several sizes
 )
-# Rows that one insert may have, largest first. Each size is a statement of its own to SQLite, so there are few.
-SIZES: Final = (64, 16, 4, 1)
+# Rows that one statement may have, largest first. Each size is one of its own to SQLite, and each statement a turn of the
+# interpreter that its thread waits for: of as many rows as most batches have there are one or two.
+SIZES: Final = (64, 32, 16, 8, 4, 2, 1)
 
 _PRAGMAS: Final = (
     "pragma journal_mode = wal",
