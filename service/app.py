@@ -17,11 +17,10 @@ import structlog
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.chat.desk import Desk
@@ -60,7 +59,7 @@ from service.api import (
 )
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
-from service.api.requests import RequestLog
+from service.api.requests import Exchanges
 from service.api.state import State
 from service.batching import Batcher
 from service.dashboard.sessions import Sessions
@@ -130,6 +129,16 @@ class AppState(State):
     sessions: Sessions
     callbacks: CallbackReceiver
     desk: Desk
+
+
+class App(Starlette):
+    """With one layer for requests, in the place of Starlette's own."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = Exchanges(self.router, self.exception_handlers)
+        for outer in reversed(self.user_middleware):
+            app = outer.cls(app, *outer.args, **outer.kwargs)
+        return app
 
 
 class CallbackDoor:
@@ -492,14 +501,9 @@ def create_app(
                 ),
             )
 
-    proxies = settings.trusted_proxies
-    app = Starlette(
-        middleware=[
-            *([Middleware(TrustedProxies, networks=proxies)] if proxies else []),
-            Middleware(RequestLog),
-        ],
-        exception_handlers=EXCEPTION_HANDLERS,
-    )
+    app = App(exception_handlers=EXCEPTION_HANDLERS)
+    if settings.trusted_proxies:
+        app.add_middleware(TrustedProxies, networks=settings.trusted_proxies)
     app.router = Doors(
         [
             *(ROUTES if Role.WEB in settings.roles else HEALTH),

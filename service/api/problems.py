@@ -12,7 +12,7 @@ from starlette.routing import Match, Route
 
 from service.api import envelopes
 from service.domain.errors import Fault, KlingelError, Unprocessable
-from service.logs import note, noted
+from service.logs import note
 from service.statuses import status_of
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -90,12 +90,10 @@ def _allowed(request: Request[Any]) -> Sequence[str]:
 async def on_unexpected(request: Request[Any], error: Exception) -> Response:
     """Tells the client nothing of it: the traceback is in the log, under the request's id."""
     log.error("request.broke", exc_info=error)
-    # Answered outside of all middleware, so the id must be put on here.
-    headers = {"x-request-id": noted("request_id")}
     told = "Klingel made a mistake. It is logged; nothing was stored half."
     if envelopes.are_spoken(request):
-        return envelopes.envelope(envelopes.INTERNAL, told, headers=headers)
-    return problem(500, told, headers=headers)
+        return envelopes.envelope(envelopes.INTERNAL, told)
+    return problem(500, told)
 
 
 async def on_hung_up(request: Request[Any], error: Exception) -> Response:

@@ -1,11 +1,14 @@
-"""One wide log line for each request, under an id that its answer carries."""
+"""Each request has an id, which its answer carries, one wide log line, and an answer also when something is raised."""
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 import uuid_utils
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import NOTES, begin
@@ -17,11 +20,18 @@ _BEFORE_TOKEN: Final = re.compile(r"/callbacks/[^/]+/[^/]+/")
 log = structlog.get_logger()
 
 
-class RequestLog:
-    """Pure ASGI, so that streams pass through it piece by piece."""
+class Exchanges:
+    """Pure ASGI, so that streams pass through it piece by piece. What is raised Starlette would answer in two more layers,
+    each of which takes as long as checking a callback's token.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, handlers: Mapping[Any, Any]) -> None:
+        """
+        Args:
+            handlers: by the class of what is raised, `Exception` among them.
+        """
         self._app = app
+        self._handlers = handlers
         self._log: structlog.typing.FilteringBoundLogger | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,9 +57,12 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, sending)
-        except Exception:
-            status = 500  # answered further out
-            raise
+        except Exception as error:
+            response = await self._answer(Request(scope, receive), error)
+            if status:  # it is half sent: only its connection's end says that it is no whole one
+                raise
+            await response(scope, receive, sending)
+            error.__traceback__ = None  # of one that is raised again and again it would grow
         finally:
             # Bound once: otherwise this is looked up for each line, in half of the time that the line takes.
             self._log = self._log or log.bind()
@@ -62,6 +75,11 @@ class RequestLog:
                 sent_bytes=sent_bytes,
                 **notes,
             )
+
+    async def _answer(self, request: Request[Any], error: Exception) -> Response:
+        handle = next(self._handlers[kind] for kind in type(error).__mro__ if kind in self._handlers)
+        response: Response = await handle(request, error)
+        return response
 
 
 def _given_id(scope: Scope) -> str | None:
