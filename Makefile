@@ -31,8 +31,9 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/uv
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Compiled is what gets imported, when it is: of most modules, a chat platform's thousands, no test needs any.
 $(VENV)/.test: requirements/test.txt $(VENV)/.run
-	$(FETCH) requirements/test.txt
+	$(subst --compile-bytecode,,$(FETCH)) requirements/test.txt
 	@touch $@
 
 # Programs that tests talk to; where there is no npm, these tests are skipped.
@@ -46,10 +47,10 @@ run: export KLINGEL_ALLOW_NETWORKS ?= 127.0.0.0/8,::1/128
 run: $(VENV)/.run
 	$(BIN)/klingel serve
 
-# The linters run beside the tests. What is compiled is kept for the next worker and the next process, whatever the
+# The linters run beside the tests, and what both need is fetched side by side. What is compiled is kept for the next worker and the next process, whatever the
 # environment says. In the order of their names the longest tests, a browser's, begin first, all of a worker in one.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(VENV)/.test .node/.installed
+test:
 	$(MAKE) --no-print-directory --jobs=2 lint suite
 
 suite: $(VENV)/.test .node/.installed

@@ -54,7 +54,7 @@ from tests.integration.klingel import (
 )
 from tests.places import Places, places_of
 
-EXAMPLES = 10  # for each operation, besides those that the schemas' own edges give
+EXAMPLES = 4  # made up for each operation, which costs most; besides those that the schemas' own edges give
 BEARER = {"Authorization": f"Bearer {ADMIN_KEY}"}
 NOT_FOUND = (404, "text/plain; charset=utf-8", b"Not found\n")
 
