@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from tests.tools import program
 
-PATIENCE_MS: Final = 15_000  # for what never comes; no test waits for it to pass
+PATIENCE_MS: Final = 60_000  # for what never comes; no test waits for it to pass
 FLAGS: Final = (
     "--no-sandbox",  # which needs rights that a container does not give
     "--disable-background-networking",

@@ -77,9 +77,5 @@ def paths(house: House) -> Mapping[str, list[str]]:
     }
 
 
-def every_path(house: House, *, most: int | None = None) -> list[str]:
-    """
-    Args:
-        most: of one route; those of most types of task look alike.
-    """
-    return [path for some in paths(house).values() for path in some[:most]]
+def every_path(house: House) -> list[str]:
+    return [path for some in paths(house).values() for path in some]

@@ -9,30 +9,31 @@ from tests.browser.test_submitting import TASK_PAGE
 from tests.e2e.parties import Klingel, Receiver, image_input, picture
 
 MOST_STEPS = 80
-NAME_OF_FOCUS = """() => {
+# What is focused is called, and whether that is seen; null between the end and the beginning, in the browser's own controls.
+FOCUS = """() => {
     const focused = document.activeElement;
+    if (focused === document.body) return null;
     const label = focused.labels?.[0]?.innerText ?? focused.getAttribute("aria-label") ?? focused.innerText;
-    return label.trim().replace(/\\s+/g, " ");
-}"""
-IS_SEEN = """() => {
-    const focused = document.activeElement;
-    if (focused.matches("video, audio")) return true;  // its controls are the browser's, and show it themselves
+    const name = label.trim().replace(/\\s+/g, " ");
+    if (focused.matches("video, audio")) return [name, true];  // its controls are the browser's, and show it themselves
     const box = focused.getBoundingClientRect();
     const { outlineStyle, outlineWidth } = getComputedStyle(focused);
-    return outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 && box.width > 0 && box.bottom > 0;
+    const isOutlined = outlineStyle !== "none" && parseFloat(outlineWidth) >= 2;
+    return [name, isOutlined && box.width > 0 && box.bottom > 0];
 }"""
 
 
 def tab_to(page: Page, name: str) -> None:
     """With Tab, until what is focused is called so; the focus is seen at each step."""
-    passed = []
+    passed: list[str] = []
     for _ in range(MOST_STEPS):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement === document.body"):
-            continue  # the browser's own controls, between the end and the beginning
-        passed.append(page.evaluate(NAME_OF_FOCUS))
-        assert page.evaluate(IS_SEEN), f"the focus is not seen at {passed[-1]!r}"
-        if passed[-1].startswith(name):
+        if (focus := page.evaluate(FOCUS)) is None:
+            continue
+        focused, is_seen = focus
+        passed.append(focused)
+        assert is_seen, f"the focus is not seen at {focused!r}"
+        if focused.startswith(name):
             return
     raise AssertionError(f"no way by Tab to {name!r}: {passed}")
 

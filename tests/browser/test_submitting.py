@@ -165,7 +165,7 @@ def test_the_curl_that_is_shown_does_what_the_form_would(page: Page, klingel: Kl
         env={"PATH": "/usr/bin:/bin", "KLINGEL_API_KEY": klingel.key, "KLINGEL_URL": klingel.url},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert told.returncode == 0, told.stderr
