@@ -139,6 +139,7 @@ class Stranger:
     serve: Serve
     port: int = 0
     dialled: int = 0
+    began: asyncio.Event = field(default_factory=asyncio.Event)  # a connection was made
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # a connection was closed from the other side
 
     @asynccontextmanager
@@ -152,6 +153,7 @@ class Stranger:
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialled += 1
+        self.began.set()
         try:
             await self.serve(reader, writer)
             while await reader.read(65536):

@@ -198,7 +198,7 @@ class Dripping:
 
     async def until(self, held: int) -> None:
         """That many hold a connection."""
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: self.held == held)
 
 

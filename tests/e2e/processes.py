@@ -14,8 +14,8 @@ from typing import IO, Final, TypeVar
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BIN: Final = Path(sys.executable).parent
-PATIENCE_S: Final = 30  # for what never comes; no test waits for it to pass
-SOON_S: Final = 10  # within which a process that is told to stop has stopped
+PATIENCE_S: Final = 90  # for what never comes; no test waits for it to pass
+SOON_S: Final = 60  # for one that does not stop when it is told to; no test waits for it to pass
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class Process:
         return code
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code, which it has within `SOON_S`."""
+        """Its exit code, once it has stopped."""
         self._process.send_signal(by)
         try:
             self._process.wait(SOON_S)

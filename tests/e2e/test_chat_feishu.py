@@ -9,7 +9,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from tests.e2e.parties import Json, Klingel, Sandbox, picture
-from tests.e2e.processes import until
+from tests.e2e.processes import PATIENCE_S, until
 from tests.fakes.feishu import (
     APP,
     APP_SECRET,
@@ -50,9 +50,9 @@ def url(klingel: Klingel, feishu: FakeFeishu) -> str:
 
 
 def post(url: str, feishu: FakeFeishu, event: Json) -> httpx.Response:
-    """As Feishu does, which waits for three seconds."""
+    """As Feishu does."""
     headers, body = feishu.sent(event, now=datetime.now(UTC))
-    return httpx.post(url, content=body, headers=headers, timeout=3, trust_env=False)
+    return httpx.post(url, content=body, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
 
 def asks(feishu: FakeFeishu, text: str, **more: str) -> Json:

@@ -9,7 +9,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from tests.e2e.parties import Json, Klingel, Sandbox, picture
-from tests.e2e.processes import run, until
+from tests.e2e.processes import PATIENCE_S, run, until
 from tests.fakes.mattermost import (
     BOT_TOKEN,
     CHANNEL,
@@ -47,9 +47,9 @@ def bot(klingel: Klingel, mattermost: FakeMattermost) -> Json:
 
 
 def post(bot: Json, body: bytes, **headers: str) -> Json:
-    """As Mattermost does, which waits for three seconds; what it reads."""
+    """As Mattermost does; what it reads."""
     sent = FORM | {name.replace("_", "-"): value for name, value in headers.items()}
-    response = httpx.post(bot["url"], content=body, headers=sent, timeout=3, trust_env=False)
+    response = httpx.post(bot["url"], content=body, headers=sent, timeout=PATIENCE_S, trust_env=False)
     assert response.status_code == 200, response.text
     answer: Json = response.json()
     return answer

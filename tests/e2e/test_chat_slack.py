@@ -8,7 +8,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from tests.e2e.parties import Json, Klingel, Sandbox, picture
-from tests.e2e.processes import until
+from tests.e2e.processes import PATIENCE_S, until
 from tests.fakes.slack import (
     BOT,
     CHANNEL,
@@ -44,9 +44,9 @@ def url(klingel: Klingel, slack: FakeSlack) -> str:
 
 
 def post(url: str, body: bytes, **headers: str) -> httpx.Response:
-    """As Slack does, which waits for three seconds."""
+    """As Slack does."""
     sent = signed(body, now=datetime.now(UTC)) | headers
-    return httpx.post(url, content=body, headers=sent, timeout=3, trust_env=False)
+    return httpx.post(url, content=body, headers=sent, timeout=PATIENCE_S, trust_env=False)
 
 
 def mention(slack: FakeSlack, text: str, *, ts: str = "1515449522.000016", **event: object) -> bytes:

@@ -58,7 +58,7 @@ def test_submit_with_local_files_follows_the_task_to_its_outputs(
     urls = done.stdout.split()
     assert len(urls) == 2
     for url in urls:
-        answer = httpx.get(url, timeout=30, trust_env=False).raise_for_status()
+        answer = httpx.get(url, timeout=90, trust_env=False).raise_for_status()
         with Image.open(io.BytesIO(answer.content)) as made:
             assert made.format == "PNG"
     words = re.findall(r":\d\d  (\w+)\n", done.stderr)

@@ -92,7 +92,7 @@ def test_an_existing_client_changes_its_base_url_and_its_key_and_nothing_else(
         assert not output.pop("watermark_url")  # blank there, absent here
     assert shape(at_klingel["task"]) == shape(known)
     for output in at_klingel["task"]["task_result"][kind]:
-        assert httpx.get(output["url"], timeout=30, trust_env=False).raise_for_status().content
+        assert httpx.get(output["url"], timeout=90, trust_env=False).raise_for_status().content
 
     # The provider was sent the task, once, and never asked about it, however often the client asked.
     task = klingel.task(at_klingel["task"]["task_id"])

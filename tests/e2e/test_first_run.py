@@ -27,7 +27,7 @@ def test_with_no_settings_the_first_submit_works_as_it_is_printed(tmp_path: Path
         events = klingel.events(task["id"])
         assert types(events) == ["task.submitted", "task.processing", "task.succeeded"]
         [film] = events[-1]["data"]["task"]["outputs"]
-        content = httpx.get(film["url"], timeout=30, trust_env=False).raise_for_status().content
+        content = httpx.get(film["url"], timeout=90, trust_env=False).raise_for_status().content
         assert content[4:8] == b"ftyp"
         assert klingel.key not in "\n".join(klingel.process.errors)
 

@@ -38,7 +38,7 @@ def test_pictures_become_a_video_that_rings(tmp_path: Path, receiver: Receiver, 
         video = rung.verified(rule["secret"])["data"]["task"]
         assert (video["type"], video["parent_id"]) == ("kling.multi-image-to-video", task["id"])
         [film] = video["outputs"]
-        content = httpx.get(film["url"], timeout=30, trust_env=False).raise_for_status().content
+        content = httpx.get(film["url"], timeout=90, trust_env=False).raise_for_status().content
         assert content[4:8] == b"ftyp"
 
         parent = klingel.task(task["id"])

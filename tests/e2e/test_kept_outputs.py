@@ -25,7 +25,7 @@ MADE = 3  # two pictures and a video
 
 def get(url: str, **headers: str) -> httpx.Response:
     """As a person's browser does: without a key."""
-    return httpx.get(url, headers=headers, timeout=30, trust_env=False)
+    return httpx.get(url, headers=headers, timeout=90, trust_env=False)
 
 
 def stored(klingel: Klingel, task: Json) -> list[Json]:

@@ -35,7 +35,7 @@ def heard(got: Sequence[Received], task: Json, secret: str) -> list[Json]:
 
 
 def downloaded(output: Mapping[str, str]) -> bytes:
-    return httpx.get(output["url"], timeout=30, trust_env=False).raise_for_status().content
+    return httpx.get(output["url"], timeout=90, trust_env=False).raise_for_status().content
 
 
 def test_both_kinds_of_task_ring_in_order_and_nobody_polls(

@@ -27,7 +27,7 @@ from tests.places import Places, SqlitePlaces
 
 ADMIN_KEY = "an-admin-key-for-tests"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-PATIENCE_S = 20  # for a signal that never comes; no test waits for it to pass
+PATIENCE_S = 60  # for a signal that never comes; no test waits for it to pass
 
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 

@@ -72,7 +72,7 @@ class Server:
 async def send(
     dialler: Dialler, port: int, *, method: str = "POST", body: bytes | None = b"{}", limit: int = 1024
 ) -> Answer:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await dialler.send(
             method, f"http://127.0.0.1:{port}/hook?a=b", body=body, headers={"x-a": "ä"}, read_limit=limit
         )
@@ -243,9 +243,10 @@ async def test_a_large_request_that_is_answered_early_does_not_keep_the_connecti
 
 
 async def test_an_attempt_that_is_cut_off_takes_its_connection_along(dialler: Dialler) -> None:
-    hung_up = asyncio.Event()
+    dialled, hung_up = asyncio.Event(), asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.set()
         with contextlib.suppress(ConnectionError):
             await reader.read()
         hung_up.set()
@@ -254,9 +255,12 @@ async def test_an_attempt_that_is_cut_off_takes_its_connection_along(dialler: Di
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}/"
+        attempt = asyncio.create_task(dialler.post(url, body=b"", headers={}, read_limit=9))
+        await dialled.wait()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await dialler.post(f"http://127.0.0.1:{port}/", body=b"", headers={}, read_limit=9)
+                await attempt
         await hung_up.wait()
 
 
@@ -274,7 +278,7 @@ async def test_a_deadline_in_the_turn_in_which_the_answer_came_takes_the_connect
 
     loop = asyncio.get_running_loop()
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server, asyncio.timeout(5):
+    async with server, asyncio.timeout(60):
         port = server.sockets[0].getsockname()[1]
         _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", port)
         attempt = asyncio.create_task(connection.exchange(REQUEST, read_limit=9))
@@ -304,7 +308,7 @@ async def test_of_connections_that_nobody_uses_only_the_latest_are_kept() -> Non
     """Whosever they are: many hosts do not take all the sockets that there are."""
     connections = Connections(Loopback(), ssl.create_default_context, most_kept=2)
     server = Server(OK)
-    async with server.running() as port, asyncio.timeout(5):
+    async with server.running() as port, asyncio.timeout(60):
 
         async def send(host: str) -> None:
             origin = Origin(tls=False, host=host, port=port)

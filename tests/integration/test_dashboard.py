@@ -15,6 +15,7 @@ from service.guesses import KEYS
 from tests.integration.klingel import (
     ADMIN_KEY,
     IMAGE_INPUT,
+    PATIENCE_S,
     Klingel,
     png,
     running_klingel,
@@ -82,7 +83,7 @@ async def browsing(klingel: Klingel) -> AsyncIterator[Browser]:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(klingel.app, raise_app_exceptions=False),
         base_url="https://klingel.example.com",
-        timeout=20,
+        timeout=PATIENCE_S,
     ) as http:
         yield Browser(http)
 

@@ -18,7 +18,8 @@ async def test_a_healthy_endpoint_gets_everything_while_hostile_ones_hold_their_
         for _ in range(2 * CONCURRENCY):
             task = await klingel.submit()
             assert (await klingel.call_back(succeed(task))).status_code == 200
-        received = await klingel.receiver.until(4 * CONCURRENCY)
+        async with asyncio.timeout(20):
+            received = await klingel.receiver.until(4 * CONCURRENCY)
         assert len({one.headers["webhook-id"] for one in received}) == 4 * CONCURRENCY
         found = await klingel.deliveries(endpoint_id=healthy["id"], limit="200")
         assert len(found) == 4 * CONCURRENCY

@@ -156,9 +156,9 @@ def serving(folder: Path, places: Places) -> Iterator[Served]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert listening.wait(20)
+        assert listening.wait(60)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        with httpx.Client(base_url=url, headers=BEARER, timeout=20, trust_env=False) as http:
+        with httpx.Client(base_url=url, headers=BEARER, timeout=60, trust_env=False) as http:
             yield Served(http, kling, places, folder)
     finally:
         server.should_exit = True

@@ -839,7 +839,8 @@ async def test_a_line_that_is_refused_one_after_the_other_is_left_alone_for_a_wh
     places.free = -1
     await ended(klingel, places, running)
     await klingel.until_row(waiting[7]["id"], awaits_slot=1, slot_turn=1)
-    await klingel.submit("kling.multi-image-to-video")  # when this one has gone, another would have
+    last = await klingel.submit_async("kling.multi-image-to-video")
+    await klingel.until_row(last["id"], awaits_slot=1)  # when this one has gone, another would have
     assert len(klingel.kling.creates) <= asked + 9
     assert {klingel.row(task["id"])["slot_turn"] for task in waiting[8:]} == {0}
 

@@ -21,7 +21,7 @@ async def test_accounts_take_turns_however_many_submits_one_of_them_sends() -> N
     begin = threading.Event()
 
     def reading(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool) -> Draft:
-        begin.wait(timeout=20)
+        begin.wait(timeout=60)
         assert isinstance(raw, str)
         order.append(raw[0])
         raise InvalidRequest("read")
