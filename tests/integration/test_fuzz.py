@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -212,6 +213,7 @@ FEW_TYPES = ("kling.multi-image-to-image", "kling.multi-image-to-video", "kling.
 FEW_PATHS = "images/multi-image2image|videos/multi-image2video|audio/text-to-audio"
 
 
+@cache
 def _described() -> Mapping[str, Any]:
     document: dict[str, Any] = json.loads(
         to_json(describe({"webhook": WebhookConfig}, {"mattermost": MattermostBot}))
@@ -223,16 +225,13 @@ def _described() -> Mapping[str, Any]:
     return document
 
 
-DOCUMENT = _described()
-
-
 @pytest.fixture
 def description(request: pytest.FixtureRequest, places: Places) -> Any:
     """On PostgreSQL less is tried, and not the schemas' edges: what reaches its statements matters there, not the shapes."""
     everything = places.dialect is Dialect.SQLITE
     request.node._nodeid = request.node.nodeid  # where Schemathesis looks for it, and pytest keeps it no more
     return schemathesis.openapi.from_dict(
-        copy.deepcopy(dict(DOCUMENT)),
+        copy.deepcopy(dict(_described())),
         config=SchemathesisConfig(
             seed=1,
             projects=ProjectsConfig(
@@ -349,7 +348,7 @@ def _plausible(value: Any) -> Any:
 
 
 def operations() -> Iterator[tuple[str, str]]:
-    for path, item in DOCUMENT["paths"].items():
+    for path, item in _described()["paths"].items():
         for method, operation in item.items():
             if "security" not in operation:
                 yield method.upper(), path
@@ -582,7 +581,7 @@ def test_json_at_a_drop_in_path_is_taken_or_refused_in_an_envelope(
     if response.status_code == 200:
         task = fresh.http.get(f"{path}/{told['data']['task_id']}").json()["data"]
         assert task.items() >= told["data"].items()
-        known = DOCUMENT["components"]["schemas"][f"KlingBody.{path.rpartition('/')[2]}"]["properties"]
+        known = _described()["components"]["schemas"][f"KlingBody.{path.rpartition('/')[2]}"]["properties"]
         sent = json.loads(fresh.kling.requests[-1].content)
         for name in document.keys() - known.keys():
             assert sent[name] == document[name]
