@@ -64,6 +64,7 @@ def test_one_signs_in_submits_and_looks_at_the_result(visit: Visit, klingel: Kli
     page.keyboard.press("Enter")
     page.wait_for_url(TASK_PAGE)
     expect(page.locator("#state .pill")).to_have_text("succeeded")
+    expect(page.get_by_text("Download").first).to_be_visible()  # once the output is kept
     tab_to(page, "Download")
 
 
