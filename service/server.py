@@ -51,15 +51,30 @@ class GuardedProtocol(HttpToolsProtocol):
     idle: ClassVar[OrderedDict["GuardedProtocol", None]]  # have no request under way; the longest idle first
     unread: ClassVar[OrderedDict["GuardedProtocol", None]]  # owe a body, of nobody known; the longest first
 
-    _deadline: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
-    _owes_body = False  # one has just been announced, and there is more of it to come
-    _in_head = True
-    _field_bytes = 0  # that have come since the last of a body, or of a request
-    _boundary = False  # the bytes that came last ended a head or a request
-    _had_body = False  # or had some of a body in them
-    _heard_bytes = 0  # the last time
-    _cycles: Sequence[RequestResponseCycle] = ()  # requests that are not answered, in their order
+    # In slots: beyond 30 attributes Python keeps those of each connection in a table of their own, of 1.4 KB.
+    __slots__ = (
+        "_boundary",
+        "_cycles",
+        "_deadline",
+        "_field_bytes",
+        "_had_body",
+        "_heard_bytes",
+        "_in_head",
+        "_owes_body",
+        "_stalled",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._owes_body = False  # one has just been announced, and there is more of it to come
+        self._in_head = True
+        self._field_bytes = 0  # that have come since the last of a body, or of a request
+        self._boundary = False  # the bytes that came last ended a head or a request
+        self._had_body = False  # or had some of a body in them
+        self._heard_bytes = 0  # the last time
+        self._cycles: Sequence[RequestResponseCycle] = ()  # requests that are not answered, in their order
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -105,6 +120,10 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._in_head and not self._boundary and self._deadline is None:
             # Also for bytes that begin no request, such as empty lines: they end the idle time.
             self._arm(self.limits.head_s, "connection.head_too_slow")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"] = self.app_state  # nobody writes to it: a copy is 0.7 KB of each listener
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Of trailers nothing is kept (RFC 9110, 6.5.1): who filters headers before us does not look at them."""

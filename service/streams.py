@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
@@ -42,6 +42,8 @@ class Silence(Enum):
 class Listener:
     """One who listens: events committed since, in the order of the log."""
 
+    __slots__ = ("_beat", "_closed", "_heard", "_quiet", "_revoked", "_something", "_too_slow")
+
     def __init__(self) -> None:
         self._heard: list[Event] = []  # an empty deque has 0.7 KB
         self._something: asyncio.Future[None] | None = None  # what it waits for
@@ -49,6 +51,7 @@ class Listener:
         self._revoked = False
         self._closed = False
         self._quiet = False
+        self._beat: asyncio.TimerHandle | None = None
 
     def hear(self, event: Event) -> None:
         if len(self._heard) >= BEHIND_LIMIT:
@@ -66,10 +69,21 @@ class Listener:
         self._revoked = True
         self.close()
 
-    def say_quiet(self) -> None:
-        """It is told that nothing happens, if it waits."""
+    def beat(self, every_s: float) -> None:
+        """From now on it is told, so often, that nothing happens, if it waits. By the loop's clock alone: a task for each
+        listener would be as large as the listener.
+        """
+        self._beat = asyncio.get_running_loop().call_later(every_s, self._say_quiet, every_s)
+
+    def _say_quiet(self, every_s: float) -> None:
+        self.beat(every_s)
         self._quiet = True
         self._wake()
+
+    def rest(self) -> None:
+        """Nobody listens any more."""
+        if self._beat is not None:
+            self._beat.cancel()
 
     def check(self) -> None:
         """
@@ -221,6 +235,7 @@ class Streams:
             try:
                 yield listener
             finally:
+                listener.rest()
                 for listeners, key in groups:
                     listeners[key].discard(listener)
                     if not listeners[key]:
@@ -283,49 +298,38 @@ class Streams:
         """
         position = after_position
         async with self.listen(account_id, task_id=task_id, key_id=key_id) as listener:
-            async with database.reading() as reader:
-                key = await keys.get(reader, key_id)
-            if key is None or key.revoked_at is not None:
-                raise KeyRevoked
-            while True:
-                async with database.reading() as reader:
-                    if task_id is None:
-                        page = await events.of_account(
-                            reader, account_id, after_position=position, limit=PAGE
-                        )
-                    else:
-                        page = await events.of_task(reader, task_id, after_position=position, limit=PAGE)
+            await _check_key(database, key_id)
+            # Until there is no more: a page would stay in memory for as long as its listener does.
+            while page := await _page(database, account_id, task_id, after_position=position):
                 for event in page:
                     listener.check()
                     position = event.position
                     yield event
-                if len(page) < PAGE:
-                    break
-            with _beating(listener, beat_s):
-                while (heard := await listener.next()) is not Silence.FOR_GOOD:
-                    if heard is Silence.FOR_NOW:
-                        yield None
-                    elif heard.position > position:
-                        position = heard.position
-                        yield heard
+            if beat_s is not None:
+                listener.beat(beat_s)
+            while (heard := await listener.next()) is not Silence.FOR_GOOD:
+                if heard is Silence.FOR_NOW:
+                    yield None
+                elif heard.position > position:
+                    position = heard.position
+                    yield heard
 
 
-@contextmanager
-def _beating(listener: Listener, every_s: float | None) -> Iterator[None]:
-    """By the loop's clock alone: a task for each listener would be as large as the listener."""
-    if every_s is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+async def _check_key(database: Database, key_id: KeyId) -> None:
+    """
+    Raises:
+        KeyRevoked: it is good no longer.
+    """
+    async with database.reading() as reader:
+        key = await keys.get(reader, key_id)
+    if key is None or key.revoked_at is not None:
+        raise KeyRevoked
 
-    def beat() -> None:
-        nonlocal timer
-        timer = loop.call_later(every_s, beat)
-        listener.say_quiet()
 
-    timer = loop.call_later(every_s, beat)
-    try:
-        yield
-    finally:
-        timer.cancel()
+async def _page(
+    database: Database, account_id: AccountId, task_id: TaskId | None, *, after_position: int
+) -> Sequence[Event]:
+    async with database.reading() as reader:
+        if task_id is None:
+            return await events.of_account(reader, account_id, after_position=after_position, limit=PAGE)
+        return await events.of_task(reader, task_id, after_position=after_position, limit=PAGE)

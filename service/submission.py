@@ -25,7 +25,7 @@ from service.domain.errors import (
 from service.domain.faults import InvalidFields
 from service.domain.follow_ups import MOST_DESCENDANTS
 from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_task_id
-from service.domain.inputs import ValidatedInput, with_files
+from service.domain.inputs import ValidatedInput, referenced_files, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
 from service.domain.providers import ProviderAccounts
 from service.domain.secrets import CallbackTokens
@@ -533,7 +533,7 @@ class Submitter:
     async def _create(self, provider: Provider, task: Task, by: ProcessId) -> CreateOutcome | None:
         """None where others count this process as dead: then nothing was sent."""
         try:
-            complete = await run_sync(lambda: with_files(task.input, self._files.get))
+            complete = await self._complete(task.input)
         except KlingelError as error:
             return Deferred("input_unreadable", error.detail)
         token = self._tokens.mint(provider.name, task.id)
@@ -556,6 +556,12 @@ class Submitter:
             return Unknown(
                 "internal", f"Klingel could not read the provider's answer ({type(error).__name__})."
             )
+
+    async def _complete(self, input: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With its files in it. Most have none, and need no thread to read them."""
+        if not referenced_files(input):
+            return input
+        return await run_sync(lambda: with_files(input, self._files.get))
 
     async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[Task, CreateOutcome]]) -> list[None]:
         now = self._clock()

@@ -41,6 +41,9 @@ BUSY_TIMEOUT_MS: Final = 5000
 STATEMENTS_KEPT: Final = (
     512  # of each connection, compiled; it knows some 200, and some of them in several sizes
 )
+# Pages kept by each connection that only reads, of which there are five. It loses them with each commit of the writer,
+# and finds them again in the system's memory.
+READERS_PAGES_KIB: Final = 512
 # Rows that one statement may have, largest first. Each size is one of its own to SQLite, and each statement a turn of the
 # interpreter that its thread waits for: of as many rows as most batches have there are one or two.
 SIZES: Final = (64, 32, 16, 8, 4, 2, 1)
@@ -53,6 +56,11 @@ _PRAGMAS: Final = (
     "pragma foreign_keys = on",
     f"pragma busy_timeout = {BUSY_TIMEOUT_MS}",
     "pragma temp_store = memory",
+)
+
+_READERS_PRAGMAS: Final = (
+    "pragma query_only = on",
+    f"pragma cache_size = -{READERS_PAGES_KIB}",
 )
 
 
@@ -534,7 +542,7 @@ async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlit
         path, isolation_level=None, cached_statements=STATEMENTS_KEPT, factory=factory
     ) as connection:
         connection.row_factory = sqlite3.Row
-        pragmas = _PRAGMAS if writes else (*_PRAGMAS, "pragma query_only = on")
+        pragmas = _PRAGMAS if writes else (*_PRAGMAS, *_READERS_PRAGMAS)
         await connection.executescript(";\n".join(pragmas))  # in one step
         yield connection
 

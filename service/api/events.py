@@ -1,7 +1,7 @@
 """`/v1/events` and `/v1/tasks/{id}/events`: the log, and the log as it grows."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from functools import lru_cache, partial
 from typing import Final
@@ -21,12 +21,18 @@ from service.explaining import explain_event
 from service.sharing import Full, Places
 from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
+from storage.database import Database
 from storage.keys import ApiKey
 
 HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = (
     b": nothing new\r\n\r\n"  # a comment, so that nobody in between takes the connection for dead
 )
+STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
 TRY_AGAIN_S: Final = 30
 ORDERS: Final = ("asc", "desc")
 
@@ -133,14 +139,14 @@ class _Stream(Response):
         frames: the stream's own bytes; let go when the reader has gone.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(self, frames: AsyncGenerator[bytes], *, places: Places, account_id: AccountId) -> None:
-        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__()
         self._frames = frames
         self._places = places
         self._account_id = account_id
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:  # noqa: ARG002 - all have the same
+        self.raw_headers = STREAM_HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -164,17 +170,14 @@ class _Stream(Response):
         try:
             async with asyncio.timeout(None) as reading:
                 gone.add_done_callback(partial(_end, reading))
-                await self._send(send)
+                async with aclosing(self._frames):
+                    async for frame in self._frames:
+                        await send({"type": "http.response.body", "body": frame, "more_body": True})
         except TimeoutError:
             if not reading.expired():
                 raise
         finally:
             gone.cancel()
-
-    async def _send(self, send: Send) -> None:
-        async with aclosing(self._frames):
-            async for frame in self._frames:
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
 def _end(reading: asyncio.Timeout, _gone: "asyncio.Task[None]") -> None:
@@ -215,15 +218,17 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
 
 
 def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> Response:
-    state = request.state
+    # Of the request nothing is kept: there may be thousands of streams, and they may last for days.
+    database, streams = request.state["database"], request.state["streams"]
+    account_id, key_id = key.account_id, key.id
 
     async def frames() -> AsyncGenerator[bytes]:
-        if task_id is not None and after_position and await _has_ended(request, task_id, after_position):
+        if task_id is not None and after_position and await _has_ended(database, task_id, after_position):
             return
-        followed = state["streams"].follow(
-            state["database"],
-            key.account_id,
-            key_id=key.id,
+        followed = streams.follow(
+            database,
+            account_id,
+            key_id=key_id,
             task_id=task_id,
             after_position=after_position,
             beat_s=HEARTBEAT_S,
@@ -244,7 +249,7 @@ def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, aft
             except KeyRevoked:
                 yield _dropped("key-revoked", "The API key of this stream was revoked.")
 
-    return _Stream(frames(), places=state["shares"].streams, account_id=key.account_id)
+    return _Stream(frames(), places=request.state["shares"].streams, account_id=account_id)
 
 
 def _dropped(reason: str, detail: str) -> bytes:
@@ -252,8 +257,8 @@ def _dropped(reason: str, detail: str) -> bytes:
     return b"event: stream.dropped\r\ndata: %s\r\n\r\n" % to_json({"reason": reason, "detail": detail})
 
 
-async def _has_ended(request: Request[State], task_id: TaskId, after_position: int) -> bool:
+async def _has_ended(database: Database, task_id: TaskId, after_position: int) -> bool:
     """Whether the terminal event is behind the reader, so that nothing would ever end its stream."""
-    async with request.state["database"].reading() as reader:
+    async with database.reading() as reader:
         log = await events.of_task(reader, task_id, after_position=0, limit=200)
     return any(event.type in TERMINAL_EVENTS and event.position <= after_position for event in log)
