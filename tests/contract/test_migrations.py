@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import ConfigurationError
-from service.domain.ids import AccountId, EndpointId
-from storage import endpoints, tasks
+from service.domain.ids import EndpointId
+from storage import endpoints
 from storage.columns import json_text
 from storage.sqlite import _connect, _migrate, open_sqlite
 from storage.statements import Dialect, load_migrations
-from storage.tasks import TaskFilter
+from tests.contract import metadata
 
 NEWEST = load_migrations(Dialect.SQLITE)[-1][0]
 
@@ -118,28 +118,12 @@ async def test_endpoints_from_before_there_were_lanes_get_theirs(path: Path) -> 
 
 async def test_tasks_from_before_metadata_had_an_index_are_found_by_it(path: Path) -> None:
     """As one that is made now would be."""
-    long = "x" * 150
-    given = {
-        "text": "Zoë", "true": True, "false": False, "null": None, "whole": 7, "large": 10**24, "share": 0.1 + 0.2,
-        "far": 1e20, "list": [1, "a"], "": "", "a.b'c": "%", 'a"b': "c", long: long, "nul": "a\0b", "no nul": "\\u0000",
-    }  # fmt: skip
     async with _connect(path) as connection:
-        await _migrate(connection, path, up_to=15)
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("insert into accounts values ('acc_1', 'a', 0)")
-        connection.execute(
-            "insert into tasks (id, account_id, type, provider, status, input, external_task_id, metadata, created_at,"
-            " updated_at, deadline_at) values ('task_1', 'acc_1', 't', 'p', 'queued', '{}', 'x', ?, 0, 0, 0)",
-            [json_text(given)],
-        )
-    connection.close()
-    async with open_sqlite(path) as database, database.reading() as reader:
-        for key, value in given.items():
-            text = value if isinstance(value, str) else json_text(value)
-            wanted = TaskFilter(metadata={key: text})
-            found = await tasks.page(reader, AccountId("acc_1"), wanted, before_id=None, limit=2)
-            assert [task.id for task in found] == ["task_1"], key
+        await _migrate(connection, path, up_to=metadata.BEFORE)
+        await connection.execute(metadata.ACCOUNT)
+        await connection.execute(metadata.TASK, {"1": json_text(metadata.GIVEN)})
+    async with open_sqlite(path) as database:
+        await metadata.check_found_by_each(database)
 
 
 async def test_opening_again_changes_nothing(path: Path) -> None:

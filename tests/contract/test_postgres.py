@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 
 from service.domain.errors import ConfigurationError, StorageUnavailable
-from service.domain.ids import AccountId, ProcessId
-from storage import processes, tasks
+from service.domain.ids import ProcessId
+from storage import processes
 from storage.columns import json_text
 from storage.database import Collided, Inspected, Transaction, shown
 from storage.postgres import PostgresDatabase, inspect_postgres, migrate, open_postgres, statements
 from storage.statements import Dialect, load_migrations
-from storage.tasks import TaskFilter
+from tests.contract import metadata
 from tests.postgres import PASSWORD, Databases, Server
 
 NEWEST = load_migrations(Dialect.POSTGRES)[-1][0]
@@ -304,30 +304,13 @@ async def test_every_earlier_version_becomes_what_a_new_database_is(
 
 async def test_tasks_from_before_metadata_had_an_index_are_found_by_it(url: str) -> None:
     """As one that is made now would be."""
-    given = {
-        "t": "Zoë",
-        "yes": True,
-        "none": None,
-        "n": 10**24,
-        "f": 1e20,
-        "x" * 150: "x" * 3000,
-        "nul": "a\0b",
-    }
     connection = await asyncpg.connect(url)
-    await migrate(connection, url, up_to=15)
-    await connection.execute("insert into accounts values ('acc_1', 'a', 0)")
-    await connection.execute(
-        "insert into tasks (id, account_id, type, provider, status, input, external_task_id, metadata, created_at,"
-        " updated_at, deadline_at) values ('task_1', 'acc_1', 't', 'p', 'queued', '{}', 'x', $1, 0, 0, 0)",
-        json_text(given),
-    )
+    await migrate(connection, url, up_to=metadata.BEFORE)
+    await connection.execute(metadata.ACCOUNT)
+    await connection.execute(metadata.TASK, json_text(metadata.GIVEN))
     await connection.close()
-    async with open_postgres(url) as database, database.reading() as reader:
-        for key, value in given.items():
-            text = value if isinstance(value, str) else json_text(value)
-            wanted = TaskFilter(metadata={key: text})
-            found = await tasks.page(reader, AccountId("acc_1"), wanted, before_id=None, limit=2)
-            assert [task.id for task in found] == ["task_1"], key
+    async with open_postgres(url) as database:
+        await metadata.check_found_by_each(database)
 
 
 async def test_of_processes_that_begin_at_once_one_migrates(url: str) -> None:

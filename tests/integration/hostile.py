@@ -1,4 +1,4 @@
-"""Receivers as nobody wants them: one that drips, one that hangs, one that fails, one without end, one that bombs."""
+"""Receivers as nobody wants them: one that drips, one that hangs, one that fails, one without end, one that bombs, one without TLS."""
 
 import asyncio
 import gzip
@@ -77,3 +77,17 @@ async def _serving(serve: Serve) -> AsyncIterator[str]:
         for task in list(handlers):
             task.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+
+
+@asynccontextmanager
+async def without_tls() -> AsyncIterator[str]:
+    """The https URL of a host that answers in the clear."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from service.connections import LARGEST_HEAD, Answer, Connection, Connections, NoAnswer, Origin
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
+from tests.integration.hostile import without_tls
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
@@ -367,13 +368,6 @@ async def test_a_host_that_is_vouched_for_by_nobody_gets_nothing(tmp_path: Path,
 
 
 async def test_a_host_without_tls_is_no_host_for_https(dialler: Dialler) -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with without_tls() as url:
         with pytest.raises(NoAnswer, match="the TLS handshake failed"):
-            await dialler.post(f"https://127.0.0.1:{port}/", body=b"", headers={}, read_limit=9)
+            await dialler.post(url, body=b"", headers={}, read_limit=9)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from handlers.providers.connections import MOST_CONNECTIONS, Transport
+from tests.integration.hostile import without_tls
 
 pytestmark = pytest.mark.sqlite_alone
 
@@ -118,15 +119,9 @@ async def test_a_name_that_nobody_has_is_not_reached(client: httpx.AsyncClient) 
 
 
 async def test_a_handshake_that_fails_is_not_reached(client: httpx.AsyncClient) -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"this is no TLS\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
+    async with without_tls() as url:
         with pytest.raises(httpx.ConnectError, match="the TLS handshake failed"):
-            await client.post(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+            await client.post(url)
 
 
 async def test_a_handshake_that_never_ends_is_not_reached(client: httpx.AsyncClient) -> None:
