@@ -101,7 +101,6 @@ class CallbackReceiver:
         self._probes = probes
         self._clock = clock
         self._guesses = Guesses(burst=TOKENS)
-        batcher.go_beside(self.apply, its_like=True)
 
     async def receive(self, scope: Scope, receive: Receive) -> Response:
         """Of plain ASGI: what Starlette puts around a request takes as long as reading a callback does."""

@@ -1,7 +1,6 @@
 """Many callers, one commit: what gathered while the last commit ran is the next batch. No timer, no waiting."""
 
 import asyncio
-import math
 import random
 import time
 from collections import deque
@@ -24,10 +23,6 @@ Result = TypeVar("Result")
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
-# Batches on their way at a time, where they may go beside each other. One is begun beside another once so many wait:
-# smaller ones cost more in ways to the server than they gain.
-AT_A_TIME: Final = 2
-LEAST_BESIDE: Final = 16
 # Of a batch that others were in the way of, each after a little longer than the one before.
 TRIES: Final = 6
 PAUSE_S: Final = 0.05
@@ -47,8 +42,7 @@ class Batcher:
 
     Where other processes write too, each kind has a commit of its own. What every kind holds it takes in one order
     (accounts, endpoints and bots; the rows that it changes; lines; the logs of accounts), so that no two wait for each
-    other; two kinds in one transaction would not keep to it. There, kinds that allow it go beside each other: the
-    server works on one batch while this process makes the next one ready.
+    other; two kinds in one transaction would not keep to it.
     """
 
     def __init__(self, database: Database, *, observe: Callable[[int, float], None]) -> None:
@@ -62,16 +56,6 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
-        self._may_go_beside: dict[Apply[Any, Any], bool] = {}  # whether also beside its like
-        self._under_way: dict[asyncio.Task[None], Apply[Any, Any]] = {}
-
-    def go_beside(self, apply: "Apply[Item, Result]", *, its_like: bool) -> None:
-        """Its batches may be written while others are, that may so too: what it keeps in memory bears it.
-
-        Args:
-            its_like: also while others of this kind are.
-        """
-        self._may_go_beside[apply] = its_like
 
     @property
     def alive(self) -> bool:
@@ -105,57 +89,16 @@ class Batcher:
             await self._worker
 
     async def _work(self) -> None:
-        async with asyncio.TaskGroup() as tasks:  # waits for them, and breaks when one of them does
-            while not self._closing or self._queue:
-                await self._arrived.wait()
-                self._arrived.clear()
-                while self._is_next():
-                    batch = [self._queue.popleft() for _ in range(self._share())]
-                    if self._database.sole_process:
-                        await self._write(batch)
-                    else:
-                        for apply, group in _by_kind(batch):
-                            await self._begin(tasks, apply, group)
-
-    def _is_next(self) -> bool:
-        if not self._under_way:
-            return bool(self._queue)
-        return len(self._queue) >= LEAST_BESIDE and len(self._under_way) < AT_A_TIME
-
-    def _share(self) -> int:
-        """How many of those that wait are the next batch. What may go beside its like is shared out, so that the server
-        has something to do all the time.
-        """
-        number = len(self._queue)
-        if not self._database.sole_process and self._may_go_beside.get(self._queue[0].apply):
-            number = max(LEAST_BESIDE, math.ceil(number / (AT_A_TIME - len(self._under_way))))
-        return min(number, len(self._queue), LARGEST_BATCH)
-
-    async def _begin(
-        self, tasks: asyncio.TaskGroup, apply: Apply[Any, Any], group: Sequence[_Waiting]
-    ) -> None:
-        """Beside what is under way, or when all of that has ended, and then to its own end."""
-        its_like = self._may_go_beside.get(apply)
-        if its_like is None:
-            await self._until(lambda: not self._under_way)
-            await self._write(group)
-            return
-        await self._until(
-            lambda: len(self._under_way) < AT_A_TIME and (its_like or apply not in self._under_way.values())
-        )
-        writing = tasks.create_task(self._write(group), name="batch")
-        self._under_way[writing] = apply
-        writing.add_done_callback(self._on_written)
-
-    def _on_written(self, writing: "asyncio.Task[None]") -> None:
-        del self._under_way[writing]
-        self._arrived.set()
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        """Of those under way enough have ended."""
-        while not holds():
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)  # their callbacks come after us
+        while not self._closing or self._queue:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
+                if self._database.sole_process:
+                    await self._write(batch)
+                else:
+                    for _, group in _by_kind(batch):
+                        await self._write(group)
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()

@@ -147,7 +147,6 @@ class Deliverer:
         self._starts = Loop("deliveries.start", self._start_again, wakeup=wakeups.attempts, clock=clock)
         lanes.startable.on_set = self._start_soon
         lanes.on_offer = self._start
-        batcher.go_beside(self._record, its_like=False)  # failures in a row are counted in their order
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
 

@@ -1,13 +1,13 @@
-"""`service.batching` on PostgreSQL: the server works on one batch while the next one is made ready."""
+"""Transactions of one process at the same time, on PostgreSQL: who is told first, and who gets what another let go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
-from service.batching import LEAST_BESIDE, Apply, Batcher
+from service.batching import Batcher
 from service.domain.ids import LaneKey
 from service.holdings import Holdings
 from service.notices import Notices
@@ -36,105 +36,6 @@ async def batching(database: PostgresDatabase) -> AsyncIterator[Batcher]:
     batcher = Batcher(database, observe=lambda _number, _seconds: None)
     async with batcher.running(), asyncio.timeout(PATIENCE_S):
         yield batcher
-
-
-class Steps:
-    """Who was begun and ended, in order."""
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
-
-    def kind(self, name: str, meeting: asyncio.Barrier | None = None) -> Apply[int, int]:
-        async def apply(tx: Transaction, items: Sequence[int]) -> Sequence[int]:
-            self.taken.append(f"{name} begins")
-            if meeting is not None:
-                await meeting.wait()
-            await tx.value("count_dead")
-            self.taken.append(f"{name} ends")
-            return items
-
-        return apply
-
-
-async def all_of(batcher: Batcher, apply: Apply[int, int], number: int) -> list[int]:
-    return await asyncio.gather(*(batcher.run(apply, item) for item in range(number)))
-
-
-async def test_batches_of_a_kind_that_allows_it_are_written_at_the_same_time(
-    database: PostgresDatabase,
-) -> None:
-    steps = Steps()
-    kind = steps.kind("it", asyncio.Barrier(2))
-    async with batching(database) as batcher:
-        batcher.go_beside(kind, its_like=True)
-        assert await all_of(batcher, kind, 2 * LEAST_BESIDE) == [*range(2 * LEAST_BESIDE)]
-    assert steps.taken == ["it begins"] * 2 + ["it ends"] * 2
-
-
-async def test_enough_that_come_while_a_batch_is_under_way_do_not_wait_for_it(
-    database: PostgresDatabase,
-) -> None:
-    under_way, meeting = asyncio.Event(), asyncio.Barrier(2)
-
-    async def meet(tx: Transaction, items: Sequence[int]) -> Sequence[int]:
-        under_way.set()
-        await meeting.wait()
-        return items
-
-    async with batching(database) as batcher:
-        batcher.go_beside(meet, its_like=True)
-        first = asyncio.create_task(batcher.run(meet, 0))
-        await under_way.wait()
-        assert await all_of(batcher, meet, LEAST_BESIDE) == [*range(LEAST_BESIDE)]
-        await first
-
-
-async def test_a_few_wait_for_the_batch_before_them(database: PostgresDatabase) -> None:
-    steps = Steps()
-    kind = steps.kind("it")
-    async with batching(database) as batcher:
-        batcher.go_beside(kind, its_like=True)
-        await all_of(batcher, kind, LEAST_BESIDE + 3)
-    assert steps.taken == ["it begins", "it ends"] * 2
-
-
-async def test_a_kind_in_whose_order_something_lies_goes_beside_others_alone(
-    database: PostgresDatabase,
-) -> None:
-    steps, meeting = Steps(), asyncio.Barrier(2)
-    ordered, other = steps.kind("ordered"), steps.kind("other", meeting)
-    meets = steps.kind("ordered too", meeting)
-    async with batching(database) as batcher:
-        for kind, its_like in ((ordered, False), (other, True), (meets, False)):
-            batcher.go_beside(kind, its_like=its_like)
-        await all_of(batcher, ordered, 2 * LEAST_BESIDE)
-        assert steps.taken == ["ordered begins", "ordered ends"] * (len(steps.taken) // 2)
-        await asyncio.gather(all_of(batcher, other, 1), all_of(batcher, meets, 1))
-
-
-async def test_all_other_kinds_are_alone(database: PostgresDatabase) -> None:
-    steps = Steps()
-    kind, alone = steps.kind("it"), steps.kind("alone")
-    async with batching(database) as batcher:
-        batcher.go_beside(kind, its_like=True)
-        many = 3 * LEAST_BESIDE
-        await asyncio.gather(
-            all_of(batcher, kind, many), all_of(batcher, alone, 1), all_of(batcher, kind, many)
-        )
-    begins = steps.taken.index("alone begins")
-    assert steps.taken[begins + 1] == "alone ends"
-    assert steps.taken[:begins].count("it begins") == steps.taken[:begins].count("it ends")
-
-
-async def test_closing_waits_for_all_that_is_under_way(database: PostgresDatabase) -> None:
-    under_way = asyncio.Barrier(3)
-    kind = Steps().kind("it", under_way)
-    async with batching(database) as batcher:
-        batcher.go_beside(kind, its_like=True)
-        asked = asyncio.create_task(all_of(batcher, kind, 2 * LEAST_BESIDE))
-        await under_way.wait()
-    assert await asked == [*range(2 * LEAST_BESIDE)]
-    assert not batcher.alive
 
 
 # Who is told
