@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._transport: asyncio.Transport
+        self._incoming = select.poll()
         self._answered: asyncio.Future[Answer] | None = None
         self._is_reusable = False
         self.used = 0  # exchanges before this one
@@ -118,11 +119,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_at_rest(self) -> bool:
         """It is open, and nothing, an end neither, has come in that asyncio has not looked at yet."""
-        if self._transport.is_closing():
-            return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not self._transport.is_closing() and not self._incoming.poll(0)
 
     def abort(self) -> None:
         self._transport.abort()
@@ -139,6 +136,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._incoming.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         if self._answered is None:

@@ -40,7 +40,8 @@ class Lane:
     one before has ended, however it ended.
     """
 
-    def __init__(self, *, is_shared: bool = False) -> None:
+    def __init__(self, key: LaneKey, *, is_shared: bool = False) -> None:
+        self.key = key
         self.is_shared = is_shared
         self.active = 0
         self.promised: set[DeliveryId] = set()  # to what may yet be committed
@@ -57,9 +58,8 @@ class Lane:
         self._active_retries = 0
         self._first: deque[Duty] = deque()
         self._retries: deque[Duty] = deque()
-        self._behind: dict[
-            tuple[EndpointId, TaskId], deque[Duty]
-        ] = {}  # wait for an attempt before them to end
+        # By what has an attempt in line or on its way: what waits for that to end, mostly nothing.
+        self._behind: dict[tuple[EndpointId, TaskId], deque[Duty] | None] = {}
         self._held = 0
 
     def __len__(self) -> int:
@@ -88,10 +88,11 @@ class Lane:
         if duty.attempt > 1:
             self._retries.append(duty)
         elif story is not None and story in self._behind:
-            self._behind[story].append(duty)
+            behind = self._behind[story] = self._behind[story] or deque()
+            behind.append(duty)
         else:
             if story is not None:
-                self._behind[story] = deque()
+                self._behind[story] = None
             self._first.append(duty)
 
     def can_start(self) -> bool:
@@ -130,7 +131,7 @@ class Lane:
             if story is not None and duty.endpoint.id == endpoint_id:
                 del self._behind[story]
         for (waits_for, _), behind in self._behind.items():  # of tasks with an attempt on its way
-            if waits_for == endpoint_id:
+            if waits_for == endpoint_id and behind:
                 behind.clear()
         self._first = deque(duty for duty in self._first if duty.endpoint.id != endpoint_id)
         self._retries = deque(duty for duty in self._retries if duty.endpoint.id != endpoint_id)
@@ -139,7 +140,7 @@ class Lane:
 
     def waiting(self) -> list[Duty]:
         """Not begun."""
-        return [*self._first, *self._retries, *chain.from_iterable(self._behind.values())]
+        return [*self._first, *self._retries, *chain.from_iterable(filter(None, self._behind.values()))]
 
 
 def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
@@ -246,9 +247,8 @@ class Lanes:
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
         self._limits_at = lru_cache(maxsize=1024)(self._name_limits)
-        self._counted: dict[
-            DeliveryId, Sequence[_Limit]
-        ] = {}  # the places that each attempt on its way has taken
+        # Of each attempt on its way: its lane, and the limits at which it has taken a place.
+        self._under_way: dict[DeliveryId, tuple[Lane, Sequence[_Limit]]] = {}
         # Failures and rests in a row; an endpoint with a lane of its own carries its failures itself.
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
@@ -309,7 +309,7 @@ class Lanes:
             lane.promised.discard(delivery_id)
             if lane.overflowed and not len(lane) and not lane.promised:
                 self.on_room()  # nothing in it will ever end and say so
-            self._leave_if_idle(endpoint.lane, lane)
+            self._leave_if_idle(lane)
 
     def offer(self, duties: Iterable[Duty]) -> None:
         """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited."""
@@ -319,14 +319,15 @@ class Lanes:
             if duty.id not in self._in_hand:
                 self._in_hand.add(duty.id)
                 lane.add(duty)
-            self._take_turn_or_leave(duty.endpoint.lane, lane)
+            self._take_turn_or_leave(lane)
         self.on_offer()
 
     def _lane(self, endpoint: Place) -> Lane:
-        lane = self._lanes.get(endpoint.lane)
+        key = endpoint.lane
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[endpoint.lane] = Lane(is_shared=endpoint.shares_lane)
-            lane.failures, lane.rested = self._failing.pop(endpoint.lane, (0, 0))
+            lane = self._lanes[key] = Lane(key, is_shared=endpoint.shares_lane)
+            lane.failures, lane.rested = self._failing.pop(key, (0, 0))
         return lane
 
     def _is_full(self, lane: Lane) -> bool:
@@ -366,7 +367,7 @@ class Lanes:
                     self.on_room()
                 continue
             lane.overflowed = False
-            self._leave_if_idle(key, lane)
+            self._leave_if_idle(lane)
 
     # What goes out
 
@@ -378,10 +379,12 @@ class Lanes:
             let_in_by, lane.let_in_by = lane.let_in_by, None
             if lane.can_start():
                 limits = self._limits_of(lane.first_in_line())
-                reached = next((limit for limit in limits if limit.is_reached), None)
-                if reached is None:
+                for reached in limits:
+                    if reached.is_reached:
+                        break
+                else:
                     duty = lane.start()
-                    self._counted[duty.id] = limits
+                    self._under_way[duty.id] = (lane, limits)
                     for limit in limits:
                         limit.active += 1
                         self._limits[limit.name] = limit
@@ -399,22 +402,23 @@ class Lanes:
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
         """Its attempt is over; it stays in hand until its outcome is recorded."""
-        key = duty.endpoint.lane
-        lane = self._lanes[key]
+        lane, limits = self._under_way.pop(duty.id)
         lane.end(duty, delivered=delivered)
-        for limit in self._counted.pop(duty.id):
+        for limit in limits:
             limit.active -= 1
-            self._let_in(limit)
+            if limit.waiting:
+                self._let_in(limit)
             if not limit.active and not limit.waiting:
                 del self._limits[limit.name]
         if delivered:
             lane.rested = 0
-            self._end_rest(key, lane)
+            if lane.rests:
+                self._end_rest(lane)
         elif lane.failures >= BREAKS_AFTER and not lane.rests:
-            self._rest(key, lane)
+            self._rest(lane)
         if lane.overflowed and len(lane) in {DEPTH // 2, 0}:
             self.on_room()
-        self._take_turn_or_leave(key, lane)
+        self._take_turn_or_leave(lane)
 
     def _limits_of(self, duty: Duty) -> Sequence[_Limit]:
         """One attempt more would be counted at each of them."""
@@ -448,24 +452,24 @@ class Lanes:
 
     # Rests
 
-    def _rest(self, key: LaneKey, lane: Lane) -> None:
+    def _rest(self, lane: Lane) -> None:
         doublings: int = 2 ** min(lane.rested, 10)
         until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
         lane.rests = True
         lane.rested += 1
-        self._resting[key] = until
+        self._resting[lane.key] = until
         self.on_rest(until)
 
-    def _end_rest(self, key: LaneKey, lane: Lane) -> None:
+    def _end_rest(self, lane: Lane) -> None:
         lane.rests = False
-        self._resting.pop(key, None)
+        self._resting.pop(lane.key, None)
 
     def rouse(self, endpoint: Place) -> None:
         """A person asks for an attempt, and does not want to wait until the lane has rested."""
         lane = self._lanes.get(endpoint.lane)
         if lane is not None and lane.rests:
-            self._end_rest(endpoint.lane, lane)
-            self._take_turn_or_leave(endpoint.lane, lane)
+            self._end_rest(lane)
+            self._take_turn_or_leave(lane)
 
     def wake(self) -> datetime | None:
         """Lets those try again that have rested long enough. Gives when the next one will have."""
@@ -473,8 +477,8 @@ class Lanes:
         for key, until in list(self._resting.items()):
             if until <= now:
                 lane = self._lanes[key]
-                self._end_rest(key, lane)
-                self._take_turn_or_leave(key, lane)
+                self._end_rest(lane)
+                self._take_turn_or_leave(lane)
         return min(self._resting.values(), default=None)
 
     # What is taken out again
@@ -489,10 +493,10 @@ class Lanes:
             lane.overflowed = False
             # Should it be wanted again, it begins anew.
             lane.failures = lane.rested = 0
-            self._end_rest(endpoint.lane, lane)
+            self._end_rest(lane)
         elif lane.overflowed:
             self.on_room()
-        self._leave_if_idle(endpoint.lane, lane)
+        self._leave_if_idle(lane)
 
     def divert(self, endpoint: Place) -> None:
         """It is being changed: what is new lines up in the database, behind what `recall` sends back there."""
@@ -512,11 +516,11 @@ class Lanes:
 
     def abandon(self) -> None:
         """Others have in hand what was here: all that is not begun is forgotten."""
-        for key, lane in list(self._lanes.items()):
+        for lane in list(self._lanes.values()):
             for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
                 self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
             lane.overflowed = False
-            self._leave_if_idle(key, lane)
+            self._leave_if_idle(lane)
         self._recalled.clear()
         self.on_room()
 
@@ -544,20 +548,19 @@ class Lanes:
 
     # Turns
 
-    def _take_turn_or_leave(self, key: LaneKey, lane: Lane) -> None:
-        if not self._leave_if_idle(key, lane):
-            self._take_turn(lane)
+    def _take_turn_or_leave(self, lane: Lane) -> None:
+        self._take_turn(lane)
+        self._leave_if_idle(lane)
 
-    def _leave_if_idle(self, key: LaneKey, lane: Lane) -> bool:
+    def _leave_if_idle(self, lane: Lane) -> None:
         """Where it stands in a line yet it is passed over when its turn comes: there is nothing in it to start."""
         if not lane.is_idle:
-            return False
-        self._lanes.pop(key, None)
+            return
+        self._lanes.pop(lane.key, None)
         if lane.is_shared and lane.failures:
-            self._failing[key] = (lane.failures, lane.rested)
+            self._failing[lane.key] = (lane.failures, lane.rested)
             if len(self._failing) > FAILING_REMEMBERED:
                 self._failing.popitem(last=False)
-        return True
 
     def _take_turn(self, lane: Lane) -> None:
         if not lane.queued_in_turn and lane.can_start():

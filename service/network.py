@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -241,12 +241,12 @@ class GuardedResolver:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """A URL that may be dialled, in the parts of a request."""
+class _Opening:
+    """How each request of a method to a URL that may be dialled begins."""
 
     origin: Origin
-    path: str  # and query, as they go out
-    host: str  # the header
+    head: bytes
+    may_repeat: bool
 
 
 class Dialler:
@@ -258,7 +258,7 @@ class Dialler:
         self._guard = guard
         # Reading a URL and judging its address takes 25 µs, and an endpoint's is the same each time. What is refused is
         # not remembered.
-        self._target = lru_cache(maxsize=1024)(self._read_target)
+        self._opening = lru_cache(maxsize=1024)(self._open)
 
     def check(self, url: str) -> URL:
         """What can be said of a URL without dialling it. A literal address is not looked up: it is judged here.
@@ -271,12 +271,13 @@ class Dialler:
             self._guard.check(str(literal), [literal])
         return target
 
-    def _read_target(self, url: str) -> _Target:
-        checked = self.check(url)
-        return _Target(
-            Origin(checked.scheme == "https", checked.raw_host or "", checked.port or 0),
-            path=checked.raw_path_qs,
-            host=checked.host_port_subcomponent or "",
+    def _open(self, method: str, url: str, lasting: tuple[tuple[str, str], ...]) -> _Opening:
+        target = self.check(url)
+        line = f"{method} {target.raw_path_qs} HTTP/1.1\r\n".encode()
+        return _Opening(
+            Origin(target.scheme == "https", target.raw_host or "", target.port or 0),
+            head=line + _lines([("host", target.host_port_subcomponent or ""), *lasting]),
+            may_repeat=method in REPEATABLE,
         )
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], read_limit: int) -> Answer:
@@ -284,21 +285,33 @@ class Dialler:
         return await self.send("POST", url, body=body, headers=headers, read_limit=read_limit)
 
     async def send(
-        self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], read_limit: int
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        lasting: tuple[tuple[str, str], ...] = (),
+        read_limit: int,
     ) -> Answer:
         """One exchange, without redirects. The caller sets its deadline.
 
         Args:
             method: any but HEAD, whose answer has no body though it announces one.
+            lasting: more headers, the same each time: they are written once, and kept with the URL.
 
         Raises:
             Refused: the URL or where it leads.
             NoAnswer: it could not be done.
         """
-        target = self._target(url)
-        request = _request(method, target, headers, body)
+        opening = self._opening(method, url, lasting)
+        lines = _lines(headers.items())
+        length = b"" if body is None else b"content-length: %d\r\n" % len(body)
         return await self._connections.exchange(
-            target.origin, request, read_limit=read_limit, may_repeat=method in REPEATABLE
+            opening.origin,
+            b"".join((opening.head, lines, length, b"\r\n", body or b"")),
+            read_limit=read_limit,
+            may_repeat=opening.may_repeat,
         )
 
     @asynccontextmanager
@@ -320,19 +333,15 @@ class Dialler:
             yield download
 
 
-def _request(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+def _lines(headers: Collection[tuple[str, str]]) -> bytes:
     """
     Raises:
         NoAnswer: a header that would become two.
     """
-    lines = [f"{method} {target.path} HTTP/1.1", f"host: {target.host}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body is not None:
-        lines.append(f"content-length: {len(body)}")
-    head = "\r\n".join(lines)
-    if head.count("\n") + head.count("\r") != 2 * (len(lines) - 1) or "\0" in head:
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\n") + text.count("\r") != 2 * len(headers) or "\0" in text:
         raise NoAnswer("a header with a line break in it is not sent")
-    return head.encode() + b"\r\n\r\n" + (body or b"")
+    return text.encode()
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """How long something may take: one timer for all that may take equally long."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 
@@ -14,6 +13,7 @@ class Patience:
 
     def __init__(self, span: timedelta) -> None:
         self.span = span
+        self._seconds = span.total_seconds()
         self._open: dict[_Limited, None] = {}  # in the order in which they were begun
         self._timer: asyncio.TimerHandle | None = None
 
@@ -24,7 +24,9 @@ class Patience:
             TimeoutError: from the block, when it has taken as long as it may.
         """
         loop = asyncio.get_running_loop()
-        one = _Limited(loop.time() + self.span.total_seconds(), self._open.pop)
+        task = asyncio.current_task(loop)
+        assert task is not None
+        one = _Limited(task, loop.time() + self._seconds, self._open)
         self._open[one] = None
         if self._timer is None:
             self._timer = loop.call_at(one.until, self._cut_off)
@@ -44,13 +46,11 @@ class Patience:
 class _Limited:
     """One block, in the task that makes it."""
 
-    __slots__ = ("_cancelling", "_is_late", "_leave", "_task", "until")
+    __slots__ = ("_cancelling", "_is_late", "_open", "_task", "until")
 
-    def __init__(self, until: float, leave: "Callable[[_Limited], None]") -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def __init__(self, task: "asyncio.Task[object]", until: float, open: "dict[_Limited, None]") -> None:
         self.until = until
-        self._leave = leave
+        self._open = open
         self._task = task
         self._cancelling = task.cancelling()
         self._is_late = False
@@ -66,7 +66,7 @@ class _Limited:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(self)
+        del self._open[self]
         # Unless somebody else has cancelled the task too.
         if self._is_late and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

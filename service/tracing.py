@@ -87,10 +87,10 @@ class Untraced:
 
 def passing(trace: Trace | None) -> AbstractContextManager[Span]:
     """Where nobody listens, for what happens so often that it should not even tell what it is."""
-    return nullcontext(_UNSEEN if trace is None else _Passage(trace))
+    return _UNSEEN if trace is None else nullcontext(_Passage(trace))
 
 
-_UNSEEN: Final = _Passage(None)
+_UNSEEN: Final = nullcontext(_Passage(None))
 UNTRACED = Untraced()
 
 

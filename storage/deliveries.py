@@ -126,6 +126,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime) -> None:
     """The attempts as evidence, and each delivery as its attempt leaves it; one that ended meanwhile stays so."""
+    finished_at = milliseconds(now)
     await tx.run_many(
         "insert_attempt",
         [
@@ -151,7 +152,7 @@ async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime)
                 "attempts": outcome.attempt.number,
                 "next_attempt_at": milliseconds(outcome.next_attempt_at),
                 "reason": outcome.attempt.reason,
-                "finished_at": None if outcome.status is DeliveryStatus.PENDING else milliseconds(now),
+                "finished_at": None if outcome.status is DeliveryStatus.PENDING else finished_at,
             }
             for outcome in outcomes
         ],

@@ -256,7 +256,7 @@ class Discord:
             if pause > LONGEST_PAUSE_S:
                 return _Told(_too_fast(None, pause))
             await asyncio.sleep(pause)
-        headers = {**JSON, "user-agent": USER_AGENT}
+        headers = dict(JSON)
         if place.authorization is not None:
             headers["authorization"] = place.authorization
         reply, answer = await exchange.send(
@@ -265,6 +265,7 @@ class Discord:
             f"{_base(to.config)}{path}",
             body=to_json({**content, "allowed_mentions": NO_MENTIONS}),
             headers=headers,
+            agent=USER_AGENT,
             now=now,
             hidden=_hidden(to),
         )

@@ -37,12 +37,14 @@ async def send(
     *,
     body: bytes | None = None,
     headers: Mapping[str, str],
+    agent: str = USER_AGENT,
     now: datetime,
     hidden: Sequence[str] = (),
 ) -> tuple[Reply, Answer | None]:
     """How it ended, and the answer where there was one. The caller sets the deadline.
 
     Args:
+        agent: as whom Klingel introduces itself.
         hidden: what an answer that repeats it must not carry into the excerpt.
     """
     try:
@@ -50,7 +52,8 @@ async def send(
             method,
             url,
             body=body,
-            headers={"user-agent": USER_AGENT, **headers, "accept-encoding": "identity"},
+            headers=headers,
+            lasting=(("user-agent", agent), ("accept-encoding", "identity")),
             read_limit=READ_LIMIT,
         )
     except Refused as error:

@@ -99,14 +99,19 @@ class WebhookSink:
         headers = {
             **self._extra_headers(endpoint),
             **own,
-            "user-agent": USER_AGENT,
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": sign(body, message_id=event.id, sent_at=now, secrets=secrets),
             **({} if duty.trace is None else duty.trace.headers()),
         }
-        reply, _ = await exchange.post(
-            self._dialler, endpoint.config["url"], body=body, headers=headers, now=now
+        reply, _ = await exchange.send(
+            self._dialler,
+            "POST",
+            endpoint.config["url"],
+            body=body,
+            headers=headers,
+            agent=USER_AGENT,
+            now=now,
         )
         return reply
 

@@ -44,7 +44,11 @@ def sign(body: bytes, *, message_id: str, sent_at: datetime, secrets: Sequence[s
     """
     # As the official library does, which the tests compare it with, in a third of the time.
     signed = f"{message_id}.{math.floor(sent_at.timestamp())}.".encode() + body
-    return " ".join("v1," + base64.b64encode(_key(secret).digest(signed)).decode() for secret in secrets)
+    return " ".join([f"v1,{_base64(_key(secret).digest(signed))}" for secret in secrets])
+
+
+def _base64(mac: bytes) -> str:
+    return binascii.b2a_base64(mac, newline=False).decode()
 
 
 @lru_cache(maxsize=1024)
