@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 import aiohappyeyeballs
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from service.domain.values import Struct
+
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
@@ -45,8 +47,7 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came back: the body is the first bytes of it, as sent, never unpacked."""
 
     status: int

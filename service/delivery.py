@@ -548,9 +548,10 @@ _STATUS: Final = {
 
 
 def _note_end(span: Span, reply: Reply, outcome: AttemptOutcome) -> None:
-    span.note({"klingel.delivery.outcome": outcome})
+    ended: dict[str, str | int | bool] = {"klingel.delivery.outcome": outcome}
     if reply.status_code is not None:
-        span.note({"http.response.status_code": reply.status_code})
+        ended["http.response.status_code"] = reply.status_code
+    span.note(ended)
     if outcome is not AttemptOutcome.DELIVERED:
         span.fail(reply.reason)
 
