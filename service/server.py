@@ -53,6 +53,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # In slots: beyond 30 attributes Python keeps those of each connection in a table of their own, of 1.4 KB.
     __slots__ = (
+        "_before_bytes",
         "_boundary",
         "_cycles",
         "_deadline",
@@ -74,6 +75,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._boundary = False  # the bytes that came last ended a head or a request
         self._had_body = False  # or had some of a body in them
         self._heard_bytes = 0  # the last time
+        self._before_bytes = (
+            0  # that came with the end of what is before this head: some may be its beginning
+        )
         self._cycles: Sequence[RequestResponseCycle] = ()  # requests that are not answered, in their order
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -103,6 +107,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().data_received(data)
         self._await_rest()
         if self._boundary or self._had_body or self.transport.is_closing():
+            self._before_bytes = len(data)
             return
         # Nothing but a head that has not ended, or, after the last chunk, trailers that have not.
         self._field_bytes += len(data)
@@ -131,7 +136,8 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._field_bytes + self._heard_bytes > self.limits.head_bytes and self._is_head_too_large():
+        heard_bytes = self._before_bytes + self._field_bytes + self._heard_bytes
+        if heard_bytes > self.limits.head_bytes and self._is_head_too_large():
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False

@@ -187,6 +187,16 @@ async def test_a_large_head_in_one_piece_is_refused(port: int) -> None:
     assert b" 431 " in await answer_to(port, head)
 
 
+async def test_a_large_head_that_begins_beside_another_request_is_refused(port: int) -> None:
+    async with asyncio.timeout(PATIENCE_S), connection(port) as (reader, writer):
+        writer.write(
+            b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\nGET /echo HTTP/1.1\r\nhost: x\r\na: " + b"a" * 15_000
+        )
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"b" * 15_000 + b"\r\n\r\n")
+        assert b" 431 " in await reader.read()
+
+
 async def test_who_does_not_read_the_answer_is_cut_off(port: int) -> None:
     async with asyncio.timeout(PATIENCE_S), connection(port) as (reader, writer):
         writer.write(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")
