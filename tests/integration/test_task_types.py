@@ -205,6 +205,39 @@ async def test_pictures_sent_as_base64_go_to_the_provider_as_such(klingel: Kling
     assert json.loads(klingel.kling.requests[-1].content)["contents"] == contents
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("kling.image-generation", {"prompt": "x" * 2500, "negative_prompt": "x" * 2500, "n": 9}),
+        ("kling.image-generation", {"aspect_ratio": "21:9", "resolution": "2k"}),
+        ("kling.image-generation", {"element_list": [{"element_id": 1}] * 9 + [{"element_id": "8298"}]}),
+        ("kling.multi-image-to-image", {"prompt": "x" * 2500, "aspect_ratio": "21:9", "n": 9}),
+        ("kling.multi-image-to-image", {"subject_image_list": [{"subject_image": URL}] * 4}),
+        ("kling.multi-image-to-video", {"prompt": "x" * 500, "negative_prompt": "x" * 200, "cfg_scale": 1}),
+        ("kling.multi-image-to-video", {"image_list": [{"image": URL}] * 4, "duration": 10, "mode": "pro"}),
+        ("kling.text-to-video", {"prompt": "x" * 2500, "duration": 15, "mode": "4k"}),
+        ("kling.omni-video", {"image_list": [{"image_url": URL}] * 7, "element_list": []}),
+        (
+            "kling.outpainting",
+            {
+                "up_expansion_ratio": 2,
+                "left_expansion_ratio": 0,
+                "right_expansion_ratio": 0,
+                "down_expansion_ratio": 0,
+            },
+        ),
+        ("kling.text-to-audio", {"prompt": "x" * 200, "duration": 10}),
+        ("kling.new.text-to-video", {"prompt": "x" * 3072, "settings": {"duration": 15}}),
+    ],
+)
+async def test_the_sandbox_takes_all_that_the_limits_let_through(
+    klingel: Klingel, name: str, changes: dict[str, Any]
+) -> None:
+    input = {**examples(TASK_TYPES[name])[0], **changes}
+    response = await klingel.http.post("/v1/tasks", json={"type": name, "input": input})
+    assert response.status_code == 201, response.text
+
+
 @pytest.mark.parametrize("row", named([row for row in TYPES if row.models]))
 async def test_a_model_newer_than_the_tables_goes_to_the_provider(klingel: Klingel, row: TaskType) -> None:
     """The provider decides: the sandbox, as Kling, does not know it."""

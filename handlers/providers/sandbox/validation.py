@@ -255,6 +255,13 @@ class Fields:
             raise RequestError(Code.INVALID_PARAMETERS, f"{self._at}{name} must be an integer")
         return value
 
+    def identifier(self, name: str) -> None:
+        value = self._values.get(name)
+        if not _is_whole(value) and not (isinstance(value, str) and value):
+            raise RequestError(
+                Code.INVALID_PARAMETERS, f"{self._at}{name} must be an integer, or that as a string"
+            )
+
     def share(self, name: str) -> None:
         value = self._values.get(name)
         if value is None:
@@ -331,7 +338,7 @@ def _check_generation(fields: Fields) -> None:
     fields.choice("resolution", RESOLUTIONS)
     elements = fields.objects("element_list")
     for element in elements:
-        element.coordinate("element_id")
+        element.identifier("element_id")
     if len(elements) + bool(fields.text("image")) > MOST_ELEMENTS:
         raise RequestError(Code.BAD_VALUE, f"element_list and image are at most {MOST_ELEMENTS} together")
 
