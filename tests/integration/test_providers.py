@@ -219,6 +219,21 @@ async def test_a_clock_that_differs_from_the_official_apis_costs_one_try(tmp_pat
         assert {token["iss"] for token in tokens} == {"access"}
 
 
+@pytest.mark.parametrize("code", [1003, 1004])
+async def test_a_refresh_makes_up_for_a_clock_that_differs_too(tmp_path: Path, code: int) -> None:
+    """As after a restart, when no create has been told the time there."""
+    async with running_klingel(tmp_path, provider="kling", KLINGEL_PROVIDER_KEY="access:secret") as klingel:
+        task = await klingel.submit()
+        refusal = refused(401, code, "the token's time is not now")
+        refusal.headers["date"] = "Sun, 22 Nov 2026 13:00:00 GMT"  # the clock here says 12
+        klingel.kling.answers(refusal)
+        response = await klingel.http.post(f"/v1/tasks/{task['id']}/refresh")
+        assert response.status_code == 200, response.text
+        tokens = [claims(request) for request in klingel.kling.requests if request.method == "GET"]
+        noon = int(klingel.clock().timestamp())
+        assert [token["nbf"] for token in tokens] == [noon - 5, noon + 3595]
+
+
 def claims(request: httpx.Request) -> dict[str, Any]:
     payload = request.headers["authorization"].split(".")[1]
     told: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 from anyio.to_thread import run_sync
 
-from handlers.providers.kling.answers import Reply, http_date
+from handlers.providers.kling.answers import Reply, http_date, read_answer
 from handlers.providers.kling.callbacks import KlingCallbacks
 from handlers.providers.kling.outcomes import (
     EXPIRED,
@@ -111,7 +111,8 @@ class KlingProvider(KlingCallbacks):
         return again
 
     async def read(self, task: Task) -> Report:
-        """One GET, by the provider's id, else by the external id.
+        """One GET, by the provider's id, else by the external id; a second one only where the first was refused for its
+        token's times.
 
         Raises:
             NotFound: the provider has no such task.
@@ -158,13 +159,26 @@ class KlingProvider(KlingCallbacks):
             raise ProviderRefused(
                 f"{self.name} knows no {task.type}.", provider_code="type_not_sold"
             ) from None
+        path = query_path(route, task)
+        authorization, reply = await self._asked(path)
+        if self._tells_the_time(reply):
+            self._on_call("status_query", "failed")
+            authorization, reply = await self._asked(path)
+        return status_report(reply, redactor(authorization=authorization))
+
+    async def _asked(self, path: str) -> tuple[str, Reply]:
+        """By what, and the answer."""
         authorization = self._authorization()
-        redact = redactor(authorization=authorization)
         try:
-            reply = await self._exchange("GET", query_path(route, task), authorization)
+            return authorization, await self._exchange("GET", path, authorization)
         except (httpx.HTTPError, OSError) as error:
-            raise read_error(fault(error, redact)) from error
-        return status_report(reply, redact)
+            raise read_error(fault(error, redactor(authorization=authorization))) from error
+
+    def _tells_the_time(self, reply: Reply) -> bool:
+        """Whether a token was refused for its times, and the next one heeds what time it is there."""
+        theirs = http_date(reply.headers.get("date", ""))
+        is_refused = read_answer(reply).kling_code in {NOT_YET_VALID, EXPIRED}
+        return is_refused and theirs is not None and self._correct(theirs)
 
     async def _exchange(
         self, method: str, path: str, authorization: str, content: bytes | None = None
