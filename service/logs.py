@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, TextIO, cast
 
@@ -103,7 +105,9 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
 def configure_logs(format: LogFormat | None) -> None:
-    """Writes to standard error; None chooses by whether that is a terminal."""
+    """Writes to standard error; None chooses by whether that is a terminal. Where it is closed, nobody is told."""
+    if sys.stderr is None:  # as whoever started this wanted it
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as this process is
     chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
     processors: list[structlog.types.Processor]
     factory: Callable[..., structlog.types.WrappedLogger]

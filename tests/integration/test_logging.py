@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,14 @@ async def test_a_forged_callback_is_logged_without_its_signature(
     assert "callback.set_aside" in logged
     for secret in (WEBHOOK_SECRET[6:], "bm90LW91cnM=", token):
         assert secret not in logged
+
+
+@pytest.mark.parametrize("format", [None, *LogFormat])
+def test_who_closes_standard_error_gets_no_log_and_a_running_klingel(
+    monkeypatch: pytest.MonkeyPatch, format: LogFormat | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    configure_logs(format)
+    structlog.get_logger().warning("nobody.reads_this")
+    sys.stderr.close()
+    structlog.reset_defaults()
