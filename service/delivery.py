@@ -260,10 +260,12 @@ class Deliverer:
             tx.on_commit(lambda: self._lanes.end_claim(full))
         is_last = len(due) < CLAIM
         left_to_others = {endpoint.lane for endpoint in targets.values()} - set(held)
+        # Else it costs nothing to see what somebody else was at, and may be due again.
+        is_passed_over = bool(full) or len(promised) < len(due)
         claimed = _Claimed(
             # Of a page that no lane took the lanes ask themselves, when they have room.
             goes_on=not is_last and bool(promised or deleted),
-            up_to=now if is_last and not left_to_others else None,
+            up_to=now if is_last and is_passed_over and not left_to_others else None,
         )
         return [claimed] * len(asked)
 
@@ -419,6 +421,7 @@ class Deliverer:
                 if len(together) > 1:  # its neighbours must not suffer for the bad one
                     for ended in together:
                         await self._keep([ended])
+                        self._lanes.settle(ended.duty)  # before a claim that it called for looks for it
                     return
                 [ended] = together
                 # A fault of ours: what it must not cost is the retry, or the knowledge that it was delivered.
@@ -431,6 +434,9 @@ class Deliverer:
                 log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
             self._doubt()
             self._wakeup.notify()
+        except Exception:
+            # Not even in short. Its lease ends by itself: at once would be again and again.
+            log.exception("delivery.not_recorded", delivery_id=together[0].duty.id)
 
     def _span(self, duty: Duty) -> AbstractContextManager[Span]:
         """Of an attempt, in its task's trace: whoever gets the event may go on from there."""

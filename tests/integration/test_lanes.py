@@ -195,3 +195,25 @@ async def test_what_follows_from_an_attempt_for_its_endpoint_does_not_cost_the_a
     await klingel.until_attempts(delivery["id"], 1)
     klingel.clock.advance(seconds=6)
     await klingel.receiver.until(2)
+
+
+@pytest.mark.sqlite_alone
+async def test_an_attempt_that_cannot_be_recorded_at_all_costs_none_that_ended_beside_it(
+    klingel: Klingel,
+) -> None:
+    """Outcomes of the same moment share a commit. They are not sent again for the sake of one."""
+    await klingel.tamper(FAULT.format("new.status_code = 299"))
+    gate = klingel.receiver.gate = asyncio.Event()
+    number = 20
+    for _ in range(number):
+        await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.answers(299)
+    await klingel.submit()
+    await klingel.receiver.until(number)
+    gate.set()
+
+    async def all_others_are_recorded() -> bool:
+        statuses = [one["status"] for one in await klingel.deliveries()]
+        return sorted(statuses) == ["delivered"] * (number - 1) + ["pending"]
+
+    await klingel.until(all_others_are_recorded)

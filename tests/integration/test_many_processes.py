@@ -319,6 +319,28 @@ async def test_a_lane_that_is_empty_is_anybodys(house: House) -> None:
     await house.until_sql("select * from lane_holders", lambda rows: not rows)
 
 
+async def test_what_somebody_else_was_at_when_it_fell_due_is_looked_for_again(house: House) -> None:
+    """Whoever looks waits for no row; and who was at it, and let it go, tells nobody."""
+    house.clock = RunningClock()
+    klingel = await house.add(every=NEVER)
+    endpoints = [await klingel.endpoint(types=["task.submitted"]) for _ in range(2)]
+    house.receiver.answers(500, 500)
+    await klingel.submit()
+    for delivery in await klingel.until_deliveries("pending", "pending"):
+        await klingel.until_attempts(delivery["id"], 1)
+    other = await asyncpg.connect(house.url)
+    try:
+        async with other.transaction():
+            await other.fetch(
+                "select id from deliveries where endpoint_id = $1 for update", endpoints[0]["id"]
+            )
+            house.clock.advance(minutes=1)
+            await house.receiver.until(3)
+        await house.receiver.until(4)
+    finally:
+        await other.close()
+
+
 async def test_a_changed_endpoint_is_changed_for_the_process_that_delivers_to_it(house: House) -> None:
     """What waits in the memory of one goes where another was told to send it."""
     here, there = await house.add("web"), await house.add("dispatch")
