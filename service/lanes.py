@@ -255,6 +255,7 @@ class Lanes:
         self._recalled: list[DeliveryId] = []
         # Something was undone, or could not be recorded: the database may count as held here what is not.
         self.in_doubt = False
+        self.has_caught_up = False  # all that was due has been claimed, or passed over, once
         self.startable = Startable()
         self.on_offer: Callable[[], None] = lambda: None  # what there is to start can be, here and now
         self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
@@ -359,6 +360,7 @@ class Lanes:
 
         One that was passed over since then has something waiting there that the claim did not see, or did not take.
         """
+        self.has_caught_up = True
         for key, lane in list(self._lanes.items()):
             if key in full or not lane.overflowed:
                 continue

@@ -157,13 +157,13 @@ class Publisher:
         return list(fresh)
 
     async def _lanes_here(self, tx: Transaction, targets: Collection[Endpoint]) -> Collection[LaneKey]:
-        """Those of their lanes that are held here. Where something older waits in the database, that another process
-        has put there, new ones go behind it.
+        """Those of their lanes that are held here. Where something older waits in the database, that another process, or
+        an earlier life of this one, has put there, new ones go behind it.
         """
         if not self._lanes.open:
             return ()
         held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets})
-        if self._holdings.sole:
+        if self._holdings.sole and self._lanes.has_caught_up:
             return held
         may_go_in = {one.id: one for one in targets if one.lane in held and self._lanes.takes_new_ones(one)}
         if may_go_in and (awaited := await deliveries.awaited(tx, may_go_in)):

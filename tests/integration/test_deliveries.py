@@ -5,6 +5,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+from service.delivery import CLAIM
 from service.domain.deliveries import SCHEDULE
 from service.domain.times import rfc3339
 from storage.columns import milliseconds
@@ -338,6 +339,29 @@ async def test_what_was_in_hand_when_klingel_died_goes_out_again_at_once(tmp_pat
     ids = [one.headers["webhook-id"] for one in receiver.received]
     assert ids[:2] == ids[2:]
     assert len(set(ids)) == 2
+
+
+async def test_what_comes_while_much_of_before_is_still_being_claimed_overtakes_none_of_it(
+    tmp_path: Path,
+) -> None:
+    """Promise 6: what waits for a task's endpoint goes out before what comes in after the start."""
+    clock, kling = ManualClock(), FakeKling()
+    number = 20
+    async with Receiver().running() as receiver:
+        receiver.gate = asyncio.Event()
+        async with running_klingel(tmp_path / "a", clock=clock, kling=kling, receiver=receiver) as klingel:
+            for place in range(number):
+                await klingel.endpoint(config={"url": f"{receiver.url}/{place}"}, types=["task.*"])
+            tasks = [await klingel.submit() for _ in range(3 * CLAIM // number)]
+            folder = await klingel.snapshot(tmp_path / "b")
+            receiver.gate.set()
+        receiver.received.clear()
+        async with running_klingel(folder, clock=clock, kling=kling, receiver=receiver) as klingel:
+            await klingel.call_back(succeed(tasks[-1]))
+            await receiver.until((len(tasks) + 1) * number)
+        last = [one for one in receiver.received if one.event["data"]["task"]["id"] == tasks[-1]["id"]]
+        for place in range(number):
+            assert [one.event["sequence"] for one in last if one.path == f"/hook/{place}"] == [1, 2]
 
 
 async def test_what_is_in_line_when_klingel_stops_is_given_back_unattempted(tmp_path: Path) -> None:
