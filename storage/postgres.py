@@ -209,6 +209,7 @@ class PostgresTransaction(PostgresReader):
     def __init__(self, connection: _Connection, writes: Writes, succession: _Succession) -> None:
         super().__init__(connection)
         self.aftermath = Aftermath()
+        self.goes_away = False
         self._writes = writes
         self._succession = succession
         self._before: set[asyncio.Future[None]] = set()
@@ -289,8 +290,8 @@ class PostgresTransaction(PostgresReader):
     async def begin(self) -> None:
         await self._say("begin isolation level read committed read write")
 
-    async def commit(self) -> bool:
-        """Whether whoever waits for it wants to go away; not before it is known what became of it.
+    async def commit(self) -> None:
+        """Whoever waits for it and wants to go away does so, by `goes_away`, once it is known what became of it.
 
         Raises:
             StorageUnavailable: it is not stored.
@@ -298,15 +299,13 @@ class PostgresTransaction(PostgresReader):
         """
         await self._catch_up()
         committing = asyncio.create_task(self._say_commit(), name="commit")
-        goes_away = False
         while not committing.done():
             try:
                 await asyncio.wait([committing])
             except asyncio.CancelledError:
-                goes_away = True
+                self.goes_away = True
         if committing.result() != "COMMIT":  # after a statement that failed, and was passed over
             raise RuntimeError("A statement of this transaction failed: nothing of it is stored.")
-        return goes_away
 
     async def _say_commit(self) -> str:
         try:
@@ -390,7 +389,7 @@ class PostgresDatabase:
             try:
                 await tx.begin()
                 yield tx
-                goes_away = await tx.commit()
+                await tx.commit()
             except BaseException as error:
                 tx.aftermath.undone()
                 try:
@@ -399,10 +398,12 @@ class PostgresDatabase:
                     tx.end()
                     if isinstance(error, CommitUnknown):
                         self._doubted()
+                if tx.goes_away:
+                    raise asyncio.CancelledError from error
                 raise
         tx.aftermath.stored()
         tx.end()
-        if goes_away:
+        if tx.goes_away:
             raise asyncio.CancelledError
 
     async def check(self) -> None:

@@ -53,6 +53,11 @@ class Wire:
     def resume(self) -> None:
         self._resumed.set()
 
+    def cut(self) -> None:
+        """The answer that was stalled is lost after all."""
+        self._stalls = False
+        self._resumed.set()
+
     async def _carry(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         carrying = asyncio.current_task()
         assert carrying is not None
@@ -89,10 +94,11 @@ class Wire:
         while words := await far.read(65536):
             if loses.is_set():
                 self.lost.set()
+                if self._stalls:
+                    await self._resumed.wait()
                 if not self._stalls:
                     to_near.transport.abort()
                     return
-                await self._resumed.wait()
                 loses.clear()
             to_near.write(words)
             await to_near.drain()

@@ -19,7 +19,8 @@ from storage.database import Collided, Inspected, Transaction, shown
 from storage.postgres import PostgresDatabase, inspect_postgres, migrate, open_postgres, statements
 from storage.statements import Dialect, load_migrations
 from tests.contract import metadata
-from tests.postgres import PASSWORD, Databases, Server
+from tests.postgres import PASSWORD, PATIENCE_S, Databases, Server
+from tests.wire import Wire
 
 NEWEST = load_migrations(Dialect.POSTGRES)[-1][0]
 OLDEST = load_migrations(Dialect.POSTGRES)[0][0]
@@ -102,6 +103,28 @@ async def test_whoever_goes_away_while_it_is_committed_learns_of_it_once_it_is(
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     assert heard == [{True: "stored", False: "undone"}[(await stored(database, "a"))[0]]]
+
+
+async def test_whoever_goes_away_while_its_commit_is_lost_goes_away_and_that_is_looked_for(url: str) -> None:
+    """Taken for a failure of the database, it would be tried again by whoever was told to stop."""
+    doubts: list[None] = []
+    async with Wire(url).running() as wire, open_postgres(wire.url) as database, asyncio.timeout(PATIENCE_S):
+        database.on_doubt(lambda: doubts.append(None))
+
+        async def write() -> None:
+            async with database.transaction() as tx:
+                await add(tx, "lost")
+
+        wire.stall_commit("acc_lost")
+        writing = asyncio.create_task(write())
+        await wire.lost.wait()
+        writing.cancel()
+        await asyncio.sleep(0)
+        wire.cut()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert doubts == [None]
+        assert await stored(database, "lost") == [True]
 
 
 async def test_commits_are_on_disk_whatever_the_server_does_for_others(url: str) -> None:
