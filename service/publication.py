@@ -151,6 +151,8 @@ class Publisher:
         tx.on_commit(lambda: self._lanes.fetch(behind))
         if waiting.keys() - held:
             await self._notices.post(tx, Topic.DELIVERIES)
+            if not self._presence.alive:  # and so holds nothing: it looks for itself, until it may
+                tx.on_commit(self._lanes.on_room)
         if replays:
             for endpoint in targets.values():
                 await self._rouse(tx, endpoint)

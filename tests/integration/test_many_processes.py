@@ -525,6 +525,19 @@ async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: 
         await presence.until_alive()  # its next sign of life
 
 
+async def test_what_comes_in_before_a_late_sign_of_life_is_delivered_after_it(house: House) -> None:
+    """By the process itself, where there is no other."""
+    house.clock = RunningClock()
+    klingel = await house.add(every=NEVER)
+    endpoint = await klingel.endpoint()
+    presence = klingel.state["presence"]
+    good_until, presence._good_until = presence._good_until, 0.0
+    await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+    assert house.receiver.received == []
+    presence._lives_from(good_until)
+    await house.receiver.until(1)
+
+
 async def test_what_a_process_takes_while_others_bury_it_is_still_taken_over(house: House) -> None:
     """They pass it by until it has taken, and find that then. Once they have buried it, it takes nothing."""
     others, stalled = await house.add("web"), await house.add("web", every=NEVER)
