@@ -20,6 +20,7 @@ from service.app import Hooks
 from service.batching import Batcher
 from service.domain.ids import LaneKey
 from service.lanes import CONCURRENCY
+from service.notices import Topic
 from storage.database import Transaction
 from storage.postgres import open_postgres
 from tests.integration.klingel import (
@@ -373,13 +374,16 @@ async def test_a_changed_endpoint_is_changed_for_the_process_that_delivers_to_it
 async def test_a_deleted_endpoint_gets_nothing_more_from_the_process_that_delivers_to_it(
     house: House,
 ) -> None:
-    web, _ = await house.add("web"), await house.add("dispatch")
+    web, dispatch = await house.add("web"), await house.add("dispatch")
     endpoint = await web.endpoint(types=["task.submitted"])
     house.receiver.gate = asyncio.Event()
     for _ in range(CONCURRENCY + 3):
         await web.submit()
     await house.receiver.until(CONCURRENCY)
+    heard = asyncio.Event()
+    dispatch.state["notices"].on(Topic.DROPPED, lambda _name: heard.set())
     await web.http.delete(f"/v1/endpoints/{endpoint['id']}")
+    await asyncio.wait_for(heard.wait(), 60)  # until then another attempt may begin
     house.receiver.gate.set()
     await house.until_sql(
         "select status, count(*) as number from deliveries group by status order by status",
