@@ -194,7 +194,7 @@ class CallbackReceiver:
 
     async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Taken | None]:
         """One for each; None where there is no such task. Several about one task count in their order."""
-        known = await tasks.to_change(tx, {received.task_id for received in batch})
+        known, affected = await self._publisher.affected(tx, {received.task_id for received in batch})
         results: list[Taken | None] = []
         evidence: list[StoredCallback] = []
         rounds: defaultdict[int, list[Change]] = defaultdict(list)
@@ -220,7 +220,7 @@ class CallbackReceiver:
             evidence.append(_evidence(received, task, verdict, reason))
         await tasks.insert_callbacks(tx, evidence)
         for number in sorted(rounds):
-            await self._publisher.record(tx, rounds[number])
+            await self._publisher.record(tx, rounds[number], known=affected)
         return results
 
 

@@ -111,8 +111,14 @@ class Lines:
         if self._walks or any(change.after.awaits_slot for change in changes):
             await self.hold(tx)
 
-    async def release(self, tx: Transaction, changes: Sequence[Change]) -> None:
-        """Whoever ends gives its places to those who are first in line; who leaves the line passes one on."""
+    async def release(
+        self, tx: Transaction, changes: Sequence[Change], *, anybody_waits: bool | None = None
+    ) -> None:
+        """Whoever ends gives its places to those who are first in line; who leaves the line passes one on.
+
+        Args:
+            anybody_waits: in any line, where that is known already.
+        """
         freed: Counter[Kind] = Counter()
         for change in changes:
             if _takes_place(change):
@@ -121,7 +127,11 @@ class Lines:
                 freed[kind_of(change.after)] += change.after.places
             elif change.transition is not None and change.after.status is Status.REJECTED:
                 freed[kind_of(change.after)] += 1
-        if not freed or not await tasks.anybody_awaits_slot(tx):
+        if not freed:
+            return
+        if anybody_waits is None:
+            anybody_waits = await tasks.anybody_awaits_slot(tx)
+        if not anybody_waits:
             return
         await self.hold(tx)  # each place goes to one
         for (provider, type), number in freed.items():

@@ -12,7 +12,7 @@ from service.domain.deliveries import Delivery, DeliveryStatus, Duty
 from service.domain.endpoints import STEPS_OF_A_FILTER, STEPS_OF_AN_EVENT, Endpoint
 from service.domain.events import Event
 from service.domain.expressions import Budget
-from service.domain.ids import LaneKey, new_delivery_id
+from service.domain.ids import LaneKey, TaskId, new_delivery_id
 from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
@@ -25,6 +25,7 @@ from service.outputs import Outputs
 from service.processes import Presence
 from service.streams import Streams
 from storage import deliveries, endpoints, events, tasks
+from storage.affected import Affected, affected
 from storage.database import Transaction
 from storage.deliveries import Leased
 
@@ -56,10 +57,26 @@ class Publisher:
         self._streams = streams
         self._clock = clock
 
-    async def record(self, tx: Transaction, changes: Sequence[Change]) -> None:
+    async def affected(
+        self, tx: Transaction, ids: Iterable[TaskId]
+    ) -> "tuple[dict[TaskId, Task], Affected | None]":
+        """Tasks to be changed; and for `record` what it would ask later, where that is true until the end: each step less
+        is a change of threads less.
+        """
+        if not self._holdings.sole:
+            return await tasks.to_change(tx, ids), None
+        found = await affected(tx, ids)
+        return found.tasks, found
+
+    async def record(
+        self, tx: Transaction, changes: Sequence[Change], *, known: Affected | None = None
+    ) -> None:
         """Each task changes at most once in one call. Whoever changes tasks has read them `to_change`.
 
         What is held for the accounts' logs is held last, for all who publish wait for it.
+
+        Args:
+            known: of these tasks, and perhaps of others.
         """
         await tasks.save(tx, [(c.before, c.after) for c in changes if c.after is not c.before])
         await tasks.insert_transitions(
@@ -67,23 +84,30 @@ class Publisher:
         )
         spent = await spending.count(tx, changes, self._clock())
         await self._outputs.expect(tx, changes)
-        await self._lines.release(tx, changes)
-        await self.publish(tx, [*(c.event for c in changes if c.event is not None), *spent])
+        await self._lines.release(tx, changes, anybody_waits=None if known is None else known.in_line)
+        happened = [*(c.event for c in changes if c.event is not None), *spent]
+        await self.publish(tx, happened, candidates=None if known is None else known.candidates)
 
     async def hold(self, tx: Transaction, changing: Iterable[Task]) -> None:
         """For who is about to record one change after another: all their accounts' logs, in one order for everybody."""
         await tx.hold("events", {task.account_id for task in changing})
 
-    async def publish(self, tx: Transaction, happened: Sequence[Event]) -> None:
-        """Events and their deliveries; after the commit the new duties go straight into their lanes."""
+    async def publish(
+        self, tx: Transaction, happened: Sequence[Event], *, candidates: Sequence[Endpoint] | None = None
+    ) -> None:
+        """Events and their deliveries; after the commit the new duties go straight into their lanes.
+
+        Args:
+            candidates: all that they may go to, where these are known already.
+        """
         if not happened:
             return
-        # Before their logs are held, for which all who publish wait.
-        candidates = await endpoints.of(
-            tx,
-            (event.account_id for event in happened),
-            (event.task_id for event in happened if event.task_id is not None),
-        )
+        if candidates is None:  # before their logs are held, for which all who publish wait
+            candidates = await endpoints.of(
+                tx,
+                (event.account_id for event in happened),
+                (event.task_id for event in happened if event.task_id is not None),
+            )
         stored = await events.insert(tx, happened)
         archives = await self._outputs.archives(tx, stored)
         pairs = await _wanted(stored, [*candidates, *archives])

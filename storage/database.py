@@ -41,6 +41,9 @@ class Transaction(Reader, Protocol):
     goes for rows that it has read `{for_update}`, and for all that others change under a name that it holds.
     """
 
+    async def several(self, *asked: tuple[str, Mapping[str, Any]]) -> Sequence[Sequence[Row]]:
+        """Statements with their parameters, each as `all`; in one step where that can be."""
+
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         """Until its end, nobody else holds these names of this kind. Waits for who holds them now."""
 

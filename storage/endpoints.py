@@ -12,7 +12,7 @@ from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
 
-def _endpoint(row: Row) -> Endpoint:
+def endpoint_of(row: Row) -> Endpoint:
     return Endpoint(
         id=row["id"],
         account_id=row["account_id"],
@@ -74,13 +74,13 @@ async def _insert(tx: Transaction, statement: str, endpoints: Sequence[Endpoint]
 
 async def get(reader: Reader, endpoint_id: str, *, account_id: AccountId) -> Endpoint | None:
     row = await reader.one("get_endpoint", id=endpoint_id, account_id=account_id)
-    return None if row is None else _endpoint(row)
+    return None if row is None else endpoint_of(row)
 
 
 async def page(reader: Reader, account_id: AccountId, *, before_id: str | None, limit: int) -> list[Endpoint]:
     """The account's own, newest first; those bound to a task are not among them."""
     rows = await reader.all("list_endpoints", account_id=account_id, before_id=before_id, limit=limit)
-    return [_endpoint(row) for row in rows]
+    return [endpoint_of(row) for row in rows]
 
 
 async def count(reader: Reader, accounts: Iterable[AccountId]) -> Counter[AccountId]:
@@ -94,12 +94,12 @@ async def of(reader: Reader, accounts: Iterable[AccountId], tasks: Iterable[Task
     rows = await reader.all(
         "endpoints_of", accounts=json_text(sorted(set(accounts))), tasks=json_text(sorted(set(tasks)))
     )
-    return [_endpoint(row) for row in rows]
+    return [endpoint_of(row) for row in rows]
 
 
 async def by_id(reader: Reader, ids: Iterable[EndpointId]) -> dict[EndpointId, Endpoint]:
     rows = await reader.all("endpoints_by_id", ids=json_text(sorted(set(ids))))
-    return {row["id"]: _endpoint(row) for row in rows}
+    return {row["id"]: endpoint_of(row) for row in rows}
 
 
 async def standing(
@@ -132,7 +132,7 @@ async def standing_of(
 
 
 def _standing(row: Row) -> Standing:
-    return Standing(_endpoint(row), moment(row["subscribed_at"]), moment(row["deleted_at"]))
+    return Standing(endpoint_of(row), moment(row["subscribed_at"]), moment(row["deleted_at"]))
 
 
 async def save(tx: Transaction, endpoint: Endpoint) -> None:

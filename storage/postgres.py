@@ -221,6 +221,9 @@ class PostgresTransaction(PostgresReader):
             await self._catch_up()
         return await super().all(statement, **parameters)
 
+    async def several(self, *asked: tuple[str, Mapping[str, Any]]) -> Sequence[Sequence[Row]]:
+        return [await self.all(statement, **parameters) for statement, parameters in asked]
+
     async def hold(self, kind: str, names: Iterable[str], /) -> None:
         if keys := await self._keys(kind, names):
             with _storage_errors(self._connection):

@@ -127,6 +127,11 @@ class _SharingReader(SqliteReader):
 class _Asked:
     text: str
     parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    asked: _Asked
     rows: "asyncio.Future[list[sqlite3.Row]]"
 
 
@@ -141,7 +146,7 @@ class _Readings:
             connection: made by `_Reading`.
         """
         self.connection = connection
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_Waiting] = []
         self._at_work: asyncio.Task[None] | None = None
         self._under_way = 0
 
@@ -149,11 +154,11 @@ class _Readings:
         return len(self._waiting) + self._under_way
 
     async def fetch(self, text: str, parameters: Mapping[str, Any]) -> list[sqlite3.Row]:
-        asked = _Asked(text, parameters, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
+        waiting = _Waiting(_Asked(text, parameters), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         if self._at_work is None:
             self._at_work = asyncio.create_task(self._work(), name="readings")
-        return await asked.rows
+        return await waiting.rows
 
     async def rest(self) -> None:
         """Until nobody waits for anything."""
@@ -165,26 +170,36 @@ class _Readings:
             together, self._waiting = self._waiting, []
             self._under_way = len(together)
             try:
-                answers: Sequence[Any] = list(await self.connection.execute_fetchall("", _Several(together)))
+                several = _Several([waiting.asked for waiting in together])
+                answers: Sequence[Any] = list(await self.connection.execute_fetchall("", several))
             except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
                 answers = [error] * len(together)
-            for asked, answer in zip(together, answers, strict=True):
-                if asked.rows.done():  # nobody waits any more
+            for waiting, answer in zip(together, answers, strict=True):
+                if waiting.rows.done():  # nobody waits any more
                     continue
                 if isinstance(answer, Exception):
-                    asked.rows.set_exception(answer)
+                    waiting.rows.set_exception(answer)
                 else:
-                    asked.rows.set_result(answer)
+                    waiting.rows.set_result(answer)
             self._under_way = 0
         self._at_work = None
 
 
-class _Several(dict[str, Any]):
-    """In the place of parameters: what is to be read instead, each for itself."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A statement whose result nobody waits for: once, or for many rows."""
 
-    def __init__(self, asked: Sequence[_Asked]) -> None:
+    text: str
+    rows: Sequence[Any] | None = None
+
+
+class _Several(dict[str, Any]):
+    """In the place of parameters: what is to be read instead, each for itself, and what is to be done before."""
+
+    def __init__(self, asked: Sequence[_Asked], steps: Sequence[_Step] = ()) -> None:
         super().__init__()
         self.asked = asked
+        self.steps = steps
 
 
 class _Reading(sqlite3.Connection):
@@ -233,14 +248,6 @@ class _Searcher:
         return time.monotonic() > self.until
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A statement whose result nobody waits for: once, or for many rows."""
-
-    text: str
-    rows: Sequence[Any] | None = None
-
-
 class _After(dict[str, Any]):
     """Parameters of a statement, and what is to be done before it."""
 
@@ -252,13 +259,16 @@ class _After(dict[str, Any]):
 class _Writer(sqlite3.Connection):
     """Does what comes along with a statement in the same stay in its thread."""
 
-    def execute(self, text: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if isinstance(parameters, _After):
+    def execute(self, text: str, parameters: Any = (), /) -> Any:
+        if isinstance(parameters, (_After, _Several)):
             for step in parameters.steps:
                 if step.rows is None:
                     super().execute(step.text)
                 else:
                     super().executemany(step.text, step.rows)
+        if isinstance(parameters, _Several):
+            execute = super().execute
+            return _Answers([execute(one.text, one.parameters).fetchall() for one in parameters.asked])
         return super().execute(text, parameters)
 
 
@@ -325,6 +335,12 @@ class SqliteTransaction(_AloneReader):
         self.aftermath = Aftermath()
         self._log = log
         self._put_off: list[_Step] = [_Step("begin immediate")]
+
+    async def several(self, *asked: tuple[str, Mapping[str, Any]]) -> Sequence[Sequence[Row]]:
+        texts = [_Asked(self._statements[statement], parameters) for statement, parameters in asked]
+        with _storage_errors():
+            found: Any = await self._connection.execute_fetchall("", _Several(texts, self._taken()))
+        return [_mappings(rows) for rows in found]
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         return await self._execute(self._statements[statement], parameters)

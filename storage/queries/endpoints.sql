@@ -47,6 +47,15 @@ union all
 select * from endpoints
 where task_id in (select value from json_each(:tasks)) and deleted_at is null;
 
+-- name: endpoints_of_tasks
+-- As `endpoints_of`, of these tasks and their accounts.
+select * from endpoints
+where account_id in (select account_id from tasks where id in (select value from json_each(:ids)))
+  and task_id is null and kind <> 'archive' and deleted_at is null
+union all
+select * from endpoints
+where task_id in (select value from json_each(:ids)) and deleted_at is null;
+
 -- name: endpoints_by_id
 select * from endpoints where id in (select value from json_each(:ids)) and deleted_at is null;
 

@@ -55,6 +55,7 @@ HOT = {
     "get_endpoint": "endpoints using index sqlite_autoindex_endpoints_1 (id=?)",
     "list_endpoints": "endpoints using index endpoints_by_account (account_id=? and id<?)",
     "endpoints_of": "endpoints using index endpoints_by_task (task_id=?)",
+    "endpoints_of_tasks": "endpoints using index endpoints_by_task (task_id=?)",
     "get_event": "events using index sqlite_autoindex_events_1 (id=?)",
     "endpoints_at": "endpoints using index endpoints_deleted (account_id=? and deleted_at>?)",
     "endpoint_at": "endpoints using index sqlite_autoindex_endpoints_1 (id=?)",

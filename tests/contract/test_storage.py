@@ -126,6 +126,18 @@ async def test_a_transaction_that_raises_has_written_nothing(database: Database)
     assert await stored(database, "a") == [False]
 
 
+async def test_several_statements_see_what_was_put_off_before_them_and_are_answered_each_for_itself(
+    database: Database,
+) -> None:
+    async with database.transaction() as tx:
+        await tx.run_many("insert_account", [{"id": "acc_a", "name": "a", "created_at": 0}])
+        found, missing, waiting = await tx.several(
+            ("account_by_name", {"name": "a"}), ("account_by_name", {"name": "b"}), ("any_awaiting_slot", {})
+        )
+    assert [row["id"] for row in found] == ["acc_a"]
+    assert (list(missing), list(waiting)) == ([], [])
+
+
 async def test_a_statement_that_fails_undoes_the_transaction_unless_it_is_caught(opened: Opened) -> None:
     with pytest.raises(opened.violation):
         async with opened.database.transaction() as tx:
