@@ -206,7 +206,7 @@ async def test_what_a_crash_left_for_no_task_is_swept_once_it_is_a_day_old(tmp_p
         aged(klingel, digest(2))
         two_days_ago = time.time() - 2 * 24 * 3600
         os.utime(draft, (two_days_ago, two_days_ago))
-        assert await sweep(files, database) == 1
+        await sweep(files, database)  # or Klingel's own, if it comes first
         assert on_disk(klingel) == {digest(1), digest(3)}
         assert await sweep(files, database) == 0
 
