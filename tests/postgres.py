@@ -10,13 +10,11 @@ import pwd
 import re
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import closing
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -26,6 +24,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from storage.postgres import open_postgres
+from tests.ports import free_port
 from tests.tools import go_without
 
 Result = TypeVar("Result")
@@ -79,8 +78,7 @@ class Server:
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
             found = self._within_reach(found, folder / "programs")
         self._programs = found
-        with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._options = " ".join(
             f"-c {name}={value!r}" for name, value in {**options, "port": self.port}.items()
         )

@@ -13,8 +13,9 @@ from playwright.sync_api import Page
 
 from tests.browser.chromium import Visitor, running_chromium
 from tests.browser.terminal import record
-from tests.e2e.parties import ADMIN_KEY, Klingel, Receiver, free_port, running_klingel, running_receiver
+from tests.e2e.parties import ADMIN_KEY, Klingel, Receiver, running_klingel, running_receiver
 from tests.e2e.processes import ROOT
+from tests.ports import free_port
 
 IMAGES: Final = ROOT / "docs" / "images"
 DESK: Final = {"width": 1100, "height": 760}

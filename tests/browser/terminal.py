@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-from tests.e2e.parties import free_port, running_klingel
+from tests.e2e.parties import running_klingel
 from tests.e2e.processes import ROOT, running
+from tests.ports import free_port
 
 COLUMNS: Final = 112  # what is longer goes on beyond the edge
 LINE_PX: Final = 18

@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from tests.e2e.processes import until
+from tests.ports import free_port
 
 USER = "klingel"
 PASSWORD = "correct horse 'battery' staple"
@@ -40,12 +41,6 @@ class Received:
     body: bytes
     attributes: Mapping[str, str]  # of the CloudEvent
     id: str  # by which it is told from others
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _states(group: int) -> Iterator[str]:

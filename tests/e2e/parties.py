@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
 from tests.e2e.processes import PATIENCE_S, ROOT, Process, running, until
+from tests.ports import free_port
 
 PROCFILE: Final = parse_procfile((ROOT / "Procfile").read_text()).processes
 WEB: Final = shlex.split(PROCFILE["web"])
@@ -242,12 +243,6 @@ def settings_with(sandbox: Sandbox) -> dict[str, str]:
         "KLINGEL_ALLOW_NETWORKS": "127.0.0.0/8",
         "KLINGEL_DATA_DIR": "data",
     }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def is_open(port: int) -> bool:

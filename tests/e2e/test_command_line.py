@@ -11,17 +11,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.e2e.parties import (
-    ADMIN_KEY,
-    Klingel,
-    Receiver,
-    Sandbox,
-    free_port,
-    image_input,
-    picture,
-    video_input,
-)
+from tests.e2e.parties import ADMIN_KEY, Klingel, Receiver, Sandbox, image_input, picture, video_input
 from tests.e2e.processes import run, running, until
+from tests.ports import free_port
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

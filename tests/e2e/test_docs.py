@@ -19,8 +19,9 @@ from service.cli.session import Exit
 from service.domain.lifecycle import TRANSITIONS
 from service.domain.signatures import sign
 from service.domain.times import utc_now
-from tests.e2e.parties import Klingel, free_port, running_klingel
+from tests.e2e.parties import Klingel, running_klingel
 from tests.e2e.processes import BIN, ROOT, run
+from tests.ports import free_port
 from tests.tools import program
 
 DOCS: Final = ROOT / "docs"

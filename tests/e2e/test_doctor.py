@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.parties import ADMIN_KEY, Klingel, free_port, running_klingel
+from tests.e2e.parties import ADMIN_KEY, Klingel, running_klingel
 from tests.e2e.processes import run
+from tests.ports import free_port
 from tests.postgres import Databases
 
 Findings = Mapping[str, Mapping[str, Any]]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.parties import first_submit, free_port, running_klingel, types
+from tests.e2e.parties import first_submit, running_klingel, types
 from tests.e2e.processes import BIN, ROOT, run
+from tests.ports import free_port
 
 
 def test_with_no_settings_the_first_submit_works_as_it_is_printed(tmp_path: Path) -> None:

@@ -8,16 +8,9 @@ import av
 import httpx
 from PIL import Image
 
-from tests.e2e.parties import (
-    Json,
-    Klingel,
-    Receiver,
-    free_port,
-    image_input,
-    running_klingel,
-    video_input,
-)
+from tests.e2e.parties import Json, Klingel, Receiver, image_input, running_klingel, video_input
 from tests.e2e.processes import until
+from tests.ports import free_port
 
 KEY = "an-admin-key-for-kept-outputs"
 MADE = 3  # two pictures and a video

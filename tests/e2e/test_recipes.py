@@ -10,8 +10,9 @@ import pytest
 
 from service.domain.signatures import sign
 from service.domain.times import utc_now
-from tests.e2e.parties import Klingel, free_port, running_klingel
+from tests.e2e.parties import Klingel, running_klingel
 from tests.e2e.processes import ROOT, run, running, until
+from tests.ports import free_port
 from tests.tools import node_package, program
 
 RECIPES = ROOT / "docs" / "recipes"

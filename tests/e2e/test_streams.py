@@ -2,16 +2,9 @@
 
 from pathlib import Path
 
-from tests.e2e.parties import (
-    ADMIN_KEY,
-    Klingel,
-    Sandbox,
-    free_port,
-    running_klingel,
-    settings_with,
-    video_input,
-)
+from tests.e2e.parties import ADMIN_KEY, Klingel, Sandbox, running_klingel, settings_with, video_input
 from tests.e2e.processes import running
+from tests.ports import free_port
 from tests.tools import NODE_MODULES, node_package, program
 
 LISTENER = Path(__file__).with_name("node") / "listen.cjs"

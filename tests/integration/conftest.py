@@ -18,3 +18,9 @@ def _databases_here(places: Places) -> Iterator[None]:
 async def klingel(_databases_here: None, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Klingel]:
     async with running_klingel(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _forgives_no_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine enough of them would be forgiven while the next ones are made."""
+    monkeypatch.setattr("service.guesses.REFILL_S", 60.0)

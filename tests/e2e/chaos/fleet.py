@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from service.processes import LASTS
-from tests.e2e.chaos.world import READY_S, Moment, World, free_port, is_ready, metrics_of
+from tests.e2e.chaos.world import READY_S, Moment, World, is_ready, metrics_of
+from tests.ports import free_port
 from tests.postgres import OPTIONS, Server
 
 WEBS: Final = 3

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers.providers.sandbox import Sandbox, SandboxSettings
 from service.server import make_server
+from tests.ports import free_port
 
 ADMIN_KEY = "the-chaos-harness-key"
 ENDPOINTS = 3
@@ -302,12 +302,6 @@ class World:
         except TimeoutError:
             return False
         return True
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def is_ready(port: int) -> bool:
