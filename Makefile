@@ -15,7 +15,7 @@ help:
 	@echo "make run    start Klingel on http://127.0.0.1:8000 (SQLite, sandbox provider)"
 	@echo "make test   lint, types, layers and the whole test suite"
 	@echo "make docs   the documentation as a site, in site/"
-	@echo "make bench  measure Klingel beside a bare server (twenty minutes; needs wrk)"
+	@echo "make bench  measure Klingel beside a bare server (twenty minutes; needs wrk and valgrind)"
 	@echo "make chaos  kill a running Klingel many times, and compare (minutes)"
 
 $(BIN)/python:

@@ -12,6 +12,7 @@ from benchmarks import (
     footprint,
     growth,
     ingest,
+    instructions,
     outbound,
     scale,
     streams,
@@ -25,6 +26,7 @@ from benchmarks.postgres import postgres
 
 BENCHMARKS: dict[str, tuple[Callable[[Plan], Sequence[Figure]], Sequence[str]]] = {
     "ingest": (ingest.measure, ("sqlite", "postgresql")),
+    "instructions": (instructions.measure, ("sqlite", "postgresql")),
     "end_to_end": (end_to_end.measure, ("sqlite", "postgresql")),
     "scale": (scale.measure, ("postgresql",)),
     "outbound": (outbound.measure, ("sqlite",)),

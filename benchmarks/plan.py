@@ -45,18 +45,25 @@ class Plan:
 
     @contextmanager
     def stage(
-        self, name: str, *, hosts: int = 1, cores: Sequence[int] = (SERVERS,), **settings: str
+        self,
+        name: str,
+        *,
+        hosts: int = 1,
+        cores: Sequence[int] = (SERVERS,),
+        under: Sequence[str] = (),
+        **settings: str,
     ) -> Iterator[Stage]:
         """
         Args:
             hosts: at which receivers are.
             cores: on which Klingel may run.
+            under: what its command is put behind.
             settings: of Klingel, besides those that all benchmarks have.
         """
         with (
             tempfile.TemporaryDirectory(prefix="klingel-bench-", ignore_cleanup_errors=True) as folder,
             outside(hosts=hosts) as world,
-            klingel(Path(folder), world, cores=cores, **self._where(), **settings) as one,
+            klingel(Path(folder), world, cores=cores, under=under, **self._where(), **settings) as one,
         ):
             yield Stage(one, world, Path(folder))
             if one.process is not None:

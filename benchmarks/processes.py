@@ -23,6 +23,7 @@ KLINGEL: Final = Path(sys.executable).with_name("klingel")
 KEY: Final = "the-benchmarks-admin-key"
 SECRET: Final = "the-benchmarks-secret"
 PATIENCE_S: Final = 60
+START_S: Final = 600  # at most, and that only behind what slows it down
 FOREVER_S: Final = 2_000_000
 
 
@@ -119,12 +120,16 @@ class Server:
 
 
 @contextmanager
-def bare() -> Iterator[Server]:
-    """The baseline."""
+def bare(*, under: Sequence[str] = ()) -> Iterator[Server]:
+    """The baseline.
+
+    Args:
+        under: what its command is put behind.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.bare", str(port)]
+    command = [*under, sys.executable, "-m", "benchmarks.bare", str(port)]
     with started(pinned([SERVERS], command), cwd=ROOT) as process:
-        until(lambda: _listens(port), "the baseline")
+        until(lambda: _listens(port), "the baseline", patience_s=START_S)
         yield Server(port, process.pid)
 
 
@@ -137,10 +142,22 @@ class Klingel:
     """`klingel serve` on a folder of its own. Its log goes to a file, as under any supervisor."""
 
     def __init__(
-        self, folder: Path, outside: Outside, *, cores: Sequence[int] = (SERVERS,), **settings: str
+        self,
+        folder: Path,
+        outside: Outside,
+        *,
+        cores: Sequence[int] = (SERVERS,),
+        under: Sequence[str] = (),
+        **settings: str,
     ) -> None:
+        """
+        Args:
+            cores: on which it may run.
+            under: what its command is put behind.
+        """
         self.folder = folder
         self._cores = cores
+        self._under = under
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = {
@@ -178,13 +195,13 @@ class Klingel:
         began = time.perf_counter()
         with (self.folder / "klingel.log").open("ab") as log:
             self.process = subprocess.Popen(
-                pinned(self._cores, [KLINGEL, "serve"]),
+                pinned(self._cores, [*self._under, sys.executable, KLINGEL, "serve"]),
                 cwd=self.folder,
                 env=self._settings | settings,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        until(self._is_ready, "readiness", pause_s=0.005)
+        until(self._is_ready, "readiness", patience_s=START_S, pause_s=0.005)
         return time.perf_counter() - began
 
     def _is_ready(self) -> bool:
@@ -231,10 +248,15 @@ class Klingel:
 
 @contextmanager
 def klingel(
-    folder: Path, outside: Outside, *, cores: Sequence[int] = (SERVERS,), **settings: str
+    folder: Path,
+    outside: Outside,
+    *,
+    cores: Sequence[int] = (SERVERS,),
+    under: Sequence[str] = (),
+    **settings: str,
 ) -> Iterator[Klingel]:
     """Started. Killed with the block, for what it leaves is thrown away."""
-    one = Klingel(folder, outside, cores=cores, **settings)
+    one = Klingel(folder, outside, cores=cores, under=under, **settings)
     try:
         one.start()
         yield one

@@ -8,6 +8,7 @@ from benchmarks.__main__ import BENCHMARKS
 from benchmarks.end_to_end import measure
 from benchmarks.figures import Figure, kept, most, ratio
 from benchmarks.history import fill
+from benchmarks.instructions import by_part
 from benchmarks.page import ELSEWHERE, PAGE, keep_figures, table
 from benchmarks.plan import Plan
 from benchmarks.tasks import Tasks
@@ -70,3 +71,25 @@ def test_figures_are_kept_where_the_former_ones_were_and_targets_are_gathered(tm
     assert missed.cells() == ("time to the answer", "", "20.0 ms", "10.0 to 30.0", "≤ 15 ms", "**no**")
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("after\n")
+
+
+def test_instructions_are_counted_once_where_they_are_executed():
+    dump = """
+ob=(1) /usr/lib/libpython3.11.so.1.0
+fn=(1) eval
+12 100
++3 20
+cob=(2) /usr/lib/libsqlite3.so.0.8.6
+cfn=(2) step
+calls=2 40
+* 5000
+-1 7
+ob=(2)
+fn=(2)
+40 5000
+ob=(3) /venv/loop.cpython-311.so
+fn=(3) turn
+1 9
+totals: 5136
+"""
+    assert by_part(dump.splitlines()) == {"the interpreter": 127, "SQLite": 5000, "extensions": 9}
