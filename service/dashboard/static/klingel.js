@@ -130,6 +130,7 @@ function listen() {
     delete document.documentElement.dataset.live;
     if (source?.readyState === EventSource.CLOSED) {
       source = null;
+      readAgain().catch(() => {}); // who was refused because of being signed out is led to the sign-in
       setTimeout(listen, AGAIN_MS);
     }
   };
