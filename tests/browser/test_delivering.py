@@ -92,11 +92,12 @@ def test_a_broken_endpoint_is_seen_and_why_and_its_dead_letter_is_brought_back(
     tile.get_by_role("link", name="Look at them").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Dead letters")
     page.get_by_role("link", name="endpoint.test").click()
-    assert page.url == delivery_page
+    expect(page).to_have_url(delivery_page)
     expect(page.get_by_text("It can be replayed once its endpoint is enabled again.")).to_be_visible()
 
     page.goto(endpoint_page)
     page.get_by_role("button", name="Enable").click()
+    expect(page.get_by_role("button", name="Disable")).to_be_visible()
     page.goto(delivery_page)
     page.get_by_role("button", name="Replay").click()
     expect(page.locator("#state .pill")).to_have_text("delivered")
