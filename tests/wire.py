@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from tests.servers import start_server
+
 COMMIT = b"commit\0"
 
 
@@ -26,7 +28,7 @@ class Wire:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Wire"]:
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        server = await start_server(self._carry, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         user, _, _ = self._to.netloc.rpartition("@")
         self.url = self._to._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()

@@ -26,6 +26,7 @@ from service.domain.ids import AccountId, DeliveryId, new_event_id, new_task_id
 from service.domain.secrets import Vault
 from service.network import Guard
 from tests.contract.broker_servers import PASSWORD, NatsServer, Server
+from tests.servers import start_server
 
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -74,7 +75,7 @@ class Line:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Line"]:
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=self.context)
+        server = await start_server(self._pass_on, "127.0.0.1", 0, ssl=self.context)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -144,7 +145,7 @@ class Stranger:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Stranger"]:
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        server = await start_server(self._handle, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -33,6 +33,7 @@ from tests.contract.push_services import (
     event_of,
     video,
 )
+from tests.servers import start_server
 
 MASK = "••••"
 # Of its hundreds of modules some use what Python will lose.
@@ -176,7 +177,7 @@ class Dripping:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._drip, "127.0.0.1", 0)
+        server = await start_server(self._drip, "127.0.0.1", 0)
         async with server:
             yield f"json://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 

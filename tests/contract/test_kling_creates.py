@@ -23,6 +23,7 @@ from service.domain.errors import ConfigurationError
 from service.domain.ids import TaskId
 from service.domain.task_types import Layout
 from service.domain.values import replace
+from tests.servers import start_server
 
 NOW = datetime(2026, 11, 22, 5, 30, tzinfo=UTC)
 KEY = "sk-0123456789abcdef0123456789abcdef"
@@ -504,7 +505,7 @@ async def test_a_closed_port_and_a_silent_close_are_told_apart_on_a_real_socket(
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    server = await start_server(hang_up, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with httpx.AsyncClient(transport=transport()) as client:
         provider = FarSide([]).provider(client, base_url=url)

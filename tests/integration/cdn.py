@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.integration.klingel import PATIENCE_S
+from tests.servers import start_server
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Cdn:
 @asynccontextmanager
 async def running_cdn() -> AsyncIterator[Cdn]:
     cdn = Cdn()
-    server = await asyncio.start_server(cdn._serve, "127.0.0.1", 0)
+    server = await start_server(cdn._serve, "127.0.0.1", 0)
     cdn.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield cdn

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from tests.servers import start_server
+
 DRIP_S: Final = 0.2
 _BOMB: Final = gzip.compress(b"\0" * 20_000_000)
 
@@ -69,7 +71,7 @@ async def _serving(serve: Serve) -> AsyncIterator[str]:
             handlers.discard(task)
             writer.transport.abort()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     finally:
@@ -88,6 +90,6 @@ async def without_tls() -> AsyncIterator[str]:
         writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

@@ -16,6 +16,7 @@ from service.connections import LARGEST_HEAD, Answer, Connection, Connections, N
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
 from tests.integration.hostile import without_tls
+from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
@@ -45,7 +46,7 @@ class Server:
     @asynccontextmanager
     async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         """Gives its port."""
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=context)
+        server = await start_server(self._handle, "127.0.0.1", 0, ssl=context)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
@@ -234,7 +235,7 @@ async def test_a_large_request_that_is_answered_early_does_not_keep_the_connecti
         await read_on.wait()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         for _ in range(2):
@@ -253,7 +254,7 @@ async def test_an_attempt_that_is_cut_off_takes_its_connection_along(dialler: Di
         hung_up.set()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
@@ -278,7 +279,7 @@ async def test_a_deadline_in_the_turn_in_which_the_answer_came_takes_the_connect
         writer.close()
 
     loop = asyncio.get_running_loop()
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server, asyncio.timeout(60):
         port = server.sockets[0].getsockname()[1]
         _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", port)

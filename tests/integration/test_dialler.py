@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from service import network
 from service.connections import NoAnswer
 from service.network import Dialler, Guard, Refused, open_dialler
+from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
@@ -92,7 +93,7 @@ async def serving(serve: Serve) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -161,7 +162,7 @@ async def test_cookies_are_not_kept(opened: Dialler) -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         await post(opened, url)

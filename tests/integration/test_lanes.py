@@ -9,6 +9,7 @@ import pytest
 
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
+from tests.servers import start_server
 
 FAULT = (
     "create trigger fault before insert on attempts when {} begin select raise(abort, 'a fault of ours'); end"
@@ -144,7 +145,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 

@@ -11,6 +11,7 @@ import pytest
 
 from handlers.providers.connections import MOST_CONNECTIONS, Transport
 from tests.integration.hostile import without_tls
+from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone
 
@@ -44,7 +45,7 @@ async def serving(serve: Serve) -> AsyncIterator[Host]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=2 * LARGE)
+    server = await start_server(handle, "127.0.0.1", 0, limit=2 * LARGE)
     host.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield host
@@ -131,7 +132,7 @@ async def test_a_handshake_that_never_ends_is_not_reached(client: httpx.AsyncCli
         await over.wait()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await start_server(handle, "127.0.0.1", 0)
     async with server:
         with pytest.raises(httpx.ConnectTimeout):
             await client.post(
