@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from service.submits import READERS
-from storage.files import kept, sweep
+from storage.files import Files, kept, sweep
+from storage.opening import open_database
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,
@@ -23,7 +24,9 @@ from tests.integration.klingel import (
     png,
     pointers,
     running_klingel,
+    settings_for,
 )
+from tests.places import Places
 
 TASKS = "/v1/tasks"
 
@@ -194,19 +197,24 @@ async def test_a_submit_that_is_given_up_keeps_its_picture_for_it_may_yet_be_sto
     assert on_disk(klingel) == {digest(1)}
 
 
-async def test_what_a_crash_left_for_no_task_is_swept_once_it_is_a_day_old(tmp_path: Path) -> None:
+async def test_what_a_crash_left_for_no_task_is_swept_once_it_is_a_day_old(
+    tmp_path: Path, places: Places
+) -> None:
     async with running_klingel(tmp_path) as klingel:
-        files, database = klingel.state["submitter"]._files, klingel.state["database"]
         await klingel.submit(input=ordered(base64_png(1), picture())["input"])
-        for shade in (2, 3):
-            files.put(digest(shade), png(shade))
-        draft = klingel.folder / "inputs" / digest(2)[:2] / "half.part"
-        draft.write_bytes(b"half a picture")
-        aged(klingel, digest(1))
-        aged(klingel, digest(2))
-        two_days_ago = time.time() - 2 * 24 * 3600
-        os.utime(draft, (two_days_ago, two_days_ago))
-        await sweep(files, database)  # or Klingel's own, if it comes first
+    # It has ended, and with it what it sweeps by itself.
+    settings = settings_for(tmp_path, await places.at(tmp_path))
+    files = Files(settings.inputs_path)
+    for shade in (2, 3):
+        files.put(digest(shade), png(shade))
+    draft = klingel.folder / "inputs" / digest(2)[:2] / "half.part"
+    draft.write_bytes(b"half a picture")
+    aged(klingel, digest(1))
+    aged(klingel, digest(2))
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(draft, (two_days_ago, two_days_ago))
+    async with open_database(settings.database_at) as database:
+        assert await sweep(files, database) == 1
         assert on_disk(klingel) == {digest(1), digest(3)}
         assert await sweep(files, database) == 0
 
