@@ -35,7 +35,7 @@ class Wire:
         try:
             yield self
         finally:
-            server.close()
+            await server.close()
             for carrying in self._open:
                 carrying.cancel()
             await asyncio.gather(*self._open, return_exceptions=True)

@@ -80,7 +80,7 @@ class Line:
         try:
             yield self
         finally:
-            server.close()
+            await server.close()
             await self.until_all_are_closed()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,7 +150,7 @@ class Stranger:
         try:
             yield self
         finally:
-            server.close()
+            await server.close()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialled += 1

@@ -29,6 +29,7 @@ from service.domain.lifecycle import Status
 from service.domain.secrets import Vault
 from service.domain.tasks import Output, OutputKind, Task, TaskError
 from service.network import Guard
+from tests.servers import running_app
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PATIENCE_S = 20
@@ -57,17 +58,8 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        app = web.Application(client_max_size=1024 * 1024)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with running_app(self._handle, largest_body=1024 * 1024) as self.url:
             yield
-        finally:
-            await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()

@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
+from tests.servers import running_app
+
 ACCESS_KEY: Final = "AKIATESTTESTTESTTEST"
 SECRET_KEY: Final = "a-secret-key-that-no-log-may-show"
 REGION: Final = "eu-test-1"
@@ -31,19 +33,8 @@ class FakeS3:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["FakeS3"]:
-        app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{port}"
-        try:
+        async with running_app(self._handle) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -510,8 +510,7 @@ async def test_a_closed_port_and_a_silent_close_are_told_apart_on_a_real_socket(
     async with httpx.AsyncClient(transport=transport()) as client:
         provider = FarSide([]).provider(client, base_url=url)
         hung_up = await provider.create(ORDER)
-        server.close()
-        await server.wait_closed()
+        await server.close()
         closed = await provider.create(ORDER)
     assert isinstance(hung_up, Unknown)
     assert isinstance(closed, Deferred)

@@ -85,4 +85,4 @@ async def running_cdn() -> AsyncIterator[Cdn]:
     try:
         yield cdn
     finally:
-        server.close()
+        await server.close()

@@ -22,8 +22,10 @@ from starlette.types import ASGIApp
 from service.app import Hooks, create_app
 from service.server import make_server
 from service.settings import Settings, load_settings
+from storage.database import Transaction
 from storage.sqlite import SqliteDatabase
 from tests.places import Places, SqlitePlaces
+from tests.servers import running_app
 
 ADMIN_KEY = "an-admin-key-for-tests"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -140,17 +142,9 @@ class Receiver:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Receiver"]:
-        runner = web.AppRunner(_receiving(self._handle), access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{port}/hook"
-        try:
+        async with running_app(self._handle) as url:
+            self.url = f"{url}/hook"
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -176,10 +170,8 @@ class Receiver:
         return self.received
 
 
-def _receiving(handle: Callable[[web.Request], Awaitable[web.Response]]) -> web.Application:
-    app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_route("*", "/{path:.*}", handle)
-    return app
+async def _answer(request: Awaitable[httpx.Response]) -> httpx.Response:
+    return await request
 
 
 def picture(name: str = "a") -> str:
@@ -255,6 +247,31 @@ class Klingel:
     async def submit_async(self, type: str = "kling.multi-image-to-image", **body: Any) -> dict[str, Any]:
         """A task as it is stored, before its create goes out."""
         return await self.submit(type, headers={"prefer": "respond-async"}, **body)
+
+    async def edit_at_once(self, *edits: Awaitable[httpx.Response]) -> list[httpx.Response]:
+        """The answers to changes of endpoints or bots, each of which has been read before any of them is written."""
+        batcher = self.state["batcher"]
+        holding, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(_tx: Transaction, items: Sequence[None]) -> Sequence[None]:
+            holding.set()
+            await may_go_on.wait()
+            return items
+
+        def are_read() -> bool:
+            return sum(waiting.apply.__name__ == "_edit" for waiting in batcher._queue) == len(edits)
+
+        try:
+            async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+                group.create_task(batcher.run(hold, None))
+                await holding.wait()
+                answers = [group.create_task(_answer(edit)) for edit in edits]
+                while not are_read():  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.001)
+                may_go_on.set()
+        finally:
+            may_go_on.set()
+        return [answer.result() for answer in answers]
 
     def callback_path(self, number: int = -1) -> str:
         """The path of the callback URL that the provider was given."""

@@ -1,6 +1,5 @@
 """`/v1/bots`: how chat bots are made, shown and changed."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -114,12 +113,14 @@ async def test_a_secret_goes_to_no_other_server_than_it_was_given_for(klingel: K
 async def test_of_two_changes_at_once_neither_takes_the_other_back(klingel: Klingel) -> None:
     """Somebody is locked out, and somebody else corrects the description: nobody is let in again."""
     bot = await made(klingel)
-    answers = await asyncio.gather(changed(klingel, bot, allow=[]), changed(klingel, bot, description="new"))
+    answers = await klingel.edit_at_once(
+        changed(klingel, bot, allow=[]), changed(klingel, bot, description="new")
+    )
     assert [answer.status_code for answer in answers] == [200, 200]
     shown = (await klingel.http.get(f"/v1/bots/{bot['id']}")).json()
     assert (shown["allow"], shown["description"]) == ([], "new")
     configs = ({"bot_token": "b" * 26}, {"webhook_token": None})
-    answers = await asyncio.gather(*(changed(klingel, bot, config=config) for config in configs))
+    answers = await klingel.edit_at_once(*(changed(klingel, bot, config=config) for config in configs))
     assert sorted(answer.status_code for answer in answers) == [200, 409]
     [refused] = [answer for answer in answers if answer.status_code == 409]
     assert refused.json()["type"] == "/problems/changed-meanwhile"

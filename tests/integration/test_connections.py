@@ -50,7 +50,7 @@ class Server:
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
-            server.close()
+            await server.close()
             for connection in self.connections:
                 connection.transport.abort()
 

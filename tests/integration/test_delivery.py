@@ -8,6 +8,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from tests.integration.klingel import Klingel, Receiver, running_klingel, succeed
+from tests.servers import running_app
 
 
 async def test_each_transition_reaches_the_endpoint_signed_and_in_order(klingel: Klingel) -> None:
@@ -104,19 +105,13 @@ async def test_a_connection_that_is_cut_is_tried_again(klingel: Klingel) -> None
         request.transport.abort()
         return web.Response()
 
-    runner = web.AppRunner(_app(cut), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        await klingel.endpoint(config={"url": f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"})
+    async with running_app(cut) as url:
+        await klingel.endpoint(config={"url": url})
         await klingel.submit()
         [delivery] = await klingel.deliveries()
         [attempt] = await klingel.until_attempts(delivery["id"], 1)
         assert attempt["outcome"] == "retry"
         assert attempt["reason"] in {"it closed the connection without an answer", "the connection broke"}
-    finally:
-        await runner.cleanup()
 
 
 async def test_an_answer_is_kept_as_an_excerpt_however_long_it_is(klingel: Klingel) -> None:
@@ -125,24 +120,12 @@ async def test_an_answer_is_kept_as_an_excerpt_however_long_it_is(klingel: Kling
     async def talk(request: web.Request) -> web.Response:
         return web.Response(body=b"\0\xff" + b"x" * 5_000_000)
 
-    runner = web.AppRunner(_app(talk), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        await klingel.endpoint(config={"url": f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"})
+    async with running_app(talk) as url:
+        await klingel.endpoint(config={"url": url})
         await klingel.submit()
         [delivery] = await klingel.until_deliveries("delivered")
         [attempt] = await klingel.attempts(delivery["id"])
         assert attempt["response_excerpt"] == "��" + "x" * 2046
-    finally:
-        await runner.cleanup()
-
-
-def _app(handle: object) -> web.Application:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    return app
 
 
 async def test_an_endpoints_own_event_bytes_are_signed_also_with_words_of_any_language(

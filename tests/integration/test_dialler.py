@@ -97,7 +97,7 @@ async def serving(serve: Serve) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        await server.close()
         for writer in connections:
             writer.transport.abort()
 

@@ -491,7 +491,7 @@ async def test_of_two_changes_at_once_neither_brings_the_others_credentials_back
     endpoint = await klingel.endpoint(config=config, types=["task.submitted"])
     path = f"/v1/endpoints/{endpoint['id']}"
     changes = [{"headers": {"x-new": "secret"}}, {"format": "cloudevents"}]
-    answers = await asyncio.gather(*(klingel.http.patch(path, json={"config": one}) for one in changes))
+    answers = await klingel.edit_at_once(*(klingel.http.patch(path, json={"config": one}) for one in changes))
     [done, refused] = sorted(answers, key=lambda answer: answer.status_code)
     assert (done.status_code, refused.status_code) == (200, 409)
     assert refused.json()["type"] == "/problems/changed-meanwhile"
@@ -508,7 +508,7 @@ async def test_changes_of_different_things_at_once_both_count(klingel: Klingel) 
     endpoint = await klingel.endpoint()
     path = f"/v1/endpoints/{endpoint['id']}"
     changes = [{"description": "mine"}, {"config": {"format": "cloudevents"}}, {"filter": "`true`"}]
-    answers = await asyncio.gather(*(klingel.http.patch(path, json=change) for change in changes))
+    answers = await klingel.edit_at_once(*(klingel.http.patch(path, json=change) for change in changes))
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     after = (await klingel.http.get(path)).json()
     assert (after["description"], after["filter"], after["config"]["format"]) == (

@@ -50,7 +50,7 @@ async def serving(serve: Serve) -> AsyncIterator[Host]:
     try:
         yield host
     finally:
-        server.close()
+        await server.close()
 
 
 @pytest.fixture
