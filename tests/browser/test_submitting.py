@@ -175,8 +175,28 @@ def test_the_curl_that_is_shown_does_what_the_form_would(page: Page, klingel: Kl
 
 
 def test_a_curl_is_copied(page: Page) -> None:
+    """The button says so for a moment, also on a page that is read again meanwhile."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     page.goto("/tasks")
+    expect(page.locator("html[data-live=on]")).to_be_attached()
     page.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.get_by_role("button", name="Copied")
+    expect(copied).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#first-task").inner_text()
+    with page.expect_request_finished(lambda request: request.url.endswith("/tasks")):
+        page.clock.run_for(250)
+    page.clock.run_for(1000)
+    expect(copied).to_be_visible()
+    page.clock.run_for(250)
+    expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
+
+
+def test_nothing_offers_to_copy_where_the_browser_allows_none(page: Page) -> None:
+    """As on a page that came over http from another machine."""
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', {get: () => undefined})")
+    page.goto("/tasks")
+    expect(page.locator("html[data-live=on]")).to_be_attached()
+    expect(page.locator("#first-task")).to_be_visible()
+    expect(page.get_by_role("button", name="Copy")).to_have_count(0)

@@ -5,6 +5,7 @@ const AGAIN_MS = 5000;
 const AFTER_MS = 1000; // within which an attempt that is due was usually made
 const OVERDUE_MS = 60000; // after which it waits for something else, such as an endpoint that fails
 const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
+const COPY = "Copy";
 
 // Ages
 
@@ -32,7 +33,10 @@ function comparable(part) {
   const copy = part.cloneNode(true);
   for (const time of copy.querySelectorAll("time[data-ago]")) time.textContent = "";
   for (const details of copy.querySelectorAll("details")) details.removeAttribute("open");
-  for (const button of copy.querySelectorAll("[data-copy]")) button.hidden = false;
+  for (const button of copy.querySelectorAll("[data-copy]")) {
+    button.hidden = false;
+    button.textContent = COPY; // which says for a moment that it was
+  }
   for (const token of copy.querySelectorAll("input[name=form_token]")) token.remove();
   return copy.innerHTML;
 }
@@ -164,6 +168,7 @@ if (document.querySelector("[data-live]") && document.getElementById("live")) {
 // Copying
 
 function offerCopies(root = document) {
+  if (!navigator.clipboard) return; // as in a page that came over http from another machine
   for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
 }
 
@@ -172,7 +177,7 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
   button.textContent = "Copied";
-  setTimeout(() => (button.textContent = "Copy"), 1500);
+  setTimeout(() => (button.textContent = COPY), 1500);
 });
 
 // Pictures: dropped or chosen, shown before they are sent.
