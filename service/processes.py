@@ -129,10 +129,11 @@ class Presence:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._every.total_seconds())
+            # Who was away himself, with the machine perhaps, cannot tell who was not: first everybody has time to come back.
+            was_away = not self.alive
             try:
                 await self._renew()
-                # Who was away himself cannot tell who was not: first everybody has time to come back.
-                if self._is_steady:
+                if self._is_steady and not was_away:
                     await self._batcher.run(self._bury, [])
                 self._is_steady = True
                 for beat in self._on_beat:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import glob
 import hashlib
 import os
 import secrets
@@ -30,7 +31,7 @@ from tests.ports import free_port
 USER = "klingel"
 PASSWORD = "correct horse 'battery' staple"
 LARGEST = 4096  # bytes of a message, where the broker takes a limit
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Received:
 
 def _states(group: int) -> Iterator[str]:
     """Of all threads of a group of processes, as Linux tells them."""
-    for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+    # Not pathlib's, which minds that a process ends while its folder is read.
+    for stat in map(Path, glob.iglob("/proc/[0-9]*/task/[0-9]*/stat")):  # noqa: PTH207
         try:
             state, _parent, its_group, *_ = stat.read_text().rpartition(")")[2].split()
         except OSError:  # it has just ended
@@ -208,16 +210,17 @@ class NatsServer(Server):
             user="admin",
             password="admin",
             allow_reconnect=False,
+            connect_timeout=PATIENCE_S,
             tls=trusted,
         )
 
     async def prepare(self) -> None:
         async with await self._admin() as client:
-            await client.jetstream().add_stream(name="EVENTS", subjects=["klingel.>"])
+            await client.jetstream(timeout=PATIENCE_S).add_stream(name="EVENTS", subjects=["klingel.>"])
 
     async def received(self) -> list[Received]:
         async with await self._admin() as client:
-            stream = client.jetstream()
+            stream = client.jetstream(timeout=PATIENCE_S)
             last = (await stream.stream_info("EVENTS")).state.last_seq
             kept = [await stream.get_msg("EVENTS", seq) for seq in range(1, last + 1)]
         return [

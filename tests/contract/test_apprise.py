@@ -33,6 +33,7 @@ from tests.contract.push_services import (
     event_of,
     video,
 )
+from tests.ports import free_port
 from tests.servers import start_server
 
 MASK = "••••"
@@ -107,10 +108,8 @@ async def test_what_is_refused_is_tried_again_as_apprise_tells_no_more(
 
 
 async def test_a_service_that_is_not_there_is_tried_again(sink: AppriseSink) -> None:
-    service = FakeJson()
-    async with service.running():
-        pass
-    reply = await sink.send(duty_of(configured(sink, service.apprise_url)), now=NOW)
+    url = f"json://127.0.0.1:{free_port()}"
+    reply = await sink.send(duty_of(configured(sink, url)), now=NOW)
     assert (outcome(reply), reply.reason) == (AttemptOutcome.RETRY, "json: not sent")
 
 
@@ -129,6 +128,14 @@ async def test_a_retry_goes_to_those_services_only_that_have_not_got_it(
         assert (len(service.notified), len(other.notified)) == (2, 2)
 
 
+@pytest.fixture
+def _is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that who hangs does so until the test's end."""
+    monkeypatch.setattr("handlers.sinks.apprise.LONGEST_READ_S", 60.0)
+    monkeypatch.setattr("handlers.sinks.apprise.LONGEST_S", 60.0)
+
+
+@pytest.mark.usefixtures("_is_patient")
 async def test_a_service_that_hangs_holds_up_its_own_endpoint_only(
     sink: AppriseSink, service: FakeJson
 ) -> None:
@@ -146,6 +153,7 @@ async def test_a_service_that_hangs_holds_up_its_own_endpoint_only(
         service.gate.set()
 
 
+@pytest.mark.usefixtures("_is_patient")
 async def test_an_account_has_four_threads_and_others_have_theirs(
     sink: AppriseSink, service: FakeJson
 ) -> None:

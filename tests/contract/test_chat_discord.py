@@ -473,13 +473,13 @@ async def test_discords_haste_is_obeyed(voice: Discord, discord: FakeDiscord) ->
 async def test_an_empty_bucket_is_not_asked_again_until_it_is_full(
     voice: Discord, discord: FakeDiscord
 ) -> None:
-    discord.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "30.5"}
+    discord.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "3000.5"}
     await voice.post(of_webhook(discord), card(), now=NOW)
     number = len(discord.requests)
     reply = (await voice.post(of_webhook(discord), card(), now=NOW)).reply
     assert outcome(reply) is AttemptOutcome.RETRY
     assert reply.retry_after is not None
-    assert timedelta(seconds=25) < reply.retry_after <= timedelta(seconds=30.5)
+    assert timedelta(seconds=2900) < reply.retry_after <= timedelta(seconds=3000.5)
     assert len(discord.requests) == number
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import telegram
+from telegram.request import HTTPXRequest
 
 from handlers.chat.grammar import Ask, AskStatus, Usage, parse
 from handlers.chat.platform import (
@@ -119,8 +120,15 @@ async def test_the_fake_takes_what_a_known_client_sends(
     server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PTB_TIMEDELTA", "true")  # how it is to tell spans; the other way is deprecated
+    asking, listening = (
+        HTTPXRequest(connect_timeout=60, read_timeout=60, write_timeout=60, pool_timeout=60) for _ in range(2)
+    )
     async with telegram.Bot(
-        TOKEN, base_url=f"{server.url}/bot", base_file_url=f"{server.url}/file/bot"
+        TOKEN,
+        base_url=f"{server.url}/bot",
+        base_file_url=f"{server.url}/file/bot",
+        request=asking,
+        get_updates_request=listening,
     ) as bot:
         assert bot.username == USERNAME
         sent = await bot.send_message(PERSON, "<b>hello</b> &amp; more", parse_mode="HTML")

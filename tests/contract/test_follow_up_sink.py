@@ -76,7 +76,10 @@ async def test_twice_is_once(klingel: Klingel) -> None:
 async def test_many_at_the_same_time_are_once_too(klingel: Klingel) -> None:
     """All find that nothing was submitted yet; all but one are told what the first one led to."""
     duty = await duty_of(klingel, FILM)
-    ended = await asyncio.gather(*(sent(klingel, duty) for _ in range(8)))
+    async with klingel.writes_held() as are_waiting:
+        sends = [asyncio.create_task(sent(klingel, duty)) for _ in range(8)]
+        await are_waiting("_store", 8)
+    ended = await asyncio.gather(*sends)
     assert {outcome for outcome, _ in ended} == {AttemptOutcome.DELIVERED}
     [child] = await made_of(klingel, duty)
     assert {reply.reason for _, reply in ended} == {f"submitted: {child['id']}"}

@@ -27,6 +27,7 @@ from tests.contract.push_services import (
     picture,
     video,
 )
+from tests.ports import free_port
 
 MASK = "••••"
 TOKEN = "tk_AgQdq7mVBoFD37zQVN29RhuMzNIz2"
@@ -189,10 +190,8 @@ async def test_the_deadline_cuts_it_off(sink: NtfySink, ntfy: FakeNtfy) -> None:
 
 
 async def test_a_dead_server_is_told_in_words(sink: NtfySink) -> None:
-    service = FakeNtfy()
-    async with service.running():
-        pass
-    endpoint = endpoint_of("ntfy", sink.configure({"server": service.url, "topic": "shop"}, pointer="#"))
+    server = f"http://127.0.0.1:{free_port()}"
+    endpoint = endpoint_of("ntfy", sink.configure({"server": server, "topic": "shop"}, pointer="#"))
     reply = await sink.send(duty_of(endpoint), now=NOW)
     assert (reply.status_code, reply.reason.startswith("could not connect")) == (None, True)
 

@@ -298,7 +298,7 @@ async def test_an_inspection_counts_the_processes_that_are_alive(postgres: Datab
     taken = postgres.take()
     async with open_postgres(taken.url) as database:
         for number, (roles, lasts_s) in enumerate(
-            [(["web"], 20), (["dispatch", "web"], 20), (["dispatch"], -1)], start=1
+            [(["web"], 3600), (["dispatch", "web"], 3600), (["dispatch"], -1)], start=1
         ):
             async with database.transaction() as tx:
                 await processes.add(

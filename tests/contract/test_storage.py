@@ -457,7 +457,7 @@ async def test_no_search_keeps_anybody_from_a_row_by_its_id(lite: SqliteDatabase
     async with AsyncExitStack() as searches, asyncio.timeout(60):
         for number in range(SEARCHERS):
             await searches.enter_async_context(lite.searching(f"acc_{number}"))
-        waiting = asyncio.create_task(search(lite, "acc_9"))
+        waiting = asyncio.create_task(search(lite, "acc_9", seconds=60))
         assert await stored(lite, "1") == [True]
         assert not waiting.done()
     assert await waiting == 0
@@ -467,8 +467,8 @@ async def test_searches_of_one_account_take_turns_and_others_do_not_wait_for_it(
     await fill(database, 1)
     async with asyncio.timeout(60):
         async with database.searching("a"):
-            same = asyncio.create_task(search(database, "a"))
-            assert await search(database, "b") == 0
+            same = asyncio.create_task(search(database, "a", seconds=60))
+            assert await search(database, "b", seconds=60) == 0
             assert not same.done()
         assert await same == 0
 

@@ -93,7 +93,8 @@ async def until_somebody_waits(url: str, *, unless: "asyncio.Task[bool]") -> Non
     connection = await asyncpg.connect(url)
     try:
         while not unless.done() and not await connection.fetchval(
-            "select count(*) from pg_locks where not granted"
+            "select count(*) from pg_locks where not granted "
+            "and pid in (select pid from pg_stat_activity where datname = current_database())"
         ):
             pass
     finally:

@@ -170,10 +170,6 @@ class Receiver:
         return self.received
 
 
-async def _answer(request: Awaitable[httpx.Response]) -> httpx.Response:
-    return await request
-
-
 def picture(name: str = "a") -> str:
     return f"https://example.com/{name}.png"
 
@@ -248,8 +244,9 @@ class Klingel:
         """A task as it is stored, before its create goes out."""
         return await self.submit(type, headers={"prefer": "respond-async"}, **body)
 
-    async def edit_at_once(self, *edits: Awaitable[httpx.Response]) -> list[httpx.Response]:
-        """The answers to changes of endpoints or bots, each of which has been read before any of them is written."""
+    @asynccontextmanager
+    async def writes_held(self) -> AsyncIterator[Callable[[str, int], Awaitable[None]]]:
+        """Nothing is written until the block ends. Gives what waits until so many writes by this function are to be."""
         batcher = self.state["batcher"]
         holding, may_go_on = asyncio.Event(), asyncio.Event()
 
@@ -258,20 +255,25 @@ class Klingel:
             await may_go_on.wait()
             return items
 
-        def are_read() -> bool:
-            return sum(waiting.apply.__name__ == "_edit" for waiting in batcher._queue) == len(edits)
+        async def are_waiting(function: str, number: int) -> None:
+            while [each.apply.__name__ for each in batcher._queue].count(function) < number:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.001)
 
-        try:
-            async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-                group.create_task(batcher.run(hold, None))
+        async with asyncio.timeout(PATIENCE_S):
+            held = asyncio.create_task(batcher.run(hold, None))
+            try:
                 await holding.wait()
-                answers = [group.create_task(_answer(edit)) for edit in edits]
-                while not are_read():  # noqa: ASYNC110 - nothing tells of it
-                    await asyncio.sleep(0.001)
+                yield are_waiting
+            finally:
                 may_go_on.set()
-        finally:
-            may_go_on.set()
-        return [answer.result() for answer in answers]
+                await held
+
+    async def edit_at_once(self, *edits: Awaitable[httpx.Response]) -> list[httpx.Response]:
+        """The answers to changes of endpoints or bots, each of which has been read before any of them is written."""
+        async with self.writes_held() as are_waiting:
+            answers = [asyncio.ensure_future(edit) for edit in edits]
+            await are_waiting("_edit", len(edits))
+        return await asyncio.gather(*answers)
 
     def callback_path(self, number: int = -1) -> str:
         """The path of the callback URL that the provider was given."""
@@ -450,7 +452,7 @@ USUAL: Mapping[str, Any] = {
     "KLINGEL_PROVIDER_KEY": "provider-key",
     "public_url": "https://klingel.example.com",
     "allow_networks": "127.0.0.0/8",
-    "submit_wait": 5,
+    "submit_wait": PATIENCE_S,
     "store_url": "none:",  # the outputs of most tests are nowhere
     "_env_file": None,
 }

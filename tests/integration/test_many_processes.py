@@ -21,6 +21,7 @@ from service.batching import Batcher
 from service.domain.ids import LaneKey
 from service.lanes import CONCURRENCY
 from service.notices import Topic
+from service.processes import EVERY
 from storage.database import Transaction
 from storage.postgres import open_postgres
 from tests.integration.klingel import (
@@ -42,7 +43,13 @@ from tests.wire import Wire
 
 QUICKLY = timedelta(milliseconds=500)  # between signs of life
 NEVER = timedelta(hours=1)
+LIFE = timedelta(minutes=1)  # of a process that says no more
 LOOK_AGAIN_S = 0.05
+LISTENING = (
+    "select pid from pg_stat_activity "
+    "where application_name = 'klingel notices' and datname = current_database() "
+    "and state = 'idle' and query ~* '^(listen|select 1)'"
+)
 STREAM = {"accept": "text/event-stream"}
 
 
@@ -141,10 +148,21 @@ class House:
                 except TimeoutError:
                     continue
 
+    async def until_listening(self, number: int) -> None:
+        """So many of them hear the notices of the others."""
+        await self.until_sql(LISTENING, lambda rows: len(rows) == number)
+
 
 @pytest.fixture(autouse=True)
 def _databases_here() -> None:
     """Of one kind: a SQLite file has one process."""
+
+
+@pytest.fixture(autouse=True)
+def _nobody_dies_of_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not say that he is alive for a minute is dead here, and an attempt may hang longer: no test waits for that."""
+    monkeypatch.setattr("service.processes.LASTS", EVERY * (LIFE / QUICKLY))
+    monkeypatch.setattr("service.delivery.ATTEMPT_DEADLINE", timedelta(minutes=4))
 
 
 @pytest.fixture
@@ -207,6 +225,7 @@ async def test_a_stream_goes_on_when_the_connection_for_notices_was_cut(house: H
     async with here.served() as client, stream(client) as events:
         await there.submit()
         first = await heard(events, 1)
+        await house.until_listening(2)
         cut = await house.sql(
             "select pg_terminate_backend(pid) as cut from pg_stat_activity "
             "where application_name = 'klingel notices' and datname = current_database()"
@@ -456,7 +475,7 @@ async def test_the_limit_of_endpoints_holds_for_all_doors_together(house: House)
 
 async def test_what_a_dead_process_had_in_hand_is_done_by_another(house: House) -> None:
     """A create that was on its way is unconfirmed, and asked for again; deliveries are made; lanes are free."""
-    web = await house.add("web")
+    web = await house.add("web", every=NEVER)
     endpoint = await web.endpoint(types=["task.unconfirmed"])
     task = await web.submit_async()
     await house.sql("insert into processes (id, roles, until) values ('proc_gone', 'dispatch', 0)")
@@ -472,7 +491,7 @@ async def test_what_a_dead_process_had_in_hand_is_done_by_another(house: House) 
 
 
 async def test_deliveries_in_a_dead_process_s_hand_are_made_by_another(house: House) -> None:
-    web = await house.add("web")
+    web = await house.add("web", every=NEVER)
     endpoint = await web.endpoint()
     test = await web.http.post(f"/v1/endpoints/{endpoint['id']}/test")
     assert test.status_code == 202
@@ -529,6 +548,27 @@ async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: 
         await presence.until_alive()  # its next sign of life
 
 
+async def test_who_was_away_himself_buries_nobody_before_they_had_time_to_come_back(house: House) -> None:
+    """The whole machine may have been."""
+    klingel = await house.add("web")
+    presence = klingel.state["presence"]
+    found: list[bool] = []
+    enough = asyncio.Event()
+
+    async def look() -> None:
+        if not found:
+            await house.sql("insert into processes (id, roles, until) values ('proc_away', 'web', 0)")
+            presence._good_until = 0.0
+        found.append(bool(await house.sql("select id from processes where id = 'proc_away'")))
+        if len(found) == 3:
+            enough.set()
+
+    presence.on_beat(look)
+    async with asyncio.timeout(PATIENCE_S):
+        await enough.wait()
+    assert found[:3] == [True, True, False]
+
+
 async def test_what_comes_in_before_a_late_sign_of_life_is_delivered_after_it(house: House) -> None:
     """By the process itself, where there is no other."""
     house.clock = RunningClock()
@@ -544,7 +584,7 @@ async def test_what_comes_in_before_a_late_sign_of_life_is_delivered_after_it(ho
 
 async def test_what_a_process_takes_while_others_bury_it_is_still_taken_over(house: House) -> None:
     """They pass it by until it has taken, and find that then. Once they have buried it, it takes nothing."""
-    others, stalled = await house.add("web"), await house.add("web", every=NEVER)
+    others, stalled = [await house.add("web", every=NEVER) for _ in range(2)]
     presence, holdings = stalled.state["presence"], stalled.state["publisher"]._holdings
     endpoint, task = await others.endpoint(types=["task.succeeded"]), await others.submit_async()
 
@@ -705,12 +745,16 @@ async def test_who_is_in_each_other_s_way_is_done_one_after_the_other(house: Hou
 # The public URL
 
 
-async def test_a_probe_that_comes_in_at_another_process_has_come_in(house: House) -> None:
+async def test_a_probe_that_comes_in_at_another_process_has_come_in(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.probing.TOLD_WITHIN_S", PATIENCE_S)
     here, there = await house.add(), await house.add()
 
     async def through_the_balancer(request: httpx.Request) -> httpx.Response:
         return await there.http.post(request.url.path, content=request.content, headers=request.headers)
 
     house.kling.answers(through_the_balancer)
+    await house.until_listening(2)
     probed = (await here.http.post("/v1/probe")).json()
     assert (probed["reached"], probed["problem"]) == (True, None)

@@ -1,5 +1,6 @@
 """The sandbox behind a real server: what only a real connection can show."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import uvicorn
 
 from handlers.providers.sandbox import GuardedTransport, SandboxSettings, create_sandbox
 from service.network import Guard
+from tests.ports import free_port
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
@@ -83,8 +85,11 @@ async def test_hang_accepts_and_keeps_the_client_waiting() -> None:
             await client.post(
                 IMAGES,
                 json=order("sandbox:hang", external_task_id="job-1"),
-                timeout=httpx.Timeout(5, read=0.2),
+                timeout=httpx.Timeout(60, read=0.2),
             )
+        async with asyncio.timeout(60):  # it may not have read it all yet
+            while not (await client.get("/log")).json()["created"]:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
         assert (await client.get(f"{IMAGES}/job-1")).json()["code"] == 0
 
 
@@ -127,8 +132,7 @@ async def test_networks_that_the_operator_opened_are_called_with_body_and_signat
 
 async def test_a_port_where_nobody_listens_is_noted() -> None:
     transport = GuardedTransport(Guard([ip_network("127.0.0.0/8")]))
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     async with kling(SandboxSettings(step=timedelta(0)), transport=transport) as client:
         await client.post(IMAGES, json=order("sandbox:early", callback_url=url))
         attempts = (await client.get("/log")).json()["callbacks"]

@@ -120,7 +120,13 @@ async def test_one_replay_of_an_endpoint_at_a_time(klingel: Klingel) -> None:
         asked = {"since": "2026-01-01T00:00:00Z", "only": "all"}
         return (await klingel.http.post(f"/v1/endpoints/{of['id']}/replay", json=asked)).status_code
 
-    assert sorted(await asyncio.gather(replay(endpoint), replay(endpoint), replay(other))) == [202, 202, 429]
+    async with klingel.writes_held() as are_waiting:
+        first = asyncio.create_task(replay(endpoint))
+        await are_waiting("make_page", 1)
+        assert await replay(endpoint) == 429
+        others = asyncio.create_task(replay(other))
+        await are_waiting("make_page", 2)
+    assert (await first, await others) == (202, 202)
     assert await replay(endpoint) == 202
 
 

@@ -48,11 +48,12 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def playing(folder: Path, **settings: Any) -> AsyncIterator[Klingel]:
+async def playing(folder: Path, **more: Any) -> AsyncIterator[Klingel]:
     """A Klingel whose provider is a sandbox that calls back to it."""
     kling = FakeKling()
-    async with running_klingel(folder, kling=kling, **settings) as klingel:
-        sandbox = Sandbox(SandboxSettings(step=timedelta(0)), transport=httpx.ASGITransport(klingel.app))
+    async with running_klingel(folder, kling=kling, **more) as klingel:
+        settings = SandboxSettings(step=timedelta(0), callback_timeout=timedelta(minutes=1))
+        sandbox = Sandbox(settings, transport=httpx.ASGITransport(klingel.app))
         async with sandbox.running():
             far = httpx.ASGITransport(sandbox.app)
             kling.otherwise = partial(forwarded, far)

@@ -10,7 +10,6 @@ import pytest
 
 from service.app import create_app
 from service.domain.errors import ConfigurationError
-from service.telemetry import FAREWELL_S
 from tests.fakes.collector import Collector, Seen, running_collector
 from tests.integration.klingel import (
     ADMIN_KEY,
@@ -263,7 +262,7 @@ async def test_a_collector_that_hangs_holds_up_nothing(tmp_path: Path, collector
         await klingel.call_back(succeed(task))
         await klingel.until_deliveries("delivered", "delivered")
         stopping = time.monotonic()
-    assert time.monotonic() - stopping < FAREWELL_S + 5
+    assert time.monotonic() - stopping < 25  # the library's own patience is half a minute
 
 
 async def test_a_collector_that_refuses_costs_its_spans_and_nothing_else(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from time import process_time
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -152,9 +152,9 @@ def test_an_event_for_many_costly_filters_is_evaluated_so_far_and_then_passes() 
     """Nobody waits for the rest: 200 endpoints with such filters had held up everybody for seconds."""
     budget = Budget(STEPS_OF_AN_EVENT)
     slow = "|".join(["[@,@]"] * 50)
-    began = process_time()
+    began = thread_time()
     assert all(passes(f"{slow}|`{number}`", CONTENT, budget) for number in range(200))
-    assert process_time() - began < 1
+    assert thread_time() - began < 1
     assert passes("type == 'task.failed'", CONTENT, budget)
 
 

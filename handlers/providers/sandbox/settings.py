@@ -31,7 +31,7 @@ class SandboxSettings:
     keys: frozenset[str] | None = field(default=None, repr=False)
     slots: int | None = None
     webhook_secret: str | None = field(default=None, repr=False)
-    callback_timeout: timedelta = timedelta(seconds=5)
+    callback_timeout: timedelta = timedelta(seconds=30)
     callback_retries: int = 0
     public_url: str | None = None
     hang: timedelta = timedelta(seconds=60)
