@@ -48,6 +48,7 @@ class Life:
 def fill(stage: Stage, tasks: Tasks, number: int) -> None:
     """So many tasks more, and all that belongs to them. Klingel is stopped meanwhile, and stays so."""
     one, world = stage.klingel, stage.world
+    until(lambda: not one.pending(), "what was on its way before")
     before = world.arrived()
     ids = _live(stage, tasks, "succeed", "failed")
     until(lambda: world.arrived() == before + 8 and not one.pending(), "the webhooks of both")

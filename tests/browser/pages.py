@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.e2e.parties import Klingel, Receiver, image_input, video_input
+from tests.e2e.processes import until
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ def furnish(klingel: Klingel, receiver: Receiver, hook: str) -> House:
     failed = klingel.submit("kling.multi-image-to-image", image_input("sandbox:fail"))
     for task in (image, film, failed):
         klingel.events(task["id"])
+    until(
+        lambda: all(
+            "stored_url" in output for task in (image, film) for output in klingel.task(task["id"])["outputs"]
+        ),
+        "the kept outputs",
+    )
     [delivery, *_] = klingel.until_delivered(9, endpoint_id=endpoint["id"])
     return House(image["id"], film["id"], failed["id"], endpoint["id"], delivery["id"], delivery["event_id"])
 

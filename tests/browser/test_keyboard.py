@@ -44,7 +44,8 @@ def test_one_signs_in_submits_and_looks_at_the_result(visit: Visit, klingel: Kli
         file.write_bytes(picture(file.stem))
     page = visit().page
     page.goto("/")
-    page.keyboard.type(klingel.key)  # the field has the focus
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type(klingel.key)
     page.keyboard.press("Enter")
     page.wait_for_url("/")
     tab_to(page, "Skip to content")
@@ -94,5 +95,6 @@ def test_a_delivery_is_opened_and_replayed(
     page.wait_for_url("**/deliveries/dlv_**")
     tab_to(page, "Replay")
     page.keyboard.press("Enter")
+    expect(page.get_by_text("This is the replay")).to_be_visible()
     expect(page.locator("#state .pill")).to_have_text("delivered")
     receiver.until(hook, lambda got: [one.event["type"] for one in got].count("task.submitted") == 2)

@@ -67,6 +67,7 @@ def test_two_pictures_are_dropped_and_become_a_film(
     page.goto("/")
     page.get_by_role("link", name="Submit", exact=True).click()
     page.get_by_role("link", name="multi image to video").click()
+    page.wait_for_url("**/submit/kling.multi-image-to-video")  # and its scripts have run
     place = page.get_by_role("group", name="Image list")
     drop(place, pictures[0])
     drop(place, pictures[1])  # the second does not replace the first

@@ -9,7 +9,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tests.e2e.parties import Json, Klingel, Sandbox, picture
-from tests.e2e.processes import run, until
+from tests.e2e.processes import PATIENCE_S, run, until
 from tests.fakes.discord import APPLICATION, BOT_TOKEN, CHANNEL, GUILD, USER, FakeDiscord, Posted
 
 
@@ -85,7 +85,7 @@ def test_a_command_becomes_one_message_with_the_picture(
     message = discord.until_shown("Picture ready")
     assert (message.place, len(discord.server.posted)) == ("answer", 1)
     assert len(message.history) > 1
-    shown = httpx.get(message.embed["image"]["url"], trust_env=False).raise_for_status()
+    shown = httpx.get(message.embed["image"]["url"], timeout=PATIENCE_S, trust_env=False).raise_for_status()
     assert shown.headers["content-type"].startswith("image/")
     assert message.embed["description"].startswith("> a cat in a hat\n")
     [task] = tasks(klingel)
@@ -128,9 +128,15 @@ def test_strangers_and_forgers_start_nothing(klingel: Klingel, discord: Discord)
         {"x-signature-timestamp": ""},
         {"x-signature-ed25519": headers["x-signature-ed25519"][::-1]},
     ):
-        sent = httpx.post(discord.server.endpoint, content=body, headers=headers | changed, trust_env=False)
+        sent = httpx.post(
+            discord.server.endpoint,
+            content=body,
+            headers=headers | changed,
+            timeout=PATIENCE_S,
+            trust_env=False,
+        )
         assert sent.status_code == 401
-    assert httpx.get(discord.server.endpoint, trust_env=False).status_code == 401
+    assert httpx.get(discord.server.endpoint, timeout=PATIENCE_S, trust_env=False).status_code == 401
     assert tasks(klingel) == []
     assert not discord.server.posted
 

@@ -91,7 +91,7 @@ def test_a_message_with_pictures_becomes_one_card_with_the_picture(
     assert "a cat in a hat" in card.words
     [image] = images(card.card)
     made = buttons(card.card)[0]["behaviors"][0]["default_url"]
-    shown = httpx.get(made, trust_env=False).raise_for_status().content
+    shown = httpx.get(made, timeout=PATIENCE_S, trust_env=False).raise_for_status().content
     assert shown in feishu.uploaded.values()
     assert image["img_key"] in feishu.uploaded
     [task] = tasks(klingel)
@@ -118,9 +118,16 @@ def test_strangers_and_forgers_start_nothing(klingel: Klingel, feishu: FakeFeish
         {"x-lark-request-timestamp": "1608725989"},
         {"x-lark-request-timestamp": "soon"},
     ):
-        assert httpx.post(url, content=body, headers=headers | changed, trust_env=False).status_code == 401
-    assert httpx.post(url, content=body, trust_env=False).status_code == 401
-    assert httpx.post(url, content=b"?", headers=headers, trust_env=False).status_code == 401
+        assert (
+            httpx.post(
+                url, content=body, headers=headers | changed, timeout=PATIENCE_S, trust_env=False
+            ).status_code
+            == 401
+        )
+    assert httpx.post(url, content=body, timeout=PATIENCE_S, trust_env=False).status_code == 401
+    assert (
+        httpx.post(url, content=b"?", headers=headers, timeout=PATIENCE_S, trust_env=False).status_code == 401
+    )
     assert tasks(klingel) == []
     assert len(feishu.shown) == 1
 

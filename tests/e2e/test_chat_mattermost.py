@@ -88,9 +88,9 @@ def test_a_post_with_pictures_becomes_a_video_in_its_thread(
         return str(shown.attachment.get("image_url", ""))
 
     # When the copy is kept, there is a still of it, and the links are Klingel's own.
-    still = httpx.get(until(has_still, "a still of the video"), trust_env=False)
+    still = httpx.get(until(has_still, "a still of the video"), timeout=PATIENCE_S, trust_env=False)
     assert (still.status_code, still.headers["content-type"]) == (200, "image/jpeg")
-    video = httpx.get(shown.attachment["title_link"], trust_env=False)
+    video = httpx.get(shown.attachment["title_link"], timeout=PATIENCE_S, trust_env=False)
     assert (video.status_code, video.headers["content-type"]) == (200, "video/mp4")
     assert shown.attachment["title"] == "Video ready"
     assert len(mattermost.posts) == 2
@@ -118,6 +118,9 @@ def test_a_stranger_is_told_so_and_gets_nothing(
     answer = post(bot, mattermost.command("image a cat", channel_id="a" * 26))
     assert (answer["response_type"], "may not take orders" in answer["text"]) == ("ephemeral", True)
     forged = mattermost.command("image a cat", token="gr4u5hp1rjg1mxm9gcqo8x5c1f")
-    assert httpx.post(bot["url"], content=forged, headers=FORM, trust_env=False).status_code == 401
+    assert (
+        httpx.post(bot["url"], content=forged, headers=FORM, timeout=PATIENCE_S, trust_env=False).status_code
+        == 401
+    )
     assert tasks(klingel) == []
     assert COMMAND_TOKEN not in "\n".join(klingel.process.errors)

@@ -83,7 +83,7 @@ def test_a_mention_becomes_one_message_with_the_picture(
     assert list(slack.messages) == [ts]
     assert len(message.history) > 1
     [image] = [block for block in message.shown["blocks"] if block["type"] == "image"]
-    shown = httpx.get(image["image_url"], trust_env=False).raise_for_status()
+    shown = httpx.get(image["image_url"], timeout=PATIENCE_S, trust_env=False).raise_for_status()
     assert shown.headers["content-type"].startswith("image/")
     assert "a cat in a hat" in str(message.shown["blocks"])
     [task] = tasks(klingel)

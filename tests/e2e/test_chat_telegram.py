@@ -9,7 +9,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from handlers.chat.telegram import webhook_secret
 from tests.e2e.parties import Json, Klingel, Sandbox, picture
-from tests.e2e.processes import run, until
+from tests.e2e.processes import PATIENCE_S, run, until
 from tests.fakes.telegram import GROUP, PERSON, TOKEN, USERNAME, FakeTelegram, Shown
 
 
@@ -93,7 +93,7 @@ def test_an_album_with_a_command_becomes_one_message_with_the_picture(
     reply = message.sent["reply_parameters"]
     assert reply["message_id"] == parts[0]["message"]["message_id"]
     assert message.media is not None
-    shown = httpx.get(message.media[1], trust_env=False).raise_for_status()
+    shown = httpx.get(message.media[1], timeout=PATIENCE_S, trust_env=False).raise_for_status()
     assert shown.headers["content-type"].startswith("image/")
     assert "a cat in a hat" in message.text
     [task] = tasks(klingel)
@@ -118,9 +118,13 @@ def test_strangers_and_forgers_start_nothing(klingel: Klingel, telegram: Telegra
     update = server.update(message=server.message(f"/kling image a cat {urls}"))
     for secret in ("", "x", TOKEN, webhook_secret(TOKEN).upper()):
         headers = {"x-telegram-bot-api-secret-token": secret}
-        sent = httpx.post(server.webhook["url"], json=update, headers=headers, trust_env=False)
+        sent = httpx.post(
+            server.webhook["url"], json=update, headers=headers, timeout=PATIENCE_S, trust_env=False
+        )
         assert sent.status_code == 401
-    assert httpx.post(server.webhook["url"], json=update, trust_env=False).status_code == 401
+    assert (
+        httpx.post(server.webhook["url"], json=update, timeout=PATIENCE_S, trust_env=False).status_code == 401
+    )
     telegram.say("image a cat", chat=GROUP)  # said to others
     assert tasks(klingel) == []
     assert len(server.shown) == 1

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.parties import ADMIN_KEY, Klingel, running_klingel
-from tests.e2e.processes import run
+from tests.e2e.processes import PATIENCE_S, run
 from tests.ports import free_port
 from tests.postgres import Databases
 
@@ -251,7 +251,10 @@ def test_no_folder_s_file_leads_the_key_to_another_machine(tmp_path: Path) -> No
 def test_a_member_may_not_probe(klingel: Klingel) -> None:
     member = klingel.call("POST", "/keys", {"name": "member", "role": "member"}, answers=201)["key"]
     refused = httpx.post(
-        f"{klingel.url}/v1/probe", headers={"authorization": f"Bearer {member}"}, trust_env=False
+        f"{klingel.url}/v1/probe",
+        headers={"authorization": f"Bearer {member}"},
+        timeout=PATIENCE_S,
+        trust_env=False,
     )
     assert refused.status_code == 403
 

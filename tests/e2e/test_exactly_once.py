@@ -63,7 +63,7 @@ async def test_tasks_beyond_the_slots_wait_and_each_end_lets_the_next_one_go(tmp
     async with World(tmp_path, Random(1)).running() as world:
         await world.start(KLINGEL_SUBMIT_WAIT="0")
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{world.world_port}", trust_env=False
+            base_url=f"http://127.0.0.1:{world.world_port}", timeout=60, trust_env=False
         ) as sandbox:
             assert (await sandbox.put("/settings", json={"slots": 2})).status_code == 200
         async with world.client() as client:

@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.parties import Receiver, image_input, running_klingel
+from tests.e2e.processes import PATIENCE_S
 
 STORY = {
     "on": "task.succeeded",
@@ -51,7 +52,11 @@ def test_pictures_become_a_video_that_rings(tmp_path: Path, receiver: Receiver, 
         [delivery] = klingel.until_delivered(1, endpoint_id=rule["id"])
         assert delivery["reason"] == f"submitted: {video['id']}"
 
-        log = httpx.get(f"{klingel.url}/sandbox/log", trust_env=False).raise_for_status().json()
+        log = (
+            httpx.get(f"{klingel.url}/sandbox/log", timeout=PATIENCE_S, trust_env=False)
+            .raise_for_status()
+            .json()
+        )
         assert len(log["created"]) == 2
         assert {call["kind"] for call in log["calls"]}.isdisjoint({"query", "list"})  # nobody polls
     told = "\n".join(klingel.process.errors)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.processes import ROOT, run, running
+from tests.e2e.processes import PATIENCE_S, ROOT, run, running
 from tests.ports import free_port
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
@@ -61,6 +61,6 @@ def test_honcho_takes_the_procfile_and_serves(tmp_path: Path) -> None:
     with running(*command, folder=tmp_path, environment={"PORT": str(port)}) as honcho:
         url = honcho.says(r"Klingel rings at (\S+)$")[1]
         assert url == f"http://127.0.0.1:{port}"
-        assert httpx.get(f"{url}/readyz", trust_env=False).json()["status"] == "ready"
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE_S, trust_env=False).json()["status"] == "ready"
         honcho.stop()
         assert any("web.1 stopped" in line for line in honcho.output)

@@ -11,7 +11,7 @@ import pytest
 from service.domain.signatures import sign
 from service.domain.times import utc_now
 from tests.e2e.parties import Klingel, running_klingel
-from tests.e2e.processes import ROOT, run, running, until
+from tests.e2e.processes import PATIENCE_S, ROOT, run, running, until
 from tests.ports import free_port
 from tests.tools import node_package, program
 
@@ -37,13 +37,18 @@ def test_node_red_makes_pictures_then_a_film_of_them_and_believes_nobody_else(tm
         command = (node, node_red, "--userDir", tmp_path, "--settings", tmp_path / "settings.js")
         with running(*command, folder=tmp_path, environment=environment) as flow:
             flow.says("Started flows")
-            forged = httpx.post(f"{origin}/klingel", json={"type": "task.succeeded"}, trust_env=False)
+            forged = httpx.post(
+                f"{origin}/klingel", json={"type": "task.succeeded"}, timeout=PATIENCE_S, trust_env=False
+            )
             assert forged.status_code == 401
 
-            httpx.post(f"{origin}/inject/begin", trust_env=False).raise_for_status()
+            httpx.post(f"{origin}/inject/begin", timeout=PATIENCE_S, trust_env=False).raise_for_status()
 
-            until(lambda: httpx.get(f"{origin}/film", trust_env=False).content, "a film in Node-RED")
-            film = httpx.get(f"{origin}/film", trust_env=False).json()
+            until(
+                lambda: httpx.get(f"{origin}/film", timeout=PATIENCE_S, trust_env=False).content,
+                "a film in Node-RED",
+            )
+            film = httpx.get(f"{origin}/film", timeout=PATIENCE_S, trust_env=False).json()
         pictures = klingel.task(film["metadata"]["pictures"])
         assert [output["kind"] for output in film["outputs"]] == ["video"]
         assert klingel.task(film["id"])["input"]["image_list"] == [

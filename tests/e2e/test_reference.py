@@ -5,6 +5,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Request, sync_playwright
 
 from tests.e2e.parties import Klingel
+from tests.e2e.processes import PATIENCE_S
 from tests.tools import program
 
 
@@ -45,10 +46,10 @@ def test_a_person_reads_the_description_and_sends_a_request_from_it(klingel: Kli
 
 @pytest.mark.parametrize("name", ["swagger-ui.css.map", "..%2f__init__.py", "index.html"])
 def test_nothing_else_of_the_bundle_is_served(klingel: Klingel, name: str) -> None:
-    assert httpx.get(f"{klingel.url}/docs/{name}", trust_env=False).status_code == 404
+    assert httpx.get(f"{klingel.url}/docs/{name}", timeout=PATIENCE_S, trust_env=False).status_code == 404
 
 
 def test_no_other_page_can_frame_it(klingel: Klingel) -> None:
-    headers = httpx.get(f"{klingel.url}/docs", trust_env=False).headers
+    headers = httpx.get(f"{klingel.url}/docs", timeout=PATIENCE_S, trust_env=False).headers
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "DENY"

@@ -22,7 +22,7 @@ from tests.e2e.parties import (
     types,
     video_input,
 )
-from tests.e2e.processes import run
+from tests.e2e.processes import PATIENCE_S, run
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path: Path, house: Kli
     assert second.stderr.count("\n") == 1
     assert f"{data / 'klingel.db'} is in use by another Klingel process" in second.stderr
     assert second.stdout == ""
-    assert httpx.get(f"{house.url}/readyz", trust_env=False).json()["status"] == "ready"
+    assert httpx.get(f"{house.url}/readyz", timeout=PATIENCE_S, trust_env=False).json()["status"] == "ready"
 
 
 def test_a_database_of_a_newer_klingel_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -78,7 +78,12 @@ def test_both_kinds_of_task_ring_in_order_and_nobody_polls(
             ("submitted", "processing"),
             ("processing", "succeeded"),
         ]
-        assert stored["outputs"] == klingel.events(task["id"])[-1]["data"]["task"]["outputs"]
+        told = klingel.events(task["id"])[-1]["data"]["task"]["outputs"]
+        # Where it is kept by now is told by the task alone.
+        assert [
+            {name: output[name] for name in shown}
+            for output, shown in zip(stored["outputs"], told, strict=True)
+        ] == told
         assert sandbox.calls(task) == ["create"]
         assert sandbox.tasks_made(task) == 1
 
@@ -169,7 +174,7 @@ def test_lost_callbacks_are_noticed_and_fetched_only_on_a_persons_order(
         "kling.multi-image-to-image",
         image_input("A cat in a hat sandbox:never"),
         callback_url=receiver.url(hook),
-        deadline_s=20 * STEP_S,
+        deadline_s=100 * STEP_S,
     )
 
     receiver.until(hook, has_type("task.overdue"))

@@ -313,7 +313,7 @@ async def is_ready(port: int) -> bool:
 
 
 async def metrics_of(port: int) -> str:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
         return (await client.get("/metrics")).text
 
 
