@@ -5,21 +5,24 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
+import uuid_utils
 from aiohttp import web
 from PIL import Image
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from service.app import Hooks, create_app
+from service.domain.times import utc_now
 from service.server import make_server
 from service.settings import Settings, load_settings
 from storage.database import Transaction
@@ -47,6 +50,35 @@ class ManualClock:
     def advance(self, **span: float) -> None:
         self.now += timedelta(**span)
         self.on_move()
+
+
+class _IdsByTheClock:
+    """While a Klingel runs by a clock of a test's, its ids tell that clock's time and not the day on which tests run: what
+    is old is found by its id.
+    """
+
+    _BY_THE_MACHINE = staticmethod(uuid_utils.uuid7)
+    _AHEAD_MS = round((START - utc_now()).total_seconds() * 1000)
+
+    def __init__(self) -> None:
+        self._in_use = 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        self._in_use += 1
+        uuid_utils.uuid7 = self._made  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if not self._in_use:
+                uuid_utils.uuid7 = self._BY_THE_MACHINE
+
+    def _made(self) -> UUID:
+        return UUID(int=self._BY_THE_MACHINE().int + (self._AHEAD_MS << 80))
+
+
+IDS_BY_THE_CLOCK = _IdsByTheClock()
 
 
 class FakeKling:
@@ -507,6 +539,7 @@ async def running_klingel(
         hooks=hooks,
     )
     async with AsyncExitStack() as stack:
+        stack.enter_context(IDS_BY_THE_CLOCK.in_use())
         receiver = receiver or await stack.enter_async_context(Receiver().running())
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         assert hooks.wakeups is not None
