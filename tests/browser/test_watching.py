@@ -162,6 +162,28 @@ def test_what_was_opened_stays_open_when_the_page_is_brought_up_to_date(page: Pa
     expect(first.locator("summary")).to_be_focused()
 
 
+def test_a_click_counts_although_something_happens_while_the_button_is_down(
+    page: Page, klingel: Klingel
+) -> None:
+    """And what happened is shown once it is up."""
+    task = klingel.submit("kling.multi-image-to-image", image_input("A cat, sandbox:never"))
+    page.goto(f"/tasks/{task['id']}")
+    live(page)
+    details = page.locator("#events details").first
+    details.locator("summary").hover()
+    page.mouse.down()
+    with page.expect_response(f"{klingel.url}/tasks/{task['id']}"):
+        call_back(klingel, task["id"], "processing")
+    expect(page.locator("#state .pill")).to_have_text("processing")
+    expect(page.locator("#events summary strong")).to_have_count(1)
+    details.locator("summary").hover()  # which has moved down
+    page.mouse.up()
+
+    expect(details.locator("pre")).to_be_visible()
+    expect(page.locator("#events summary strong")).to_have_text(["task.submitted", "task.processing"])
+    expect(details.locator("pre")).to_be_visible()
+
+
 def test_a_page_that_was_cut_off_reads_what_it_missed(visit: Visit, klingel: Klingel) -> None:
     visitor = visit()
     page = visitor.sign_in(klingel.key, "/tasks")

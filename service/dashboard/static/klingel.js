@@ -41,13 +41,34 @@ function comparable(part) {
   return copy.innerHTML;
 }
 
+let pressed = null; // what a pointer went down on, until it is up: a click is lost if that is replaced meanwhile
+let isWaitedFor = false; // something was busy when the page was read, so that it has to be read again
+
 function isBusy(part) {
   const isPlaying = [...part.querySelectorAll("video, audio")].some((each) => !each.paused);
-  return isPlaying || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+  if (isPlaying || part.contains(pressed)) return true;
+  return part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select");
 }
 
+function catchUp() {
+  if (isWaitedFor) somethingHappened();
+}
+
+function letGo() {
+  pressed = null;
+  catchUp();
+}
+
+addEventListener("pointerdown", (event) => (pressed = event.target), true);
+for (const over of ["pointerup", "pointercancel"]) addEventListener(over, () => setTimeout(letGo), true); // after the click
+for (const over of ["focusout", "ended"]) addEventListener(over, () => setTimeout(catchUp), true);
+
 function replace(old, fresh) {
-  if (comparable(old) === comparable(fresh) || isBusy(old)) return;
+  if (comparable(old) === comparable(fresh)) return;
+  if (isBusy(old)) {
+    isWaitedFor = true;
+    return;
+  }
   const open = new Map([...old.querySelectorAll("details[id]")].map((each) => [each.id, each.open]));
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   const place = focused && [...old.querySelectorAll("a, button, summary, [tabindex]")].indexOf(focused);
@@ -70,6 +91,7 @@ async function readAgain() {
   }
   if (!response.ok) return;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  isWaitedFor = false;
   const inPlace = new Set();
   for (const old of document.querySelectorAll("[data-live][id]")) {
     const part = fresh.getElementById(old.id);
