@@ -32,7 +32,7 @@ from service.network import Guard
 from tests.servers import running_app
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-PATIENCE_S = 20
+PATIENCE_S = 60
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8")])
 VAULT = Vault(["a-secret-for-tests-0123456789"])
 ACCOUNT = AccountId("acc_1")

@@ -29,6 +29,12 @@ from tests.integration.klingel import (
 FILES = ("f" * 26, "g" * 26)
 
 
+@pytest.fixture(autouse=True)
+def _pictures_hang_as_long_as_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("pictures.SILENCE", "pictures.DEADLINE", "desk.WORK_DEADLINE"):
+        monkeypatch.setattr(f"handlers.chat.{limit}", timedelta(minutes=4))
+
+
 @pytest.fixture
 async def mattermost(anyio_backend: str) -> AsyncIterator[FakeMattermost]:
     async with running_mattermost() as mattermost:
@@ -252,9 +258,8 @@ async def test_a_picture_that_is_none_is_told_of(chat: Chat) -> None:
 
 
 async def test_a_picture_that_does_not_come_now_is_fetched_later(chat: Chat) -> None:
-    files = {name: png(shade) for shade, name in enumerate(FILES)}
-    for _ in FILES:
-        chat.mattermost.answers(503)
+    files = {FILES[0]: png()}
+    chat.mattermost.answers(503)
     await chat.tell(chat.mattermost.said("kling image a cat", files=files))
 
     async def tried() -> bool:
@@ -267,8 +272,8 @@ async def test_a_picture_that_does_not_come_now_is_fetched_later(chat: Chat) -> 
 
 
 async def test_a_picture_that_never_comes_is_told_of(chat: Chat) -> None:
-    chat.mattermost.next_answers = [(503, {}, "")] * 10
-    files = {name: png(shade) for shade, name in enumerate(FILES)}
+    chat.mattermost.next_answers = [(503, {}, "")] * 5
+    files = {FILES[0]: png()}
     await chat.tell(chat.mattermost.said("kling image a cat", files=files))
     for tries in range(1, 6):
 
@@ -278,15 +283,15 @@ async def test_a_picture_that_never_comes_is_told_of(chat: Chat) -> None:
 
         await chat.klingel.until(tried)
         chat.klingel.clock.advance(minutes=1)
-    await chat.mattermost.until(11)
+    await chat.mattermost.until(6)
     assert "I could not submit it: the platform answered 503" in chat.post.message
     assert chat.klingel.kling.creates == []
 
 
 async def test_a_picture_that_is_gone_is_told_of_at_once(chat: Chat) -> None:
-    await chat.tell(chat.mattermost.said("kling image a cat", file_ids=",".join(FILES)))
+    await chat.tell(chat.mattermost.said("kling image a cat", file_ids=FILES[0]))
     await chat.until_done()
-    await chat.mattermost.until(3)
+    await chat.mattermost.until(2)
     assert "I cannot have a picture that you attached" in chat.post.message
 
 

@@ -16,6 +16,7 @@ from service.connections import LARGEST_HEAD, Answer, Connection, Connections, N
 from service.network import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
 from tests.integration.hostile import without_tls
+from tests.ports import free_port
 from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
@@ -329,11 +330,8 @@ async def test_of_connections_that_nobody_uses_only_the_latest_are_kept() -> Non
 
 
 async def test_nobody_there_is_said_without_an_address(dialler: Dialler) -> None:
-    server = Server(OK)
-    async with server.running() as port:
-        pass
     with pytest.raises(NoAnswer) as raised:
-        await send(dialler, port)
+        await send(dialler, free_port())
     assert str(raised.value) == "could not connect: Connection refused"
 
 

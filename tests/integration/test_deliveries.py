@@ -243,6 +243,7 @@ async def test_a_slow_endpoint_costs_another_nothing(klingel: Klingel) -> None:
         await klingel.endpoint(config={"url": second.url})
         await asyncio.gather(*(klingel.submit() for _ in range(30)))
         await second.until(30)
+        await klingel.receiver.until(8)
         assert len(klingel.receiver.received) == 8
         assert len(await klingel.deliveries(endpoint_id=slow["id"], status="pending")) == 30
         gate.set()

@@ -22,6 +22,12 @@ DRIP_S = 0.02
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True)
+def _names_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that none is asked for again, or given up, because the machine is slow."""
+    monkeypatch.setattr(network, "DNS_WAIT_S", 60)
+
+
 @pytest.fixture
 async def closed(anyio_backend: str) -> AsyncIterator[Dialler]:
     async with open_dialler(Guard()) as dialler:
@@ -102,7 +108,7 @@ async def serving(serve: Serve) -> AsyncIterator[int]:
             writer.transport.abort()
 
 
-async def post(dialler: Dialler, url: str, *, deadline: float = 5, limit: int = 1024) -> network.Answer:
+async def post(dialler: Dialler, url: str, *, deadline: float = 60, limit: int = 1024) -> network.Answer:
     async with asyncio.timeout(deadline):
         return await dialler.post(
             url, body=b"{}", headers={"content-type": "application/json"}, read_limit=limit

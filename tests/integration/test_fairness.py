@@ -10,7 +10,7 @@ from tests.integration.klingel import Klingel, succeed
 async def test_a_healthy_endpoint_gets_everything_while_hostile_ones_hold_their_attempts(
     klingel: Klingel,
 ) -> None:
-    """None of the hostile attempts can have ended by time-out: that takes 15 s, and the test has not that patience."""
+    """None of the hostile attempts can have ended by time-out: that takes minutes here."""
     async with hostile_receivers() as urls:
         for url in urls.values():
             await klingel.endpoint(config={"url": url})
@@ -18,8 +18,7 @@ async def test_a_healthy_endpoint_gets_everything_while_hostile_ones_hold_their_
         for _ in range(2 * CONCURRENCY):
             task = await klingel.submit()
             assert (await klingel.call_back(succeed(task))).status_code == 200
-        async with asyncio.timeout(20):
-            received = await klingel.receiver.until(4 * CONCURRENCY)
+        received = await klingel.receiver.until(4 * CONCURRENCY)
         assert len({one.headers["webhook-id"] for one in received}) == 4 * CONCURRENCY
         found = await klingel.deliveries(endpoint_id=healthy["id"], limit="200")
         assert len(found) == 4 * CONCURRENCY

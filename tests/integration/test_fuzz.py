@@ -4,7 +4,6 @@ import asyncio
 import copy
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiodns
 import httpx
 import pytest
 import requests
@@ -41,6 +41,7 @@ from handlers.sinks.webhook import WebhookConfig
 from service.api.description.document import describe
 from service.app import Hooks, create_app
 from service.domain.lifecycle import Verdict
+from service.network import GuardedResolver
 from service.server import make_server
 from storage.statements import Dialect
 from tests.integration.klingel import (
@@ -131,11 +132,11 @@ class Served:
         return self.places.rows(self.folder, statement, *parameters)
 
 
-def _no_names(*arguments: Any, resolve: Any = socket.getaddrinfo, **named: Any) -> Any:
+async def _no_names(resolver: Any, host: str, *where: Any, look_up: Any = GuardedResolver._look_up) -> Any:
     """No name leads anywhere: what is made up here must not be dialled."""
-    if arguments[0] not in {None, "127.0.0.1"}:
-        raise socket.gaierror(socket.EAI_NONAME, "there are no names here")
-    return resolve(*arguments, **named)
+    if host != "127.0.0.1":
+        raise aiodns.error.DNSError(4, "there are no names here")
+    return await look_up(resolver, host, *where)
 
 
 @contextmanager
@@ -177,7 +178,7 @@ def _surroundings() -> Iterator[None]:
         processors=[errors], wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", _no_names)
+        patch.setattr(GuardedResolver, "_look_up", _no_names)
         patch.setattr(providers, "_get_local_constants", Constants)
         providers.CONSTANTS_CACHE.cache.clear()
         yield
@@ -359,7 +360,7 @@ def test_without_a_known_key_nothing_is_answered_but_401(served: Served, key: st
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     asked = list(operations())
     assert len(asked) > 20
-    with httpx.Client(base_url=served.url, headers=headers, trust_env=False) as stranger:
+    with httpx.Client(base_url=served.url, headers=headers, timeout=60, trust_env=False) as stranger:
         for method, path in asked:
             response = stranger.request(method, path.replace("{id}", "x"), content=b"{}")
             told = response.json()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,12 +10,6 @@ import pytest
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
 from tests.servers import start_server
-
-
-@pytest.fixture(autouse=True)
-def _attempts_hang_as_long_as_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.delivery.ATTEMPT_DEADLINE", timedelta(minutes=4))
-
 
 FAULT = (
     "create trigger fault before insert on attempts when {} begin select raise(abort, 'a fault of ours'); end"

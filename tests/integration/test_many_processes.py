@@ -160,9 +160,8 @@ def _databases_here() -> None:
 
 @pytest.fixture(autouse=True)
 def _nobody_dies_of_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not say that he is alive for a minute is dead here, and an attempt may hang longer: no test waits for that."""
+    """Who does not say that he is alive for a minute is dead here, and no test waits for that."""
     monkeypatch.setattr("service.processes.LASTS", EVERY * (LIFE / QUICKLY))
-    monkeypatch.setattr("service.delivery.ATTEMPT_DEADLINE", timedelta(minutes=4))
 
 
 @pytest.fixture
