@@ -140,10 +140,10 @@ async def _no_names(resolver: Any, host: str, *where: Any, look_up: Any = Guarde
 
 
 @contextmanager
-def serving(folder: Path, places: Places) -> Iterator[Served]:
+def serving(folder: Path, places: Places, **settings: Any) -> Iterator[Served]:
     kling, hooks, listening = FakeKling(), Hooks(), threading.Event()
     app = create_app(
-        settings_for(folder, asyncio.run(places.at(folder))),
+        settings_for(folder, asyncio.run(places.at(folder)), **settings),
         provider_transport=httpx.MockTransport(kling),
         clock=ManualClock(),
         hooks=hooks,
@@ -194,7 +194,8 @@ def places(request: pytest.FixtureRequest) -> Iterator[Places]:
 
 @pytest.fixture(scope="module")
 def served(_surroundings: None, places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served"), places) as served:
+    # Of what is made up some is in line behind what never ends: its answer is not waited for.
+    with serving(tmp_path_factory.mktemp("served"), places, submit_wait=1) as served:
         yield served
 
 
