@@ -456,7 +456,10 @@ async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]
     finally:
         if not _is_lost(connection):
             with _storage_errors(connection):
-                await connection.execute("reset statement_timeout")
+                try:
+                    await connection.execute("reset statement_timeout")
+                except asyncpg.QueryCanceledError:  # by the short time itself, or by a cancellation that came late
+                    _drop(connection)
 
 
 @asynccontextmanager

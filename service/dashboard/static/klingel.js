@@ -59,7 +59,7 @@ function letGo() {
   catchUp();
 }
 
-addEventListener("pointerdown", (event) => (pressed = event.target), true);
+addEventListener("pointerdown", (event) => (pressed = event.button === 0 ? event.target : null), true);
 for (const over of ["pointerup", "pointercancel"]) addEventListener(over, () => setTimeout(letGo), true); // after the click
 for (const over of ["focusout", "ended"]) addEventListener(over, () => setTimeout(catchUp), true);
 
