@@ -458,7 +458,9 @@ async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]
             with _storage_errors(connection):
                 try:
                     await connection.execute("reset statement_timeout")
-                except asyncpg.QueryCanceledError:  # by the short time itself, or by a cancellation that came late
+                except (
+                    asyncpg.QueryCanceledError
+                ):  # by the short time itself, or by a cancellation that came late
                     _drop(connection)
 
 
