@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from service.domain.errors import TooLarge
 from service.domain.long_texts import LONG, dump_large, holds_long_texts, read_large
 
+# Of an example with a long text, should it have to be told.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 LIMIT = 1024 * 1024
 LONG_TEXT = "QUJD" * (LONG // 4 + 1)
 SHORT_TEXTS = st.text() | st.sampled_from(["\\", '"', '\\\\"', "a/b", "\n", "é", "\ud800"])
