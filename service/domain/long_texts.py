@@ -71,7 +71,8 @@ def dump_large(value: Any) -> bytes:
 
 
 def _is_plain(text: str) -> bool:
-    return text.isascii() and _no_escape_needed(text.encode())
+    # JSON lets DEL stand; `json.dumps` escapes it.
+    return text.isascii() and "\x7f" not in text and _no_escape_needed(text.encode())
 
 
 def _no_escape_needed(raw: bytes) -> bool:

@@ -37,6 +37,7 @@ def test_what_is_read_is_what_was_written(value: Any, in_ascii: bool) -> None:
 
 
 @given(VALUES)
+@example(LONG_TEXT + "\x7f")
 def test_what_is_dumped_is_what_json_would_be(value: Any) -> None:
     assert dump_large(value) == json.dumps(value).encode()
 
