@@ -288,8 +288,9 @@ class Klingel:
             return items
 
         async def are_waiting(function: str, number: int) -> None:
-            while [each.apply.__name__ for each in batcher._queue].count(function) < number:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.001)
+            while [each.apply.__name__ for each in batcher._queue].count(function) < number:
+                batcher._arrived.clear()  # who is held looks into the queue all the same, once it may go on
+                await batcher._arrived.wait()
 
         async with asyncio.timeout(PATIENCE_S):
             held = asyncio.create_task(batcher.run(hold, None))
