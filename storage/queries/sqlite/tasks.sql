@@ -103,11 +103,10 @@ where tasks.id = changed.id and tasks.status = changed.status_before and tasks.s
 -- name: due_deadlines
 -- Left alone, the planner reads all that are open.
 select * from tasks indexed by tasks_with_deadline
-where deadline_at <= :now and overdue_at is null
-  and status in ('queued', 'submitted', 'processing', 'unconfirmed')
+where deadline_at <= :now and overdue_at is null and finished_at is null
 order by deadline_at
 limit :limit;
 
 -- name: next_deadline_at$
 select min(deadline_at) from tasks indexed by tasks_with_deadline
-where overdue_at is null and status in ('queued', 'submitted', 'processing', 'unconfirmed');
+where overdue_at is null and finished_at is null;
