@@ -247,7 +247,7 @@ async def test_after_a_constraint_failed_in_a_savepoint_the_transaction_goes_on(
             async with tx.savepoint():
                 await tx.run_many(
                     "insert_transition",
-                    [{"task_id": "t", "sequence": 1, "before_status": "a", "after_status": "b", "at": 0}],
+                    [{"task_id": "t", "sequence": 1, "before_status": "a", "after_status": "a", "at": 0}],
                 )
         await add(tx, "b")
     assert await stored(opened.database, "a", "b") == [True, True]
