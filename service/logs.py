@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from service.domain.times import rfc3339
+from service.log_writer import LogWriter
 from service.settings import LogFormat
 
 # In the scope of a request: what else is to be said of it in its line. No client can set it.
@@ -56,16 +57,20 @@ class _Text:
 
 
 class _Bytes:
-    """The same, for lines that are bytes already: in a third of the time of text, and half of that of structlog's own."""
+    """The same, for lines that are bytes already: in a third of the time of text, and nobody waits until they are written."""
 
     def msg(self, line: bytes) -> None:
-        try:
-            sys.stderr.buffer.write(line + b"\n")
-            sys.stderr.buffer.flush()
-        except OSError:
-            return
+        _WRITER.write(line + b"\n")
 
     debug = info = warning = error = critical = msg
+
+
+_WRITER: Final = LogWriter()
+
+
+def flush_logs() -> None:
+    """Waits until what has been said is written."""
+    _WRITER.flush()
 
 
 def _bytes_logger(*_names: str) -> _Bytes:
@@ -114,7 +119,9 @@ class _JsonLines(_Filtering):  # type: ignore[misc]  # structlog makes its class
     """What is said of each request and each attempt is put together at once: 5 us a line, against 9."""
 
     def info(self, event: str, **facts: object) -> None:
-        if self._processors[0] is not _as_json or "exc_info" in facts:  # a test listens; or there is more to do
+        if (
+            self._processors[0] is not _as_json or "exc_info" in facts
+        ):  # a test listens; or there is more to do
             super().info(event, **facts)
             return
         line = {**_about.get(), **self._context, **facts, "event": event, "level": "info"}

@@ -16,7 +16,6 @@ from service.domain.times import rfc3339
 from service.domain.traces import Trace
 from service.domain.values import Struct
 
-
 _ENCODER: Final = msgspec.json.Encoder()
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import structlog
 
-from service.logs import configure_logs
+from service.logs import configure_logs, flush_logs
 from service.settings import LogFormat
 from tests.integration.klingel import (
     ADMIN_KEY,
@@ -35,7 +35,12 @@ PROMPT = "a prompt that is nobody's business"
 def text(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """All that was logged since the last look, in either format."""
     configure_logs(request.param)
-    yield lambda: capsys.readouterr().err
+
+    def since() -> str:
+        flush_logs()
+        return capsys.readouterr().err
+
+    yield since
     structlog.reset_defaults()
 
 
@@ -45,6 +50,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     configure_logs(LogFormat.JSON)
 
     def since(*names: str) -> list[dict[str, Any]]:
+        flush_logs()
         logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
         return [line for line in logged if not names or line["event"] in names]
 
@@ -323,5 +329,6 @@ def test_who_closes_standard_error_gets_no_log_and_a_running_klingel(
     monkeypatch.setattr(sys, "stderr", None)
     configure_logs(format)
     structlog.get_logger().warning("nobody.reads_this")
+    flush_logs()
     sys.stderr.close()
     structlog.reset_defaults()
