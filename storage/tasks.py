@@ -16,7 +16,6 @@ from service.domain.values import Struct
 from storage.columns import Row, from_json_text, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
 
-
 _STATUSES: Final = {status.value: status for status in Status}  # a tenth of the time of `Status(…)`
 
 
