@@ -5,10 +5,13 @@ just under way.
 """
 
 import atexit
+import io
 import json
+import os
 import queue
 import sys
 import time
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Final
 
@@ -82,7 +85,17 @@ def _write_out(text: bytes) -> None:
     if sys.stderr is None:
         return
     try:
-        sys.stderr.buffer.write(text)
-        sys.stderr.buffer.flush()
+        # Past its buffer: whoever writes into one holds its lock, and an interpreter that ends waits for that one.
+        _write_all(sys.stderr.fileno(), text)
+    except io.UnsupportedOperation:  # it is no file, as in tests
+        with suppress(OSError, ValueError):
+            sys.stderr.buffer.write(text)
+            sys.stderr.buffer.flush()
     except (OSError, ValueError):  # full, or closed
         return
+
+
+def _write_all(descriptor: int, text: bytes) -> None:
+    left = memoryview(text)
+    while left:
+        left = left[os.write(descriptor, left) :]
