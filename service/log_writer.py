@@ -19,9 +19,8 @@ from service.domain.times import rfc3339, utc_now
 
 # Lines that wait for whoever does not read them; what is said beyond is left out, and counted.
 MOST_WAITING: Final = 10_000
-GATHER_S: Final = (
-    0.01  # in which lines come together: to wake the thread for each of them takes longer than to write it
-)
+# In which lines come together: to wake the thread for each of them takes longer than to write it.
+GATHER_S: Final = 0.01
 LAST_WORDS_S: Final = 5.0  # that an end waits for them
 
 
