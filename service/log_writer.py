@@ -12,7 +12,7 @@ import queue
 import sys
 import time
 from contextlib import suppress
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Final
 
 from service.domain.times import rfc3339, utc_now
@@ -30,6 +30,7 @@ class LogWriter:
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[bytes | Event] = queue.SimpleQueue()
         self._left_out = 0
+        self._starting = Lock()
         self._thread: Thread | None = None
 
     def write(self, line: bytes) -> None:
@@ -43,9 +44,15 @@ class LogWriter:
             return
         self._waiting.put(line)
         if self._thread is None:
-            self._thread = Thread(target=self._work, name="log writer", daemon=True)
-            self._thread.start()
-            atexit.register(self.flush)
+            self._start()
+
+    def _start(self) -> None:
+        """With the first line: once, whichever threads say one at the same time."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="log writer", daemon=True)
+                self._thread.start()
+                atexit.register(self.flush)
 
     def flush(self, *, within_s: float = LAST_WORDS_S) -> bool:
         """Whether all that was said before is written."""
