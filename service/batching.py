@@ -1,4 +1,4 @@
-"""Many callers, one commit: what gathered while the last commit ran is the next batch. No timer, no waiting."""
+"""Many callers, one commit: what gathered while the last commit ran is the next batch. No timer."""
 
 import asyncio
 import random
@@ -23,6 +23,10 @@ Result = TypeVar("Result")
 Apply = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | KlingelError]]]
 
 LARGEST_BATCH: Final = 1000
+# Of the loop, before a batch is taken: some microseconds where there is nothing else to do. A request takes two of them from
+# its socket to here, and whoever was just answered may have sent the next one by then. What has arrived goes along, instead
+# of waiting for a commit of its own: a sixth more callbacks a second on SQLite, with 64 connections as with 256.
+TURNS: Final = 3
 # Of a batch that others were in the way of, each after a little longer than the one before.
 TRIES: Final = 6
 PAUSE_S: Final = 0.05
@@ -93,6 +97,8 @@ class Batcher:
             await self._arrived.wait()
             self._arrived.clear()
             while self._queue:
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
                 if self._database.sole_process:
                     await self._write(batch)

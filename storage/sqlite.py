@@ -18,6 +18,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -46,7 +47,7 @@ STATEMENTS_KEPT: Final = (
 READERS_PAGES_KIB: Final = 512
 # Rows that one statement may have, largest first. Each size is one of its own to SQLite, and each statement a turn of the
 # interpreter that its thread waits for: of as many rows as most batches have there are one or two.
-SIZES: Final = (64, 32, 16, 8, 4, 2, 1)
+SIZES: Final = (64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 
 _PRAGMAS: Final = (
     "pragma journal_mode = wal",
@@ -285,27 +286,31 @@ class _Writer(sqlite3.Connection):
         return super().execute(text, parameters)
 
 
-@dataclass(frozen=True, slots=True)
 class _Insert:
     """A statement with `values (…)`, by which as many rows are written as there are brackets behind it."""
 
-    head: str
-    values: str  # with `?` for each parameter
-    tail: str
-    names: tuple[str, ...]  # of the parameters, in their order
+    def __init__(self, head: str, values: str, tail: str, names: Sequence[str]) -> None:
+        """
+        Args:
+            values: with `?` for each parameter.
+            names: of the parameters, in their order.
+        """
+        self._texts = {size: f"{head}{', '.join([values] * size)}{tail}" for size in SIZES}
+        self._take = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Step]:
         """In statements as large as may be: one by one costs the thread a turn of the interpreter for each row."""
-        take = itemgetter(*self.names) if len(self.names) > 1 else lambda row: (row[self.names[0]],)
         begin = 0
-        for size in SIZES:
-            while len(rows) - begin >= size:
-                values = [value for row in rows[begin : begin + size] for value in take(row)]
-                yield _Step(self.text(size), [values])
-                begin += size
+        while left := len(rows) - begin:
+            size = _largest(min(left, SIZES[0]))
+            together = rows if size == len(rows) else rows[begin : begin + size]
+            yield _Step(self._texts[size], [list(chain.from_iterable(map(self._take, together)))])
+            begin += size
 
-    def text(self, size: int) -> str:
-        return f"{self.head}{', '.join([self.values] * size)}{self.tail}"
+
+@cache
+def _largest(left: int) -> int:
+    return next(size for size in SIZES if size <= left)
 
 
 _VALUES: Final = re.compile(
@@ -321,7 +326,7 @@ def _insert_of(text: str) -> _Insert | None:
     if found is None or _PARAMETER.search(found["head"]) or _PARAMETER.search(found["tail"]):
         return None
     values = f"({_PARAMETER.sub('?', found['values'])})"
-    return _Insert(found["head"], values, found["tail"], tuple(_PARAMETER.findall(found["values"])))
+    return _Insert(found["head"], values, found["tail"], _PARAMETER.findall(found["values"]))
 
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})

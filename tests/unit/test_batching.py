@@ -1,6 +1,7 @@
 """`service.batching` on a real SQLite file: many callers, one commit, and nobody suffers for a neighbour."""
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -87,6 +88,24 @@ async def test_what_gathers_during_one_commit_shares_the_next(desk: Desk) -> Non
     await desk.together(desk.store, *names)
     assert desk.sizes == [1, 50]
     assert desk.stored() == set(names)
+
+
+async def test_what_has_arrived_at_a_socket_when_a_batch_is_taken_goes_along(desk: Desk) -> None:
+    loop = asyncio.get_running_loop()
+    arrived: list[asyncio.Task[str]] = []
+    ours, theirs = socket.socketpair()
+
+    def accept() -> None:
+        loop.remove_reader(ours)
+        arrived.append(asyncio.create_task(desk.batcher.run(desk.store, "second")))
+
+    with ours, theirs:
+        loop.add_reader(ours, accept)
+        first = asyncio.create_task(desk.batcher.run(desk.store, "first"))
+        theirs.send(b"a request")
+        await first
+        await asyncio.gather(*arrived)
+    assert desk.sizes == [2]
 
 
 async def test_each_caller_gets_its_own_result(desk: Desk) -> None:
