@@ -38,7 +38,7 @@ class Plan:
     seconds: float = 5
     warm: float = 2
     arrivals: int = 1000
-    enough: float = 4000
+    enough: float = 8000
     quick: bool = False
     new_database: Callable[[], str] | None = None
     memory: dict[str, float] = field(default_factory=dict)
