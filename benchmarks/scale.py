@@ -79,10 +79,11 @@ class Several:
                 for door, share in zip(self.doors, shares, strict=True)
             ]
             taken = [each.result().a_second for each in pressing]
+        # What was on its way when the clock ran out may be stored a moment later.
+        until(lambda: world.distinct() == stored(one, "deliveries") - before, "all webhooks")
         until(lambda: not one.pending(), "all outcomes")
         took = time.perf_counter() - began
         made = stored(one, "deliveries") - before
-        assert world.distinct() == made, "a webhook is lost"
         return Passed(made / took, (self._ran() - ran) / made * 1e6, sum(taken))
 
     def _ran(self) -> float:

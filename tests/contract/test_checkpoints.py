@@ -2,30 +2,46 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import aiosqlite
 import pytest
 from structlog.testing import capture_logs
 
-from storage.checkpoints import Checkpoints
+from storage.checkpoints import FEW_PAGES, Checkpoints
 
 pytestmark = pytest.mark.sqlite_alone
 
 LOG_BYTES = 64 * 1024
+PAGE = 4096
+
+
+class Pass(NamedTuple):
+    """Of a checkpoint.
+
+    Args:
+        in_turn: whether those who write waited for it.
+        moved: pages of the log that were in the database after it.
+    """
+
+    in_turn: bool
+    moved: int
 
 
 class Desk:
     """A writer and its checkpoints."""
 
-    def __init__(self, writer: aiosqlite.Connection, other: aiosqlite.Connection, path: Path) -> None:
+    def __init__(
+        self, writer: aiosqlite.Connection, other: aiosqlite.Connection, path: Path, log_bytes: int
+    ) -> None:
         self._writer = writer
         self._turn = asyncio.Lock()
         self._path = path
         self.wal = path.with_name(path.name + "-wal")
-        self.checkpoints = Checkpoints(other, self.wal, turn=self._turn, log_bytes=LOG_BYTES)
+        self.checkpoints = Checkpoints(other, self.wal, turn=self._turn, log_bytes=log_bytes)
 
     async def write(self, number: int) -> None:
         """So many commits of some kilobytes each; what is to be moved is moved before the next."""
@@ -34,6 +50,26 @@ class Desk:
                 await self._writer.execute("insert into t (text) values (?)", ["x" * 5000])
             self.checkpoints.look()
             await self.checkpoints.rest()
+
+    async def passes_of_a_move(self, *, written_during_the_first: int) -> list[Pass]:
+        """Bytes are written as where the move takes long, for it goes all over a large file."""
+        move = self.checkpoints._connection.execute_fetchall
+        passes: list[Pass] = []
+
+        async def watched(text: str) -> Iterable[sqlite3.Row]:
+            found = await move(text)
+            [(_, _, moved)] = [tuple(row) for row in found]
+            if not passes:
+                await self._writer.execute(
+                    "insert into t (text) values (?)", ["x" * written_during_the_first]
+                )
+            passes.append(Pass(self._turn.locked(), moved))
+            return found
+
+        self.checkpoints._connection.execute_fetchall = watched  # type: ignore[method-assign,assignment]
+        while not passes:
+            await self.write(1)
+        return passes
 
     def log_bytes(self) -> int:
         return self.wal.stat().st_size
@@ -48,16 +84,16 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Desk]:
+async def opened(path: Path, log_bytes: int = LOG_BYTES) -> AsyncIterator[Desk]:
     async with (
         aiosqlite.connect(path, isolation_level=None) as writer,
         aiosqlite.connect(path, isolation_level=None) as other,
     ):
         await writer.executescript(
             "pragma journal_mode = wal; pragma wal_autocheckpoint = 0;"
-            f"pragma journal_size_limit = {LOG_BYTES}; create table t (text text)"
+            f"pragma journal_size_limit = {log_bytes}; create table t (text text)"
         )
-        yield Desk(writer, other, path)
+        yield Desk(writer, other, path, log_bytes)
 
 
 @pytest.fixture
@@ -88,6 +124,17 @@ async def test_a_grown_log_is_moved_into_the_database_and_written_over(desk: Des
         sizes.append(desk.log_bytes())
     assert max(sizes) < 2 * LOG_BYTES
     assert without_log(tmp_path / "some.db", tmp_path) > 150
+
+
+async def test_what_was_written_while_the_log_was_moved_is_moved_before_anybody_has_to_wait(
+    tmp_path: Path,
+) -> None:
+    log_bytes = 2 * FEW_PAGES * PAGE
+    async with opened(tmp_path / "some.db", log_bytes=log_bytes) as desk:
+        *beside, last = await desk.passes_of_a_move(written_during_the_first=2 * log_bytes)
+    assert [one.in_turn for one in (*beside, last)] == [False] * len(beside) + [True]
+    assert beside[-1].moved > 4 * FEW_PAGES
+    assert last.moved - beside[-1].moved <= FEW_PAGES
 
 
 async def test_somebody_who_reads_long_holds_it_up_only_while_he_reads(desk: Desk) -> None:
