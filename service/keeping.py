@@ -53,7 +53,6 @@ class _Gone:
 
     number: int
     began: float
-    took_s: float  # until its commit, which it shares
 
 
 class Keeper:
@@ -183,7 +182,7 @@ class Keeper:
             number += gone.number
             if not gone.number:
                 break
-            await asyncio.sleep(pace.after(gone.took_s, committed=time.perf_counter() - gone.began))
+            await asyncio.sleep(pace.after(time.perf_counter() - gone.began))
         await self._drop_leaving()
         return number
 
@@ -202,7 +201,7 @@ class Keeper:
             await kept_files.set_status(tx, [file.name for file in files], FileStatus.LEAVING)
             owners = await tasks.to_change(tx, {file.task_id for file in files})
             await kept_files.save_outputs(tx, [let_go(task, files) for task in owners.values()])
-            done.append(_Gone(len(files), began, time.perf_counter() - began))
+            done.append(_Gone(len(files), began))
         return done
 
     async def _drop_leaving(self) -> None:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-FEWEST: Final = 20  # rows of one kind in one commit,
+FEWEST: Final = 50  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
-SLICE_S: Final = 0.003  # in this time, for whoever writes meanwhile waits for it
-REST: Final = 4  # times as long as that commit took, the writer is theirs
+SLICE_S: Final = 0.005  # in this time, the commit included, for whoever writes meanwhile waits for it
+REST: Final = 4  # times as long as that took, the writer is theirs
 
 
 @dataclass(slots=True)
@@ -15,15 +15,13 @@ class Pace:
 
     rows: int = 50
 
-    def after(self, seconds: float, *, committed: float) -> float:
-        """For how many seconds to rest, now that a slice took so long.
+    def after(self, seconds: float) -> float:
+        """For how many seconds to rest, now that a slice was on disk after so long.
 
-        Args:
-            committed: after how many seconds the slice was on disk. Whatever else is written goes with it, so whoever
-                has much to write is left more time.
+        Whatever else is written goes with it, so whoever has much to write is left more time, and waits for less at a time.
         """
         if seconds > SLICE_S:
             self.rows = max(self.rows // 2, FEWEST)
         elif seconds < SLICE_S / 2:
             self.rows = min(self.rows * 2, MOST)
-        return committed * REST
+        return seconds * REST

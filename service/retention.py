@@ -34,7 +34,6 @@ log = structlog.get_logger()
 class _Slice:
     forgotten: Forgotten
     began: float
-    took_s: float  # until its commit, which it shares
 
 
 class Retention:
@@ -114,7 +113,7 @@ class Retention:
             for after, rows in asked:
                 began = time.perf_counter()
                 forgotten = await forget(tx, before=before, after=after, limit=rows)
-                done.append(_Slice(forgotten, began, time.perf_counter() - began))
+                done.append(_Slice(forgotten, began))
                 if forgotten.unused:
                     tx.on_commit(partial(self._drop, forgotten.unused))
             return done
@@ -126,7 +125,7 @@ class Retention:
             if done.forgotten.last is None:
                 return number
             last = done.forgotten.last
-            await asyncio.sleep(pace.after(done.took_s, committed=time.perf_counter() - done.began))
+            await asyncio.sleep(pace.after(time.perf_counter() - done.began))
 
     def _drop(self, hashes: Sequence[str]) -> None:
         dropping = asyncio.ensure_future(run_sync(self._files.drop, hashes))

@@ -5,7 +5,7 @@ def test_a_slice_that_took_too_long_is_followed_by_smaller_ones_and_never_by_non
     pace = Pace(rows=FEWEST * 4)
     taken = [pace.rows]
     for _ in range(4):
-        pace.after(SLICE_S * 3, committed=1)
+        pace.after(SLICE_S * 3)
         taken.append(pace.rows)
     assert taken == [FEWEST * 4, FEWEST * 2, FEWEST, FEWEST, FEWEST]
 
@@ -13,16 +13,15 @@ def test_a_slice_that_took_too_long_is_followed_by_smaller_ones_and_never_by_non
 def test_quick_slices_grow_up_to_a_bound() -> None:
     pace = Pace()
     for _ in range(20):
-        pace.after(SLICE_S / 100, committed=1)
+        pace.after(SLICE_S / 100)
     assert pace.rows == MOST
 
 
 def test_a_slice_that_took_about_as_long_as_it_may_is_repeated() -> None:
-    pace = Pace(rows=70)
-    pace.after(SLICE_S * 0.8, committed=1)
-    assert pace.rows == 70
+    pace = Pace(rows=FEWEST + 7)
+    pace.after(SLICE_S * 0.8)
+    assert pace.rows == FEWEST + 7
 
 
 def test_the_writer_is_others_for_most_of_the_time() -> None:
-    """Also where commits take longer than what they hold: they are waited for, too."""
-    assert Pace().after(SLICE_S, committed=0.01) == 0.01 * REST
+    assert Pace().after(0.01) == 0.01 * REST
