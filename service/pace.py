@@ -1,27 +1,30 @@
 """How fast what is old is forgotten, so that no callback waits for it."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 FEWEST: Final = 50  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
-SLICE_S: Final = 0.005  # in this time, the commit included, for whoever writes meanwhile waits for it
-REST: Final = 4  # times as long as that took, the writer is theirs
+SLICE_S: Final = 0.003  # in so much more time than a commit takes anyway, for whoever writes meanwhile waits for it
+REST: Final = 4  # times as long as both took, the writer is theirs
 
 
 @dataclass(slots=True)
 class Pace:
     """How much is forgotten at a time, by how long that took before: a full disk cache is a hundred times faster."""
 
-    rows: int = 50
+    rows: int = FEWEST
+    quickest: float = math.inf  # of the slices so far, in seconds: what a commit takes, on this disk or that server
 
     def after(self, seconds: float) -> float:
         """For how many seconds to rest, now that a slice was on disk after so long.
 
         Whatever else is written goes with it, so whoever has much to write is left more time, and waits for less at a time.
         """
-        if seconds > SLICE_S:
+        self.quickest = min(self.quickest, seconds)
+        if seconds - self.quickest > SLICE_S:
             self.rows = max(self.rows // 2, FEWEST)
-        elif seconds < SLICE_S / 2:
+        elif seconds - self.quickest < SLICE_S / 2:
             self.rows = min(self.rows * 2, MOST)
         return seconds * REST

@@ -1,11 +1,13 @@
 from service.pace import FEWEST, MOST, REST, SLICE_S, Pace
 
+COMMIT_S = 0.008  # what nothing can be done about
+
 
 def test_a_slice_that_took_too_long_is_followed_by_smaller_ones_and_never_by_none() -> None:
-    pace = Pace(rows=FEWEST * 4)
+    pace = Pace(rows=FEWEST * 4, quickest=COMMIT_S)
     taken = [pace.rows]
     for _ in range(4):
-        pace.after(SLICE_S * 3)
+        pace.after(COMMIT_S + SLICE_S * 3)
         taken.append(pace.rows)
     assert taken == [FEWEST * 4, FEWEST * 2, FEWEST, FEWEST, FEWEST]
 
@@ -17,9 +19,16 @@ def test_quick_slices_grow_up_to_a_bound() -> None:
     assert pace.rows == MOST
 
 
+def test_a_commit_that_always_takes_long_makes_no_slice_smaller() -> None:
+    pace = Pace()
+    for _ in range(20):
+        pace.after(COMMIT_S)
+    assert pace.rows == MOST
+
+
 def test_a_slice_that_took_about_as_long_as_it_may_is_repeated() -> None:
-    pace = Pace(rows=FEWEST + 7)
-    pace.after(SLICE_S * 0.8)
+    pace = Pace(rows=FEWEST + 7, quickest=COMMIT_S)
+    pace.after(COMMIT_S + SLICE_S * 0.8)
     assert pace.rows == FEWEST + 7
 
 
