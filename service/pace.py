@@ -6,7 +6,7 @@ from typing import Final
 
 FEWEST: Final = 50  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
-SLICE_S: Final = 0.003  # in so much more time than a commit takes anyway, for whoever writes meanwhile waits for it
+SLICE_S: Final = 0.003  # longer than a commit takes anyway, for whoever writes meanwhile waits for it
 REST: Final = 4  # times as long as both took, the writer is theirs
 
 
@@ -15,7 +15,7 @@ class Pace:
     """How much is forgotten at a time, by how long that took before: a full disk cache is a hundred times faster."""
 
     rows: int = FEWEST
-    quickest: float = math.inf  # of the slices so far, in seconds: what a commit takes, on this disk or that server
+    quickest: float = math.inf  # slice so far, in seconds: a commit alone, on this disk or that server
 
     def after(self, seconds: float) -> float:
         """For how many seconds to rest, now that a slice was on disk after so long.
