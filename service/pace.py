@@ -6,7 +6,7 @@ from typing import Final
 
 FEWEST: Final = 50  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
-SLICE_S: Final = 0.003  # longer than a commit takes anyway, for whoever writes meanwhile waits for it
+SLICE_S: Final = 0.002  # longer than a commit takes anyway, for whoever writes meanwhile waits for it
 REST: Final = 4  # times as long as both took, the writer is theirs
 
 
