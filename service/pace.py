@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-FEWEST: Final = 50  # rows of one kind in one commit,
+FEWEST: Final = 20  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
 SLICE_S: Final = 0.002  # longer than a commit takes anyway, for whoever writes meanwhile waits for it
 REST: Final = 4  # times as long as both took, the writer is theirs
