@@ -27,7 +27,7 @@ from service.domain.deliveries import (
 from service.domain.endpoints import Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
-from service.domain.ids import DeliveryId, EndpointId, ProcessId
+from service.domain.ids import DeliveryId, EndpointId, LaneKey, ProcessId
 from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
 from service.domain.values import Struct, replace
@@ -43,7 +43,7 @@ from service.tracing import UNTRACED, Span, SpanKind, Tracing, passing
 from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events
 from storage.database import Database, Transaction
-from storage.deliveries import Outcome
+from storage.deliveries import Outcome, Waiting
 from storage.endpoints import Health
 
 ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
@@ -80,15 +80,6 @@ class Sink(Protocol):
 
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         """Raises nothing for what the other side can do; the deadline cuts it off."""
-
-
-class _Claimed(Struct, frozen=True):
-    """What a look at the table has come to."""
-
-    goes_on: bool  # there may be more
-    up_to: (
-        datetime | None
-    )  # all that was due by then is in hand, or waits for lanes that ask when they have room
 
 
 class _Ended(Struct, frozen=True, kw_only=True):
@@ -204,28 +195,42 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        while (claimed := await self._batcher.run(self._claim, None)).goes_on:
-            pass
-        async with self._database.reading() as reader:
-            due = await deliveries.next_moment(
-                reader, busy=self._lanes.full(), by=self._presence.id, after=claimed.up_to
-            )
+        waiting = await self._waiting()
+        while await self._batcher.run(self._claim, waiting.lanes):
+            waiting = await self._waiting()
+            if not waiting.lanes:
+                break
+        due = waiting.next_moment
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
         awake = self._lanes.wake()
         return min((moment for moment in (due, awake) if moment is not None), default=None)
 
-    async def _claim(self, tx: Transaction, asked: Sequence[None]) -> list[_Claimed]:
-        """Takes what is due into the lanes."""
+    async def _waiting(self) -> Waiting:
+        """Read before it is claimed, for who claims has all others wait."""
+        async with self._database.reading() as reader:
+            return await deliveries.waiting(
+                reader, now=self._clock(), busy=self._lanes.full(), by=self._presence.id, limit=CLAIM
+            )
+
+    async def _claim(self, tx: Transaction, asked: Sequence[Sequence[LaneKey]]) -> list[bool]:
+        """Takes what is due in these lanes, and in those that wait for it, into the lanes. Gives whether that was
+        anything, after which there may be more.
+        """
         # Read here, not when it was asked for: what was turned away from its lane since must be found.
         now = self._clock()
-        await deliveries.rescue(tx, now=now)
+        rescued = await deliveries.rescue(tx, now=now)
         recalled = self._lanes.recalled()
         await deliveries.give_back(tx, recalled)
-        if self._lanes.in_doubt:
+        in_doubt = self._lanes.in_doubt
+        if in_doubt:
             await self._give_back_lost(tx)
         full = self._lanes.begin_claim()
-        due = await deliveries.due(tx, now=now, busy=full, by=self._presence.id, limit=CLAIM)
+        # What may come to wait for any other lane is told by whoever puts it there.
+        lanes = dict.fromkeys(chain(*asked, self._lanes.overflowed()))
+        due = await deliveries.due(
+            tx, [lane for lane in lanes if lane not in full], now=now, by=self._presence.id, limit=CLAIM
+        )
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
         deleted = {delivery.endpoint_id for delivery in due} - targets.keys()
         held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets.values()})
@@ -256,18 +261,10 @@ class Deliverer:
         duties.sort(key=lambda duty: duty.event.position if duty.attempt == 1 else 0)
         tx.on_commit(lambda: self._lanes.forget_recalled(recalled))
         tx.on_commit(lambda: self._lanes.offer(duties))
-        if len(due) < CLAIM:
+        if len(due) < CLAIM and all(len(some) < CLAIM for some in asked):
             tx.on_commit(lambda: self._lanes.end_claim(full))
-        is_last = len(due) < CLAIM
-        left_to_others = {endpoint.lane for endpoint in targets.values()} - set(held)
-        # Else it costs nothing to see what somebody else was at, and may be due again.
-        is_passed_over = bool(full) or len(promised) < len(due)
-        claimed = _Claimed(
-            # Of a page that no lane took the lanes ask themselves, when they have room.
-            goes_on=not is_last and bool(promised or deleted),
-            up_to=now if is_last and is_passed_over and not left_to_others else None,
-        )
-        return [claimed] * len(asked)
+        # Of a page that no lane took the lanes ask themselves, when they have room.
+        return [bool(promised or deleted or rescued or recalled or in_doubt)] * len(asked)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""

@@ -284,7 +284,7 @@ class Lanes:
 
     def fetch(self, endpoints: Iterable[Place]) -> None:
         """What the database holds of theirs since now is fetched as soon as there is room. Where something is in the
-        lane, that ends and says so: to ask for each new one would read all that waits there, each time.
+        lane, that ends and says so: to ask for each new one would be a commit each time.
         """
         for endpoint in endpoints:
             self.divert(endpoint)
@@ -340,14 +340,18 @@ class Lanes:
 
     # What the database holds
 
-    def full(self) -> list[LaneKey]:
+    def full(self) -> set[LaneKey]:
         """Those that take no more from the database for now; they call `on_room` when they have room again."""
-        full = [key for key, lane in self._lanes.items() if self._is_full(lane)]
+        full = {key for key, lane in self._lanes.items() if self._is_full(lane)}
         for key in full:
             self._lanes[key].overflowed = True
         return full
 
-    def begin_claim(self) -> list[LaneKey]:
+    def overflowed(self) -> list[LaneKey]:
+        """Those for which more waits there, as far as they know."""
+        return [key for key, lane in self._lanes.items() if lane.overflowed]
+
+    def begin_claim(self) -> set[LaneKey]:
         """The database is about to be asked, for all but the full ones, which it gives."""
         full = self.full()
         for key, lane in self._lanes.items():

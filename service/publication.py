@@ -139,6 +139,8 @@ class Publisher:
     async def save(self, tx: Transaction, endpoint: Endpoint, *, before: Endpoint) -> None:
         """A changed endpoint. What is in its lane and not begun is claimed anew, and goes to what it is now."""
         await endpoints.save(tx, endpoint)
+        if endpoint.lane != before.lane:
+            await deliveries.move(tx, endpoint.id, lane=endpoint.lane)
         for one in {before.lane: before, endpoint.lane: endpoint}.values():
             self._lanes.divert(one)
             tx.on_commit(partial(self._lanes.recall, one))
@@ -162,7 +164,8 @@ class Publisher:
         fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
         for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
             in_hand = endpoint.lane in held and self._lanes.promise(delivery.id, endpoint)
-            born.append(Leased(delivery, now + LEASE if in_hand else None, self._presence.id))
+            lease_until = now + LEASE if in_hand else None
+            born.append(Leased(delivery, endpoint.lane, lease_until, self._presence.id))
             if in_hand:
                 duties.append(Duty(id=delivery.id, event=event, endpoint=endpoint, attempt=1, created_at=now))
             else:

@@ -32,6 +32,7 @@ class Leased(Struct, frozen=True):
     """A delivery at its birth, with the end of the lease under which its maker has it in hand, if it has."""
 
     delivery: Delivery
+    lane: LaneKey
     lease_until: datetime | None
     leased_by: ProcessId | None
 
@@ -47,6 +48,7 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
                 "event_type": str(born.delivery.event_type),
                 "task_id": born.delivery.task_id,
                 "endpoint_id": born.delivery.endpoint_id,
+                "lane": born.lane,
                 "next_attempt_at": milliseconds(born.delivery.next_attempt_at),
                 "lease_until": milliseconds(born.lease_until),
                 "leased_by": born.leased_by,
@@ -58,16 +60,39 @@ async def insert(tx: Transaction, deliveries: Sequence[Leased]) -> None:
     )
 
 
+class Waiting(Struct, frozen=True):
+    """What a process could claim, as far as it was asked for."""
+
+    lanes: Sequence[LaneKey]  # in which something is due, the longest due first
+    next_moment: datetime | None  # when something falls due: an attempt, or the end of a lease
+
+
+async def waiting(
+    reader: Reader, *, now: datetime, busy: Iterable[LaneKey], by: ProcessId, limit: int
+) -> Waiting:
+    """What waits, but for lanes that are `busy`, or held by other processes.
+
+    Args:
+        limit: of lanes, at least 1.
+    """
+    lanes = await reader.all(
+        "lanes_waited_for", busy_lanes=json_text(sorted(busy)), process_id=by, limit=limit
+    )
+    lease_end = await reader.value("next_lease_end")
+    moments = [*(row["next_attempt_at"] for row in lanes), *([] if lease_end is None else [lease_end])]
+    until = milliseconds(now)
+    return Waiting(
+        lanes=[row["lane"] for row in lanes if row["next_attempt_at"] <= until],
+        next_moment=moment(min(moments, default=None)),
+    )
+
+
 async def due(
-    tx: Transaction, *, now: datetime, busy: Iterable[LaneKey], by: ProcessId, limit: int
+    tx: Transaction, lanes: Sequence[LaneKey], *, now: datetime, by: ProcessId, limit: int
 ) -> list[Delivery]:
-    """The next due ones, but for those whose lanes are `busy`, or held by other processes."""
+    """The next due ones of these lanes, of one after another, but for those that are held by other processes."""
     rows = await tx.all(
-        "due_deliveries",
-        now=milliseconds(now),
-        busy_lanes=json_text(sorted(busy)),
-        process_id=by,
-        limit=limit,
+        "due_deliveries", lanes=json_text(list(lanes)), now=milliseconds(now), process_id=by, limit=limit
     )
     return [delivery_of(row) for row in rows]
 
@@ -96,19 +121,9 @@ async def inherit(tx: Transaction, processes: Sequence[ProcessId]) -> int:
     return await tx.run("inherit_deliveries", processes=json_text(list(processes)))
 
 
-async def next_moment(
-    reader: Reader, *, busy: Iterable[LaneKey], by: ProcessId, after: datetime | None = None
-) -> datetime | None:
-    """When something falls due next that is this process's to do: an attempt, or the end of a lease.
-
-    Args:
-        after: all attempts up to this moment are seen to: what waits for a busy lane need not be passed over again.
-    """
-    attempt = await reader.value(
-        "next_attempt_at", busy_lanes=json_text(sorted(busy)), process_id=by, after=milliseconds(after) or 0
-    )
-    lease = await reader.value("next_lease_end")
-    return moment(min((at for at in (attempt, lease) if at is not None), default=None))
+async def move(tx: Transaction, endpoint_id: EndpointId, *, lane: LaneKey) -> None:
+    """What is under way to an endpoint waits in that lane from now on."""
+    await tx.run("move_deliveries", endpoint_id=endpoint_id, lane=lane)
 
 
 async def rescue(tx: Transaction, *, now: datetime) -> int:

@@ -63,7 +63,6 @@ async def _insert(tx: Transaction, statement: str, endpoints: Sequence[Endpoint]
                 "enabled": int(endpoint.enabled),
                 "disabled_reason": endpoint.disabled_reason,
                 "secrets": _secrets(endpoint),
-                "lane": endpoint.lane,
                 "created_at": milliseconds(endpoint.created_at),
                 "updated_at": milliseconds(endpoint.updated_at),
             }
@@ -147,7 +146,6 @@ async def save(tx: Transaction, endpoint: Endpoint) -> None:
         enabled=int(endpoint.enabled),
         disabled_reason=endpoint.disabled_reason,
         secrets=_secrets(endpoint),
-        lane=endpoint.lane,
         failures=endpoint.failures,
         failing_since=milliseconds(endpoint.failing_since),
         updated_at=milliseconds(endpoint.updated_at),

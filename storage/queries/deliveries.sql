@@ -2,35 +2,35 @@
 
 -- name: insert_delivery*!
 insert into deliveries (
-    id, account_id, event_id, event_type, task_id, endpoint_id, status, next_attempt_at, lease_until, leased_by,
+    id, account_id, event_id, event_type, task_id, endpoint_id, lane, status, next_attempt_at, lease_until, leased_by,
     replay_of, created_at
 ) values (
-    :id, :account_id, :event_id, :event_type, :task_id, :endpoint_id, 'pending', :next_attempt_at, :lease_until,
+    :id, :account_id, :event_id, :event_type, :task_id, :endpoint_id, :lane, 'pending', :next_attempt_at, :lease_until,
     :leased_by, :replay_of, :created_at
 );
 
--- name: due_deliveries
--- The next that may be attempted, but for lanes that are full, and those that another process holds.
-select * from deliveries
-where status = 'pending' and lease_until is null and next_attempt_at <= :now
-  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
+-- name: lanes_waited_for
+-- Those for which something waits, and since or until when; but for those that are full, or held by another process. From
+-- each lane to the next is one step, however much waits in it.
+with recursive waiting (lane) as (
+    select min(lane) from deliveries where status = 'pending' and lease_until is null
+    union all
+    select (
+        select min(deliveries.lane) from deliveries
+        where status = 'pending' and lease_until is null and deliveries.lane > waiting.lane
+    ) from waiting where lane is not null
+)
+select lane, (
+    select min(next_attempt_at) from deliveries
+    where status = 'pending' and lease_until is null and deliveries.lane = waiting.lane
+) as next_attempt_at
+from waiting
+where lane is not null and lane not in (select value from json_each(:busy_lanes))
   and not exists (
-      select 1 from lane_holders
-      where lane = (select lane from endpoints where id = deliveries.endpoint_id) and process_id <> :process_id
+      select 1 from lane_holders where lane_holders.lane = waiting.lane and process_id <> :process_id
   )
-order by next_attempt_at, id
-limit :limit
-{skip_locked};
-
--- name: next_attempt_at$
--- As far as it is for this process to claim, after a moment up to which it has done so.
-select min(next_attempt_at) from deliveries
-where status = 'pending' and lease_until is null and next_attempt_at > :after
-  and (select lane from endpoints where id = endpoint_id) not in (select value from json_each(:busy_lanes))
-  and not exists (
-      select 1 from lane_holders
-      where lane = (select lane from endpoints where id = deliveries.endpoint_id) and process_id <> :process_id
-  );
+order by next_attempt_at, lane
+limit :limit;
 
 -- name: next_lease_end$
 select min(lease_until) from deliveries where lease_until is not null;
@@ -44,6 +44,10 @@ select id from deliveries where lease_until is not null and leased_by = :process
 select distinct endpoint_id from deliveries
 where endpoint_id in (select value from json_each(:ids)) and status = 'pending' and lease_until is null
   and attempts = 0;
+
+-- name: move_deliveries!
+-- What is under way to an endpoint that leads somewhere else now.
+update deliveries set lane = :lane where endpoint_id = :endpoint_id and status = 'pending';
 
 -- name: inherit_deliveries!
 -- Gives back what was in the hands of processes that are no more.

@@ -3,19 +3,19 @@
 -- name: insert_endpoint*!
 insert into endpoints (
     id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, lane, created_at, updated_at, subscribed_at
+    secrets, created_at, updated_at, subscribed_at
 ) values (
     :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :lane, :created_at, :updated_at, :created_at
+    :disabled_reason, :secrets, :created_at, :updated_at, :created_at
 );
 
 -- name: ensure_endpoint*!
 insert into endpoints (
     id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, lane, created_at, updated_at, subscribed_at
+    secrets, created_at, updated_at, subscribed_at
 ) values (
     :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :lane, :created_at, :updated_at, :created_at
+    :disabled_reason, :secrets, :created_at, :updated_at, :created_at
 )
 on conflict (id) do nothing;
 
@@ -89,7 +89,7 @@ update endpoints set
         else subscribed_at
     end,
     config = :config, credentials = :credentials, types = :types, filter = :filter, description = :description,
-    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets, lane = :lane,
+    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets,
     failures = :failures, failing_since = :failing_since, updated_at = :updated_at
 where id = :id and deleted_at is null;
 

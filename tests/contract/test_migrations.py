@@ -81,8 +81,8 @@ async def test_every_earlier_version_becomes_what_a_new_database_is(path: Path, 
     assert versions(path) == versions(fresh)
 
 
-async def test_endpoints_from_before_there_were_lanes_get_theirs(path: Path) -> None:
-    """As one that is made now would."""
+async def test_what_waits_from_before_there_were_lanes_waits_in_its_own(path: Path) -> None:
+    """As what is made now would."""
     async with _connect(path) as connection:
         await _migrate(connection, path, up_to=1)
     run(
@@ -91,6 +91,7 @@ async def test_endpoints_from_before_there_were_lanes_get_theirs(path: Path) -> 
         insert into accounts values ('acc_1', 'a', 0);
         insert into tasks (id, account_id, type, provider, status, input, external_task_id, metadata, created_at,
             updated_at, deadline_at) values ('task_1', 'acc_1', 't', 'p', 'queued', '{}', 'x', '{}', 0, 0, 0);
+        insert into events (id, account_id, type, body, at) values ('evt_1', 'acc_1', 't', '{}', 0);
         """,
     )
     urls = {
@@ -105,12 +106,17 @@ async def test_endpoints_from_before_there_were_lanes_get_theirs(path: Path) -> 
         " values (?, 'acc_1', ?, 'webhook', json_object('url', ?), '[]', 1, '[]', 0, 0)",
         [(id, task, url) for id, (task, url) in urls.items()],
     )
+    connection.executemany(
+        "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, status, next_attempt_at, created_at)"
+        " values ('dlv_' || ?1, 'acc_1', 'evt_1', 't', ?1, 'pending', 0, 0)",
+        [(id,) for id in urls],
+    )
     connection.commit()
     connection.close()
     async with open_sqlite(path) as database, database.reading() as reader:
         stored = await endpoints.by_id(reader, [EndpointId(id) for id in urls])
     connection = sqlite3.connect(path)
-    lanes = dict(connection.execute("select id, lane from endpoints"))
+    lanes = dict(connection.execute("select endpoint_id, lane from deliveries"))
     connection.close()
     assert lanes == {id: endpoint.lane for id, endpoint in stored.items()}
     assert lanes["end_2"] == "acc_1/example.com:8443"

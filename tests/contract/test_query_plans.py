@@ -130,6 +130,42 @@ def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
     assert indexes <= {"tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}
 
 
+def steps_of(connection: sqlite3.Connection, statement: str, **given: object) -> int:
+    """How much the database does for it, in steps of its machine."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    connection.set_progress_handler(count, 1)
+    connection.execute(load_statements(Dialect.SQLITE)[statement], given).fetchall()
+    connection.set_progress_handler(None, 0)
+    return taken
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(free: int) -> None:
+    def claims(waiting: int) -> tuple[int, int]:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            for _, script in load_migrations(Dialect.SQLITE):
+                connection.executescript(script)
+            connection.execute("pragma foreign_keys = off")
+            connection.executemany(
+                "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status,"
+                " next_attempt_at, created_at) values (?1, 'acc', ?1, 't', ?2, ?2, 'pending', 0, 0)",
+                [(f"dlv_{number}", "free" if number < free else "full") for number in range(free + waiting)],
+            )
+            asked = {"now": 1, "process_id": "me", "limit": 128}
+            return (
+                steps_of(connection, "lanes_waited_for", busy_lanes='["full"]', **asked),
+                steps_of(connection, "due_deliveries", lanes='["free"]', **asked),
+            )
+
+    assert claims(2000) == claims(1)
+
+
 # PostgreSQL's ways
 
 
@@ -168,7 +204,12 @@ async def plan_of(connection: asyncpg.Connection, statement: str) -> str:
     return "\n".join(row[0] for row in rows)
 
 
-@pytest.mark.parametrize("statement", [*HOT, "due_to_send", "first_awaiting_slot", "release_slots", "family"])
+CLAIMS = ["lanes_waited_for", "due_deliveries"]
+
+
+@pytest.mark.parametrize(
+    "statement", [*HOT, "due_to_send", "first_awaiting_slot", "release_slots", "family", *CLAIMS]
+)
 async def test_a_statement_of_a_request_reads_no_large_table_whole_in_postgresql_either(
     asked: asyncpg.Connection, statement: str
 ) -> None:

@@ -31,10 +31,10 @@ from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
 from service.domain.traces import Trace
 from service.domain.values import replace
-from storage import deliveries, endpoints, events, keys, tasks
+from storage import deliveries, endpoints, events, keys, processes, tasks
 from storage.columns import milliseconds, moment
 from storage.database import Database
-from storage.deliveries import DeliveryFilter, Leased, Outcome
+from storage.deliveries import DeliveryFilter, Leased, Outcome, Waiting
 from storage.endpoints import Health
 from storage.files import Files
 from storage.glances import Glances
@@ -48,7 +48,7 @@ SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 VIOLATIONS = (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)
 ACCOUNT, OTHER = AccountId("acc_1"), AccountId("acc_2")
-ME = ProcessId("proc_1")
+ME, OTHERS = ProcessId("proc_1"), ProcessId("proc_2")
 IMAGE, VIDEO = "kling.multi-image-to-image", "kling.multi-image-to-video"
 
 
@@ -787,16 +787,39 @@ async def ready(database: Database) -> Database:
     return database
 
 
-async def deliver(database: Database, *born: Delivery, lease_until: datetime | None = None) -> None:
+async def deliver(
+    database: Database,
+    *born: Delivery,
+    lane: LaneKey | None = None,
+    lease_until: datetime | None = None,
+) -> None:
     async with database.transaction() as tx:
         await deliveries.insert(
-            tx, [Leased(one, lease_until, None if lease_until is None else ME) for one in born]
+            tx,
+            [
+                Leased(
+                    one, lane or LaneKey(one.endpoint_id), lease_until, None if lease_until is None else ME
+                )
+                for one in born
+            ],
         )
 
 
-async def claim(database: Database, now: datetime = NOW, *, busy: Sequence[str] = ()) -> list[str]:
+async def waiting(
+    database: Database, now: datetime = NOW, *, busy: Sequence[str] = (), by: ProcessId = ME, limit: int = 9
+) -> Waiting:
+    async with database.reading() as reader:
+        return await deliveries.waiting(
+            reader, now=now, busy=[LaneKey(id) for id in busy], by=by, limit=limit
+        )
+
+
+async def claim(
+    database: Database, now: datetime = NOW, *, busy: Sequence[str] = (), limit: int = 9
+) -> list[str]:
+    lanes = (await waiting(database, now, busy=busy)).lanes
     async with database.transaction() as tx:
-        due = await deliveries.due(tx, now=now, busy=[LaneKey(id) for id in busy], by=ME, limit=9)
+        due = await deliveries.due(tx, lanes, now=now, by=ME, limit=limit)
         await deliveries.lease(tx, [one.id for one in due], until=now + HOUR, by=ME)
     return ids(due)
 
@@ -855,31 +878,51 @@ async def test_what_is_due_is_claimed_once_the_longest_due_first(ready: Database
     assert await claim(ready, NOW + SECOND) == []
 
 
-async def test_a_full_lane_holds_back_all_endpoints_that_share_it_wherever_they_lead_now(
+async def test_a_full_lane_holds_back_all_that_waits_in_it_and_nothing_else(ready: Database) -> None:
+    shared = LaneKey("acc_1/dead.example")
+    await deliver(
+        ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", endpoint_id=EndpointId("end_2")), lane=shared
+    )
+    await deliver(ready, delivery("dlv_3", "evt_3"))
+    assert await claim(ready, busy=[shared]) == ["dlv_3"]
+    assert await claim(ready) == ["dlv_1", "dlv_2"]
+
+
+async def test_what_is_under_way_to_an_endpoint_moves_to_another_lane_with_it(ready: Database) -> None:
+    before, after = LaneKey("acc_1/dead.example"), LaneKey("acc_1/healthy.example")
+    await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", "evt_2"), lane=before)
+    await deliver(ready, delivery("dlv_3", "evt_3"), lane=before, lease_until=NOW + SECOND)
+    await deliver(ready, delivery("dlv_4", "evt_4", endpoint_id=EndpointId("end_2")), lane=before)
+    async with ready.transaction() as tx:
+        await deliveries.move(tx, EndpointId("end_1"), lane=after)
+        await deliveries.rescue(tx, now=NOW + SECOND)
+    assert await claim(ready, busy=[before]) == ["dlv_1", "dlv_2", "dlv_3"]
+    assert await claim(ready, busy=[after]) == ["dlv_4"]
+
+
+async def test_lanes_are_waited_for_the_longest_due_first_and_as_many_as_are_asked_for(
     ready: Database,
 ) -> None:
+    for number, late in enumerate((2, 0, 1, 3)):
+        one = delivery(f"dlv_{number}", f"evt_{number + 1}", next_attempt_at=NOW + late * SECOND)
+        await deliver(ready, one, lane=LaneKey(f"lane_{number}"))
+    at = NOW + 2 * SECOND
+    assert (await waiting(ready, at)).lanes == ["lane_1", "lane_2", "lane_0"]
+    assert (await waiting(ready, at, limit=2)).lanes == ["lane_1", "lane_2"]
+    assert await claim(ready, at, limit=2) == ["dlv_1", "dlv_2"]
+    assert await waiting(ready, NOW + SECOND) == Waiting(lanes=[], next_moment=at)
+
+
+async def test_a_lane_that_another_process_holds_is_left_to_it(ready: Database) -> None:
+    await deliver(ready, delivery("dlv_1"))
     async with ready.transaction() as tx:
-        await tasks.insert(tx, [task("task_1"), task("task_2")])
-    bound = [
-        endpoint(
-            f"end_{number}", task_id=TaskId(f"task_{number - 7}"), config={"url": "https://Dead.example/"}
-        )
-        for number in (8, 9)
-    ]
-    await put(ready, *bound)
-    await deliver(
-        ready,
-        delivery("dlv_1", "evt_1", endpoint_id=EndpointId("end_8")),
-        delivery("dlv_2", "evt_2", endpoint_id=EndpointId("end_9")),
-        delivery("dlv_3", "evt_3"),
-    )
-    moved = replace(bound[1], config={"url": "https://healthy.example/"})
+        await processes.add(tx, OTHERS, roles=["dispatch"], lasts=HOUR)
+        assert await processes.take_lanes(tx, [LaneKey("end_1")], by=OTHERS)
+    assert await waiting(ready) == Waiting(lanes=[], next_moment=None)
+    assert (await waiting(ready, by=OTHERS)).lanes == ["end_1"]
     async with ready.transaction() as tx:
-        await endpoints.save(tx, moved)
-    assert await claim(ready, busy=["acc_1/dead.example"]) == ["dlv_2", "dlv_3"]
-    async with ready.reading() as reader:
-        assert await deliveries.next_moment(reader, busy=[LaneKey("acc_1/dead.example")], by=ME) == NOW + HOUR
-    assert await claim(ready) == ["dlv_1"]
+        assert await deliveries.due(tx, [LaneKey("end_1")], now=NOW, by=ME, limit=9) == []
+        assert ids(await deliveries.due(tx, [LaneKey("end_1")], now=NOW, by=OTHERS, limit=9)) == ["dlv_1"]
 
 
 async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they_came(
@@ -892,8 +935,7 @@ async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they
 
 async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: Database) -> None:
     async def next_moment(*busy: str) -> datetime | None:
-        async with ready.reading() as reader:
-            return await deliveries.next_moment(reader, busy=[LaneKey(id) for id in busy], by=ME)
+        return (await waiting(ready, busy=busy)).next_moment
 
     assert await next_moment() is None
     await deliver(ready, delivery("dlv_1", "evt_1"), lease_until=NOW + HOUR)
@@ -901,17 +943,6 @@ async def test_the_next_moment_is_an_attempt_or_the_end_of_a_lease(ready: Databa
     await deliver(ready, delivery("dlv_2", "evt_2", next_attempt_at=NOW + SECOND))
     assert await next_moment() == NOW + SECOND
     assert await next_moment("end_1") == NOW + HOUR
-
-
-async def test_the_next_moment_comes_after_one_up_to_which_all_is_seen_to(ready: Database) -> None:
-    await deliver(
-        ready,
-        delivery("dlv_1", "evt_1", next_attempt_at=NOW),
-        delivery("dlv_2", "evt_2", next_attempt_at=NOW + SECOND),
-    )
-    async with ready.reading() as reader:
-        assert await deliveries.next_moment(reader, busy=[], by=ME) == NOW
-        assert await deliveries.next_moment(reader, busy=[], by=ME, after=NOW) == NOW + SECOND
 
 
 async def test_a_lease_that_ended_gives_its_delivery_back(ready: Database) -> None:

@@ -366,7 +366,7 @@ def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_
 
 
 def test_what_came_to_wait_is_asked_for_when_the_lane_has_room_and_not_before() -> None:
-    """Whoever asks reads past all that waits for full lanes: too much to do for each new one."""
+    """Each question is a commit: too much to do for each new one."""
     lanes = Lanes()
     calls: list[None] = []
     lanes.on_room = lambda: calls.append(None)
@@ -640,7 +640,7 @@ def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more(
         one = duty()
         assert promised(lanes, one)
         lanes.offer([one])
-    assert lanes.full() == ["a"]
+    assert lanes.full() == {"a"}
     assert not promised(lanes)
     assert promised(lanes, duty(to="b"))
     while begun := started(lanes):
@@ -650,7 +650,7 @@ def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more(
             lanes.end(one, delivered=True)
     assert len(calls) == 2  # with half of it free, and with all of it
     full = lanes.begin_claim()
-    assert full == []
+    assert full == set()
     lanes.end_claim(full)
     assert promised(lanes)
 

@@ -1,0 +1,7 @@
+-- What waits is found lane by lane: what waits for one that is full is not passed over one by one, however much it is.
+alter table deliveries add column lane text collate "C" not null default '';
+update deliveries set lane = (select endpoints.lane from endpoints where endpoints.id = deliveries.endpoint_id)
+where status = 'pending';
+create index deliveries_in_lane on deliveries (lane, next_attempt_at, id)
+    where status = 'pending' and lease_until is null;
+alter table endpoints drop column lane;
