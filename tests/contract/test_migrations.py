@@ -91,7 +91,7 @@ async def test_what_waits_from_before_there_were_lanes_waits_in_its_own(path: Pa
         insert into accounts values ('acc_1', 'a', 0);
         insert into tasks (id, account_id, type, provider, status, input, external_task_id, metadata, created_at,
             updated_at, deadline_at) values ('task_1', 'acc_1', 't', 'p', 'queued', '{}', 'x', '{}', 0, 0, 0);
-        insert into events (id, account_id, type, body, at) values ('evt_1', 'acc_1', 't', '{}', 0);
+        insert into events (id, account_id, type, body, at) values ('evt_1', 'acc_1', 't', x'7b7d', 0);
         """,
     )
     urls = {
