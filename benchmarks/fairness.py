@@ -1,4 +1,5 @@
-"""Five healthy endpoints alone, then beside five hostile ones: one drips, one hangs, one fails, one never ends, one bombs.
+"""Five healthy endpoints alone, then beside five hostile ones: one drips, one hangs, one fails, one never ends, one bombs; and
+beside one that says nothing, for which tens of thousands wait.
 
 A latency runs from an event's own moment, just before its commit, to its whole arrival at a healthy receiver. Callbacks come in
 an open loop, well below what the machine can carry.
@@ -23,12 +24,25 @@ from tests.integration.hostile import hostile_receivers
 
 HEALTHY = 5
 A_SECOND = 30
+HEAP = 40_000  # waits for the silent one
+HEAPED_A_SECOND = 1500
 MOST = 1.2
 
 
 def measure(plan: Plan) -> list[Figure]:
-    alone: list[list[float]] = []
-    beside: list[list[float]] = []
+    heap = 2000 if plan.quick else HEAP
+    return [
+        *_figures("five hostile ones", *_hostile(plan), rank=95),
+        *_figures(f"a silent one for which {heap:,} wait", *_heaped(plan, heap), rank=99),
+    ]
+
+
+Times = list[list[float]]  # ms, of each round
+
+
+def _hostile(plan: Plan) -> tuple[Times, Times]:
+    alone: Times = []
+    beside: Times = []
     with plan.stage("fairness", hosts=HEALTHY) as stage, hostile_process() as urls:
         one = stage.klingel
         one.subscribe(*stage.world.hooks(HEALTHY))
@@ -44,20 +58,45 @@ def measure(plan: Plan) -> list[Figure]:
             if number:  # the first one warms up
                 alone.append(plain)
                 beside.append(disturbed)
+    return alone, beside
+
+
+def _heaped(plan: Plan, heap: int) -> tuple[Times, Times]:
+    times: tuple[Times, Times] = ([], [])
+    with (
+        plan.stage("fairness, alone", hosts=HEALTHY) as plain,
+        plan.stage("fairness, a heap", hosts=HEALTHY) as heaped,
+    ):
+        stages = (plain, heaped)
+        tasks = [Tasks(stage.klingel, stage.world) for stage in stages]
+        heaped.klingel.subscribe(heaped.world.url + "/silent")
+        send(heaped.klingel.server, tasks[1].callbacks(heap), a_second=HEAPED_A_SECOND)
+        for stage in stages:
+            stage.klingel.subscribe(*stage.world.hooks(HEALTHY))
+        for number in range(plan.rounds + 1):
+            for taken, stage, made in zip(times, stages, tasks, strict=True):
+                latencies = _latencies(plan, stage, made, seed=number)
+                if number:  # the first one warms up
+                    taken.append(latencies)
+    return times
+
+
+def _figures(beside: str, alone: Times, disturbed: Times, *, rank: int) -> list[Figure]:
     return [
-        _figure("median", [median(times) for times in alone], [median(times) for times in beside]),
+        _figure(beside, "median", [median(times) for times in alone], [median(times) for times in disturbed]),
         _figure(
-            "95th percentile",
-            [percentile(times, 0.95) for times in alone],
-            [percentile(times, 0.95) for times in beside],
+            beside,
+            f"{rank}th percentile",
+            [percentile(times, rank / 100) for times in alone],
+            [percentile(times, rank / 100) for times in disturbed],
         ),
     ]
 
 
-def _figure(name: str, alone: Sequence[float], beside: Sequence[float]) -> Figure:
+def _figure(neighbour: str, name: str, alone: Sequence[float], beside: Sequence[float]) -> Figure:
     ratios = [after / before for before, after in zip(alone, beside, strict=True)]
     return Figure(
-        what=f"commit to healthy receiver beside five hostile ones, {name}",
+        what=f"commit to healthy receiver beside {neighbour}, {name}",
         measured=f"{median(beside):.1f} ms, alone {median(alone):.1f} ms",
         result=f"{median(ratios):.2f}",
         spread=f"{min(ratios):.2f} to {max(ratios):.2f}",
