@@ -18,13 +18,14 @@ from service.domain.deliveries import (
     LONGEST_REASON,
     Attempt,
     AttemptOutcome,
+    Delivery,
     DeliveryStatus,
     Duty,
     Reply,
     result,
     storable,
 )
-from service.domain.endpoints import Endpoint
+from service.domain.endpoints import DELETED, Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
 from service.domain.ids import DeliveryId, EndpointId, LaneKey, ProcessId
@@ -232,19 +233,23 @@ class Deliverer:
             tx, [lane for lane in lanes if lane not in full], now=now, by=self._presence.id, limit=CLAIM
         )
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
-        deleted = {delivery.endpoint_id for delivery in due} - targets.keys()
-        held = await self._holdings.take(tx, {endpoint.lane for endpoint in targets.values()})
+        closed = {
+            delivery.id: reason
+            for delivery in due
+            if (reason := _why_not(delivery, targets.get(delivery.endpoint_id))) is not None
+        }
+        await deliveries.bury_these(tx, closed, now=now)
+        wanted = {delivery.endpoint_id for delivery in due if delivery.id not in closed}
+        held = await self._holdings.take(tx, {targets[endpoint_id].lane for endpoint_id in wanted})
         promised = {
             delivery.id: targets[delivery.endpoint_id]
             for delivery in due
-            if delivery.endpoint_id in targets
+            if delivery.id not in closed
             and targets[delivery.endpoint_id].lane in held
             and self._lanes.promise_claimed(delivery.id, targets[delivery.endpoint_id])
         }
         tx.on_rollback(lambda: self._lanes.release(promised))
         await deliveries.lease(tx, promised, until=now + LEASE, by=self._presence.id)
-        for endpoint_id in deleted:
-            await deliveries.bury(tx, endpoint_id, reason="the endpoint was deleted", now=now)
         happened = await events.by_id(tx, {delivery.event_id for delivery in due if delivery.id in promised})
         duties = [
             Duty(
@@ -264,7 +269,7 @@ class Deliverer:
         if len(due) < CLAIM and all(len(some) < CLAIM for some in asked):
             tx.on_commit(lambda: self._lanes.end_claim(full))
         # Of a page that no lane took the lanes ask themselves, when they have room.
-        return [bool(promised or deleted or rescued or recalled or in_doubt)] * len(asked)
+        return [bool(promised or closed or rescued or recalled or in_doubt)] * len(asked)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""
@@ -513,7 +518,7 @@ class Deliverer:
             return  # nothing to be read: what is usual costs no turn of the database
         stored = await endpoints.by_id(tx, by_endpoint.keys() - well)
         changed: list[Health] = []
-        disabled: list[tuple[Endpoint, str]] = []
+        disabled: list[Endpoint] = []
         for endpoint_id, endpoint in stored.items():
             health = _health(endpoint, by_endpoint[endpoint_id])
             if (health.failures, health.failing_since, health.disabled_reason) != (
@@ -523,21 +528,21 @@ class Deliverer:
             ):
                 changed.append(health)
             if health.disabled_reason is not None and endpoint.enabled:
-                disabled.append((endpoint, health.disabled_reason))
+                disabled.append(replace(endpoint, enabled=False, disabled_reason=health.disabled_reason))
         await endpoints.save_health(tx, changed, now=now)
-        for endpoint, reason in disabled:
-            await self._publisher.bury(tx, endpoint, reason=f"the endpoint was disabled: {reason}", now=now)
-            log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=reason)
+        for endpoint in disabled:
+            await self._publisher.bury(tx, endpoint, reason=endpoint.why_closed, now=now)
+            log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=endpoint.disabled_reason)
         await self._publisher.publish(
             tx,
             [
                 endpoint_event(
                     EventType.ENDPOINT_DISABLED,
                     endpoint.account_id,
-                    {"endpoint": endpoint.view() | {"enabled": False, "disabled_reason": reason}},
+                    {"endpoint": endpoint.view()},
                     now,
                 )
-                for endpoint, reason in disabled
+                for endpoint in disabled
             ],
         )
 
@@ -548,6 +553,15 @@ _STATUS: Final = {
     AttemptOutcome.DEAD: DeliveryStatus.DEAD,
     AttemptOutcome.GONE: DeliveryStatus.DEAD,
 }
+
+
+def _why_not(delivery: Delivery, endpoint: Endpoint | None) -> str | None:
+    """Why it is not attempted any more, if it is not: of a disabled endpoint nothing but a test."""
+    if endpoint is None:
+        return DELETED
+    if endpoint.enabled or delivery.event_type == EventType.ENDPOINT_TEST:
+        return None
+    return endpoint.why_closed
 
 
 def _note_end(span: Span, reply: Reply, outcome: AttemptOutcome) -> None:

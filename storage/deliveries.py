@@ -1,6 +1,6 @@
 """Deliveries and their attempts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
@@ -179,12 +179,24 @@ async def give_back(tx: Transaction, ids: Iterable[DeliveryId]) -> None:
     await tx.run_many("give_back", [{"id": id} for id in ids])
 
 
-async def bury(
-    tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime, but: EventId | None = None
-) -> int:
-    """All that still waits for an endpoint that takes no more becomes dead letters, except event `but`'s."""
-    return await tx.run(
-        "bury_deliveries", endpoint_id=endpoint_id, reason=reason, now=milliseconds(now), but_event_id=but
+async def bury(tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime, at_most: int) -> bool:
+    """What is in somebody's hand for an endpoint that takes no more becomes dead letters, and of what waits for it the
+    retries, then the rest. Gives whether there may be more of it.
+
+    Args:
+        at_most: of those that wait.
+    """
+    buried = await tx.run(
+        "bury_deliveries", endpoint_id=endpoint_id, reason=reason, now=milliseconds(now), limit=at_most
+    )
+    return buried >= at_most
+
+
+async def bury_these(tx: Transaction, reasons: Mapping[DeliveryId, str], *, now: datetime) -> None:
+    """Each becomes a dead letter, for that reason."""
+    await tx.run_many(
+        "bury_delivery",
+        [{"id": id, "reason": reason, "now": milliseconds(now)} for id, reason in reasons.items()],
     )
 
 

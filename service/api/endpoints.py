@@ -16,6 +16,7 @@ from service.api.state import State
 from service.bodies import parse_json, read_body
 from service.domain.deliveries import Delivery
 from service.domain.endpoints import (
+    DELETED,
     DISABLED_BY_PERSON,
     ENDPOINTS_OF_AN_ACCOUNT,
     Endpoint,
@@ -192,7 +193,7 @@ async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | Klin
             changed = replace(changed, enabled=True, disabled_reason=None, failures=0, failing_since=None)
         elif patch.enabled is False and endpoint.enabled:
             changed = replace(changed, enabled=False, disabled_reason=DISABLED_BY_PERSON)
-            await edit.publisher.bury(tx, endpoint, reason="the endpoint was switched off", now=edit.now)
+            await edit.publisher.bury(tx, endpoint, reason=changed.why_closed, now=edit.now)
         await edit.publisher.save(tx, changed, before=endpoint)
         results.append(changed)
     return results
@@ -210,7 +211,7 @@ async def delete(request: Request[State]) -> Response:
 async def _delete(tx: Transaction, deleted: Sequence[tuple[Publisher, Endpoint, datetime]]) -> list[None]:
     await tx.hold("endpoint", {endpoint.id for _, endpoint, _ in deleted})
     for publisher, endpoint, now in deleted:
-        await publisher.bury(tx, endpoint, reason="the endpoint was deleted", now=now)
+        await publisher.bury(tx, endpoint, reason=DELETED, now=now)
         await endpoints.delete(tx, endpoint.id, now=now)
     return [None] * len(deleted)
 

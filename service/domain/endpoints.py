@@ -15,6 +15,7 @@ from service.domain.values import Struct
 
 ALL_TASK_EVENTS: Final = ("task.*",)
 DISABLED_BY_PERSON: Final = "switched off"
+DELETED: Final = "the endpoint was deleted"  # as `Endpoint.why_closed`
 ENDPOINTS_OF_AN_ACCOUNT: Final = 200  # but for those that are bound to tasks
 STEPS_OF_A_FILTER: Final = 5_000  # over one event
 STEPS_OF_AN_EVENT: Final = 50_000  # for all filters over it
@@ -97,6 +98,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     def lane(self) -> LaneKey:
         """Its own, or that of all endpoints at its host that are bound to tasks of its account."""
         return LaneKey(f"{self.account_id}/{self.host}" if self.shares_lane else self.id)
+
+    @property
+    def why_closed(self) -> str:
+        """What is told of the deliveries that one which is disabled does not take."""
+        by_person = self.disabled_reason == DISABLED_BY_PERSON
+        return f"the endpoint was {'' if by_person else 'disabled: '}{self.disabled_reason}"
 
     def view(self) -> dict[str, Any]:
         return {

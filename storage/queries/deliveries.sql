@@ -11,7 +11,7 @@ insert into deliveries (
 
 -- name: lanes_waited_for
 -- Those for which something waits, and since or until when; but for those that are full, or held by another process. From
--- each lane to the next is one step, however much waits in it.
+-- each lane to the next is one step, however much waits in it. What is buried only holds up no lane that is not.
 with recursive waiting (lane) as (
     select min(lane) from deliveries where status = 'pending' and lease_until is null
     union all
@@ -29,7 +29,10 @@ where lane is not null and lane not in (select value from json_each(:busy_lanes)
   and not exists (
       select 1 from lane_holders where lane_holders.lane = waiting.lane and process_id <> :process_id
   )
-order by next_attempt_at, lane
+order by
+    exists (select 1 from endpoints where id = waiting.lane and (enabled = 0 or deleted_at is not null)),
+    next_attempt_at,
+    lane
 limit :limit;
 
 -- name: next_lease_end$
@@ -41,9 +44,11 @@ select id from deliveries where lease_until is not null and leased_by = :process
 
 -- name: endpoints_awaited
 -- Those of these for which something that was never attempted waits in the database.
-select distinct endpoint_id from deliveries
-where endpoint_id in (select value from json_each(:ids)) and status = 'pending' and lease_until is null
-  and attempts = 0;
+select listed.value as endpoint_id from json_each(:ids) as listed
+where exists (
+    select 1 from deliveries
+    where endpoint_id = listed.value and status = 'pending' and lease_until is null and attempts = 0
+);
 
 -- name: move_deliveries!
 -- What is under way to an endpoint that leads somewhere else now.
@@ -59,10 +64,25 @@ where lease_until is not null and leased_by in (select value from json_each(:pro
 update deliveries set lease_until = null where lease_until is not null and lease_until <= :now;
 
 -- name: bury_deliveries!
--- What still waits for an endpoint that takes no more becomes dead letters, which a person can replay.
+-- What somebody has in hand for an endpoint that takes no more becomes dead letters, which a person can replay, and so much
+-- of what waits. `|| ''` keeps the planner from all that has gone there.
 update deliveries set status = 'dead', next_attempt_at = null, lease_until = null, reason = :reason,
     finished_at = :now
-where endpoint_id = :endpoint_id and status = 'pending' and event_id <> coalesce(:but_event_id, '');
+where status = 'pending' and id in (
+    select id from (
+        select id from deliveries
+        where endpoint_id = :endpoint_id and status = 'pending' and lease_until is null
+        order by endpoint_id desc, attempts desc
+        limit :limit
+    ) as waits
+    union all
+    select id from deliveries where endpoint_id || '' = :endpoint_id and lease_until >= 0
+);
+
+-- name: bury_delivery*!
+update deliveries set status = 'dead', next_attempt_at = null, lease_until = null, reason = :reason,
+    finished_at = :now
+where id = :id and status = 'pending';
 
 -- name: insert_attempt*!
 insert into attempts (delivery_id, number, started_at, duration_ms, status_code, outcome, reason, excerpt)

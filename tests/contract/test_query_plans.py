@@ -204,7 +204,7 @@ async def plan_of(connection: asyncpg.Connection, statement: str) -> str:
     return "\n".join(row[0] for row in rows)
 
 
-CLAIMS = ["lanes_waited_for", "due_deliveries"]
+CLAIMS = ["lanes_waited_for", "due_deliveries", "endpoints_awaited", "bury_deliveries"]
 
 
 @pytest.mark.parametrize(

@@ -824,6 +824,11 @@ async def claim(
     return ids(due)
 
 
+async def bury(database: Database, *, at_most: int = 9) -> bool:
+    async with database.transaction() as tx:
+        return await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW, at_most=at_most)
+
+
 async def fetch(database: Database, id: str) -> Delivery:
     async with database.reading() as reader:
         found = await deliveries.get(reader, id, account_id=ACCOUNT)
@@ -1007,7 +1012,7 @@ async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: D
         next_attempt_at=NOW + SECOND,
     )
     async with ready.transaction() as tx:
-        assert await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW) == 1
+        await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW, at_most=9)
         await deliveries.record(tx, [late, late], now=NOW)
     dead = await fetch(ready, "dlv_1")
     assert (dead.status, dead.reason, dead.attempts) == (DeliveryStatus.DEAD, "disabled", 0)
@@ -1015,20 +1020,57 @@ async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: D
         assert len(await deliveries.attempts(reader, dead.id)) == 1
 
 
-async def test_all_that_waits_for_an_endpoint_can_be_buried_but_one_event(ready: Database) -> None:
+async def test_all_that_waits_for_an_endpoint_can_be_buried(ready: Database) -> None:
+    await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_3", endpoint_id=EndpointId("end_2")))
+    await deliver(ready, delivery("dlv_2", "evt_2"), lease_until=NOW + HOUR)
+    assert not await bury(ready)
+    async with ready.reading() as reader:
+        assert await deliveries.count_dead(reader) == 2
+        assert await deliveries.oldest_due(reader, now=NOW) == NOW
+        assert await deliveries.oldest_due(reader, now=NOW - SECOND) is None
+    assert (await fetch(ready, "dlv_1")).finished_at == NOW
+
+
+async def test_of_what_waits_for_an_endpoint_the_retries_are_buried_first_where_there_is_too_much(
+    ready: Database,
+) -> None:
+    """They may be due in hours, and who claims buries what is due."""
     await deliver(
         ready,
         delivery("dlv_1", "evt_1"),
         delivery("dlv_2", "evt_2"),
-        delivery("dlv_3", "evt_3", endpoint_id=EndpointId("end_2")),
+        delivery("dlv_3", "evt_3"),
+    )
+    later = Outcome(
+        attempt=attempted("dlv_2", AttemptOutcome.RETRY),
+        status=DeliveryStatus.PENDING,
+        next_attempt_at=NOW + HOUR,
     )
     async with ready.transaction() as tx:
-        assert await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW, but=EventId("evt_2")) == 1
-    async with ready.reading() as reader:
-        assert await deliveries.count_dead(reader) == 1
-        assert await deliveries.oldest_due(reader, now=NOW) == NOW
-        assert await deliveries.oldest_due(reader, now=NOW - SECOND) is None
-    assert (await fetch(ready, "dlv_1")).finished_at == NOW
+        await deliveries.record(tx, [later], now=NOW)
+    assert await bury(ready, at_most=2)
+    assert (await fetch(ready, "dlv_2")).status is DeliveryStatus.DEAD
+    [left] = await claim(ready)
+    async with ready.transaction() as tx:
+        await deliveries.bury_these(tx, {DeliveryId(left): "why"}, now=NOW)
+    assert (await fetch(ready, left)).reason == "why"
+    assert not await bury(ready, at_most=2)
+
+
+async def test_lanes_of_endpoints_that_take_no_more_come_last(ready: Database) -> None:
+    """What is buried only holds up nobody."""
+    await put(ready, endpoint("end_3"), endpoint("end_4", enabled=False, disabled_reason="switched off"))
+    for number, to in enumerate(("end_4", "end_2", "end_3", "end_1")):
+        one = delivery(
+            f"dlv_{number}",
+            f"evt_{number + 1}",
+            endpoint_id=EndpointId(to),
+            next_attempt_at=NOW + number * SECOND,
+        )
+        await deliver(ready, one)
+    async with ready.transaction() as tx:
+        await endpoints.delete(tx, EndpointId("end_2"), now=NOW)
+    assert (await waiting(ready, NOW + HOUR)).lanes == ["end_3", "end_1", "end_4", "end_2"]
 
 
 async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready: Database) -> None:
@@ -1038,8 +1080,7 @@ async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready:
         delivery("dlv_2", "evt_2"),
         delivery("dlv_3", "evt_3"),
     )
-    async with ready.transaction() as tx:
-        await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW)
+    await bury(ready)
 
     async def failed(since: datetime, after: str = "") -> list[str]:
         async with ready.reading() as reader:
@@ -1070,8 +1111,7 @@ DELIVERY_FILTERS: Sequence[tuple[DeliveryFilter, list[str]]] = [
 
 async def test_deliveries_are_listed_newest_first_and_filtered(ready: Database) -> None:
     await deliver(ready, delivery("dlv_1"), delivery("dlv_2", "evt_2", endpoint_id=EndpointId("end_2")))
-    async with ready.transaction() as tx:
-        await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW)
+    await bury(ready)
     async with ready.reading() as reader:
         for wanted, found in DELIVERY_FILTERS:
             assert ids(await deliveries.page(reader, ACCOUNT, wanted, before_id=None, limit=9)) == found, (

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from service.delivery import CLAIM
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
+from service.publication import BURIED_AT_ONCE
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
 from tests.servers import start_server
 
@@ -218,3 +220,118 @@ async def test_an_attempt_that_cannot_be_recorded_at_all_costs_none_that_ended_b
         return sorted(statuses) == ["delivered"] * (number - 1) + ["pending"]
 
     await klingel.until(all_others_are_recorded)
+
+
+class Turnstile(asyncio.Event):
+    """A gate through which as many go as it lets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places = asyncio.Semaphore(0)
+
+    async def wait(self) -> Literal[True]:
+        return await self._places.acquire()
+
+    def let(self, number: int) -> None:
+        for _ in range(number):
+            self._places.release()
+
+
+async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_the_same(
+    klingel: Klingel,
+) -> None:
+    gate = klingel.receiver.gate = Turnstile()
+    await klingel.endpoint(types=["task.submitted"])
+    await asyncio.gather(*(klingel.submit_async() for _ in range(DEPTH + 1)))
+
+    async def one_has_no_room() -> bool:
+        [row] = klingel.rows(
+            "select count(lease_until) as in_hand, count(*) as number from deliveries where status = 'pending'"
+        )
+        return bool(row == {"in_hand": DEPTH, "number": DEPTH + 1})
+
+    await klingel.until(one_has_no_room)
+    deliverer, batcher = klingel.state["deliverer"], klingel.state["batcher"]
+    lanes, delivered = (
+        deliverer._lanes,
+        "select count(*) as number from deliveries where status = 'delivered'",
+    )
+    asks, lanes.on_room = lanes.on_room, lambda: None
+    gate.let(DEPTH // 2)
+
+    async def half_of_it_is_empty() -> bool:
+        return bool(klingel.rows(delivered) == [{"number": DEPTH // 2}])
+
+    await klingel.until(half_of_it_is_empty)
+    await batcher.run(deliverer._claim, [])  # by who has seen nothing
+    lanes.on_room = asks
+    gate.let(DEPTH)
+    await klingel.receiver.until(DEPTH + 1)
+
+
+# One that takes no more, for which too much waits
+
+
+HEAP = 1500
+assert HEAP > BURIED_AT_ONCE + CLAIM
+
+HEAPED = f"""
+    with recursive number (n) as (values (1) union all select n + 1 from number where n < {HEAP})
+    insert into deliveries (
+        id, account_id, event_id, event_type, task_id, endpoint_id, lane, status, next_attempt_at, replay_of, created_at
+    )
+    select id || n, account_id, event_id, event_type, task_id, endpoint_id, lane, 'pending', created_at, id, created_at
+    from deliveries cross join number
+"""
+
+
+@pytest.mark.parametrize("how", ["switched off", "deleted"])
+async def test_however_much_waits_for_an_endpoint_that_takes_no_more_becomes_dead_letters_unsent(
+    klingel: Klingel, how: str
+) -> None:
+    endpoint = await klingel.endpoint()
+    await klingel.submit()
+    await klingel.until_deliveries("delivered")
+    await klingel.tamper(HEAPED)
+    path = f"/v1/endpoints/{endpoint['id']}"
+    if how == "deleted":
+        assert (await klingel.http.delete(path)).status_code == 204
+    else:
+        assert (await klingel.http.patch(path, json={"enabled": False})).is_success
+
+    async def all_are_dead() -> bool:
+        return not klingel.rows("select 1 from deliveries where status = 'pending' limit 1")
+
+    await klingel.until(all_are_dead)
+    told = klingel.rows(
+        "select reason, count(*) as number from deliveries where status = 'dead' group by reason"
+    )
+    assert told == [{"reason": f"the endpoint was {how}", "number": HEAP}]
+    assert len(klingel.receiver.received) == 1
+
+
+async def test_while_what_waits_for_it_is_buried_others_get_theirs_and_it_gets_its_test(
+    klingel: Klingel,
+) -> None:
+    endpoint = await klingel.endpoint()
+    await klingel.submit()
+    await klingel.until_deliveries("delivered")
+    assert (await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"enabled": False})).is_success
+    klingel.receiver.answers(500, 500)
+    assert (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).is_success
+    async with Receiver().running() as second:
+        second.answers(500)
+        await klingel.endpoint(config={"url": second.url}, types=["task.submitted"])
+        await klingel.submit()
+        await second.until(1)
+        await klingel.receiver.until(2)
+        both = "select count(*) as number from attempts where outcome = 'retry'"
+
+        async def both_are_to_be_retried() -> bool:
+            return bool(klingel.rows(both) == [{"number": 2}])
+
+        await klingel.until(both_are_to_be_retried)
+        await klingel.tamper(HEAPED + " where event_type = 'task.submitted' and status = 'delivered'")
+        klingel.clock.advance(seconds=6)
+        await second.until(2)
+        await klingel.receiver.until(3)  # the test, tried again
