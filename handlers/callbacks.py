@@ -14,7 +14,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope
 
 from service.batching import Batcher
-from service.bodies import read_message
 from service.domain.errors import TooLarge
 from service.domain.ids import CallbackId, TaskId, new_callback_id
 from service.domain.lifecycle import Verdict
@@ -24,12 +23,13 @@ from service.domain.times import Clock
 from service.domain.traces import Trace
 from service.domain.transitions import Change, reported
 from service.domain.values import Struct
-from service.guesses import TOKENS, Guesses
-from service.logs import NOTES
-from service.metrics import Metrics
+from service.doors.bodies import read_message
+from service.doors.guesses import TOKENS, Guesses
+from service.observability.logs import NOTES
+from service.observability.metrics import Metrics
+from service.observability.tracing import UNTRACED, SpanKind, Tracing, trace_of
 from service.probing import Probes
 from service.publication import Publisher
-from service.tracing import UNTRACED, SpanKind, Tracing, trace_of
 from storage import tasks
 from storage.database import Transaction
 from storage.tasks import StoredCallback

@@ -80,34 +80,34 @@ from service.domain.secrets import (
 from service.domain.task_types import SHOWN
 from service.domain.tasks import OutputKind
 from service.domain.times import Clock, utc_now
+from service.doors.guesses import KEYS, Guesses
+from service.doors.proxies import TrustedProxies
+from service.doors.recognition import KnownKeys
+from service.doors.routing import Doors, Plain
+from service.doors.sharing import shares_of
 from service.expiry import Expiry
-from service.guesses import KEYS, Guesses
 from service.holdings import Holdings
 from service.keeping import Keeper
 from service.lanes import Lanes, named_place
 from service.lines import Lines
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.network import EVERYWHERE, Guard, open_dialler
+from service.network.dialler import EVERYWHERE, Guard, open_dialler
 from service.notices import Notices, Topic
+from service.observability.logs import configure_logs
+from service.observability.metrics import Metrics
+from service.observability.tracing import UNTRACED, Tracing, are_traces_wanted
+from service.observability.vitals import Vitals
 from service.outputs import Outputs
 from service.previews import Previews
 from service.probing import Probes
 from service.processes import EVERY, Presence
 from service.providers import ConfiguredProvider, Providers, provider_hint, providers_of
-from service.proxies import TrustedProxies
 from service.publication import Publisher
-from service.recognition import KnownKeys
 from service.retention import Retention
-from service.routing import Doors, Plain
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings, environment
-from service.sharing import shares_of
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
-from service.tracing import UNTRACED, Tracing, are_traces_wanted
-from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.database import shown
 from storage.files import Files
@@ -531,7 +531,7 @@ def _telemetry(settings: Settings) -> AbstractAsyncContextManager[Tracing]:
     if not are_traces_wanted(settings.traces_url, os.environ):
         return nullcontext(UNTRACED)
     try:
-        from service.telemetry import open_telemetry  # noqa: PLC0415 - the libraries may not be there
+        from service.observability.telemetry import open_telemetry  # noqa: PLC0415 - the libraries may not be there
     except ModuleNotFoundError:
         if settings.traces_url is not None:
             raise ConfigurationError(

@@ -35,12 +35,12 @@ from service.domain.values import Struct, replace
 from service.holdings import Holdings
 from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
-from service.metrics import Metrics
 from service.notices import Notices, Topic
+from service.observability.metrics import Metrics
+from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing, passing
 from service.patience import Patience
 from service.processes import Presence
 from service.publication import LEASE, Publisher
-from service.tracing import UNTRACED, Span, SpanKind, Tracing, passing
 from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events
 from storage.database import Database, Transaction

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.bodies import CALLER_KNOWN
+from service.doors.bodies import CALLER_KNOWN
 
 DRAIN_S: Final = 10  # for requests on their way when Klingel stops
 GARBAGE_AFTER: Final = 10_000  # objects more than before, it is looked for in what is young
@@ -305,7 +305,7 @@ def make_server(
         log_config=None,
         access_log=False,  # its lines carry callback tokens; ours do not
         server_header=False,
-        proxy_headers=False,  # nor what FORWARDED_ALLOW_IPS says: see service.proxies
+        proxy_headers=False,  # nor what FORWARDED_ALLOW_IPS says: see service.doors.proxies
         timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=int(guarded["limits"].idle_s),
         ws="none",

@@ -38,9 +38,9 @@ from service.domain.values import replace
 from service.lines import Lines
 from service.loops import Loop
 from service.notices import Notices, Topic
+from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.processes import Presence
 from service.publication import Publisher
-from service.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.turns import Served
 from service.wakeups import Wakeups
 from storage import endpoints, tasks

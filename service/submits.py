@@ -12,7 +12,6 @@ from anyio.to_thread import run_sync
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from service.bodies import SMALL_BODY, parse_json, parse_large_json
 from service.delivery import Sink
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, Unprocessable
@@ -35,7 +34,8 @@ from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.templates import faults as template_faults
 from service.domain.values import replace
-from service.sharing import Turns
+from service.doors.bodies import SMALL_BODY, parse_json, parse_large_json
+from service.doors.sharing import Turns
 from service.submission import Draft
 from service.subscriptions import read_endpoint, subscription_faults
 

@@ -35,7 +35,7 @@ from handlers.providers.sandbox.media import Recipe, collage
 from service.domain.bots import Person
 from service.domain.ids import CommandId
 from service.domain.tasks import Output, OutputKind
-from service.network import Dialler, open_dialler
+from service.network.dialler import Dialler, open_dialler
 from tests.contract import (
     test_chat_discord,
     test_chat_feishu,

@@ -42,7 +42,6 @@ from handlers.chat.platform import (
     Said,
 )
 from service.batching import Batcher
-from service.bodies import read_body
 from service.domain.bots import Bot, Command, Person
 from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft
 from service.domain.errors import (
@@ -63,10 +62,11 @@ from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.tasks import OutputKind, Task
 from service.domain.times import Clock, rfc3339
 from service.domain.values import replace
+from service.doors.bodies import read_body
+from service.doors.sharing import Full, Holding, Room
 from service.loops import Loop, not_at_once
 from service.notices import Notices, Topic
 from service.processes import Presence
-from service.sharing import Full, Holding, Room
 from service.submission import Draft, Submitter
 from service.submits import SubmitReader
 from service.wakeups import Wakeup

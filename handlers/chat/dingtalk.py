@@ -17,7 +17,7 @@ from handlers.messages import cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.errors import Fault
 from service.domain.models import StrictModel
-from service.network import Dialler
+from service.network.dialler import Dialler
 
 SERVER: Final = "https://oapi.dingtalk.com"
 PATH: Final = "/robot/send"

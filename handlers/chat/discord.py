@@ -40,7 +40,7 @@ from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import rfc3339
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.dialler import Dialler, Refused
 
 SERVER: Final = "https://discord.com"
 # Discord, "User Agent": this form; what lacks it may be refused before it is read.

@@ -45,7 +45,6 @@ from handlers.chat.sink import SAID_AT_THE_END
 from handlers.chat.webhooks import JSON_HEADERS, Codes, object_of, server_faults, webhook_faults
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
-from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
@@ -53,7 +52,8 @@ from service.domain.media_types import HEAD, is_page, media_type
 from service.domain.models import Model, StrictModel
 from service.domain.times import utc_now
 from service.domain.values import replace
-from service.network import Dialler
+from service.network.connections import Answer as HttpAnswer
+from service.network.dialler import Dialler
 
 FEISHU: Final = "https://open.feishu.cn"
 LARK: Final = "https://open.larksuite.com"

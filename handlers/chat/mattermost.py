@@ -30,13 +30,13 @@ from handlers.chat.platform import (
 )
 from handlers.messages import Message, Mood, Urgency, cut
 from handlers.sinks import exchange
-from service.connections import Answer as HttpAnswer
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.models import StrictModel
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.connections import Answer as HttpAnswer
+from service.network.dialler import Dialler, Refused
 
 LONGEST_POST: Final = 16383  # characters of a post; of an attachment's text we take no more either
 LONGEST_PROMPT: Final = 1000

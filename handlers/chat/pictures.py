@@ -8,8 +8,8 @@ from typing import Final
 
 from handlers.chat.platform import Grown, NotFetched, uncounted
 from handlers.sinks.exchange import TAKEN_LATER, USER_AGENT, why
-from service.connections import Download, NoAnswer
-from service.network import Dialler, Refused
+from service.network.connections import Download, NoAnswer
+from service.network.dialler import Dialler, Refused
 
 LARGEST_PICTURE: Final = 10 * 1024 * 1024  # what providers take
 DEADLINE: Final = timedelta(seconds=30)

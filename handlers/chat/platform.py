@@ -12,7 +12,7 @@ from handlers.messages import Message
 from service.domain.bots import Person
 from service.domain.deliveries import Reply
 from service.domain.errors import Fault
-from service.network import Dialler
+from service.network.dialler import Dialler
 
 # Of a message so many are read: one more than a task takes, so that it is said that they are too many.
 MOST_PICTURES: Final = 5

@@ -12,7 +12,7 @@ from handlers.chat.slack import Slack
 from handlers.chat.teams import Teams
 from handlers.chat.telegram import Telegram
 from handlers.chat.wecom import Wecom
-from service.network import Dialler
+from service.network.dialler import Dialler
 
 SPEAKING: Final[Sequence[type[Voice]]] = (Dingtalk, Teams, Wecom)  # and nothing else
 LISTENING: Final[Sequence[type[Platform]]] = (Discord, Feishu, Mattermost, Slack, Telegram)  # as well

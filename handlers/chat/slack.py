@@ -46,7 +46,7 @@ from service.domain.media_types import HEAD, is_page
 from service.domain.models import Model, StrictModel
 from service.domain.times import utc_now
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.dialler import Dialler, Refused
 
 # docs.slack.dev, "Verifying requests from Slack", "Handling user interaction", "Block Kit"; November 2026.
 WINDOW_S: Final = 5 * 60

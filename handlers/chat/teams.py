@@ -13,12 +13,12 @@ from handlers.chat.platform import Card, Destination, Spoken
 from handlers.chat.webhooks import JSON_HEADERS, Address, object_of
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
-from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.models import StrictModel
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.connections import Answer
+from service.network.dialler import Dialler, Refused
 
 # A message has at most 28 KB (Microsoft Learn, "Create and send messages"): all of these together stay below it.
 LONGEST_TITLE: Final = 200

@@ -39,7 +39,7 @@ from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import utc_now
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.dialler import Dialler, Refused
 
 SERVER: Final = "https://api.telegram.org"
 SIGNED_BY: Final = "x-telegram-bot-api-secret-token"

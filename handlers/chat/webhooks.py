@@ -11,11 +11,11 @@ from yarl import URL
 
 from handlers.messages import Mood
 from handlers.sinks import exchange
-from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.connections import Answer
+from service.network.dialler import Dialler, Refused
 
 JSON_HEADERS: Final = {"content-type": "application/json; charset=utf-8"}
 MARKS: Final[Mapping[Mood, str]] = {

@@ -23,7 +23,7 @@ from service.domain.media_types import HEAD, JPEG, PNG, media_type
 from service.domain.models import StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.values import replace
-from service.network import Dialler
+from service.network.dialler import Dialler
 from service.previews import Previews
 
 SERVER: Final = "https://qyapi.weixin.qq.com"

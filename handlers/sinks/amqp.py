@@ -13,7 +13,7 @@ from handlers.sinks.brokers import (
     pair_faults,
 )
 from service.domain.errors import Fault
-from service.sockets import Socket, Target
+from service.network.sockets import Socket, Target
 
 
 class AmqpConfig(BrokerConfig):

@@ -29,7 +29,7 @@ from service.domain.faults import InvalidFields, accept
 from service.domain.ids import AccountId, DeliveryId, EndpointId
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
-from service.network import Guard
+from service.network.dialler import Guard
 
 if TYPE_CHECKING:
     from apprise import AppriseAsset, NotifyBase

@@ -15,7 +15,6 @@ from anyio.to_thread import run_sync
 from yarl import URL
 
 from handlers.sinks import exchange
-from service.connections import Download, NoAnswer
 from service.domain.deliveries import AttemptOutcome, Duty, Reply, parse_retry_after
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, StorageUnavailable
@@ -25,7 +24,8 @@ from service.domain.kept import KeptFile
 from service.domain.media_types import HEAD, UNKNOWN, is_page, media_type
 from service.domain.tasks import Output, Task
 from service.keeping import Content, Keeper
-from service.network import Dialler, Refused
+from service.network.connections import Download, NoAnswer
+from service.network.dialler import Dialler, Refused
 
 DEADLINE: Final = timedelta(minutes=9)  # of an attempt: all outputs of a task, and less than a lease
 SILENCE: Final = timedelta(seconds=30)  # of the other side, at most

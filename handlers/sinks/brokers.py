@@ -26,8 +26,8 @@ from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.times import rfc3339
 from service.domain.values import replace
-from service.network import Guard, Refused
-from service.sockets import Socket, Sockets, Target, Unreachable, check_target, open_sockets
+from service.network.dialler import Guard, Refused
+from service.network.sockets import Socket, Sockets, Target, Unreachable, check_target, open_sockets
 
 IDLE: Final = timedelta(seconds=60)  # after which a connection is closed
 KEPT: Final = 256  # idle connections of all endpoints together

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, Final
 from weakref import WeakSet
 
-from service.network import Guard
+from service.network.dialler import Guard
 
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _DIALS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})

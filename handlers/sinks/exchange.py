@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Final
 
 from handlers.sinks.credentials import MASK
-from service.connections import Answer, NoAnswer
 from service.domain.deliveries import Reply, parse_retry_after
-from service.network import Dialler, Refused
+from service.network.connections import Answer, NoAnswer
+from service.network.dialler import Dialler, Refused
 
 READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048

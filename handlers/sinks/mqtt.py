@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 from handlers.sinks.brokers import BrokerConfig, BrokerSink, Link, Template, filled, path_faults
 from service.domain.errors import Fault
-from service.sockets import Socket, Target
+from service.network.sockets import Socket, Target
 
 _TOPIC: Final = re.compile(r"[^$+#][^+#]*")
 

@@ -14,7 +14,7 @@ from handlers.sinks.brokers import (
     path_faults,
 )
 from service.domain.errors import Fault
-from service.sockets import Socket, Target
+from service.network.sockets import Socket, Target
 
 _SUBJECT: Final = re.compile(r"[^\s.*>$\x00-\x20\x7f][^\s.*>\x00-\x20\x7f]*(?:\.[^\s.*>\x00-\x20\x7f]+)*")
 

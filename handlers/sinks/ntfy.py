@@ -20,7 +20,6 @@ from handlers.sinks.credentials import (
     unmasked_basic_auth,
     unseal,
 )
-from service.connections import Answer
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
@@ -28,7 +27,8 @@ from service.domain.faults import InvalidFields, accept
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.connections import Answer
+from service.network.dialler import Dialler, Refused
 
 SECRETS: Final = ("token", "basic_auth")
 # ntfy, "Publishing": a longer message is turned into a file; three actions at most.

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from handlers.sinks.brokers import BrokerConfig, BrokerSink, Link, Template
 from service.domain.errors import Fault
-from service.sockets import Socket, Target
+from service.network.sockets import Socket, Target
 
 
 class RedisConfig(BrokerConfig):

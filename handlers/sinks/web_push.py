@@ -26,7 +26,7 @@ from service.domain.faults import InvalidFields, accept
 from service.domain.models import StrictModel
 from service.domain.secrets import PushKeys, Vault
 from service.domain.values import replace
-from service.network import Dialler, Refused
+from service.network.dialler import Dialler, Refused
 
 # A push service need not take more than 4096 bytes (RFC 8030, 7.2); the encryption adds 86 + 17 (RFC 8291, 4).
 LONGEST_PAYLOAD: Final = 4096 - 86 - 17

@@ -26,7 +26,7 @@ from service.domain.errors import Fault
 from service.domain.faults import InvalidFields, accept, pointer_token
 from service.domain.secrets import Vault
 from service.domain.signatures import sign
-from service.network import Dialler, Refused
+from service.network.dialler import Dialler, Refused
 
 RESERVED_HEADERS: Final = frozenset(
     {

@@ -4,8 +4,8 @@ from starlette.requests import Request
 
 from service.api.state import State
 from service.domain.errors import Forbidden, Unauthenticated
-from service.logs import note
-from service.recognition import SIGNED_IN, recognise
+from service.doors.recognition import SIGNED_IN, recognise
+from service.observability.logs import note
 from storage.keys import ApiKey, KeyRole
 
 

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import authenticate
 from service.api.pages import Query
 from service.api.state import State
-from service.bodies import parse_json, read_body
 from service.domain.bots import BOTS_OF_AN_ACCOUNT, Allowed, Bot
 from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, TooManyBots, Unprocessable
 from service.domain.faults import PREDICATE, InvalidFields, accept
@@ -21,6 +20,7 @@ from service.domain.ids import AccountId, new_bot_id
 from service.domain.inputs import whole
 from service.domain.models import StrictModel
 from service.domain.values import replace
+from service.doors.bodies import parse_json, read_body
 from storage import bots
 from storage.database import Transaction
 

@@ -15,7 +15,6 @@ from service.api import envelopes
 from service.api.auth import authenticate
 from service.api.state import State
 from service.api.submitting import LARGEST_SUBMIT, answered, read_once
-from service.bodies import read_body
 from service.delivery import Sink
 from service.domain import kling_shapes
 from service.domain.endpoints import EndpointDraft
@@ -29,12 +28,13 @@ from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.task_types import TASK_TYPES, Layout, TaskType
 from service.domain.tasks import Task
-from service.routing import Handler, Plain
-from service.sharing import room_for_body
+from service.doors.bodies import read_body
+from service.doors.routing import Handler, Plain
+from service.doors.sharing import room_for_body
+from service.observability.tracing import trace_of
 from service.submission import Draft
 from service.submits import ExternalTaskId, storable_faults
 from service.subscriptions import read_endpoint
-from service.tracing import trace_of
 from storage import tasks
 
 LARGEST_EXTRAS: Final = 64 * 1024  # bytes as JSON of the fields that only the provider knows

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import authenticate
 from service.api.pages import Query, read_moment
 from service.api.state import State
-from service.bodies import parse_json, read_body
 from service.domain.deliveries import Delivery
 from service.domain.endpoints import (
     DELETED,
@@ -38,9 +37,10 @@ from service.domain.models import StrictModel
 from service.domain.secrets import new_endpoint_secret
 from service.domain.times import rfc3339
 from service.domain.values import replace
+from service.doors.bodies import parse_json, read_body
+from service.doors.sharing import Full
 from service.publication import Publisher
 from service.replays import Replays
-from service.sharing import Full
 from service.subscriptions import Choosy, EndpointPatch, read_endpoint, subscription_faults
 from storage import endpoints
 from storage.database import Transaction

@@ -11,7 +11,7 @@ from service.domain.creates import Refusal
 from service.domain.errors import Fault, KlingelError, Unprocessable
 from service.domain.kling_shapes import STATUS
 from service.domain.tasks import TaskError
-from service.logs import noted
+from service.observability.logs import noted
 
 ROOT: Final = "/kling/"
 

@@ -17,8 +17,8 @@ from service.api.state import State
 from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
 from service.domain.ids import AccountId, TaskId
+from service.doors.sharing import Full, Places
 from service.explaining import explain_event
-from service.sharing import Full, Places
 from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
 from storage.database import Database

@@ -12,15 +12,15 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import authenticate_admin
 from service.api.pages import Query
 from service.api.state import State
-from service.bodies import parse_json, read_body
 from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
 from service.domain.ids import AccountId, KeyId, new_key_id
 from service.domain.models import StrictModel
 from service.domain.secrets import hash_api_key, new_api_key
 from service.domain.values import replace
+from service.doors.bodies import parse_json, read_body
+from service.doors.recognition import KnownKeys
 from service.notices import Notices, Topic
-from service.recognition import KnownKeys
 from service.streams import Streams
 from storage import keys
 from storage.database import Transaction

@@ -12,8 +12,8 @@ from starlette.routing import Match, Route
 
 from service.api import envelopes
 from service.domain.errors import Fault, KlingelError, Unprocessable
-from service.logs import note
-from service.statuses import status_of
+from service.doors.statuses import status_of
+from service.observability.logs import note
 
 MEDIA_TYPE: Final = "application/problem+json"
 

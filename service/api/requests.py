@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.logs import NOTES, begin
+from service.observability.logs import NOTES, begin
 
 _GIVEN_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Wherever in the path: a proxy may have put something before it.

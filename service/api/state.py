@@ -10,22 +10,22 @@ from service.domain.bots import Bot
 from service.domain.links import Links
 from service.domain.secrets import PushKeys, Vault
 from service.domain.times import Clock
+from service.doors.guesses import Guesses
+from service.doors.recognition import KnownKeys
+from service.doors.sharing import Shares
 from service.expiry import Expiry
-from service.guesses import Guesses
 from service.keeping import Keeper
-from service.metrics import Metrics
 from service.notices import Notices
+from service.observability.metrics import Metrics
+from service.observability.vitals import Vitals
 from service.probing import Probes
 from service.processes import Presence
 from service.publication import Publisher
-from service.recognition import KnownKeys
 from service.retention import Retention
 from service.settings import Settings
-from service.sharing import Shares
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
-from service.vitals import Vitals
 from service.wakeups import Wakeups
 from storage.database import Database
 from storage.glances import Glances

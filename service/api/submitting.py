@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.state import State
-from service.bodies import SMALL_BODY
 from service.domain.errors import Fault, Unprocessable
 from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
+from service.doors.bodies import SMALL_BODY
 from service.streams import Silence, Streams
 from service.submission import Once, Stored
 from storage import tasks

@@ -13,7 +13,6 @@ from service.api.pages import Query
 from service.api.problems import problem_of
 from service.api.state import State
 from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
-from service.bodies import read_body
 from service.domain import errors
 from service.domain.creates import Refusal
 from service.domain.endpoints import Endpoint
@@ -21,9 +20,10 @@ from service.domain.errors import NotFound, ProviderUnavailable, TaskNotRefresha
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Child, Task, Transition
+from service.doors.bodies import read_body
+from service.doors.sharing import room_for_body
+from service.observability.tracing import trace_of
 from service.refreshing import refresh as refresh_task
-from service.sharing import room_for_body
-from service.tracing import trace_of
 from storage import endpoints, tasks
 from storage.database import Reader
 from storage.tasks import TaskFilter

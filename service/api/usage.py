@@ -17,13 +17,13 @@ from service.api.auth import authenticate, authenticate_admin
 from service.api.keys import ACCOUNT_NAME
 from service.api.pages import Query
 from service.api.state import State
-from service.bodies import parse_json, read_body
 from service.domain.costs import KNOWN_UNITS, UNIT, Budget, Period, Spent, day_of, totals
 from service.domain.errors import Fault, Forbidden, NotFound, Unprocessable
 from service.domain.faults import PREDICATE, checked
 from service.domain.ids import AccountId
 from service.domain.models import StrictModel
 from service.domain.times import rfc3339
+from service.doors.bodies import parse_json, read_body
 from storage import keys, usage
 from storage.database import Database, Transaction
 from storage.keys import ApiKey, KeyRole

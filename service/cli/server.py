@@ -52,7 +52,7 @@ def sandbox(
     import uvicorn
 
     from handlers.providers.sandbox import Fault, GuardedTransport, SandboxSettings, create_sandbox
-    from service.network import Guard
+    from service.network.dialler import Guard
 
     faults = [
         f"There is no fault {name}: choose from {', '.join(Fault)}"

@@ -13,15 +13,15 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from service.bodies import SMALL_BODY, caller_known, read_body
 from service.dashboard.rendering import guarded, render
 from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, InvalidRequest, KlingelError
 from service.domain.ids import AccountId
-from service.logs import note
-from service.sharing import room_for_body
-from service.statuses import status_of
+from service.doors.bodies import SMALL_BODY, caller_known, read_body
+from service.doors.sharing import room_for_body
+from service.doors.statuses import status_of
+from service.observability.logs import note
 from storage import keys, sessions
 from storage.keys import ApiKey, KeyRole
 

@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from service.dashboard.state import State
 from service.domain.errors import Fault
-from service.recognition import SIGNED_IN
+from service.doors.recognition import SIGNED_IN
 from storage.keys import ApiKey
 
 

@@ -20,8 +20,8 @@ from service.dashboard.rendering import guarded, render
 from service.dashboard.sessions import Session
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, KlingelError, Unauthenticated
-from service.recognition import recognise
-from service.statuses import status_of
+from service.doors.recognition import recognise
+from service.doors.statuses import status_of
 from storage import sessions as ended_sessions
 from storage.database import Transaction
 

@@ -9,10 +9,10 @@ from service.delivery import Sink
 from service.domain.links import Links
 from service.domain.secrets import PushKeys
 from service.domain.times import Clock
-from service.guesses import Guesses
-from service.recognition import KnownKeys
+from service.doors.guesses import Guesses
+from service.doors.recognition import KnownKeys
+from service.doors.sharing import Shares
 from service.settings import Settings
-from service.sharing import Shares
 from service.submission import Provider
 from storage.database import Database
 

@@ -1,4 +1,4 @@
-"""Every error that Klingel raises on purpose. Knows no HTTP; `service.statuses` gives each its status.
+"""Every error that Klingel raises on purpose. Knows no HTTP; `service.doors.statuses` gives each its status.
 
 KlingelError
 ├── InvalidRequest            the request cannot be read at all

@@ -24,7 +24,7 @@ from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, new_event_id, new_task_id
 from service.domain.secrets import Vault
-from service.network import Guard
+from service.network.dialler import Guard
 from tests.contract.broker_servers import PASSWORD, NatsServer, Server
 from tests.servers import start_server
 

@@ -28,7 +28,7 @@ from service.domain.ids import AccountId, DeliveryId, EndpointId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.secrets import Vault
 from service.domain.tasks import Output, OutputKind, Task, TaskError
-from service.network import Guard
+from service.network.dialler import Guard
 from tests.servers import running_app
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

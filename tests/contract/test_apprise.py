@@ -22,7 +22,7 @@ from service.domain.events import EventType
 from service.domain.faults import InvalidFields
 from service.domain.ids import AccountId, EndpointId
 from service.domain.values import replace
-from service.network import Guard
+from service.network.dialler import Guard
 from tests.contract.push_services import (
     LOOPBACK,
     NOW,
@@ -430,7 +430,7 @@ import asyncio
 from handlers.sinks.apprise import AppriseSink
 from service.domain.errors import Unavailable
 from service.domain.secrets import Vault
-from service.network import Guard
+from service.network.dialler import Guard
 
 async def main():
     sink = AppriseSink(Guard(), Vault(["a-secret-for-tests-0123456789"]))

@@ -14,8 +14,8 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.events import Event
 from service.domain.traces import Trace
 from service.domain.values import replace
-from service.network import Guard
-from service.sockets import open_sockets
+from service.network.dialler import Guard
+from service.network.sockets import open_sockets
 from tests.contract.broker_parties import (
     LOOPBACK,
     NOW,

@@ -30,7 +30,7 @@ from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.events import Event, EventType
 from service.domain.tasks import TaskError
-from service.network import open_dialler
+from service.network.dialler import open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, TASK, event_of, picture, video
 from tests.fakes.discord import (
     APPLICATION,

@@ -29,7 +29,7 @@ from service.domain.deliveries import AttemptOutcome, Reply, result
 from service.domain.events import Event, EventType
 from service.domain.tasks import TaskError
 from service.domain.values import replace
-from service.network import open_dialler
+from service.network.dialler import open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, event_of, picture, video
 from tests.fakes.mattermost import (
     BOT_TOKEN,

@@ -32,7 +32,7 @@ from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.tasks import TaskError
 from service.domain.values import replace
-from service.network import Guard, open_dialler
+from service.network.dialler import Guard, open_dialler
 from tests.contract.push_services import LOOPBACK, NOW, TASK, VAULT, event_of, picture, video
 from tests.fakes.slack import (
     BOT,

@@ -14,7 +14,7 @@ from service.domain.deliveries import AttemptOutcome, result
 from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.tasks import TaskError
-from service.network import Guard, open_dialler
+from service.network.dialler import Guard, open_dialler
 from tests.contract.push_services import (
     LOOPBACK,
     NOW,

@@ -18,7 +18,7 @@ from service.domain.events import Event, EventType
 from service.domain.faults import InvalidFields
 from service.domain.secrets import PushKeys, Vault
 from service.domain.tasks import TaskError
-from service.network import Dialler, Guard, open_dialler
+from service.network.dialler import Dialler, Guard, open_dialler
 from tests.contract.push_services import (
     LOOPBACK,
     NOW,

@@ -24,7 +24,7 @@ async def klingel(_databases_here: None, tmp_path: Path, anyio_backend: str) -> 
 @pytest.fixture(autouse=True)
 def _forgives_no_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine enough of them would be forgiven while the next ones are made."""
-    monkeypatch.setattr("service.guesses.REFILL_S", 60.0)
+    monkeypatch.setattr("service.doors.guesses.REFILL_S", 60.0)
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT, WAITING_OF_BOT
-from service.bodies import SMALL_BODY
-from service.sharing import BODIES_BYTES_OF_ONE
+from service.doors.bodies import SMALL_BODY
+from service.doors.sharing import BODIES_BYTES_OF_ONE
 from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
 from tests.integration.chat import ASKED, USER, Chat, bot_body, opened_chat, running_mattermost
 from tests.integration.klingel import (

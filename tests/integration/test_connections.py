@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from service.connections import LARGEST_HEAD, Answer, Connection, Connections, NoAnswer, Origin
-from service.network import Dialler, Guard, open_dialler
+from service.network.connections import LARGEST_HEAD, Answer, Connection, Connections, NoAnswer, Origin
+from service.network.dialler import Dialler, Guard, open_dialler
 from tests.contract.broker_parties import certificate
 from tests.integration.hostile import without_tls
 from tests.ports import free_port

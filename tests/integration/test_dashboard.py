@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.dashboard.routes import routes
-from service.guesses import KEYS
+from service.doors.guesses import KEYS
 from tests.integration.klingel import (
     ADMIN_KEY,
     IMAGE_INPUT,

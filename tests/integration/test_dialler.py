@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from service import network
-from service.connections import NoAnswer
-from service.network import Dialler, Guard, Refused, open_dialler
+from service.network import dialler as network
+from service.network.connections import NoAnswer
+from service.network.dialler import Dialler, Guard, Refused, open_dialler
 from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here

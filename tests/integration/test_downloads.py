@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from service.connections import NoAnswer, Silent
-from service.downloads import PIECE
-from service.network import EVERYWHERE, Dialler, Guard, Refused, open_dialler
+from service.network.connections import NoAnswer, Silent
+from service.network.dialler import EVERYWHERE, Dialler, Guard, Refused, open_dialler
+from service.network.downloads import PIECE
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
 
 pytestmark = pytest.mark.sqlite_alone  # no database here

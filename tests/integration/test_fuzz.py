@@ -41,7 +41,7 @@ from handlers.sinks.webhook import WebhookConfig
 from service.api.description.document import describe
 from service.app import Hooks, create_app
 from service.domain.lifecycle import Verdict
-from service.network import GuardedResolver
+from service.network.dialler import GuardedResolver
 from service.server import make_server
 from storage.statements import Dialect
 from tests.integration.klingel import (

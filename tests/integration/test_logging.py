@@ -12,7 +12,7 @@ import httpx
 import pytest
 import structlog
 
-from service.logs import configure_logs, flush_logs
+from service.observability.logs import configure_logs, flush_logs
 from service.settings import LogFormat
 from tests.integration.klingel import (
     ADMIN_KEY,

@@ -21,7 +21,7 @@ from service.api.dropin import DOORS
 from service.app import HEALTH, ROUTES
 from service.domain.events import EventType
 from service.domain.times import rfc3339
-from service.guesses import KEYS, TOKENS
+from service.doors.guesses import KEYS, TOKENS
 from tests.fakes.mattermost import FakeMattermost
 from tests.integration.cdn import running_cdn, sends
 from tests.integration.chat import FORM, bot_body

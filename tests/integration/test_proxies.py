@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.guesses import KEYS
+from service.doors.guesses import KEYS
 from tests.integration.klingel import Klingel, running_klingel
 
 PROXY, STRANGER = "10.0.0.1", "203.0.113.9"

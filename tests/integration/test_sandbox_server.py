@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from handlers.providers.sandbox import GuardedTransport, SandboxSettings, create_sandbox
-from service.network import Guard
+from service.network.dialler import Guard
 from tests.ports import free_port
 
 pytestmark = pytest.mark.sqlite_alone  # no database here

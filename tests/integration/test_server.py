@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.bodies import caller_known, read_body
+from service.doors.bodies import caller_known, read_body
 from service.server import Limits, make_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here

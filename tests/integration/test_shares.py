@@ -5,7 +5,7 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from service.sharing import BODIES_BYTES, BODIES_BYTES_OF_ONE
+from service.doors.sharing import BODIES_BYTES, BODIES_BYTES_OF_ONE
 from storage.columns import milliseconds
 from storage.sqlite import SEARCHERS
 from storage.statements import Dialect

@@ -281,7 +281,7 @@ def test_without_its_libraries_a_wish_of_the_operator_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one that the machine makes of everything on it is not."""
-    monkeypatch.setitem(sys.modules, "service.telemetry", None)
+    monkeypatch.setitem(sys.modules, "service.observability.telemetry", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'klingel\[otel\]'"):
         create_app(settings_for(tmp_path, traces_url="http://127.0.0.1:4318/v1/traces"))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")

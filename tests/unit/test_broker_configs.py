@@ -10,7 +10,7 @@ from handlers.sinks.brokers import NO_TASK, Brokers, filled, open_brokers
 from handlers.sinks.credentials import MASK
 from service.domain.faults import InvalidFields
 from service.domain.secrets import Vault
-from service.network import Guard
+from service.network.dialler import Guard
 from tests.contract.broker_parties import SINKS, VAULT, an_endpoint
 
 PLAIN = {

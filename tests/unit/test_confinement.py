@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handlers.sinks.confinement import Confinement, confined
-from service.network import Guard
+from service.network.dialler import Guard
 
 LOOPBACK = Guard([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
 NOWHERE = ("127.0.0.1", 9)

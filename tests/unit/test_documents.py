@@ -8,8 +8,8 @@ import pytest
 
 from service.domain import errors
 from service.domain.lifecycle import TRANSITIONS
+from service.doors.statuses import STATUS
 from service.settings import Settings
-from service.statuses import STATUS
 
 ROOT = Path(__file__).parents[2]
 

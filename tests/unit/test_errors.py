@@ -13,7 +13,7 @@ import storage
 from service.api.problems import problem_of
 from service.domain import errors
 from service.domain.errors import KlingelError
-from service.statuses import STATUS
+from service.doors.statuses import STATUS
 
 
 def everything(root: type[KlingelError]) -> set[type[KlingelError]]:

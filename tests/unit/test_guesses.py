@@ -2,7 +2,7 @@
 
 from starlette.requests import HTTPConnection
 
-from service.guesses import ADDRESSES, REFILL_S, Guesses
+from service.doors.guesses import ADDRESSES, REFILL_S, Guesses
 
 
 def from_address(host: str) -> HTTPConnection:

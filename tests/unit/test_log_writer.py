@@ -1,4 +1,4 @@
-"""`service.log_writer`: nobody waits for whoever reads the log."""
+"""`service.observability.log_writer`: nobody waits for whoever reads the log."""
 
 import io
 import json
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service import log_writer
-from service.log_writer import LogWriter
+from service.observability import log_writer
+from service.observability.log_writer import LogWriter
 
 LONG_S = 60.0
 

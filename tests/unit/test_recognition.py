@@ -1,11 +1,11 @@
-"""`service.recognition`: which keys need not be looked up, and for how long."""
+"""`service.doors.recognition`: which keys need not be looked up, and for how long."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from service.domain.ids import AccountId, KeyId
-from service.recognition import KNOWN_S, MOST_KNOWN, KnownKeys
+from service.doors.recognition import KNOWN_S, MOST_KNOWN, KnownKeys
 from storage.keys import ApiKey, KeyRole
 
 KEY = ApiKey(

@@ -1,4 +1,4 @@
-"""`service.routing`: the short way to a door leads to the same door."""
+"""`service.doors.routing`: the short way to a door leads to the same door."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from service.app import CONFIGS, ROUTES
 from service.dashboard.routes import routes as dashboard_routes
-from service.routing import Doors
+from service.doors.routing import Doors
 
 EVERY = [route for route in (*ROUTES, *dashboard_routes(CONFIGS)) if isinstance(route, Route)]
 NUMBER_OF_ROUTES = sum(isinstance(route, Route) for route in ROUTES)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.sharing import Full, Pace, Places, Room, Shared, Turns
+from service.doors.sharing import Full, Pace, Places, Room, Shared, Turns
 
 SECOND = timedelta(seconds=1)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.bodies import SMALL_BODY
 from service.delivery import Sink
 from service.domain.errors import InvalidRequest
 from service.domain.ids import AccountId
 from service.domain.secrets import Vault
+from service.doors.bodies import SMALL_BODY
 from service.submission import Draft
 from service.submits import READERS, SubmitReader
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.traces import Trace, read_trace
-from service.tracing import are_traces_wanted
+from service.observability.tracing import are_traces_wanted
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -6,8 +6,8 @@ from typing import Final, Self
 
 import httpx
 
-from service.connections import NoAnswer
-from service.network import Dialler, Guard, Refused, open_dialler
+from service.network.connections import NoAnswer
+from service.network.dialler import Dialler, Guard, Refused, open_dialler
 
 MOST_RESPONSE_BYTES: Final = 64 * 1024
 _ITS_OWN: Final = frozenset({"host", "content-length", "connection"})

@@ -10,7 +10,7 @@ from typing_extensions import override
 from yarl import URL
 
 from handlers.sinks.brokers import CONTENT_TYPE, STRANGE, Message, Undelivered
-from service.sockets import Socket
+from service.network.sockets import Socket
 
 # What goes wrong is told by the attempt's own line.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)

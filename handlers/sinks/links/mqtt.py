@@ -6,7 +6,7 @@ from typing import Final, Self
 import mqtt5
 
 from handlers.sinks.brokers import CONTENT_TYPE, IDLE, Message, Undelivered
-from service.sockets import Socket
+from service.network.sockets import Socket
 
 PACKET_ID: Final = 1  # there is one message on its way
 LARGEST_ANSWER: Final = 64 * 1024

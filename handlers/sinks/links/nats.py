@@ -13,7 +13,7 @@ from nats.aio.transport import Transport
 from typing_extensions import override
 
 from handlers.sinks.brokers import STRANGE, Message, Undelivered
-from service.sockets import Socket
+from service.network.sockets import Socket
 
 MESSAGE_ID: Final = "Nats-Msg-Id"  # within its window JetStream keeps one message of an id
 NO_NATS: Final = "it does not speak NATS, or not with us"

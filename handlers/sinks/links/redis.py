@@ -7,7 +7,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.maint_notifications import MaintNotificationsConfig
 
 from handlers.sinks.brokers import STRANGE, Message, Undelivered
-from service.sockets import Socket
+from service.network.sockets import Socket
 
 NO_REDIS: Final = "it does not speak Redis' protocol"
 NOT_A_STREAM: Final = "WRONGTYPE"

@@ -14,7 +14,7 @@ from service.api.description.schemas import body_schemas, bot_schemas, reference
 from service.api.envelopes import ROOT
 from service.api.problems import MEDIA_TYPE
 from service.domain.errors import KlingelError, StorageUnavailable
-from service.statuses import STATUS
+from service.doors.statuses import STATUS
 
 _INFO: Final = {
     "title": "Klingel",

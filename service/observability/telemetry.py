@@ -19,7 +19,7 @@ from opentelemetry.trace.span import TraceState
 
 from service.domain.deliveries import storable
 from service.domain.traces import Trace
-from service.tracing import Attributes, Span, SpanKind
+from service.observability.tracing import Attributes, Span, SpanKind
 
 FAREWELL_S: Final = 5.0  # for what is not sent yet when Klingel stops
 LONGEST_REASON: Final = 500

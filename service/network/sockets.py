@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from yarl import URL
 
-from service.network import Guard, GuardedResolver, Refused, read_host
+from service.network.dialler import Guard, GuardedResolver, Refused, read_host
 
 READ_LIMIT: Final = 1024 * 1024  # bytes of one exchange; a broker's acknowledgement has a few hundred
 CONNECT_S: Final = 4.0  # for an address while there is another one to try

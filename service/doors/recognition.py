@@ -9,11 +9,11 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from service.batching import Batcher
-from service.bodies import caller_known
 from service.domain.errors import KlingelError, TooManyFailures, Unauthenticated
 from service.domain.ids import KeyId
 from service.domain.secrets import hash_api_key
-from service.guesses import Guesses
+from service.doors.bodies import caller_known
+from service.doors.guesses import Guesses
 from storage import keys
 from storage.database import Database, Transaction
 from storage.keys import ApiKey

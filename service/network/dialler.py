@@ -20,13 +20,13 @@ import aiodns
 import structlog
 from yarl import URL
 
-from service.connections import Answer, Connections, Download, NoAnswer, Origin
 from service.loading import Later
+from service.network.connections import Answer, Connections, Download, NoAnswer, Origin
 
 if TYPE_CHECKING:  # loaded with the first download
     from aiohttp.abc import ResolveResult
 
-    from service.downloads import Downloads
+    from service.network.downloads import Downloads
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -369,7 +369,7 @@ async def open_dialler(
 
 def _load_downloads() -> "Callable[..., AbstractAsyncContextManager[Downloads]]":
     """A tenth of a second, and 7 MB."""
-    from service.downloads import open_downloads  # noqa: PLC0415
+    from service.network.downloads import open_downloads  # noqa: PLC0415
 
     return open_downloads
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
-from service.bodies import SMALL_BODY
 from service.domain.errors import Busy
 from service.domain.ids import AccountId
 from service.domain.times import Clock
+from service.doors.bodies import SMALL_BODY
 
 T = TypeVar("T")
 

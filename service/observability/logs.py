@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from service.domain.times import rfc3339
-from service.log_writer import LogWriter
+from service.observability.log_writer import LogWriter
 from service.settings import LogFormat
 
 # In the scope of a request: what else is to be said of it in its line. No client can set it.

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from service.connections import Download, NoAnswer, Resolver, Silent
+from service.network.connections import Download, NoAnswer, Resolver, Silent
 
 LARGEST_HEAD_FIELD: Final = 8190
 PIECE: Final = 256 * 1024

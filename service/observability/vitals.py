@@ -10,7 +10,7 @@ import structlog
 from service.domain.errors import KlingelError, SearchTooWide
 from service.domain.lifecycle import Status
 from service.domain.times import Clock
-from service.sharing import Shared
+from service.doors.sharing import Shared
 from storage import deliveries, tasks
 from storage.database import Database
 

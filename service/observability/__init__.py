@@ -1,0 +1,1 @@
+"""What Klingel tells of itself: logs, metrics, traces, and its health for machines that look after this one."""
