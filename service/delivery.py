@@ -196,11 +196,12 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        waiting = await self._waiting()
-        while await self._batcher.run(self._claim, waiting.lanes):
+        waiting, there_may_be_more = await self._waiting(), True
+        while there_may_be_more:
+            taken = await self._batcher.run(self._claim, waiting.lanes)
+            # Anew in any case: what waits for a lane that was full is not told, and whether it asks is known after the claim.
             waiting = await self._waiting()
-            if not waiting.lanes:
-                break
+            there_may_be_more = taken and bool(waiting.lanes)
         due = waiting.next_moment
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
@@ -239,12 +240,18 @@ class Deliverer:
             if (reason := _why_not(delivery, targets.get(delivery.endpoint_id))) is not None
         }
         await deliveries.bury_these(tx, closed, now=now)
-        wanted = {delivery.endpoint_id for delivery in due if delivery.id not in closed}
+        # Published while the endpoint moved to another lane, they wait in its old one.
+        strays = {endpoint.id: endpoint for endpoint in targets.values() if endpoint.lane not in lanes}
+        for stray in strays.values():
+            await deliveries.move(tx, stray.id, lane=stray.lane)
+            await self._notices.post(tx, Topic.DELIVERIES)
+        wanted = {delivery.endpoint_id for delivery in due if delivery.id not in closed} - strays.keys()
         held = await self._holdings.take(tx, {targets[endpoint_id].lane for endpoint_id in wanted})
         promised = {
             delivery.id: targets[delivery.endpoint_id]
             for delivery in due
-            if delivery.id not in closed
+            if delivery.endpoint_id in wanted
+            and delivery.id not in closed
             and targets[delivery.endpoint_id].lane in held
             and self._lanes.promise_claimed(delivery.id, targets[delivery.endpoint_id])
         }
@@ -269,7 +276,7 @@ class Deliverer:
         if len(due) < CLAIM and all(len(some) < CLAIM for some in asked):
             tx.on_commit(lambda: self._lanes.end_claim(full))
         # Of a page that no lane took the lanes ask themselves, when they have room.
-        return [bool(promised or closed or rescued or recalled or in_doubt)] * len(asked)
+        return [bool(promised or closed or strays or rescued or recalled or in_doubt)] * len(asked)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""

@@ -31,7 +31,6 @@ from storage.deliveries import Leased
 
 # Longer than the last of a full lane can take to be attempted. A process that dies is given its share back by then.
 LEASE: Final = timedelta(minutes=40)
-BURIED_AT_ONCE: Final = 1000  # some 4 ms, for which all who write wait
 
 
 class Publisher:
@@ -132,15 +131,10 @@ class Publisher:
         await self._notices.post(tx, Topic.ROUSED, [place_name(endpoint)])
 
     async def bury(self, tx: Transaction, endpoint: Endpoint, *, reason: str, now: datetime) -> None:
-        """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane. Of more than
-        `BURIED_AT_ONCE` whoever claims buries the rest, bit by bit: nobody has to wait for all of them.
-        """
-        there_is_more = await deliveries.bury(tx, endpoint.id, reason=reason, now=now, at_most=BURIED_AT_ONCE)
+        """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane."""
+        await deliveries.bury(tx, endpoint.id, reason=reason, now=now)
         tx.on_commit(lambda: self._lanes.drop(endpoint))
         await self._notices.post(tx, Topic.DROPPED, [place_name(endpoint)])
-        if there_is_more:
-            tx.on_commit(self._lanes.on_room)
-            await self._notices.post(tx, Topic.DELIVERIES)
 
     async def save(self, tx: Transaction, endpoint: Endpoint, *, before: Endpoint) -> None:
         """A changed endpoint. What is in its lane and not begun is claimed anew, and goes to what it is now."""

@@ -11,7 +11,7 @@ from service.domain.events import Event, EventType
 from service.domain.expressions import Budget
 from service.domain.ids import AccountId
 from service.publication import Publisher, replayed
-from storage import deliveries, events
+from storage import deliveries, endpoints, events
 from storage.database import Transaction
 
 PAGE: Final = 200  # deliveries made in one commit
@@ -34,10 +34,16 @@ class Replays:
         self._after_id = ""
         self._after_position = 0
         self._up_to: int | None = None
+        self._began: datetime | None = None
         self.finished = False
 
     async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
         tx.on_rollback(partial(self._go_back, (self._after_id, self._after_position)))
+        now_it_is = (await endpoints.by_id(tx, [self._endpoint.id])).get(self._endpoint.id)
+        if now_it_is is None or not now_it_is.enabled:
+            self.finished = True  # deleted, or switched off, between two pages
+            return [0] * len(moments)
+        self._endpoint = now_it_is
         if self._only == "failed":
             return [await self._failed(tx, now) for now in moments]
         return [await self._all(tx, now) for now in moments]
@@ -48,8 +54,15 @@ class Replays:
         self.finished = False
 
     async def _failed(self, tx: Transaction, now: datetime) -> int:
+        if self._began is None:
+            self._began = now
         dead = await deliveries.failed_since(
-            tx, self._endpoint.id, since=self._since, after_id=self._after_id, limit=PAGE
+            tx,
+            self._endpoint.id,
+            since=self._since,
+            began=self._began,
+            after_id=self._after_id,
+            limit=PAGE,
         )
         self.finished = len(dead) < PAGE
         if dead:

@@ -179,17 +179,11 @@ async def give_back(tx: Transaction, ids: Iterable[DeliveryId]) -> None:
     await tx.run_many("give_back", [{"id": id} for id in ids])
 
 
-async def bury(tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime, at_most: int) -> bool:
-    """What is in somebody's hand for an endpoint that takes no more becomes dead letters, and of what waits for it the
-    retries, then the rest. Gives whether there may be more of it.
-
-    Args:
-        at_most: of those that wait.
-    """
-    buried = await tx.run(
-        "bury_deliveries", endpoint_id=endpoint_id, reason=reason, now=milliseconds(now), limit=at_most
-    )
-    return buried >= at_most
+async def bury(tx: Transaction, endpoint_id: EndpointId, *, reason: str, now: datetime) -> None:
+    """All that waits for an endpoint that takes no more becomes dead letters, also what is in somebody's hand."""
+    about = {"endpoint_id": endpoint_id, "reason": reason, "now": milliseconds(now)}
+    await tx.run("bury_waiting", **about)
+    await tx.run("bury_leased", **about)  # what was claimed meanwhile, too: that the first one has waited for
 
 
 async def bury_these(tx: Transaction, reasons: Mapping[DeliveryId, str], *, now: datetime) -> None:
@@ -286,11 +280,16 @@ async def count_dead(reader: Reader) -> int:
 
 
 async def failed_since(
-    reader: Reader, endpoint_id: EndpointId, *, since: datetime, after_id: str, limit: int
+    reader: Reader, endpoint_id: EndpointId, *, since: datetime, began: datetime, after_id: str, limit: int
 ) -> list[Delivery]:
-    """Dead letters that nobody has replayed yet, oldest first."""
+    """Dead letters that nobody has replayed yet, oldest first, but for replays that were made since it began."""
     rows = await reader.all(
-        "failed_since", endpoint_id=endpoint_id, since=milliseconds(since), after_id=after_id, limit=limit
+        "failed_since",
+        endpoint_id=endpoint_id,
+        since=milliseconds(since),
+        began=milliseconds(began),
+        after_id=after_id,
+        limit=limit,
     )
     return [delivery_of(row) for row in rows]
 

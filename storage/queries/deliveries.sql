@@ -11,28 +11,25 @@ insert into deliveries (
 
 -- name: lanes_waited_for
 -- Those for which something waits, and since or until when; but for those that are full, or held by another process. From
--- each lane to the next is one step, however much waits in it. What is buried only holds up no lane that is not.
+-- each lane to the next is one step, however much waits in it.
 with recursive waiting (lane) as (
-    select min(lane) from deliveries where status = 'pending' and lease_until is null
+    select min(lane) from deliveries where status = 'pending' and lease_until is null and id >= ''
     union all
     select (
         select min(deliveries.lane) from deliveries
-        where status = 'pending' and lease_until is null and deliveries.lane > waiting.lane
+        where status = 'pending' and lease_until is null and id >= '' and deliveries.lane > waiting.lane
     ) from waiting where lane is not null
 )
 select lane, (
     select min(next_attempt_at) from deliveries
-    where status = 'pending' and lease_until is null and deliveries.lane = waiting.lane
+    where status = 'pending' and lease_until is null and id >= '' and deliveries.lane = waiting.lane
 ) as next_attempt_at
 from waiting
 where lane is not null and lane not in (select value from json_each(:busy_lanes))
   and not exists (
       select 1 from lane_holders where lane_holders.lane = waiting.lane and process_id <> :process_id
   )
-order by
-    exists (select 1 from endpoints where id = waiting.lane and (enabled = 0 or deleted_at is not null)),
-    next_attempt_at,
-    lane
+order by next_attempt_at, lane
 limit :limit;
 
 -- name: next_lease_end$
@@ -45,9 +42,11 @@ select id from deliveries where lease_until is not null and leased_by = :process
 -- name: endpoints_awaited
 -- Those of these for which something that was never attempted waits in the database.
 select listed.value as endpoint_id from json_each(:ids) as listed
-where exists (
-    select 1 from deliveries
-    where endpoint_id = listed.value and status = 'pending' and lease_until is null and attempts = 0
+where (
+    select true from deliveries
+    where endpoint_id = listed.value and status = 'pending' and lease_until is null and attempts >= 0
+      and attempts <= 0
+    limit 1
 );
 
 -- name: move_deliveries!
@@ -63,21 +62,16 @@ where lease_until is not null and leased_by in (select value from json_each(:pro
 -- Gives back what was in the hand of a process that is no more.
 update deliveries set lease_until = null where lease_until is not null and lease_until <= :now;
 
--- name: bury_deliveries!
--- What somebody has in hand for an endpoint that takes no more becomes dead letters, which a person can replay, and so much
--- of what waits. `|| ''` keeps the planner from all that has gone there.
+-- name: bury_waiting!
+-- What waits for an endpoint that takes no more becomes dead letters, which a person can replay.
+update deliveries set status = 'dead', next_attempt_at = null, reason = :reason, finished_at = :now
+where endpoint_id = :endpoint_id and status = 'pending' and lease_until is null and attempts >= 0;
+
+-- name: bury_leased!
+-- And what somebody has in hand for it, few as they are. `|| ''` keeps the planner from all that has gone there.
 update deliveries set status = 'dead', next_attempt_at = null, lease_until = null, reason = :reason,
     finished_at = :now
-where status = 'pending' and id in (
-    select id from (
-        select id from deliveries
-        where endpoint_id = :endpoint_id and status = 'pending' and lease_until is null
-        order by endpoint_id desc, attempts desc
-        limit :limit
-    ) as waits
-    union all
-    select id from deliveries where endpoint_id || '' = :endpoint_id and lease_until >= 0
-);
+where endpoint_id || '' = :endpoint_id and lease_until >= 0;
 
 -- name: bury_delivery*!
 update deliveries set status = 'dead', next_attempt_at = null, lease_until = null, reason = :reason,
@@ -180,7 +174,7 @@ select * from attempts where delivery_id = :delivery_id order by number;
 -- In two parts, of which each has an index of its own.
 select min(at) from (
     select min(next_attempt_at) as at from deliveries
-    where status = 'pending' and lease_until is null and next_attempt_at <= :now
+    where status = 'pending' and lease_until is null and next_attempt_at >= 0 and next_attempt_at <= :now
     union all
     select min(next_attempt_at) from deliveries where lease_until is not null and next_attempt_at <= :now
 ) as due;
@@ -189,10 +183,11 @@ select min(at) from (
 select count(*) from deliveries where status = 'dead';
 
 -- name: failed_since
--- The dead letters of an endpoint, for a replay; one that was replayed since is left out.
+-- The dead letters of an endpoint, for a replay that began then; one that was replayed since is left out, and so is what the
+-- replay itself has made: where each dies at once it would never end.
 select deliveries.* from deliveries
 where endpoint_id = :endpoint_id and status = 'dead' and created_at >= :since
-  and id > :after_id
+  and id > :after_id and (replay_of is null or created_at < :began)
   and not exists (
       select 1 from deliveries as again
       where again.event_id = deliveries.event_id and again.endpoint_id = deliveries.endpoint_id

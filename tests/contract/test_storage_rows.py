@@ -824,9 +824,9 @@ async def claim(
     return ids(due)
 
 
-async def bury(database: Database, *, at_most: int = 9) -> bool:
+async def bury(database: Database) -> None:
     async with database.transaction() as tx:
-        return await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW, at_most=at_most)
+        await deliveries.bury(tx, EndpointId("end_1"), reason="r", now=NOW)
 
 
 async def fetch(database: Database, id: str) -> Delivery:
@@ -1012,7 +1012,7 @@ async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: D
         next_attempt_at=NOW + SECOND,
     )
     async with ready.transaction() as tx:
-        await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW, at_most=9)
+        await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW)
         await deliveries.record(tx, [late, late], now=NOW)
     dead = await fetch(ready, "dlv_1")
     assert (dead.status, dead.reason, dead.attempts) == (DeliveryStatus.DEAD, "disabled", 0)
@@ -1023,7 +1023,7 @@ async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: D
 async def test_all_that_waits_for_an_endpoint_can_be_buried(ready: Database) -> None:
     await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_3", endpoint_id=EndpointId("end_2")))
     await deliver(ready, delivery("dlv_2", "evt_2"), lease_until=NOW + HOUR)
-    assert not await bury(ready)
+    await bury(ready)
     async with ready.reading() as reader:
         assert await deliveries.count_dead(reader) == 2
         assert await deliveries.oldest_due(reader, now=NOW) == NOW
@@ -1031,46 +1031,14 @@ async def test_all_that_waits_for_an_endpoint_can_be_buried(ready: Database) -> 
     assert (await fetch(ready, "dlv_1")).finished_at == NOW
 
 
-async def test_of_what_waits_for_an_endpoint_the_retries_are_buried_first_where_there_is_too_much(
-    ready: Database,
-) -> None:
-    """They may be due in hours, and who claims buries what is due."""
-    await deliver(
-        ready,
-        delivery("dlv_1", "evt_1"),
-        delivery("dlv_2", "evt_2"),
-        delivery("dlv_3", "evt_3"),
-    )
-    later = Outcome(
-        attempt=attempted("dlv_2", AttemptOutcome.RETRY),
-        status=DeliveryStatus.PENDING,
-        next_attempt_at=NOW + HOUR,
-    )
+async def test_some_can_be_buried_each_for_its_reason(ready: Database) -> None:
+    await deliver(ready, *(delivery(f"dlv_{number}", f"evt_{number}") for number in (1, 2, 3)))
     async with ready.transaction() as tx:
-        await deliveries.record(tx, [later], now=NOW)
-    assert await bury(ready, at_most=2)
-    assert (await fetch(ready, "dlv_2")).status is DeliveryStatus.DEAD
-    [left] = await claim(ready)
-    async with ready.transaction() as tx:
-        await deliveries.bury_these(tx, {DeliveryId(left): "why"}, now=NOW)
-    assert (await fetch(ready, left)).reason == "why"
-    assert not await bury(ready, at_most=2)
-
-
-async def test_lanes_of_endpoints_that_take_no_more_come_last(ready: Database) -> None:
-    """What is buried only holds up nobody."""
-    await put(ready, endpoint("end_3"), endpoint("end_4", enabled=False, disabled_reason="switched off"))
-    for number, to in enumerate(("end_4", "end_2", "end_3", "end_1")):
-        one = delivery(
-            f"dlv_{number}",
-            f"evt_{number + 1}",
-            endpoint_id=EndpointId(to),
-            next_attempt_at=NOW + number * SECOND,
-        )
-        await deliver(ready, one)
-    async with ready.transaction() as tx:
-        await endpoints.delete(tx, EndpointId("end_2"), now=NOW)
-    assert (await waiting(ready, NOW + HOUR)).lanes == ["end_3", "end_1", "end_4", "end_2"]
+        reasons = {DeliveryId("dlv_1"): "one", DeliveryId("dlv_2"): "two"}
+        await deliveries.bury_these(tx, reasons, now=NOW)
+        await deliveries.bury_these(tx, {DeliveryId("dlv_1"): "again"}, now=NOW)
+    assert [(await fetch(ready, id)).reason for id in ("dlv_1", "dlv_2", "dlv_3")] == ["one", "two", None]
+    assert await claim(ready) == ["dlv_3"]
 
 
 async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready: Database) -> None:
@@ -1082,11 +1050,11 @@ async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready:
     )
     await bury(ready)
 
-    async def failed(since: datetime, after: str = "") -> list[str]:
+    async def failed(since: datetime, after: str = "", began: datetime = NOW) -> list[str]:
         async with ready.reading() as reader:
             return ids(
                 await deliveries.failed_since(
-                    reader, EndpointId("end_1"), since=since, after_id=after, limit=9
+                    reader, EndpointId("end_1"), since=since, began=began, after_id=after, limit=9
                 )
             )
 
@@ -1095,6 +1063,9 @@ async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready:
     assert await failed(NOW, after="dlv_2") == ["dlv_3"]
     await deliver(ready, delivery("dlv_4", "evt_2", replay_of=DeliveryId("dlv_2")))
     assert await failed(NOW) == ["dlv_3"]
+    await bury(ready)
+    assert await failed(NOW) == ["dlv_3"]  # made by the same replay
+    assert await failed(NOW, began=NOW + SECOND) == ["dlv_3", "dlv_4"]
     async with ready.reading() as reader:
         first = await deliveries.of_events(reader, EndpointId("end_1"), [EventId("evt_2"), EventId("evt_5")])
     assert {event_id: one.id for event_id, one in first.items()} == {"evt_2": "dlv_2"}

@@ -317,6 +317,35 @@ async def test_switching_off_turns_what_waits_into_dead_letters(klingel: Klingel
     await klingel.until_deliveries("dead", "delivered")
 
 
+async def test_a_replay_ends_where_its_endpoint_is_switched_off(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.replays.PAGE", 2)
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.answers(*[500] * 5)
+    for _ in range(5):
+        await klingel.submit()
+    for delivery in await klingel.until_deliveries(*["pending"] * 5):
+        await klingel.until_attempts(delivery["id"], 1)
+    await patch(klingel, endpoint["id"], enabled=False)
+    await patch(klingel, endpoint["id"], enabled=True)
+    path = f"/v1/endpoints/{endpoint['id']}"
+    replay = {"since": "2026-11-22T00:00:00Z"}
+    async with klingel.writes_held() as are_waiting:
+        replayed = asyncio.create_task(klingel.http.post(f"{path}/replay", json=replay))
+        await are_waiting("make_page", 1)
+        switched_off = asyncio.create_task(klingel.http.patch(path, json={"enabled": False}))
+        await are_waiting("_edit", 1)
+    assert (await switched_off).is_success
+    assert (await replayed).json() == {"replayed": 2}
+
+    async def none_waits() -> bool:
+        return {delivery["status"] for delivery in await klingel.deliveries()} <= {"delivered", "dead"}
+
+    await klingel.until(none_waits)
+    assert len(await klingel.deliveries()) == 7
+
+
 @pytest.mark.parametrize("how", ["switched off", "deleted", "gone"])
 async def test_what_is_already_in_line_for_it_is_not_sent_either(klingel: Klingel, how: str) -> None:
     """An endpoint that says 410, or whose owner switches it off, means all that was not begun, also what is held in

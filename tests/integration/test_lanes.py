@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Literal
 
 import pytest
 
-from service.delivery import CLAIM
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
-from service.publication import BURIED_AT_ONCE
+from storage.columns import moment
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
 from tests.servers import start_server
 
@@ -269,11 +269,44 @@ async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_th
     await klingel.receiver.until(DEPTH + 1)
 
 
-# One that takes no more, for which too much waits
+async def test_a_retry_to_an_endpoint_that_was_busy_when_it_was_looked_for_keeps_its_moment(
+    klingel: Klingel,
+) -> None:
+    """Busy when what waits was read, not busy any more when it was claimed: it will not ask, so the loop has to."""
+    gate = klingel.receiver.gate = Turnstile()
+    await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.answers(500)
+    await klingel.submit_async()
+    gate.let(1)
+
+    async def to_be_retried() -> datetime | None:
+        rows = klingel.rows("select next_attempt_at from deliveries where attempts = 1")
+        return moment(rows[0]["next_attempt_at"]) if rows else None
+
+    at = await klingel.until(to_be_retried)
+    await asyncio.gather(*(klingel.submit_async() for _ in range(DEPTH)))
+    deliverer = klingel.state["deliverer"]
+
+    async def is_busy() -> bool:
+        return bool(deliverer._lanes.full())
+
+    await klingel.until(is_busy)
+    async with klingel.writes_held() as are_waiting:
+        next_look = asyncio.create_task(deliverer._claim_due())
+        await are_waiting("_claim", 1)
+        gate.let(1)
+        await are_waiting("_record", 1)
+        assert not deliverer._lanes.full()
+    assert await next_look == at
+    gate.let(DEPTH)
+    klingel.clock.advance(seconds=6)
+    await klingel.receiver.until(DEPTH + 2)
+
+
+# One that takes no more, for which much waits
 
 
 HEAP = 1500
-assert HEAP > BURIED_AT_ONCE + CLAIM
 
 HEAPED = f"""
     with recursive number (n) as (values (1) union all select n + 1 from number where n < {HEAP})
@@ -310,7 +343,7 @@ async def test_however_much_waits_for_an_endpoint_that_takes_no_more_becomes_dea
     assert len(klingel.receiver.received) == 1
 
 
-async def test_while_what_waits_for_it_is_buried_others_get_theirs_and_it_gets_its_test(
+async def test_what_still_comes_to_wait_for_one_that_is_off_is_buried_while_it_gets_its_test_and_others_theirs(
     klingel: Klingel,
 ) -> None:
     endpoint = await klingel.endpoint()

@@ -338,6 +338,33 @@ async def test_a_lane_that_is_empty_is_anybodys(house: House) -> None:
     await house.until_sql("select * from lane_holders", lambda rows: not rows)
 
 
+async def test_what_waits_in_a_lane_that_its_endpoint_has_left_is_sent_by_the_holder_of_its_new_one(
+    house: House,
+) -> None:
+    """As it is when a callback, at its commit, has not yet heard of the endpoint's move to another lane."""
+    web = await house.add("web")
+    await house.add("dispatch")
+    endpoint = await web.endpoint(types=["task.submitted"])
+    house.receiver.answers(500)
+    await web.submit()
+    await house.until_sql("select attempts from deliveries", lambda rows: rows == [{"attempts": 1}])
+    house.receiver.gate = asyncio.Event()
+    await web.submit()
+    await house.receiver.until(2)  # its lane is in use
+    other = await house.add("dispatch")
+    await house.sql("update deliveries set lane = 'the old one' where attempts = 1")
+    await house.sql(
+        "insert into lane_holders (lane, process_id) values ('the old one', $1)",
+        other.state["deliverer"]._presence.id,
+    )
+    house.clock.advance(seconds=10)
+    await house.receiver.until(3)
+    [moved] = await house.sql("select lane from deliveries where attempts = 1")
+    assert moved["lane"] == endpoint["id"]
+    house.receiver.gate.set()
+    await web.until_deliveries("delivered", "delivered")
+
+
 async def test_what_somebody_else_was_at_when_it_fell_due_is_looked_for_again(house: House) -> None:
     """Whoever looks waits for no row; and who was at it, and let it go, tells nobody."""
     house.clock = RunningClock()

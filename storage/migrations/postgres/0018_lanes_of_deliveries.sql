@@ -2,11 +2,15 @@
 alter table deliveries add column lane text collate "C" not null default '';
 update deliveries set lane = (select endpoints.lane from endpoints where endpoints.id = deliveries.endpoint_id)
 where status = 'pending';
-create index deliveries_in_lane on deliveries (lane, next_attempt_at, id)
-    where status = 'pending' and lease_until is null;
 alter table endpoints drop column lane;
 
--- Found by their endpoint: what waits for one that is disabled, the retries, which may be due in hours, first; and whether
--- any of it was never attempted, for then newer ones line up behind it.
+-- Of each of these indexes something is said that only statements say for which it is made: so no planner takes another one,
+-- by old statistics, and reads all that waits.
+create index deliveries_in_lane on deliveries (lane, next_attempt_at, id)
+    where status = 'pending' and lease_until is null and id >= '';
+drop index deliveries_due;
+create index deliveries_due on deliveries (next_attempt_at)
+    where status = 'pending' and lease_until is null and next_attempt_at >= 0;
 drop index deliveries_waiting;
-create index deliveries_waiting on deliveries (endpoint_id, attempts) where status = 'pending' and lease_until is null;
+create index deliveries_waiting on deliveries (endpoint_id, attempts)
+    where status = 'pending' and lease_until is null and attempts >= 0;

@@ -16,7 +16,7 @@ update deliveries set lease_until = null where id = :id and status = 'pending';
 -- The next of these lanes that may be attempted, in the order of the lanes, but for those that another process holds.
 select due.* from json_each(:lanes) as lanes cross join lateral (
     select * from deliveries
-    where lane = lanes.value and status = 'pending' and lease_until is null and next_attempt_at <= :now
+    where lane = lanes.value and next_attempt_at <= :now and status = 'pending' and lease_until is null and id >= ''
       and not exists (
           select 1 from lane_holders where lane_holders.lane = deliveries.lane and process_id <> :process_id
       )

@@ -4,7 +4,8 @@
 -- The first due of all that are due, few as they are; then those that somebody has in hand.
 select min(at) from (
     select min(next_attempt_at) as at from deliveries
-    where account_id = :account_id and status = 'pending' and lease_until is null and next_attempt_at <= :now
+    where account_id = :account_id and status = 'pending' and lease_until is null and next_attempt_at >= 0
+      and next_attempt_at <= :now
     union all
     select min(next_attempt_at) from deliveries
     where account_id = :account_id and lease_until is not null and next_attempt_at <= :now

@@ -23,7 +23,8 @@ update deliveries set lease_until = null from given where deliveries.id = given.
 -- name: due_deliveries
 -- The next of these lanes that may be attempted, in the order of the lanes, but for those that another process holds.
 select deliveries.* from json_each(:lanes) as lanes cross join deliveries
-where deliveries.lane = lanes.value and status = 'pending' and lease_until is null and next_attempt_at <= :now
+where deliveries.lane = lanes.value and next_attempt_at <= :now
+  and status = 'pending' and lease_until is null and deliveries.id >= ''
   and not exists (
       select 1 from lane_holders where lane_holders.lane = deliveries.lane and process_id <> :process_id
   )
