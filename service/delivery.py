@@ -83,6 +83,13 @@ class Sink(Protocol):
         """Raises nothing for what the other side can do; the deadline cuts it off."""
 
 
+class _Claimed(Struct, frozen=True):
+    took_any: bool  # and so there may be more
+    in_order: Sequence[
+        LaneKey
+    ] = ()  # where it took as much as it may: the lanes to go on with, by whose turn it is
+
+
 class _Ended(Struct, frozen=True, kw_only=True):
     duty: Duty
     attempt: Attempt
@@ -196,12 +203,17 @@ class Deliverer:
         return [None] * len(items)
 
     async def _claim_due(self) -> datetime | None:
-        waiting, there_may_be_more = await self._waiting(), True
-        while there_may_be_more:
-            taken = await self._batcher.run(self._claim, waiting.lanes)
-            # Anew in any case: what waits for a lane that was full is not told, and whether it asks is known after the claim.
-            waiting = await self._waiting()
-            there_may_be_more = taken and bool(waiting.lanes)
+        waiting, looked_at = await self._waiting(), self._clock()
+        claimed = await self._batcher.run(self._claim, waiting.lanes)
+        while True:
+            if claimed.in_order and len(waiting.lanes) < CLAIM and self._clock() < looked_at + CLAIM_GAP:
+                claimed = await self._batcher.run(self._claim, claimed.in_order)
+                continue
+            # In any case: what waits for a lane that was full is not told, and whether it asks is known after the claim.
+            waiting, looked_at = await self._waiting(), self._clock()
+            if not (claimed.took_any and waiting.lanes):
+                break
+            claimed = await self._batcher.run(self._claim, waiting.lanes)
         due = waiting.next_moment
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
@@ -215,10 +227,8 @@ class Deliverer:
                 reader, now=self._clock(), busy=self._lanes.full(), by=self._presence.id, limit=CLAIM
             )
 
-    async def _claim(self, tx: Transaction, asked: Sequence[Sequence[LaneKey]]) -> list[bool]:
-        """Takes what is due in these lanes, and in those that wait for it, into the lanes. Gives whether that was
-        anything, after which there may be more.
-        """
+    async def _claim(self, tx: Transaction, asked: Sequence[Sequence[LaneKey]]) -> "list[_Claimed]":
+        """Takes what is due in these lanes, and in those that wait for it, into the lanes."""
         # Read here, not when it was asked for: what was turned away from its lane since must be found.
         now = self._clock()
         rescued = await deliveries.rescue(tx, now=now)
@@ -230,9 +240,8 @@ class Deliverer:
         full = self._lanes.begin_claim()
         # What may come to wait for any other lane is told by whoever puts it there.
         lanes = dict.fromkeys(chain(*asked, self._lanes.overflowed()))
-        due = await deliveries.due(
-            tx, [lane for lane in lanes if lane not in full], now=now, by=self._presence.id, limit=CLAIM
-        )
+        able = [lane for lane in lanes if lane not in full]
+        due = await deliveries.due(tx, able, now=now, by=self._presence.id, limit=CLAIM)
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
         closed = {
             delivery.id: reason
@@ -276,7 +285,13 @@ class Deliverer:
         if len(due) < CLAIM and all(len(some) < CLAIM for some in asked):
             tx.on_commit(lambda: self._lanes.end_claim(full))
         # Of a page that no lane took the lanes ask themselves, when they have room.
-        return [bool(promised or closed or strays or rescued or recalled or in_doubt)] * len(asked)
+        claimed = _Claimed(bool(promised or closed or strays or rescued or recalled or in_doubt))
+        if claimed.took_any and len(due) == CLAIM:
+            had_their_turn = {endpoint.lane for endpoint in targets.values()}
+            claimed = replace(
+                claimed, in_order=sorted(able, key=lambda lane: lane in had_their_turn)[: CLAIM - 1]
+            )
+        return [claimed] * len(asked)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""
