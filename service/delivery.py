@@ -146,6 +146,7 @@ class Deliverer:
         self._starts = Loop("deliveries.start", self._start_again, wakeup=wakeups.attempts, clock=clock)
         lanes.startable.on_set = self._start_soon
         lanes.on_offer = self._start
+        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
 
@@ -527,13 +528,13 @@ class Deliverer:
         return [None] * len(groups)
 
     async def _update_health(self, tx: Transaction, ended: Sequence[_Ended], now: datetime) -> None:
-        by_endpoint: defaultdict[EndpointId, list[Attempt]] = defaultdict(list)
+        by_endpoint: defaultdict[EndpointId, list[tuple[Endpoint, Attempt]]] = defaultdict(list)
         for one in ended:
-            by_endpoint[one.duty.endpoint.id].append(one.attempt)
+            by_endpoint[one.duty.endpoint.id].append((one.duty.endpoint, one.attempt))
         well = {
             id
             for id, attempts in by_endpoint.items()
-            if all(attempt.outcome is AttemptOutcome.DELIVERED for attempt in attempts)
+            if all(attempt.outcome is AttemptOutcome.DELIVERED for _, attempt in attempts)
         }
         await endpoints.forget_failures(tx, well, now=now)
         if len(well) == len(by_endpoint):
@@ -542,7 +543,16 @@ class Deliverer:
         changed: list[Health] = []
         disabled: list[Endpoint] = []
         for endpoint_id, endpoint in stored.items():
-            health = _health(endpoint, by_endpoint[endpoint_id])
+            attempts = [
+                attempt for was, attempt in by_endpoint[endpoint_id] if _is_there_still(was, endpoint)
+            ]
+            if len(attempts) < len(by_endpoint[endpoint_id]):
+                # An answer of its former place, after which the lane dropped what may be for the new one.
+                tx.on_commit(self._doubt)
+                tx.on_commit(self._wakeup.notify)
+            if not attempts:
+                continue
+            health = _health(endpoint, attempts)
             if (health.failures, health.failing_since, health.disabled_reason) != (
                 endpoint.failures,
                 endpoint.failing_since,
@@ -584,6 +594,11 @@ def _why_not(delivery: Delivery, endpoint: Endpoint | None) -> str | None:
     if endpoint.enabled or delivery.event_type == EventType.ENDPOINT_TEST:
         return None
     return endpoint.why_closed
+
+
+def _is_there_still(was: Endpoint, endpoint: Endpoint) -> bool:
+    """Whether what it answered then says something of where it is now."""
+    return (was.config, was.credentials) == (endpoint.config, endpoint.credentials)
 
 
 def _note_end(span: Span, reply: Reply, outcome: AttemptOutcome) -> None:

@@ -44,7 +44,8 @@ class Lane:
         self.key = key
         self.is_shared = is_shared
         self.active = 0
-        self.promised: set[DeliveryId] = set()  # to what may yet be committed
+        self.promised: dict[DeliveryId, EndpointId] = {}  # to what may yet be committed
+        self.spoilt: set[DeliveryId] = set()  # of these, made for an endpoint that is no longer as it was
         self.overflowed = False  # more waits in the database
         self.passed_over = False  # something went there since the database was last asked
         self.queued_in_turn = False
@@ -122,6 +123,10 @@ class Lane:
                 self._first.append(behind.popleft())
             else:
                 del self._behind[story]
+
+    def spoil(self, endpoint_id: EndpointId) -> None:
+        """What is about to be committed for this endpoint was made for what it is no more."""
+        self.spoilt.update(id for id, promised_to in self.promised.items() if promised_to == endpoint_id)
 
     def drop(self, endpoint_id: EndpointId) -> list[Duty]:
         """Forgets what is not begun of this endpoint, and gives it."""
@@ -274,7 +279,7 @@ class Lanes:
             # Once some wait in the database the rest goes there too, behind them.
             lane.overflowed = lane.passed_over = True
             return False
-        lane.promised.add(delivery_id)
+        lane.promised[delivery_id] = endpoint.id
         return True
 
     def takes_new_ones(self, endpoint: Place) -> bool:
@@ -297,7 +302,7 @@ class Lanes:
         if self._is_full(lane):
             lane.overflowed = lane.passed_over = True
             return False
-        lane.promised.add(delivery_id)
+        lane.promised[delivery_id] = endpoint.id
         return True
 
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
@@ -307,17 +312,24 @@ class Lanes:
             lane = self._lanes.get(endpoint.lane)
             if lane is None or delivery_id not in lane.promised:
                 continue
-            lane.promised.discard(delivery_id)
+            del lane.promised[delivery_id]
+            lane.spoilt.discard(delivery_id)
             if lane.overflowed and not len(lane) and not lane.promised:
                 self.on_room()  # nothing in it will ever end and say so
             self._leave_if_idle(lane)
 
     def offer(self, duties: Iterable[Duty]) -> None:
-        """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited."""
+        """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited. One whose
+        endpoint has changed since it was promised is claimed anew.
+        """
         for duty in duties:
             lane = self._lane(duty.endpoint)
-            lane.promised.discard(duty.id)
-            if duty.id not in self._in_hand:
+            lane.promised.pop(duty.id, None)
+            if duty.id in lane.spoilt:
+                lane.spoilt.discard(duty.id)
+                self._recalled.append(duty.id)
+                self.on_room()
+            elif duty.id not in self._in_hand:
                 self._in_hand.add(duty.id)
                 lane.add(duty)
             self._take_turn_or_leave(lane)
@@ -494,6 +506,7 @@ class Lanes:
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
             return
+        lane.spoil(endpoint.id)
         self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
         if not endpoint.shares_lane:
             lane.overflowed = False
@@ -515,7 +528,9 @@ class Lanes:
         if not self.open:
             return
         self.divert(endpoint)  # a claim may have ended since
-        dropped = [duty.id for duty in self._lane(endpoint).drop(endpoint.id)]
+        lane = self._lane(endpoint)
+        lane.spoil(endpoint.id)
+        dropped = [duty.id for duty in lane.drop(endpoint.id)]
         self._in_hand.difference_update(dropped)
         self._recalled += dropped
         self.on_room()
@@ -546,7 +561,8 @@ class Lanes:
 
     def forget_recalled(self, ids: Collection[DeliveryId]) -> None:
         """Their leases are given back."""
-        self._recalled = [id for id in self._recalled if id not in ids]
+        given_back = set(ids)
+        self._recalled = [id for id in self._recalled if id not in given_back]
 
     def waiting(self) -> list[Duty]:
         """All that is held and not begun."""

@@ -68,7 +68,7 @@ class Lines:
         if not queued:
             return []
         taken: Counter[tuple[str, OutputKind]] = Counter()
-        for (provider, type), places in (await tasks.places_at_providers(reader)).items():
+        for (provider, type), places in (await tasks.places_at_providers(reader, now=self._clock())).items():
             if (known := TASK_TYPES.get(type)) is not None:
                 taken[provider, known.deadline_as] += places
         without: list[Task] = []
@@ -152,7 +152,7 @@ class Lines:
         entered = {kind_of(change.after) for change in changes if _is_entry(change)}
         if not refused and not self._walks.keys() & entered:
             return
-        running = await tasks.kinds_at_providers(tx)
+        running = await tasks.kinds_at_providers(tx, now=now)
         stuck = [task for task in refused if kind_of(task) not in running]
         await tasks.go_to_end_of_line(tx, [task.id for task in stuck])
         for kind in {kind_of(task) for task in refused} & running:

@@ -29,7 +29,8 @@ from storage.affected import Affected, affected
 from storage.database import Transaction
 from storage.deliveries import Leased
 
-# Longer than the last of a full lane can take to be attempted. A process that dies is given its share back by then.
+# Longer than the last of a full lane takes that delivers; what is still in hand when it ends is not sent twice. A process that
+# dies is given its share back by then.
 LEASE: Final = timedelta(minutes=40)
 
 
@@ -148,9 +149,9 @@ class Publisher:
         tx.on_rollback(self._lanes.on_room)  # nothing lines up there now, and a claim finds it out
 
     async def schedule(
-        self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, replays: Sequence[Delivery] = ()
+        self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, made: Sequence[Delivery] = ()
     ) -> list[Delivery]:
-        """One new delivery for each pair, or its replay where given; in their lanes after the commit.
+        """One new delivery for each pair, or those that were made for a person's replay; in their lanes after the commit.
 
         Where a lane is full they wait in the database, and whoever empties the lane fetches them. Where another process
         holds it, that one does.
@@ -161,7 +162,7 @@ class Publisher:
         born: list[Leased] = []
         duties: list[Duty] = []
         waiting: dict[LaneKey, Endpoint] = {}
-        fresh = replays or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
+        fresh = made or [new_delivery(event, endpoint, now) for event, endpoint in pairs]
         for delivery, (event, endpoint) in zip(fresh, pairs, strict=True):
             in_hand = endpoint.lane in held and self._lanes.promise(delivery.id, endpoint)
             lease_until = now + LEASE if in_hand else None
@@ -180,7 +181,7 @@ class Publisher:
             await self._notices.post(tx, Topic.DELIVERIES)
             if not self._presence.alive:  # and so holds nothing: it looks for itself, until it may
                 tx.on_commit(self._lanes.on_room)
-        if replays:
+        if made:
             for endpoint in targets.values():
                 await self._rouse(tx, endpoint)
         return list(fresh)

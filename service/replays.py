@@ -10,7 +10,7 @@ from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint
 from service.domain.events import Event, EventType
 from service.domain.expressions import Budget
 from service.domain.ids import AccountId
-from service.publication import Publisher, replayed
+from service.publication import Publisher, new_delivery, replayed
 from storage import deliveries, endpoints, events
 from storage.database import Transaction
 
@@ -38,7 +38,11 @@ class Replays:
         self.finished = False
 
     async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        tx.on_rollback(partial(self._go_back, (self._after_id, self._after_position)))
+        tx.on_rollback(
+            partial(self._go_back, (self._after_id, self._after_position, self._up_to, self._began))
+        )
+        # Of two replays at once, asked for at two processes, the second finds nothing left.
+        await tx.hold("endpoint", [self._endpoint.id])
         now_it_is = (await endpoints.by_id(tx, [self._endpoint.id])).get(self._endpoint.id)
         if now_it_is is None or not now_it_is.enabled:
             self.finished = True  # deleted, or switched off, between two pages
@@ -48,9 +52,9 @@ class Replays:
             return [await self._failed(tx, now) for now in moments]
         return [await self._all(tx, now) for now in moments]
 
-    def _go_back(self, before: tuple[str, int]) -> None:
+    def _go_back(self, before: tuple[str, int, int | None, datetime | None]) -> None:
         """To where it was before a page that is undone."""
-        self._after_id, self._after_position = before
+        self._after_id, self._after_position, self._up_to, self._began = before
         self.finished = False
 
     async def _failed(self, tx: Transaction, now: datetime) -> int:
@@ -59,6 +63,7 @@ class Replays:
         dead = await deliveries.failed_since(
             tx,
             self._endpoint.id,
+            account_id=self._account_id,
             since=self._since,
             began=self._began,
             after_id=self._after_id,
@@ -69,7 +74,7 @@ class Replays:
             self._after_id = dead[-1].id
         happened = await events.by_id(tx, {delivery.event_id for delivery in dead})
         pairs = [(happened[delivery.event_id], self._endpoint) for delivery in dead]
-        await self._publisher.schedule(tx, pairs, replays=[replayed(delivery, now) for delivery in dead])
+        await self._publisher.schedule(tx, pairs, made=[replayed(delivery, now) for delivery in dead])
         return len(dead)
 
     async def _all(self, tx: Transaction, now: datetime) -> int:
@@ -85,14 +90,13 @@ class Replays:
         happened = await events.by_id(tx, ids)
         wanted = [happened[id] for id in ids]
         earlier = await deliveries.of_events(tx, self._endpoint.id, [event.id for event in wanted])
-        pairs = [(event, self._endpoint) for event in wanted if event.id not in earlier]
-        again = [(event, earlier[event.id]) for event in wanted if event.id in earlier]
-        await self._publisher.schedule(tx, pairs)
-        await self._publisher.schedule(
-            tx,
-            [(event, self._endpoint) for event, _ in again],
-            replays=[replayed(old, now) for _, old in again],
-        )
+        made = [
+            replayed(earlier[event.id], now)
+            if event.id in earlier
+            else new_delivery(event, self._endpoint, now)
+            for event in wanted
+        ]
+        await self._publisher.schedule(tx, [(event, self._endpoint) for event in wanted], made=made)
         return len(wanted)
 
     async def _wanted(self, page: Sequence[Event]) -> list[Event]:

@@ -20,6 +20,7 @@ from service.domain.errors import (
     ExternalTaskIdTaken,
     IdempotencyKeyReused,
     KlingelError,
+    StorageUnavailable,
     Unprocessable,
 )
 from service.domain.faults import InvalidFields
@@ -183,6 +184,7 @@ class Submitter:
         self._sends: dict[asyncio.Task[None], TaskId] = {}
         self._first_account: AccountId | None = None  # once it is known: it stays the first
         self._in_doubt = False  # the database may count creates as ours that were not begun here
+        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
         self._served = Served()
         self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
 
@@ -274,6 +276,7 @@ class Submitter:
             async with self._loop.running():
                 yield
         finally:
+            await self._leave_unsent()
             if self._sends:
                 await asyncio.wait(self._sends, timeout=DRAIN.total_seconds())
             for send in self._sends:
@@ -459,6 +462,18 @@ class Submitter:
             self._served.note(task.account_id)
         # One loop asks, so there is one answer; were there more, the first would have it all.
         return [(by, [after for _, after in begun]), *((by, []) for _ in rooms[1:])]
+
+    async def _leave_unsent(self) -> None:
+        """What was marked while the loop was told to stop: whoever comes next sends it."""
+        try:
+            await self._batcher.run(self._take_back, None)
+        except StorageUnavailable as error:
+            log.warning("submission.not_taken_back", reason=error.detail)
+
+    async def _take_back(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
+        await self._lines.hold(tx)
+        await self._take_back_unsent(tx)
+        return [None] * len(asked)
 
     def _doubt(self) -> None:
         self._in_doubt = True

@@ -280,11 +280,19 @@ async def count_dead(reader: Reader) -> int:
 
 
 async def failed_since(
-    reader: Reader, endpoint_id: EndpointId, *, since: datetime, began: datetime, after_id: str, limit: int
+    reader: Reader,
+    endpoint_id: EndpointId,
+    *,
+    account_id: AccountId,
+    since: datetime,
+    began: datetime,
+    after_id: str,
+    limit: int,
 ) -> list[Delivery]:
     """Dead letters that nobody has replayed yet, oldest first, but for replays that were made since it began."""
     rows = await reader.all(
         "failed_since",
+        account_id=account_id,
         endpoint_id=endpoint_id,
         since=milliseconds(since),
         began=milliseconds(began),

@@ -38,6 +38,9 @@ class Files:
         self._folder = folder
         self._held: Counter[str] = Counter()
         self._leaving: set[str] = set()
+        self._made: dict[
+            str, int
+        ] = {}  # those of the held ones that were not there before: when they were put, in ns
         self._lock = threading.Lock()
 
     def hold(self, hashes: Collection[str]) -> None:
@@ -50,6 +53,9 @@ class Files:
         """Ends a `hold`; a task needs them, or may."""
         with self._lock:
             self._release(hashes)
+            for sha256 in hashes:
+                if sha256 not in self._held:
+                    self._made.pop(sha256, None)
 
     def abandon(self, hashes: Collection[str]) -> list[str]:
         """Ends a `hold`. Gives those held by nobody else, which `discard` is to judge."""
@@ -60,11 +66,17 @@ class Files:
             return left
 
     def discard(self, left: Iterable[str], *, needed: Collection[str]) -> None:
-        """Of those abandoned, the ones that are not needed and that nobody has held since."""
+        """Of those abandoned, the ones that are not needed and that nobody has held since. What another process was the first
+        or the last to put is left to `sweep`: it may be about to need it.
+        """
         for sha256 in left:
             with self._lock:
-                if sha256 in self._leaving and sha256 not in needed:
-                    self._path(sha256).unlink(missing_ok=True)
+                if sha256 in self._leaving:
+                    made = self._made.pop(sha256, None)
+                    if sha256 not in needed:
+                        with suppress(FileNotFoundError):
+                            if self._path(sha256).stat().st_mtime_ns == made:
+                                self._path(sha256).unlink()
                 self._leaving.discard(sha256)
 
     def _release(self, hashes: Collection[str]) -> None:
@@ -79,8 +91,14 @@ class Files:
         """
         path = self._path(sha256)
         try:
+            now = time.time_ns()
             if path.exists():
-                os.utime(path)  # young again: `drop` leaves it to the task that is about to refer to it
+                os.utime(
+                    path, ns=(now, now)
+                )  # young again: `drop` leaves it to the task that is about to refer to it
+                with self._lock:
+                    if sha256 in self._made:
+                        self._made[sha256] = now
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, draft = tempfile.mkstemp(dir=path.parent, suffix=_DRAFT)
@@ -89,7 +107,10 @@ class Files:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                os.utime(draft, ns=(now, now))
                 Path(draft).replace(path)
+                with self._lock:
+                    self._made[sha256] = now
             except BaseException:
                 Path(draft).unlink(missing_ok=True)
                 raise

@@ -316,7 +316,7 @@ class PostgresTransaction(PostgresReader):
         except Collided:
             raise
         except StorageUnavailable as error:
-            raise CommitUnknown(error.detail) from error.__cause__
+            raise CommitUnknown(f"{error.detail} Whether it is stored is not known.") from error.__cause__
         if self._before:
             await asyncio.wait(self._before)
         return said

@@ -592,15 +592,15 @@ async def anybody_awaits_slot(reader: Reader) -> bool:
     return await reader.one("any_awaiting_slot") is not None
 
 
-async def kinds_at_providers(reader: Reader) -> set[Kind]:
+async def kinds_at_providers(reader: Reader, *, now: datetime) -> set[Kind]:
     """The kinds that hold a place now, as far as we know, or are asking for one."""
-    rows = await reader.all("kinds_at_providers")
+    rows = await reader.all("kinds_at_providers", now=milliseconds(now))
     return {(row["provider"], row["type"]) for row in rows}
 
 
-async def places_at_providers(reader: Reader) -> dict[Kind, int]:
+async def places_at_providers(reader: Reader, *, now: datetime) -> dict[Kind, int]:
     """How many places of each kind are taken, as far as we know."""
-    rows = await reader.all("places_at_providers")
+    rows = await reader.all("places_at_providers", now=milliseconds(now))
     return {(row["provider"], row["type"]): row["places"] for row in rows}
 
 

@@ -159,6 +159,7 @@ class Desk:
         self._wakeup = wakeup
         self._clock = clock
         self._in_doubt = False  # the database may count commands as begun here that are not
+        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
         self._open: dict[CommandId, _Begun] = {}
         self._loop = Loop("commands", self._work_due, wakeup=wakeup, clock=clock)
 

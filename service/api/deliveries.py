@@ -80,7 +80,7 @@ async def replay(request: Request[State]) -> Response:
                 )
                 continue
             event = (await events.by_id(tx, [delivery.event_id]))[delivery.event_id]
-            results += await publisher.schedule(tx, [(event, endpoint)], replays=[replayed(delivery, now)])
+            results += await publisher.schedule(tx, [(event, endpoint)], made=[replayed(delivery, now)])
         return results
 
     made = await state["batcher"].run(make, (request.path_params["id"], key.account_id, state["clock"]()))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.state import State
-from service.domain.errors import Fault, Unprocessable
+from service.domain.errors import Fault, StorageUnavailable, Unprocessable
 from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
@@ -80,8 +80,15 @@ async def answered(
 
     if stored.earlier is not None and stored.earlier.answer_status is not None:
         return again(stored.earlier)
-    task = await _decided(state["database"], state["streams"], stored, patience)
-    response = await answer(task)
+    try:
+        task = await _decided(state["database"], state["streams"], stored, patience)
+        response = await answer(task)
+    except StorageUnavailable:
+        if stored.new is None:
+            raise
+        # It is stored, and may be paid for: who is told that it is not submits it once more.
+        task = stored.new
+        response = await answer(task)
     if once is None:
         return response
     made = IdempotencyKey(
@@ -94,7 +101,10 @@ async def answered(
         # Sealed, for it may show a secret.
         answer_body=state["vault"].seal(bytes(response.body).decode()),
     )
-    remembered = await state["submitter"].remember_answer(made)
+    try:
+        remembered = await state["submitter"].remember_answer(made)
+    except StorageUnavailable:  # who asks again is told how the task is by then
+        return response
     if remembered.answer_body != made.answer_body:
         # Another caller under this key was answered in the meantime.
         return again(remembered)

@@ -37,7 +37,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     task_id: TaskId | None
     endpoint_id: EndpointId
     status: DeliveryStatus
-    attempts: int  # begun so far
+    attempts: int  # recorded so far
     next_attempt_at: datetime | None
     replay_of: DeliveryId | None = None
     reason: str | None = None  # how the last attempt ended

@@ -184,9 +184,9 @@ select count(*) from deliveries where status = 'dead';
 
 -- name: failed_since
 -- The dead letters of an endpoint, for a replay that began then; one that was replayed since is left out, and so is what the
--- replay itself has made: where each dies at once it would never end.
+-- replay itself has made: where each dies at once it would never end. `|| ''` keeps the planner from all that went there.
 select deliveries.* from deliveries
-where endpoint_id = :endpoint_id and status = 'dead' and created_at >= :since
+where account_id = :account_id and endpoint_id || '' = :endpoint_id and status = 'dead' and created_at >= :since
   and id > :after_id and (replay_of is null or created_at < :began)
   and not exists (
       select 1 from deliveries as again

@@ -227,16 +227,27 @@ with recursive heads (provider, type, account_id, slot_turn, id) as (
 select * from heads;
 
 -- name: kinds_at_providers
--- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more.
+-- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more; what was
+-- overdue before it was sent, because the line was long, has from then on as long as any other.
 select distinct provider, type from tasks
-where overdue_at is null
-  and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null));
+where (
+    overdue_at is null
+    or (
+        coalesce(sending_since, submitted_at, updated_at) > overdue_at
+        and coalesce(sending_since, submitted_at, updated_at) + deadline_at - created_at > :now
+    )
+) and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null));
 
 -- name: places_at_providers
 -- As above, and how many places they take.
 select provider, type, cast(sum(places) as bigint) as places from tasks
-where overdue_at is null
-  and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null))
+where (
+    overdue_at is null
+    or (
+        coalesce(sending_since, submitted_at, updated_at) > overdue_at
+        and coalesce(sending_since, submitted_at, updated_at) + deadline_at - created_at > :now
+    )
+) and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null))
 group by provider, type;
 
 -- name: go_to_end_of_line!

@@ -70,7 +70,7 @@ HOT = {
     "list_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=?)",
     "list_deliveries_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=? and id<?)",
     "deliveries_of_events": "deliveries using index deliveries_by_event (event_id=? and endpoint_id=?)",
-    "failed_since": "again using index deliveries_by_event (event_id=? and endpoint_id=?)",
+    "failed_since": "deliveries using index deliveries_dead (account_id=? and id>?)",
     "oldest_due": "deliveries using index deliveries_due (next_attempt_at>? and next_attempt_at<?)",
     "list_attempts": "attempts using primary key (delivery_id=?)",
     "get_kept_file": "kept_files using index sqlite_autoindex_kept_files_1 (name=?)",

@@ -511,7 +511,14 @@ async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_of_its_k
         (Status.SUBMITTED, {"next_send_at": None}, True),
         (Status.PROCESSING, {"next_send_at": None}, True),
         (Status.UNCONFIRMED, {}, True),
-        (Status.SUBMITTED, {"next_send_at": None, "overdue_at": NOW}, False),
+        (Status.SUBMITTED, {"next_send_at": None, "submitted_at": NOW, "overdue_at": NOW}, False),
+        (Status.SUBMITTED, {"next_send_at": None, "submitted_at": NOW, "overdue_at": NOW - SECOND}, True),
+        (Status.QUEUED, {"sending_since": NOW, "overdue_at": NOW - SECOND}, True),
+        (
+            Status.SUBMITTED,
+            {"next_send_at": None, "submitted_at": NOW - 9 * HOUR, "overdue_at": NOW - 10 * HOUR},
+            False,
+        ),
         (Status.QUEUED, {}, False),
         (Status.QUEUED, {"sending_since": NOW}, True),
         (Status.SUCCEEDED, {"next_send_at": None, "finished_at": NOW}, False),
@@ -524,7 +531,9 @@ async def test_a_kind_holds_places_while_the_provider_has_one_of_it(
     await store(database, one)
     await change(database, one, status=status, **more)
     async with database.reading() as reader:
-        assert await tasks.kinds_at_providers(reader) == ({("cometapi", IMAGE)} if holds else set())
+        assert await tasks.kinds_at_providers(reader, now=NOW + SECOND) == (
+            {("cometapi", IMAGE)} if holds else set()
+        )
 
 
 async def test_a_deadline_is_due_at_its_moment_for_what_has_not_ended_and_once(
@@ -1054,7 +1063,13 @@ async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready:
         async with ready.reading() as reader:
             return ids(
                 await deliveries.failed_since(
-                    reader, EndpointId("end_1"), since=since, began=began, after_id=after, limit=9
+                    reader,
+                    EndpointId("end_1"),
+                    account_id=ACCOUNT,
+                    since=since,
+                    began=began,
+                    after_id=after,
+                    limit=9,
                 )
             )
 

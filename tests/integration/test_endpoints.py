@@ -11,6 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
+from service.lanes import CONCURRENCY
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,
@@ -344,6 +345,23 @@ async def test_a_replay_ends_where_its_endpoint_is_switched_off(
 
     await klingel.until(none_waits)
     assert len(await klingel.deliveries()) == 7
+
+
+async def test_what_its_former_place_answers_does_not_switch_it_off_at_its_new_one(klingel: Klingel) -> None:
+    """A receiver that has moved answers 410 to what was on its way there when its endpoint was told."""
+    klingel.receiver.always = 410
+    klingel.receiver.gate = asyncio.Event()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    for _ in range(CONCURRENCY + 2):
+        await klingel.submit()
+    await klingel.receiver.until(CONCURRENCY)
+    async with Receiver().running() as new:
+        await patch(klingel, endpoint["id"], config={"url": new.url})
+        klingel.receiver.gate.set()
+        await new.until(2)
+        await klingel.until_deliveries(*["dead"] * CONCURRENCY, "delivered", "delivered")
+    stored = (await klingel.http.get(f"/v1/endpoints/{endpoint['id']}")).json()
+    assert (stored["enabled"], stored["disabled_reason"]) == (True, None)
 
 
 @pytest.mark.parametrize("how", ["switched off", "deleted", "gone"])
@@ -734,6 +752,59 @@ async def test_a_replay_of_all_sends_the_log_also_of_before_the_endpoint_was_the
     assert sorted(sent) == sorted(events * 2)
     response = await klingel.http.post(path, json={"since": "2026-11-22T12:00:00.001Z", "only": "all"})
     assert response.json() == {"replayed": 0}
+
+
+async def test_a_replay_of_all_tells_a_task_in_its_order(klingel: Klingel) -> None:
+    """Also where the endpoint had the first of it, and was off during the rest."""
+    endpoint = await klingel.endpoint()
+    task = await klingel.submit()
+    await klingel.receiver.until(1)
+    await patch(klingel, endpoint["id"], enabled=False)
+    await klingel.call_back(callback(task, "processing"))
+    await klingel.call_back(succeed(task))
+    await patch(klingel, endpoint["id"], enabled=True)
+    response = await klingel.http.post(
+        f"/v1/endpoints/{endpoint['id']}/replay", json={"since": "2026-11-22T00:00:00Z", "only": "all"}
+    )
+    assert response.json() == {"replayed": 3}
+    told = [one.event["type"] for one in await klingel.receiver.until(4)]
+    assert told[1:] == ["task.submitted", "task.processing", "task.succeeded"]
+
+
+@pytest.mark.sqlite_alone
+async def test_a_replay_that_is_begun_anew_goes_back_no_further_than_it_was_asked_to(
+    klingel: Klingel,
+) -> None:
+    """What shares its commit cannot be written, so all of it is undone, and done one by one."""
+    await klingel.submit()
+    klingel.clock.advance(hours=2)
+    await klingel.submit()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    await klingel.tamper(
+        "create trigger fault before insert on tasks when new.external_task_id = 'bad' "
+        "begin select raise(abort, 'a fault of ours'); end"
+    )
+    async with klingel.writes_held() as are_waiting:
+        replayed = asyncio.create_task(
+            klingel.http.post(
+                f"/v1/endpoints/{endpoint['id']}/replay",
+                json={"since": "2026-11-22T13:00:00Z", "only": "all"},
+            )
+        )
+        await are_waiting("make_page", 1)
+        bad = asyncio.create_task(
+            klingel.http.post(
+                "/v1/tasks",
+                json={
+                    "type": "kling.multi-image-to-image",
+                    "input": dict(IMAGE_INPUT),
+                    "external_task_id": "bad",
+                },
+            )
+        )
+        await are_waiting("_store", 1)
+    assert (await bad).status_code == 500
+    assert (await replayed).json() == {"replayed": 1}
 
 
 async def test_a_replay_of_more_than_a_page_is_whole(klingel: Klingel) -> None:

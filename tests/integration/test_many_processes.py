@@ -365,6 +365,29 @@ async def test_what_waits_in_a_lane_that_its_endpoint_has_left_is_sent_by_the_ho
     await web.until_deliveries("delivered", "delivered")
 
 
+async def test_two_replays_at_once_send_each_dead_letter_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.replays.PAGE", 2)
+    here, there = await house.add(), await house.add()
+    endpoint = await here.endpoint(types=["task.submitted"])
+    house.receiver.answers(410)
+    await here.submit()
+    await here.until_deliveries("dead")
+    path = f"/v1/endpoints/{endpoint['id']}"
+    await here.http.patch(path, json={"enabled": True})
+    await house.sql(
+        "insert into deliveries select (jsonb_populate_record(one, jsonb_build_object('id', id || n, 'replay_of', id))).* "
+        "from deliveries as one, generate_series(1, 20) as n"
+    )
+    house.clock.advance(seconds=1)
+    answers = await asyncio.gather(
+        *(one.http.post(f"{path}/replay", json={"since": "2026-11-22T00:00:00Z"}) for one in (here, there))
+    )
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert sum(answer.json()["replayed"] for answer in answers) == 20
+
+
 async def test_what_somebody_else_was_at_when_it_fell_due_is_looked_for_again(house: House) -> None:
     """Whoever looks waits for no row; and who was at it, and let it go, tells nobody."""
     house.clock = RunningClock()
@@ -703,6 +726,49 @@ async def test_what_a_lost_commit_has_marked_as_on_its_way_is_sent(house: House)
                 await wire.lost.wait()
             await web.until_status(task["id"], "submitted")
             assert len(house.kling.creates) == 1
+
+
+async def test_what_a_lost_commit_has_taken_in_later_than_it_was_looked_for_is_sent(house: House) -> None:
+    """The server was at it still: its rows come to light as leased to this process, which knows nothing of them."""
+    klingel = await house.add()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    house.receiver.answers(500)
+    await klingel.submit()
+    await house.until_sql("select attempts from deliveries", lambda rows: rows == [{"attempts": 1}])
+    await house.sql(
+        "update deliveries set lease_until = 9999999999999, leased_by = $1",
+        klingel.state["deliverer"]._presence.id,
+    )
+    house.clock.advance(minutes=1)
+    await house.until_listening(1)
+    await house.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where application_name = 'klingel notices' and datname = current_database()"
+    )
+    await house.receiver.until(2)
+    await klingel.until_deliveries("delivered", endpoint_id=endpoint["id"])
+
+
+async def test_a_submit_that_is_stored_is_never_answered_as_if_it_were_not(house: House) -> None:
+    """Whoever is told to try again pays twice. What the provider said is not to be learned: so it is under way."""
+    await house.add("dispatch")
+    open_create = OpenCreate(accepted("8800"))
+    house.kling.answers(open_create)
+    async with AsyncExitStack() as there_is_a_way:
+        wire = await there_is_a_way.enter_async_context(Wire(house.url).running())
+        async with house.process("web", url=wire.url, every=NEVER, submit_wait=1) as web:
+            asked = asyncio.create_task(
+                web.http.post(
+                    "/v1/tasks",
+                    json={"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT)},
+                    headers={"idempotency-key": "one"},
+                )
+            )
+            await house.kling.until(1)
+            await there_is_a_way.aclose()
+            answer = await asked
+            assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+            open_create.end()
 
 
 async def test_a_lane_that_was_given_up_by_a_lost_commit_is_held_by_one(house: House) -> None:

@@ -168,6 +168,18 @@ async def test_a_picture_about_to_go_stays_for_whoever_brings_it_again(klingel: 
     assert on_disk(klingel) == {digest(1)}
 
 
+@pytest.mark.parametrize("first", ["here", "there"])
+async def test_a_picture_that_another_process_is_about_to_need_stays(tmp_path: Path, first: str) -> None:
+    """They share the folder, and not what they hold."""
+    here, there = Files(tmp_path), Files(tmp_path)
+    for files in (here, there) if first == "here" else (there, here):
+        files.hold([digest(1)])
+        files.put(digest(1), png(1))
+    here.discard(here.abandon([digest(1)]), needed=set())
+    assert there.get(digest(1)) == png(1)
+    there.release([digest(1)])
+
+
 async def test_a_picture_whose_need_cannot_be_told_stays(klingel: Klingel) -> None:
     files, database = klingel.state["submitter"]._files, klingel.state["database"]
     await klingel.tamper("alter table task_files rename to hidden")

@@ -1,6 +1,7 @@
 """A stop, or a power cut, at the awkward moment: what was acknowledged is there, and goes on."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from service.domain.errors import ConfigurationError
 from tests.integration.klingel import (
+    PATIENCE_S,
     FakeKling,
     Klingel,
     ManualClock,
@@ -121,6 +123,36 @@ async def test_a_create_on_its_way_may_end_before_klingel_stops(tmp_path: Path) 
     async with running_klingel(tmp_path, clock=clock, kling=kling) as klingel:
         assert (await klingel.task(task["id"]))["status"] == "submitted"
     assert len(kling.creates) == 1
+
+
+async def test_a_create_that_was_about_to_begin_when_klingel_stops_is_sent_by_the_next(
+    tmp_path: Path,
+) -> None:
+    """It was marked as on its way, and nothing of it was sent: nobody has to ask the provider about it."""
+    clock, kling = ManualClock(), FakeKling()
+    kling.answers(refused(429, 1302, "too fast"))
+    async with running_klingel(tmp_path, clock=clock, kling=kling) as klingel:
+        task = await klingel.submit_async()
+        await klingel.until_row(task["id"], sends=1, sending_since=None)
+        batcher, may_go_on = klingel.state["batcher"], asyncio.Event()
+
+        async def hold(_tx: Any, items: Sequence[None]) -> Sequence[None]:
+            await may_go_on.wait()
+            return items
+
+        held = asyncio.create_task(batcher.run(hold, None))
+        clock.advance(minutes=5)
+        async with asyncio.timeout(PATIENCE_S):
+            while "_begin" not in [waiting.apply.__name__ for waiting in batcher._queue]:
+                batcher._arrived.clear()
+                await batcher._arrived.wait()
+        [sending] = [one for one in asyncio.all_tasks() if one.get_name() == "submission"]
+        sending.add_done_callback(lambda _: may_go_on.set())
+    await held
+    async with running_klingel(tmp_path, clock=clock, kling=kling) as klingel:
+        await klingel.until_status(task["id"], "submitted")
+        assert await klingel.event_types(task["id"]) == ["task.submitted"]
+    assert len(kling.creates) == 2
 
 
 async def test_a_caller_who_waits_when_klingel_stops_is_answered(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -998,3 +999,20 @@ def test_promises_that_are_taken_back_leave_a_doubt() -> None:
     assert not lanes.in_doubt
     lanes.release({one.id: one.endpoint})
     assert lanes.in_doubt
+
+
+@pytest.mark.parametrize("how", ["drop", "recall"])
+def test_what_is_committed_after_its_endpoint_has_changed_is_claimed_anew(how: str) -> None:
+    """It was made for what the endpoint was, by a transaction that another process's has overtaken."""
+    lanes, told = Lanes(), list[str]()
+    lanes.on_room = lambda: told.append("room")
+    one = duty()
+    assert lanes.promise(one.id, one.endpoint)
+    getattr(lanes, how)(one.endpoint)
+    told.clear()
+    lanes.offer([one])
+    assert (lanes.next(), lanes.recalled(), told) == (None, [one.id], ["room"])
+    lanes.forget_recalled([one.id])
+    assert lanes.promise_claimed(one.id, one.endpoint)
+    lanes.offer([one])
+    assert lanes.next() == one

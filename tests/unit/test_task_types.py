@@ -111,7 +111,7 @@ def test_a_default_model_is_one_that_is_known(row: TaskType) -> None:
 
 
 AWKWARD: Sequence[Any] = (
-    None, True, -1, 0, 2.5, 10**30, "", " ", "x", "x" * 3100, "\0", "\ud800", URL, "simple", "customize", "base",
+    None, True, -1, 0, 2.5, 10**30, 10**400, "9" * 5000, "", " ", "x", "x" * 3100, "\0", "\ud800", URL, "simple", "customize", "base",
     [], [None], [[]], ["x"] * 50, [{}], [{"type": "prompt"}], [{"type": []}], [{"id": "a", "type": "element"}] * 3,
     {}, {"type": "simple", "config": []}, {"enabled": 1}, {"audio": "native"}, {"mode": "audio2video"}, {"image": {}},
 )  # fmt: skip

@@ -78,7 +78,6 @@ FATES: Final[Mapping[str, Fate]] = {
     "http_425": Fate.LATER,
     "http_429": Fate.LATER,
     "http_499": Fate.UNKNOWN,
-    "http_503": Fate.LATER,
     "no_task_id": Fate.UNKNOWN,
     "unreadable_answer": Fate.UNKNOWN,
     # no answer: the first four happen before a byte of the request is sent

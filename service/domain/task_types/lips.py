@@ -55,7 +55,7 @@ class Face(RuledModel):
         if (
             isinstance(start, (int, float))
             and isinstance(end, (int, float))
-            and end - start < SHORTEST_SOUND_MS
+            and end < start + SHORTEST_SOUND_MS
         ):
             yield Finding(
                 ("sound_end_time",), f"What is left of the sound must have at least {SHORTEST_SOUND_MS} ms."

@@ -1,5 +1,6 @@
 """Kinds of task that make films of text and pictures."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -139,9 +140,8 @@ def shot_findings(raw: Mapping[Any, Any]) -> Iterator[Finding]:
         return
     lengths = [str(shot.get("duration")) if isinstance(shot, dict) else "" for shot in shots]
     whole_length = str(raw.get("duration") or 5)
-    if all(each.isdecimal() for each in [*lengths, whole_length]) and sum(map(int, lengths)) != int(
-        whole_length
-    ):
+    are_seconds = all(re.fullmatch(r"[0-9]{1,3}", each) for each in [*lengths, whole_length])
+    if are_seconds and sum(map(int, lengths)) != int(whole_length):
         yield Finding(
             ("multi_prompt",),
             f"The shots have {sum(map(int, lengths))} seconds together, and the film has {whole_length}.",
