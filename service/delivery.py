@@ -548,6 +548,11 @@ class Deliverer:
             ]
             if len(attempts) < len(by_endpoint[endpoint_id]):
                 # An answer of its former place, after which the lane dropped what may be for the new one.
+                await deliveries.revive(
+                    tx,
+                    [one.delivery_id for _, one in by_endpoint[endpoint_id] if one not in attempts],
+                    now=now,
+                )
                 tx.on_commit(self._doubt)
                 tx.on_commit(self._wakeup.notify)
             if not attempts:

@@ -194,6 +194,11 @@ async def bury_these(tx: Transaction, reasons: Mapping[DeliveryId, str], *, now:
     )
 
 
+async def revive(tx: Transaction, ids: Iterable[DeliveryId], *, now: datetime) -> None:
+    """Those of them that are dead letters are due again."""
+    await tx.run_many("revive_delivery", [{"id": id, "now": milliseconds(now)} for id in ids])
+
+
 async def get(reader: Reader, delivery_id: str, *, account_id: AccountId) -> Delivery | None:
     row = await reader.one("get_delivery", id=delivery_id, account_id=account_id)
     return None if row is None else delivery_of(row)

@@ -1050,6 +1050,21 @@ async def test_some_can_be_buried_each_for_its_reason(ready: Database) -> None:
     assert await claim(ready) == ["dlv_3"]
 
 
+async def test_a_dead_letter_can_be_revived_and_what_has_arrived_cannot(ready: Database) -> None:
+    await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", "evt_2"))
+    async with ready.transaction() as tx:
+        await deliveries.bury_these(tx, {DeliveryId("dlv_1"): "one"}, now=NOW)
+        arrived = Outcome(
+            attempt=attempted("dlv_2", AttemptOutcome.DELIVERED),
+            status=DeliveryStatus.DELIVERED,
+            next_attempt_at=None,
+        )
+        await deliveries.record(tx, [arrived], now=NOW)
+        await deliveries.revive(tx, [DeliveryId("dlv_1"), DeliveryId("dlv_2")], now=NOW)
+    assert await claim(ready) == ["dlv_1"]
+    assert (await fetch(ready, "dlv_1")).finished_at is None
+
+
 async def test_dead_letters_are_found_to_be_replayed_until_they_have_been(ready: Database) -> None:
     await deliver(
         ready,
