@@ -241,7 +241,7 @@ class Klingel:
         """Whether a delivery has no outcome yet."""
         with opened(self.database) as store:
             # In the words of their indexes: there may be millions of others.
-            free = "select 1 from deliveries where status = 'pending' and lease_until is null"
+            free = "select 1 from deliveries where status = 'pending' and lease_until is null and next_attempt_at >= 0"
             leased = "select 1 from deliveries where lease_until is not null"
             return store.one(f"select 1 where exists ({free}) or exists ({leased})") is not None
 

@@ -210,9 +210,11 @@ async def delete(request: Request[State]) -> Response:
 
 async def _delete(tx: Transaction, deleted: Sequence[tuple[Publisher, Endpoint, datetime]]) -> list[None]:
     await tx.hold("endpoint", {endpoint.id for _, endpoint, _ in deleted})
-    for publisher, endpoint, now in deleted:
-        await publisher.bury(tx, endpoint, reason=DELETED, now=now)
-        await endpoints.delete(tx, endpoint.id, now=now)
+    for publisher, seen, now in deleted:
+        endpoint = await endpoints.get(tx, seen.id, account_id=seen.account_id)
+        if endpoint is not None:  # nobody else has deleted it meanwhile
+            await publisher.bury(tx, endpoint, reason=DELETED, now=now)
+            await endpoints.delete(tx, endpoint.id, now=now)
     return [None] * len(deleted)
 
 
@@ -231,8 +233,15 @@ async def test(request: Request[State]) -> Response:
     )
     publisher = state["publisher"]
 
-    async def send(tx: Transaction, tests: Sequence[Endpoint]) -> list[Delivery]:
-        return [await publisher.publish_to(tx, event, tested) for tested in tests]
+    async def send(tx: Transaction, tests: Sequence[Endpoint]) -> list[Delivery | NotFound]:
+        results: list[Delivery | NotFound] = []
+        for seen in tests:
+            tested = await endpoints.get(tx, seen.id, account_id=seen.account_id)
+            if tested is None:
+                results.append(NotFound(f"There is no endpoint {seen.id}."))
+            else:
+                results.append(await publisher.publish_to(tx, event, tested))
+        return results
 
     delivery = await state["batcher"].run(send, endpoint)
     return JSONResponse({"event_id": event.id, "delivery": delivery.view()}, status_code=202)

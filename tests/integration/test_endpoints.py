@@ -347,6 +347,18 @@ async def test_a_replay_ends_where_its_endpoint_is_switched_off(
     assert len(await klingel.deliveries()) == 7
 
 
+async def test_a_test_that_a_deletion_has_overtaken_reaches_nobody(klingel: Klingel) -> None:
+    path = f"/v1/endpoints/{(await klingel.endpoint())['id']}"
+    async with klingel.writes_held() as are_waiting:
+        deleted = [asyncio.create_task(klingel.http.delete(path)) for _ in range(2)]
+        await are_waiting("_delete", 2)
+        tested = asyncio.create_task(klingel.http.post(f"{path}/test"))
+        await are_waiting("send", 1)
+    assert [(await answer).status_code for answer in deleted] == [204, 204]
+    assert (await tested).status_code == 404
+    assert klingel.receiver.received == []
+
+
 async def test_what_its_former_place_answers_does_not_switch_it_off_at_its_new_one(klingel: Klingel) -> None:
     """A receiver that has moved answers 410 to what was on its way there when its endpoint was told. It gets that too."""
     klingel.receiver.always = 410
