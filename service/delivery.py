@@ -85,9 +85,8 @@ class Sink(Protocol):
 
 class _Claimed(Struct, frozen=True):
     took_any: bool  # and so there may be more
-    in_order: Sequence[
-        LaneKey
-    ] = ()  # where it took as much as it may: the lanes to go on with, by whose turn it is
+    # Where it took as much as it may: the lanes to go on with, by whose turn it is.
+    in_order: Sequence[LaneKey] = ()
 
 
 class _Ended(Struct, frozen=True, kw_only=True):
@@ -548,11 +547,8 @@ class Deliverer:
             ]
             if len(attempts) < len(by_endpoint[endpoint_id]):
                 # An answer of its former place, after which the lane dropped what may be for the new one.
-                await deliveries.revive(
-                    tx,
-                    [one.delivery_id for _, one in by_endpoint[endpoint_id] if one not in attempts],
-                    now=now,
-                )
+                elsewhere = [attempt for _, attempt in by_endpoint[endpoint_id] if attempt not in attempts]
+                await deliveries.revive(tx, {one.delivery_id: one.reason for one in elsewhere}, now=now)
                 tx.on_commit(self._doubt)
                 tx.on_commit(self._wakeup.notify)
             if not attempts:

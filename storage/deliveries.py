@@ -194,9 +194,12 @@ async def bury_these(tx: Transaction, reasons: Mapping[DeliveryId, str], *, now:
     )
 
 
-async def revive(tx: Transaction, ids: Iterable[DeliveryId], *, now: datetime) -> None:
-    """Those of them that are dead letters are due again."""
-    await tx.run_many("revive_delivery", [{"id": id, "now": milliseconds(now)} for id in ids])
+async def revive(tx: Transaction, reasons: Mapping[DeliveryId, str], *, now: datetime) -> None:
+    """Those of them that are dead letters for that reason are due again."""
+    await tx.run_many(
+        "revive_delivery",
+        [{"id": id, "reason": reason, "now": milliseconds(now)} for id, reason in reasons.items()],
+    )
 
 
 async def get(reader: Reader, delivery_id: str, *, account_id: AccountId) -> Delivery | None:

@@ -38,9 +38,8 @@ class Files:
         self._folder = folder
         self._held: Counter[str] = Counter()
         self._leaving: set[str] = set()
-        self._made: dict[
-            str, int
-        ] = {}  # those of the held ones that were not there before: when they were put, in ns
+        # Those of the held ones that were not there before: when they were put, in ns.
+        self._made: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def hold(self, hashes: Collection[str]) -> None:
@@ -93,9 +92,8 @@ class Files:
         try:
             now = time.time_ns()
             if path.exists():
-                os.utime(
-                    path, ns=(now, now)
-                )  # young again: `drop` leaves it to the task that is about to refer to it
+                # Young again: `drop` leaves it to the task that is about to refer to it.
+                os.utime(path, ns=(now, now))
                 with self._lock:
                     if sha256 in self._made:
                         self._made[sha256] = now

@@ -79,7 +79,9 @@ update deliveries set status = 'dead', next_attempt_at = null, lease_until = nul
 where id = :id and status = 'pending';
 
 -- name: revive_delivery*!
-update deliveries set status = 'pending', next_attempt_at = :now, finished_at = null where id = :id and status = 'dead';
+-- What was buried meanwhile, for a reason of its own, stays so.
+update deliveries set status = 'pending', next_attempt_at = :now, finished_at = null
+where id = :id and status = 'dead' and reason = :reason;
 
 -- name: insert_attempt*!
 insert into attempts (delivery_id, number, started_at, duration_ms, status_code, outcome, reason, excerpt)

@@ -1050,17 +1050,21 @@ async def test_some_can_be_buried_each_for_its_reason(ready: Database) -> None:
     assert await claim(ready) == ["dlv_3"]
 
 
-async def test_a_dead_letter_can_be_revived_and_what_has_arrived_cannot(ready: Database) -> None:
-    await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", "evt_2"))
+async def test_a_dead_letter_can_be_revived_and_what_has_arrived_or_was_buried_cannot(
+    ready: Database,
+) -> None:
+    await deliver(ready, *(delivery(f"dlv_{number}", f"evt_{number}") for number in (1, 2, 3)))
     async with ready.transaction() as tx:
-        await deliveries.bury_these(tx, {DeliveryId("dlv_1"): "one"}, now=NOW)
+        reasons = {DeliveryId("dlv_1"): "answered", DeliveryId("dlv_3"): "the endpoint was disabled"}
+        await deliveries.bury_these(tx, reasons, now=NOW)
         arrived = Outcome(
             attempt=attempted("dlv_2", AttemptOutcome.DELIVERED),
             status=DeliveryStatus.DELIVERED,
             next_attempt_at=None,
         )
         await deliveries.record(tx, [arrived], now=NOW)
-        await deliveries.revive(tx, [DeliveryId("dlv_1"), DeliveryId("dlv_2")], now=NOW)
+        ids = [DeliveryId(f"dlv_{number}") for number in (1, 2, 3)]
+        await deliveries.revive(tx, dict.fromkeys(ids, "answered"), now=NOW)
     assert await claim(ready) == ["dlv_1"]
     assert (await fetch(ready, "dlv_1")).finished_at is None
 

@@ -376,6 +376,25 @@ async def test_what_its_former_place_answers_does_not_switch_it_off_at_its_new_o
     assert (stored["enabled"], stored["disabled_reason"]) == (True, None)
 
 
+async def test_what_was_dropped_stays_so_when_its_former_place_answers_late(klingel: Klingel) -> None:
+    """Switched off, moved and switched on again while an attempt hangs: only a replay brings it back."""
+    klingel.receiver.always = 410
+    klingel.receiver.gate = asyncio.Event()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    await klingel.submit()
+    await klingel.receiver.until(1)
+    async with Receiver().running() as new:
+        await patch(klingel, endpoint["id"], enabled=False)
+        await patch(klingel, endpoint["id"], config={"url": new.url}, enabled=True)
+        klingel.receiver.gate.set()
+        [dropped] = await klingel.until_deliveries("dead")
+        await klingel.until_attempts(dropped["id"], 1)
+        await klingel.submit()
+        await new.until(1)
+        await klingel.until_deliveries("dead", "delivered")
+        assert len(new.received) == 1
+
+
 @pytest.mark.parametrize("how", ["switched off", "deleted", "gone"])
 async def test_what_is_already_in_line_for_it_is_not_sent_either(klingel: Klingel, how: str) -> None:
     """An endpoint that says 410, or whose owner switches it off, means all that was not begun, also what is held in
