@@ -400,13 +400,13 @@ def seal_template(template: Mapping[str, Any], shown: Mapping[str, Any], vault: 
 
 
 def storable_faults(name: str, value: object, *, largest: int) -> list[Fault]:
-    """What would keep somebody's object from being stored, and told again in every answer and event.
+    """What would keep somebody's object, or list of them, from being stored, and told again in every answer and event.
 
     Args:
         name: the field that it is.
         largest: bytes as JSON.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, (dict, list)):
         return []
     faults: list[str] = []
     if len(to_json(value)) > largest:

@@ -1,7 +1,7 @@
 """CometAPI's own paths below `/kling`: its clients change their base URL and key, and nothing else."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
@@ -180,7 +180,7 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     if not isinstance(raw, dict):
         raise InvalidRequest("The body must be a JSON object.")
     sold = door.meant(raw)
-    given, extras = _parted(raw, sold)
+    given, extras, newer = _parted(raw, sold)
     faults: list[Fault] = []
     addressed: Addressed | None = None
     accepted: ValidatedInput | None = None
@@ -189,12 +189,15 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     except InvalidFields as error:
         faults += error.faults
     try:
-        accepted = validate(sold.input_model, given, pointer="#", decoding=decoding)
+        accepted = validate(
+            sold.input_model, given, pointer="#", decoding=decoding, passing_on=True, by_rules=not newer
+        )
     except InvalidFields as error:
         faults += error.faults
+    unknown = [extras, *(accepted.unknown if accepted is not None else ())]
     faults += [
         Fault(fault.detail, "#")
-        for fault in storable_faults("What is not known here", extras, largest=LARGEST_EXTRAS)
+        for fault in storable_faults("What is not known here", unknown, largest=LARGEST_EXTRAS)
     ]
     bound, endpoint_faults = _called_back(raw.get("callback_url"), sinks, vault)
     faults += endpoint_faults
@@ -203,36 +206,55 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     return Draft(
         type=sold.task_type,
         input=ValidatedInput(_without_defaults(accepted.fields, given, sold.input_model), accepted.files),
-        extras=extras,
+        extras={**extras, **newer},
         path=door.path,
         external_task_id=addressed.external_task_id,
         endpoints=bound,
     )
 
 
-def _parted(raw: Mapping[str, Any], sold: Sold) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is checked here, and what is left to the provider: fields that are not known here, and words to choose from
-    for a model that is not.
+def _parted(
+    raw: Mapping[str, Any], sold: Sold
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str | int]]:
+    """What is checked here; and what is left to the provider: fields that are not known here, and words to choose from
+    for a model that is not, to which our rules for several fields do not apply either.
     """
     ours = {*sold.input_model.model_fields, *Addressed.model_fields}
-    given = {name: value for name, value in raw.items() if name in ours and value not in BLANK}
+    given = {
+        name: _without_blanks(value) for name, value in raw.items() if name in ours and value not in BLANK
+    }
     extras = {name: value for name, value in raw.items() if name not in ours}
+    newer: dict[str, str | int] = {}
     model = given.get("model_name")
     if isinstance(model, str) and sold.task_type.models and model not in sold.task_type.models:
         newer = {
             name: given.pop(name)
             for name, words in choices(sold.input_model).items()
-            if isinstance(given.get(name), str) and given[name] not in words
+            if _is_word(given.get(name), words) and given[name] not in words
         }
-        extras |= newer
-    return given, extras
+    return given, extras, newer
+
+
+def _without_blanks(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_blanks(each) for name, each in value.items() if each not in BLANK}
+        case list():
+            return [_without_blanks(each) for each in value]
+        case _:
+            return value
+
+
+def _is_word(value: object, words: Iterable[str | int]) -> bool:
+    """Of the same kind as one of them: 20 beside 5 and 10, and not beside "std" and "pro"."""
+    return type(value) in {type(word) for word in words}
 
 
 @cache
-def choices(model: type[BaseModel]) -> Mapping[str, frozenset[str]]:
-    """The words that each of those fields may have that have a choice of them."""
+def choices(model: type[BaseModel]) -> Mapping[str, frozenset[str | int]]:
+    """The words, some also as numbers, that each of those fields may have that have a choice of them."""
     return {
-        name: frozenset(filter(lambda word: isinstance(word, str), words))
+        name: frozenset(words)
         for name, schema in model.model_json_schema()["properties"].items()
         if (words := _enumerated(schema))
     }

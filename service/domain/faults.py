@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
+from pydantic.config import ExtraValues
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.domain.errors import Fault, Unprocessable
@@ -75,17 +76,25 @@ def pointer_token(name: str) -> str:
     return quote(name.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@?")
 
 
-def accept(model: type[Model], raw: object, *, pointer: str = "#", context: object = None) -> Model:
+def accept(
+    model: type[Model],
+    raw: object,
+    *,
+    pointer: str = "#",
+    context: object = None,
+    extra: ExtraValues | None = None,
+) -> Model:
     """
     Args:
         raw: as parsed from JSON.
         pointer: where `raw` stands in the request; those of the faults begin with it.
+        extra: what becomes of unknown fields, where the model is not to decide that.
 
     Raises:
         InvalidFields: lists every fault, each at the field as the caller spelled it.
     """
     try:
-        return model.model_validate(raw, context=context)
+        return model.model_validate(raw, context=context, extra=extra)
     except ValidationError as error:
         raise InvalidFields(
             Fault(found.detail, pointer + found.path()) for found in findings(error, raw)

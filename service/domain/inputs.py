@@ -6,7 +6,7 @@ once.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
@@ -27,7 +27,17 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from service.domain.faults import NOT_BLANK, PREDICATE, SENTENCE, Finding, Location, accept, all_at_once
+from service.domain.errors import Fault
+from service.domain.faults import (
+    NOT_BLANK,
+    PREDICATE,
+    SENTENCE,
+    Finding,
+    InvalidFields,
+    Location,
+    accept,
+    all_at_once,
+)
 from service.domain.images import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -56,11 +66,13 @@ class ValidatedInput:
     """An input in its one canonical form.
 
     `fields` is ready for JSON: defaults filled in, absent fields left out, each Base64 picture replaced by
-    `file:sha256:` and the lower-case hex digest of its bytes. `files` holds those bytes by that digest.
+    `file:sha256:` and the lower-case hex digest of its bytes. `files` holds those bytes by that digest. `unknown` is what
+    `fields` holds besides those that are known here, object by object.
     """
 
     fields: Mapping[str, Any]
     files: Mapping[str, bytes]
+    unknown: Sequence[Mapping[str, Any]] = ()
 
 
 class PicturesInside(Exception):
@@ -68,21 +80,51 @@ class PicturesInside(Exception):
 
 
 def validate(
-    model: type[BaseModel], raw: object, *, pointer: str = "#/input", decoding: bool = True
+    model: type[BaseModel],
+    raw: object,
+    *,
+    pointer: str = "#/input",
+    decoding: bool = True,
+    passing_on: bool = False,
+    by_rules: bool = True,
 ) -> ValidatedInput:
     """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
 
     Args:
         raw: as parsed from JSON.
         pointer: where `raw` stands in the request; those of the faults begin with it.
+        passing_on: fields that are not known here are no fault, and stay where they are.
+        by_rules: those that several fields together must keep are kept.
 
     Raises:
         InvalidFields: lists every fault, each at the field as the caller spelled it.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    gallery = _Gallery(decoding=decoding)
-    accepted = accept(model, raw, pointer=pointer, context=gallery)
-    return ValidatedInput(accepted.model_dump(mode="json", by_alias=True, exclude_none=True), gallery.files)
+    gallery = _Gallery(decoding=decoding, by_rules=by_rules)
+    accepted = accept(model, raw, pointer=pointer, context=gallery, extra="allow" if passing_on else None)
+    fields = accepted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    unknown = list(_put_back(accepted, fields))
+    if referenced_files(
+        {"unknown": unknown}
+    ):  # somebody else's, perhaps: ours stand in fields that are known
+        raise InvalidFields([Fault(f"No text that is sent on may begin with {_REFERENCE_START}", pointer)])
+    return ValidatedInput(fields, gallery.files, unknown)
+
+
+def _put_back(value: object, dumped: Any) -> Iterator[Mapping[str, Any]]:
+    """What was let through, and is not in a dump, for that goes by what a model knows. Gives it, object by object."""
+    match value:
+        case BaseModel():
+            for name, facts in type(value).model_fields.items():
+                yield from _put_back(getattr(value, name), dumped.get(facts.serialization_alias or name))
+            if unknown := {
+                name: each for name, each in (value.model_extra or {}).items() if name not in dumped
+            }:
+                dumped.update(unknown)
+                yield unknown
+        case list():
+            for entry, each in zip(value, dumped, strict=True):
+                yield from _put_back(entry, each)
 
 
 def with_files(fields: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
@@ -124,6 +166,7 @@ class _Gallery:
     """The Base64 files of one input; each picture is decoded once, however often it occurs."""
 
     decoding: bool = True
+    by_rules: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
     _budget: PixelBudget = field(default_factory=PixelBudget)
     _facts: dict[str, ImageFacts] = field(default_factory=dict)
@@ -349,9 +392,10 @@ class RuledModel(InputModel):
     @model_validator(mode="wrap")
     @classmethod
     def _all_faults(cls, raw: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        by_rules = _gallery(info).by_rules
         return all_at_once(
             lambda: handler(raw),
-            lambda: cls.findings(raw, info.context) if isinstance(raw, dict) else (),
+            lambda: cls.findings(raw, info.context) if isinstance(raw, dict) and by_rules else (),
             raw=raw,
         )
 

@@ -583,6 +583,30 @@ async def test_a_clock_that_differs_is_set_by_the_providers(code: int) -> None:
     assert second["nbf"] - first["nbf"] == second["exp"] - first["exp"] == 3600
 
 
+@pytest.mark.parametrize("code", [1003, 1004])
+async def test_creates_that_are_refused_together_for_a_clock_that_differs_are_all_sent_again(code: int) -> None:
+    everybody_is_here = asyncio.Barrier(3)
+
+    async def by_their_clock(request: httpx.Request) -> httpx.Response:
+        if token_of(request)["nbf"] == (NOW + timedelta(minutes=59, seconds=55)).timestamp():
+            return httpx.Response(200, json=ENVELOPE)
+        await everybody_is_here.wait()
+        refusal = kling(401, code, "the token's time is not now")
+        refusal.headers["date"] = "Sun, 22 Nov 2026 06:30:00 GMT"  # NOW, and an hour
+        return refusal
+
+    authorization = authorization_for("access:secret", lambda: NOW)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(by_their_clock)) as client:
+        provider = FarSide([]).provider(
+            client,
+            authorization=authorization,
+            correct=authorization.correct,
+            skew_pause=timedelta(days=1),
+        )
+        outcomes = await asyncio.gather(*(provider.create(ORDER) for _ in range(3)))
+    assert outcomes == [Accepted("880000000000000001")] * 3
+
+
 def token_of(request: httpx.Request) -> Any:
     payload = request.headers["authorization"].split(".")[1]
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -54,22 +54,25 @@ def claims_of(authorization: str) -> Any:
 @pytest.mark.parametrize("ahead", [timedelta(minutes=10), -timedelta(hours=2)])
 def test_once_told_the_providers_time_tokens_go_by_it(ahead: timedelta) -> None:
     authorization = authorization_for(f"access-1:{SECRET}", lambda: NOW)
-    assert authorization.correct(NOW + ahead)
+    refused = authorization()
+    assert authorization.correct(NOW + ahead, refused)
     seconds = int(ahead.total_seconds())
     assert claims_of(authorization()) == {
         "iss": "access-1",
         "exp": 1790001800 + seconds,
         "nbf": 1789999995 + seconds,
     }
-    assert not authorization.correct(NOW + ahead)  # it knows that already
+    assert not authorization.correct(NOW + ahead, authorization())  # that one went by it already
+    assert authorization.correct(NOW + ahead, refused)  # who was refused at the same time hears of it second
 
 
 def test_a_clock_that_agrees_is_not_to_blame() -> None:
-    assert not authorization_for(f"access-1:{SECRET}", lambda: NOW).correct(NOW + timedelta(seconds=1))
+    authorization = authorization_for(f"access-1:{SECRET}", lambda: NOW)
+    assert not authorization.correct(NOW + timedelta(seconds=1), authorization())
 
 
 def test_a_plain_key_knows_no_time() -> None:
-    assert not authorization_for("sk-1", lambda: NOW).correct(NOW + timedelta(hours=1))
+    assert not authorization_for("sk-1", lambda: NOW).correct(NOW + timedelta(hours=1), "Bearer sk-1")
 
 
 def test_neither_key_is_shown_by_its_owner() -> None:

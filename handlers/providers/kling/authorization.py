@@ -5,7 +5,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
@@ -26,8 +26,10 @@ class Authorization(Protocol):
     def __call__(self) -> str:
         """The header's value, for one request."""
 
-    def correct(self, theirs: datetime) -> bool:
-        """A token was refused for its times, by whose clock it is `theirs`. Whether the next token heeds that."""
+    def correct(self, theirs: datetime, refused: str) -> bool:
+        """A value was refused for its token's times, by whose clock it is `theirs`. Whether one made now has others: who was
+        refused at the same time may have told us already.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class PlainAuthorization:
     def __call__(self) -> str:
         return f"Bearer {self.key}"
 
-    def correct(self, theirs: datetime) -> bool:  # noqa: ARG002 - a plain key knows no time
+    def correct(self, theirs: datetime, refused: str) -> bool:  # noqa: ARG002 - a plain key knows no time
         return False
 
 
@@ -55,10 +57,10 @@ class SignedAuthorization:
     clock: Clock
     _ahead: timedelta = field(default=timedelta(), init=False)  # their clock of ours
 
-    def correct(self, theirs: datetime) -> bool:
-        before, self._ahead = self._ahead, theirs - self.clock()
+    def correct(self, theirs: datetime, refused: str) -> bool:
+        self._ahead = theirs - self.clock()
         log.warning("provider.clock_differs", ahead_s=round(self._ahead.total_seconds(), 1))
-        return abs(self._ahead - before) >= LEAST_CORRECTION
+        return abs(theirs - _made_at(refused)) >= LEAST_CORRECTION
 
     def __call__(self) -> str:
         now = self.clock() + self._ahead
@@ -70,6 +72,13 @@ class SignedAuthorization:
         signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(claims)}"
         signature = hmac.digest(self.secret_key.encode(), signed.encode(), "sha256")
         return f"Bearer {signed}.{_base64url(signature)}"
+
+
+def _made_at(authorization: str) -> datetime:
+    """By the clock that the token went by."""
+    claims = authorization.split(".")[1]
+    padded = claims + "=" * (-len(claims) % 4)
+    return datetime.fromtimestamp(json.loads(base64.urlsafe_b64decode(padded))["nbf"], UTC) + BACKDATED
 
 
 def _segment(claims: Mapping[str, str | int]) -> str:

@@ -62,7 +62,7 @@ class KlingProvider(KlingCallbacks):
         base_url: str,
         layout: Layout,
         authorization: Callable[[], str],
-        correct: Callable[[datetime], bool] = lambda _theirs: False,
+        correct: Callable[[datetime, str], bool] = lambda _theirs, _refused: False,
         on_call: Callable[[str, str], None],
         webhook_secrets: Sequence[str] = (),
         timeout: timedelta = timedelta(seconds=60),
@@ -102,7 +102,7 @@ class KlingProvider(KlingCallbacks):
         outcome, theirs = await self._create(order, route, authorization)
         if not isinstance(outcome, Refused) or outcome.code not in {NOT_YET_VALID, EXPIRED}:
             return outcome
-        corrected = theirs is not None and self._correct(theirs)
+        corrected = theirs is not None and self._correct(theirs, authorization)
         if outcome.code == NOT_YET_VALID and not corrected:
             await asyncio.sleep(self._skew_pause.total_seconds())
         else:
@@ -161,7 +161,7 @@ class KlingProvider(KlingCallbacks):
             ) from None
         path = query_path(route, task)
         authorization, reply = await self._asked(path)
-        if self._tells_the_time(reply):
+        if self._tells_the_time(reply, authorization):
             self._on_call("status_query", "failed")
             authorization, reply = await self._asked(path)
         return status_report(reply, redactor(authorization=authorization))
@@ -174,11 +174,11 @@ class KlingProvider(KlingCallbacks):
         except (httpx.HTTPError, OSError) as error:
             raise read_error(fault(error, redactor(authorization=authorization))) from error
 
-    def _tells_the_time(self, reply: Reply) -> bool:
-        """Whether a token was refused for its times, and the next one heeds what time it is there."""
+    def _tells_the_time(self, reply: Reply, authorization: str) -> bool:
+        """Whether its token was refused for its times, and the next one heeds what time it is there."""
         theirs = http_date(reply.headers.get("date", ""))
         is_refused = read_answer(reply).kling_code in {NOT_YET_VALID, EXPIRED}
-        return is_refused and theirs is not None and self._correct(theirs)
+        return is_refused and theirs is not None and self._correct(theirs, authorization)
 
     async def _exchange(
         self, method: str, path: str, authorization: str, content: bytes | None = None
