@@ -265,7 +265,7 @@ def create_app(
     """The whole service; tests pass a transport and a clock, production passes neither."""
     told = hooks or Hooks()
     configured = providers_of(settings, environment())
-    sandbox = _sandbox(settings) if configured.embeds_sandbox else None
+    sandbox = None if configured.embedded is None else _sandbox(settings, configured.embedded)
     store = None if settings.kept_at is None else _store(settings.kept_at)
     telemetry = _telemetry(settings)
 
@@ -606,7 +606,12 @@ def _provider(
 
 def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str, CallbackReader]:
     """For each provider, not the present ones alone: tasks may still be with one that was in use before."""
-    of_settings = {str(name): settings.provider_webhook_secret for name in ProviderName}
+    # Of those that were in use before, Kling itself may sign with a secret that is still listed. Who sells it on has none to
+    # sign with, and what is paid for there would be lost.
+    of_settings = {
+        str(name): settings.provider_webhook_secret if name is ProviderName.KLING else ()
+        for name in ProviderName
+    }
     of_accounts = {each.name: tuple(each.webhook_secrets) for each in configured.all}
     return CallbackReaders(
         {
@@ -616,8 +621,9 @@ def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str,
     )
 
 
-def _sandbox(settings: Settings) -> "Sandbox":
-    """
+def _sandbox(settings: Settings, embedded: ConfiguredProvider) -> "Sandbox":
+    """Signs what it calls back with, where its account says so: it is taken as a real one's callbacks are.
+
     Raises:
         ConfigurationError: a fault that it does not know.
     """
@@ -636,6 +642,7 @@ def _sandbox(settings: Settings) -> "Sandbox":
             keys=None if is_private else frozenset({sandbox_key(settings.secrets())}),
             faults=frozenset(Fault(word) for word in settings.sandbox_faults),
             callback_origins=frozenset({settings.reachable_url}),
+            webhook_secret=next((secret.get_secret_value() for secret in embedded.webhook_secrets), None),
         )
     )
 

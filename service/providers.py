@@ -65,8 +65,9 @@ class Providers:
         return ProviderAccounts([provider.account for provider in self.all], default=self.default)
 
     @property
-    def embeds_sandbox(self) -> bool:
-        return any(provider.is_embedded for provider in self.all)
+    def embedded(self) -> ConfiguredProvider | None:
+        """The sandbox that Klingel itself serves, if it does."""
+        return next((provider for provider in self.all if provider.is_embedded), None)
 
 
 def _url(value: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import av
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.parties import (
+    ADMIN_KEY,
     STEP_S,
     Json,
     Klingel,
@@ -16,6 +18,7 @@ from tests.e2e.parties import (
     Receiver,
     Sandbox,
     image_input,
+    running_klingel,
     types,
     video_input,
 )
@@ -195,3 +198,13 @@ def test_lost_callbacks_are_noticed_and_fetched_only_on_a_persons_order(
     assert [event["sequence"] for event in events] == [1, 2, 3]
     with Image.open(io.BytesIO(downloaded(events[-1]["data"]["task"]["outputs"][0]))) as picture:
         assert picture.format == "PNG"
+
+
+def test_the_embedded_sandbox_signs_with_the_secret_that_callbacks_are_verified_by(tmp_path: Path) -> None:
+    secret = "whsec_" + "a2xpbmct" * 4
+    quick = {"KLINGEL_SANDBOX_STEP": str(STEP_S), "KLINGEL_PROVIDER_WEBHOOK_SECRET": secret}
+    with running_klingel(tmp_path, **quick, KLINGEL_API_KEY=ADMIN_KEY) as klingel:
+        task = klingel.submit("kling.multi-image-to-image", image_input("A cat in a hat"))
+        until(lambda: klingel.task(task["id"])["status"] == "succeeded", "its end")
+        evidence = klingel.call("GET", f"/tasks/{task['id']}/callbacks")["items"]
+        assert "forged" not in {callback["verdict"] for callback in evidence}

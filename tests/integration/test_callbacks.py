@@ -438,6 +438,17 @@ async def test_a_provider_secret_counts_for_the_provider_before_the_present_one_
         assert (await post(klingel, path, body, headers=signed(klingel, body))).status_code == 200
 
 
+async def test_what_was_paid_for_at_a_gateway_comes_in_unsigned_after_a_change_to_kling_and_its_secret(
+    tmp_path: Path,
+) -> None:
+    async with running_klingel(tmp_path, provider="cometapi") as klingel:
+        task = await klingel.submit()
+        path = klingel.callback_path()
+    async with running_klingel(tmp_path, provider="kling", provider_webhook_secret=SECRET) as klingel:
+        assert (await post(klingel, path, json.dumps(succeed(task)).encode())).status_code == 200
+        assert (await klingel.task(task["id"]))["status"] == "succeeded"
+
+
 # Many at once
 
 
