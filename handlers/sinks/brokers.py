@@ -22,6 +22,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
 from service.domain.faults import SENTENCE, InvalidFields, accept
+from service.domain.ids import DeliveryId, EventId
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.times import rfc3339
@@ -78,7 +79,8 @@ class BrokerConfig(StrictModel):
 class Message:
     """An event as a broker gets it."""
 
-    id: str
+    id: EventId
+    delivery_id: DeliveryId  # the same for every attempt, another for every other endpoint and every replay
     name: str  # of the subject, topic, stream or routing key
     body: bytes
     attributes: Mapping[str, str]  # of the CloudEvent whose data the body is
@@ -338,6 +340,7 @@ class BrokerSink(ABC, Generic[Config]):
         config: Config = self.model.model_construct(**{**endpoint.config, **secrets})  # type: ignore[assignment]
         message = Message(
             id=event.id,
+            delivery_id=duty.id,
             name=filled(self.name(config), type=event.type, task_id=event.task_id),
             body=event.body,
             # Also CloudEvents' extension "distributed tracing".

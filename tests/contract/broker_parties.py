@@ -22,7 +22,7 @@ from handlers.sinks.redis import RedisSink
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.events import Event, EventType
-from service.domain.ids import AccountId, DeliveryId, new_event_id, new_task_id
+from service.domain.ids import AccountId, new_delivery_id, new_event_id, new_task_id
 from service.domain.secrets import Vault
 from service.network.dialler import Guard
 from tests.contract.broker_servers import PASSWORD, NatsServer, Server
@@ -59,7 +59,7 @@ def an_endpoint(sink: BrokerSink, kind: str, config: object) -> Endpoint:
 
 
 def duty(endpoint: Endpoint, event: Event) -> Duty:
-    return Duty(id=DeliveryId("dlv_1"), event=event, endpoint=endpoint, attempt=1, created_at=NOW)
+    return Duty(id=new_delivery_id(), event=event, endpoint=endpoint, attempt=1, created_at=NOW)
 
 
 @dataclass

@@ -232,7 +232,7 @@ class NatsServer(Server):
                     for name, value in one.headers.items()
                     if name.startswith("ce-")
                 },
-                one.headers["Nats-Msg-Id"],
+                one.headers["ce-id"],
             )
             for one in kept
         ]

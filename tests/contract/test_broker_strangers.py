@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from handlers.sinks.brokers import Brokers, open_brokers
 from service.domain.deliveries import AttemptOutcome, Reply
+from service.domain.values import replace
 from tests.contract.broker_parties import (
     LOOPBACK,
     NOW,
@@ -266,16 +267,16 @@ async def test_a_message_larger_than_a_nats_stream_takes_is_a_dead_letter(
         server.stop()
 
 
-async def test_an_event_that_comes_twice_is_kept_once_by_nats(tmp_path: Path, brokers: Brokers) -> None:
+async def test_a_delivery_that_is_attempted_twice_is_kept_once_by_nats(
+    tmp_path: Path, brokers: Brokers
+) -> None:
     server = NatsServer(tmp_path)
     server.start()
     try:
         await server.prepare()
-        sink, event = SINKS["nats"](brokers, VAULT), an_event()
-        replies = [
-            await sink.send(duty(an_endpoint(sink, "nats", server.config()), event), now=NOW)
-            for _ in range(2)
-        ]
+        sink = SINKS["nats"](brokers, VAULT)
+        told = duty(an_endpoint(sink, "nats", server.config()), an_event())
+        replies = [await sink.send(replace(told, attempt=attempt), now=NOW) for attempt in (1, 2)]
         assert [reply.ending for reply in replies] == [AttemptOutcome.DELIVERED] * 2
         assert len(await server.received()) == 1
     finally:

@@ -108,6 +108,15 @@ async def test_a_name_may_hold_the_task(server: Server, sink: BrokerSink) -> Non
     assert received.name == name.format(task_id=event.task_id)
 
 
+async def test_each_delivery_of_an_event_arrives(server: Server, sink: BrokerSink) -> None:
+    """Of several endpoints with one broker, and of a person's replay: none is a repetition of another."""
+    event, config = an_event(), server.config()
+    here, beside = (an_endpoint(sink, server.kind, config) for _ in range(2))
+    replies = [await sink.send(duty(endpoint, event), now=NOW) for endpoint in (here, beside, here)]
+    assert endings(*replies) == [AttemptOutcome.DELIVERED] * 3
+    assert [received.body for received in await got(server, event)] == [event.body] * 3
+
+
 async def test_what_the_broker_refuses_for_now_is_tried_again(server: Server, sink: BrokerSink) -> None:
     event = an_event()
     reply = await send(sink, server, event, **{server.name_field: server.refused_name})

@@ -15,7 +15,9 @@ from typing_extensions import override
 from handlers.sinks.brokers import STRANGE, Message, Undelivered
 from service.network.sockets import Socket
 
-MESSAGE_ID: Final = "Nats-Msg-Id"  # within its window JetStream keeps one message of an id
+# Within its window a stream keeps one message of an id, whatever their subjects: the event's own would keep it from the
+# second endpoint of a stream, and from whoever replays it.
+MESSAGE_ID: Final = "Nats-Msg-Id"
 NO_NATS: Final = "it does not speak NATS, or not with us"
 MESSAGE_TOO_LARGE: Final = 10054  # JetStream's code: larger than the stream takes
 # The attempt's deadline is our caller's, and shorter.
@@ -127,7 +129,7 @@ class NatsLink:
                 message.name,
                 message.body,
                 timeout=LONGEST_WAIT_S,
-                headers={MESSAGE_ID: message.id, **headers},
+                headers={MESSAGE_ID: message.delivery_id, **headers},
             )
         )
         try:
