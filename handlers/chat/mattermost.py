@@ -26,6 +26,8 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    remembering_end,
+    repeats_end,
     uncounted,
 )
 from handlers.messages import Message, Mood, Urgency, cut
@@ -144,12 +146,19 @@ class Mattermost:
         if spoken.reply.status_code == 403 and _response_url(to, now) is not None:
             if not (card.message.is_final or card.message.urgency is Urgency.HIGH):
                 return Spoken(reply=SAID_AT_THE_END)
-            return Spoken(reply=await self._respond(to, content, now))
+            reply = await self._respond(to, content, now)
+            is_said = reply.status_code is not None and 200 <= reply.status_code < 300
+            is_end = is_said and card.message.is_final
+            return Spoken(reply=reply, reference=remembering_end({}, card) if is_end else None)
         return spoken
 
     async def edit(
         self, to: Destination, reference: Mapping[str, Any], card: Card, *, now: datetime
     ) -> Spoken:
+        if "post" not in reference:
+            if repeats_end(reference, card):
+                return Spoken(reply=SAID_AT_THE_END, reference=reference)
+            return await self.post(to, card, now=now)
         props = {"props": {"attachments": [_attachment(card, to)]}}
         spoken = await self._call(to, "PUT", f"posts/{reference['post']}/patch", props, now)
         if (

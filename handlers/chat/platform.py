@@ -147,6 +147,23 @@ class Spoken:
     reference: Mapping[str, Any] | None = None
 
 
+ENDED_WITH: Final = "ended_with"  # of a reference: how many outputs were linked when the end was told
+
+
+def remembering_end(reference: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
+    """For what cannot be edited: as it was, or with the end that this card has told."""
+    if not card.message.is_final:
+        return reference
+    return {**reference, ENDED_WITH: len(card.message.made)}
+
+
+def repeats_end(reference: Mapping[str, Any], card: Card) -> bool:
+    """Whether the end was told with all that this links to. Of copies that are kept each brings the end again, for
+    those who edit; where a message would be added it is news only with outputs that were missing.
+    """
+    return card.message.is_final and len(card.message.made) <= reference.get(ENDED_WITH, -1)
+
+
 class Voice(Protocol):
     """Speaks: every platform can."""
 

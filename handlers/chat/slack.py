@@ -34,6 +34,8 @@ from handlers.chat.platform import (
     Pressed,
     Said,
     Spoken,
+    remembering_end,
+    repeats_end,
     uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
@@ -380,14 +382,15 @@ class Slack:
         return "bot_token" in to.secrets or "response_url" in (to.address or {})
 
     async def post(self, to: Destination, card: Card, *, now: datetime) -> Spoken:
-        return await self._post(to, card, now, responses=0)
+        return await self._post(to, card, now, {"responses": 0})
 
-    async def _post(self, to: Destination, card: Card, now: datetime, *, responses: int) -> Spoken:
+    async def _post(self, to: Destination, card: Card, now: datetime, before: Mapping[str, Any]) -> Spoken:
         """By the first way that is open.
 
         Args:
-            responses: of the command's `response_url`, that were used.
+            before: the reference of what was told without a name: how often the command's `response_url` was used.
         """
+        responses: int = before["responses"]
         ended: _Ended | None = None
         if "bot_token" in to.secrets:
             place = _place(to) | {"unfurl_links": False, "unfurl_media": False}
@@ -406,12 +409,13 @@ class Slack:
                 card, lambda content: self._hook(to, response_url, {**content, **said}, now), note=note
             )
             if ended.is_well:
-                return Spoken(reply=ended.reply, reference={"responses": responses + 1})
+                told = remembering_end({**before, "responses": responses + 1}, card)
+                return Spoken(reply=ended.reply, reference=told)
         webhook_url = to.secrets.get("webhook_url")
         if (ended is None or ended.is_over) and webhook_url is not None:
             ended = await self._show(card, lambda content: self._hook(to, webhook_url, content, now))
             if ended.is_well:
-                return Spoken(reply=ended.reply, reference={"responses": responses})
+                return Spoken(reply=ended.reply, reference=remembering_end(before, card))
         return Spoken(reply=NO_WAY_BACK if ended is None else ended.reply)
 
     async def edit(
@@ -419,11 +423,11 @@ class Slack:
     ) -> Spoken:
         matters = card.message.matters_at_the_end
         if "ts" not in reference:
-            responses = reference["responses"]
             # The last is kept for the end.
-            if not matters or (not card.message.is_final and responses >= MOST_RESPONSES - 1):
+            is_too_much = not card.message.is_final and reference["responses"] >= MOST_RESPONSES - 1
+            if not matters or is_too_much or repeats_end(reference, card):
                 return Spoken(reply=SAID_AT_THE_END, reference=reference)
-            return await self._post(to, card, now, responses=responses)
+            return await self._post(to, card, now, reference)
         if "bot_token" not in to.secrets:
             return await self.post(to, card, now=now)
         place = {"channel": reference["channel"], "ts": reference["ts"]}

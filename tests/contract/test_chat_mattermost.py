@@ -240,8 +240,29 @@ async def test_where_the_bot_is_no_member_it_answers_as_the_command(
     to = replace(of_bot(mattermost), address=said.address)
     early = await voice.post(to, card(event_of(EventType.TASK_PROCESSING)), now=NOW)
     assert (outcome(early.reply), mattermost.responses) == (AttemptOutcome.DELIVERED, [])
-    assert outcome((await voice.post(to, card(), now=NOW)).reply) is AttemptOutcome.DELIVERED
+    ended = await voice.post(to, card(), now=NOW)
+    assert outcome(ended.reply) is AttemptOutcome.DELIVERED
     assert len(mattermost.responses) == 1
+    # A copy that is kept of what was told is no news; outputs that were missing are.
+    assert ended.reference is not None
+    late = NOW + timedelta(hours=1)
+    kept = await voice.edit(to, ended.reference, card(), now=late)
+    assert (outcome(kept.reply), kept.reference) == (AttemptOutcome.DELIVERED, ended.reference)
+    assert len(mattermost.responses) == 1
+    added = await voice.edit(to, ended.reference, card(event_of(outputs=[picture(1), picture(2)])), now=NOW)
+    assert outcome(added.reply) is AttemptOutcome.DELIVERED
+    assert len(mattermost.responses) == 2
+
+
+async def test_an_end_that_did_not_arrive_is_not_held_for_said(
+    voice: Mattermost, mattermost: FakeMattermost
+) -> None:
+    said = heard(voice, mattermost.url, mattermost.command("image a cat", channel_id=ELSEWHERE))
+    to = replace(of_bot(mattermost), address=said.address)
+    mattermost.answers(403)
+    mattermost.answers(503)
+    failed = await voice.post(to, card(), now=NOW)
+    assert (outcome(failed.reply), failed.reference) == (AttemptOutcome.RETRY, None)
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,9 @@ def card(
     type: EventType = SUCCEEDED, *, prompt: str = "a cat in a hat", event: Event | None = None, **more: Any
 ) -> Card:
     by = more.pop("by", STEVE)
-    told = event or event_of(type, makes="image", **more)
+    message = message_of(event or event_of(type, makes="image", **more), as_it_stands=True)
     again = Button(label="Again", press=Press.AGAIN, task_id=TASK)
-    ended = message_of(told).is_final
-    return Card(message=message_of(told), prompt=prompt, asked_by=by, buttons=[again] if ended else ())
+    return Card(message=message, prompt=prompt, asked_by=by, buttons=[again] if message.is_final else ())
 
 
 def outcome(spoken: Spoken, *, attempt: int = 1) -> tuple[AttemptOutcome, timedelta | None]:
@@ -530,17 +529,40 @@ async def test_without_a_token_a_command_is_told_begin_and_end(platform: Slack, 
     """Slack edits nothing that was said by a slash command's `response_url`."""
     to = asked(platform, slack)
     spoken = await told(platform, to, card(SUBMITTED), card(PROCESSING), card(outputs=[picture()]))
-    assert spoken.reference == {"responses": 2}
+    assert spoken.reference == {"responses": 2, "ended_with": 1}
     [answers] = slack.responses.values()
     assert len(answers) == 2
     assert "half an hour" in json.dumps(answers[0])
     assert "half an hour" not in json.dumps(answers[1])
 
 
+async def test_copies_that_are_kept_do_not_tell_the_end_again(platform: Slack, slack: FakeSlack) -> None:
+    """Whichever comes first, also after a warning; outputs that were missing at the end are told."""
+    pictures = [picture(number) for number in range(2)]
+    kept, expiring = EventType.OUTPUT_STORED, EventType.OUTPUT_EXPIRING
+    for to in (asked(platform, slack), asked(platform, slack, bot_token=TOKEN, webhook_url=hook(slack))):
+        slack.responses.clear()
+        here = replace(to, address={**(to.address or {}), "channel": ELSEWHERE})
+        types = [SUBMITTED, kept, SUCCEEDED, expiring, kept]
+        spoken = await told(platform, here, *(card(type, outputs=pictures) for type in types))
+        assert outcome(spoken)[0] is AttemptOutcome.DELIVERED
+        assert _titles(slack) == ["2 pictures submitted", "2 pictures ready", "2 pictures about to be lost"]
+    slack.responses.clear()
+    added = EventType.TASK_OUTPUTS_ADDED
+    late = [card(), *(card(type, outputs=pictures) for type in (added, kept, kept))]
+    await told(platform, asked(platform, slack), *late)
+    assert _titles(slack) == ["Picture ready", "2 pictures ready"]
+
+
+def _titles(slack: FakeSlack) -> list[str]:
+    [answers] = slack.responses.values()
+    return [one["text"].partition(" ")[2].partition(":")[0] for one in answers]
+
+
 async def test_the_last_of_five_answers_is_kept_for_the_end(platform: Slack, slack: FakeSlack) -> None:
     to = asked(platform, slack)
     overdue = card(EventType.TASK_OVERDUE)
-    spoken = await told(platform, to, card(SUBMITTED), *[overdue] * 9, card(), card())
+    spoken = await told(platform, to, card(SUBMITTED), *[overdue] * 9, card(), card(outputs=[picture()]))
     [answers] = slack.responses.values()
     assert [one["text"].split(":")[0].split()[-1] for one in answers] == [
         "submitted",

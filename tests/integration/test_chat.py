@@ -12,6 +12,7 @@ from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT
 from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
 from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
+from tests.integration.cdn import running_cdn, sends
 from tests.integration.chat import ASKED, USER, Chat, bot_body, opened_chat, running_mattermost
 from tests.integration.klingel import (
     START,
@@ -490,6 +491,24 @@ async def test_two_events_at_once_make_one_message(chat: Chat) -> None:
     await chat.klingel.until_deliveries("delivered", "delivered", "delivered")
     assert len(chat.mattermost.posts) == 1
     assert chat.post.attachment["title"] == "Picture ready"
+
+
+async def test_where_nothing_can_be_edited_the_end_is_said_once(
+    tmp_path: Path, mattermost: FakeMattermost
+) -> None:
+    """However many of the outputs are kept after it."""
+    async with running_klingel(tmp_path, store_url=None) as klingel, running_cdn() as cdn:
+        chat = await opened_chat(klingel, mattermost, allow=[{"chat": ELSEWHERE}])
+        await chat.say(ASKED + " n=2", channel_id=ELSEWHERE)
+        task = await chat.until_submitted()
+        images = [
+            {"index": number, "url": cdn.at(f"/{number}.png", sends(png(90 + number)))} for number in (0, 1)
+        ]
+        await klingel.call_back(callback(task, "succeed", task_result={"images": images}))
+        told = await klingel.until_deliveries(*["delivered"] * 4)
+        assert [one["event_type"] for one in told][2:] == ["output.stored"] * 2
+        [said] = mattermost.responses
+        assert said["attachments"][0]["title"] == "2 pictures ready"
 
 
 async def test_a_restart_goes_on_with_the_same_message(tmp_path: Path, mattermost: FakeMattermost) -> None:
