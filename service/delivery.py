@@ -448,9 +448,11 @@ class Deliverer:
                         self._lanes.settle(ended.duty)  # before a claim that it called for looks for it
                     return
                 [ended] = together
-                # A fault of ours: what it must not cost is the retry, or the knowledge that it was delivered.
+                # A fault of ours: what it must not cost is the retry, or the knowledge that it was delivered. So nothing
+                # of what the other side gave is in it.
                 log.exception("delivery.record_broke", delivery_id=ended.duty.id)
-                bare = replace(ended.attempt, reason="Klingel could not keep what was answered", excerpt="")
+                reason = "Klingel could not keep what was answered"
+                bare = replace(ended.attempt, status_code=None, reason=reason, excerpt="")
                 await self._batcher.run(self._record_bare, [replace(ended, attempt=bare)])
         except KlingelError as error:
             # Their leases are given back, or end by themselves; the messages go out once more, under the same ids.

@@ -583,7 +583,10 @@ def _judged(reply: Reply, headers: Mapping[str, str], content: Mapping[str, Any]
     code = code if isinstance(code, int) else None
     if status == 429:
         after = content.get("retry_after")
-        seconds = float(after) if isinstance(after, int | float) else 0.0
+        # Bounded before it is a float or a span of time, which do not hold every number; NaN is not above 0.
+        seconds = 0.0
+        if isinstance(after, int | float) and after > 0:
+            seconds = float(min(after, LONGEST_RETRY_AFTER_S))
         waits = [seconds, _seconds(headers.get("x-ratelimit-reset-after"))]
         if reply.retry_after is not None:
             waits.append(reply.retry_after.total_seconds())

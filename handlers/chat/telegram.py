@@ -420,7 +420,8 @@ def _judged(reply: Reply, content: Mapping[str, Any], chat: str, *, is_own: bool
         done = replace(reply, ending=AttemptOutcome.DELIVERED)
         return _Told(done, chat, message if isinstance(message, int) else None)
     code = content.get("error_code")
-    if content.get("ok") is not False or not isinstance(code, int):
+    # Its codes are HTTP's; what is none may be too large for a database.
+    if content.get("ok") is not False or not isinstance(code, int) or not 100 <= code < 600:
         other = replace(reply, ending=AttemptOutcome.RETRY, reason="answered, but not as Telegram does")
         return _Told(other if reply.status_code == 200 else reply, chat)
     reply = replace(reply, status_code=code)

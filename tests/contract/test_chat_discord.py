@@ -470,6 +470,16 @@ async def test_discords_haste_is_obeyed(voice: Discord, discord: FakeDiscord) ->
     assert found.next_attempt_at == NOW + timedelta(seconds=65)
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "1e999", "-1e999", "-1e300", "9" * 400, "-" + "9" * 400, '"x"'])
+async def test_a_haste_that_is_no_span_of_time_breaks_nothing(
+    voice: Discord, discord: FakeDiscord, seconds: str
+) -> None:
+    discord.answers(429, f'{{"retry_after": {seconds}}}')
+    reply = (await voice.post(of_webhook(discord), card(), now=NOW)).reply
+    assert outcome(reply) is AttemptOutcome.RETRY
+    assert reply.retry_after in {timedelta(0), timedelta(hours=1)}
+
+
 async def test_an_empty_bucket_is_not_asked_again_until_it_is_full(
     voice: Discord, discord: FakeDiscord
 ) -> None:

@@ -486,6 +486,16 @@ async def test_a_200_is_not_believed_by_itself(
     assert outcome((await voice.post(own(server), submitted(), now=NOW)).reply) is wanted
 
 
+@pytest.mark.parametrize("code", ["0", "-1", "true", "99", "600", str(2**31), str(2**63), "9" * 4000])
+async def test_a_code_that_is_no_status_is_not_taken_for_one(
+    voice: Telegram, server: FakeTelegram, code: str
+) -> None:
+    """No database would keep every number."""
+    server.answers(200, f'{{"ok": false, "error_code": {code}, "parameters": {{"migrate_to_chat_id": 5}}}}')
+    reply = (await voice.post(own(server), submitted(), now=NOW)).reply
+    assert (reply.status_code, outcome(reply)) == (200, AttemptOutcome.RETRY)
+
+
 async def test_no_token_comes_back_in_an_excerpt(voice: Telegram, server: FakeTelegram) -> None:
     server.answers(500, f"/bot{TOKEN}/sendMessage failed")
     reply = (await voice.post(to(server), submitted(), now=NOW)).reply
