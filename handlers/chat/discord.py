@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-from handlers.chat.grammar import IMAGE, VIDEO, option_schemas, options
+from handlers.chat.grammar import IMAGE, VIDEO, as_said, option_schemas, options
 from handlers.chat.pictures import LARGEST_PICTURE, fetch_picture
 from handlers.chat.platform import (
     MOST_PICTURES,
@@ -699,7 +699,7 @@ def _commanded(asked: _Interaction, now: datetime) -> Heard:
     below = next((option for option in asked.data.options if option.type == SUB_COMMAND), None)
     word, given = (asked.data.name, asked.data.options) if below is None else (below.name, below.options)
     prompts = [str(option.value) for option in given if option.name == "prompt"]
-    named = [f'{option.name}="{_value(option.value)}"' for option in given if _is_named(option)]
+    named = [as_said(one.name, _value(one.value)) for one in given if _is_named(one)]
     attached = sorted((option.name, str(option.value)) for option in given if option.type == ATTACHMENT)
     known = asked.data.resolved.attachments
     there = [known[id] for _, id in attached if id in known][:MOST_PICTURES]
@@ -717,7 +717,7 @@ def _is_named(option: _Option) -> bool:
 
 
 def _value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace('"', "")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _pressed(asked: _Interaction, now: datetime) -> Heard:

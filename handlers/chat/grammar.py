@@ -20,9 +20,11 @@ IMAGE: Final = rows_for("image")[0].name
 VIDEO: Final = rows_for("video")[0].name
 # Some platforms write addresses as <https://…|label>.
 URL: Final = re.compile(r"<?(?P<url>https?://[^\s<>|]+)(?:\|[^>]*)?>?[,;]*", re.IGNORECASE)
+QUOTES: Final = '"“”„'  # phones write them as they please
 TOKEN: Final = re.compile(
-    r"""(?P<name>[a-z][a-z_]{0,39})=(?P<value>["“”„][^"“”„]*["“”]|\S*)|\S+""",  # phones write quotes as they please
+    rf"(?P<name>[a-z][a-z_]{{0,39}})=(?P<value>[{QUOTES}][^{QUOTES}]*[{QUOTES}]|\S*)|\S+"
 )
+_NO_QUOTES: Final = str.maketrans("", "", QUOTES)
 # Said by name in the options' place, they would be a second way to say what has one.
 NOT_OPTIONS: Final = frozenset({"prompt", "image", "image_list", "subject_image_list", "scence_image"})
 
@@ -138,9 +140,14 @@ def _ask(type: str, rest: str) -> Asked:
 
 
 def _unwrapped(value: str) -> str:
-    value = value.strip('"“”„')
+    value = value.strip(QUOTES)
     url = URL.fullmatch(value)
     return value if url is None else url["url"]
+
+
+def as_said(name: str, value: str) -> str:
+    """An option with its whole value, whatever is in it, but without its quotes: they would end it."""
+    return f'{name}="{value.translate(_NO_QUOTES)}"'
 
 
 def options(type: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.chat.discord import Discord, DiscordBot, DiscordEndpoint, _escaped, commands
-from handlers.chat.grammar import Ask, AskStatus, parse
+from handlers.chat.grammar import QUOTES, Ask, AskStatus, parse
 from handlers.chat.platform import (
     Answer,
     Button,
@@ -212,6 +212,16 @@ def test_a_command_is_said_as_the_grammar_has_it(voice: Discord, discord: FakeDi
         {"aspect_ratio": "1:1", "n": 2, "scene_image": "https://example.com/scene.png"},
     )
     assert isinstance(parse(hear(voice, discord, discord.command("status")).text), AskStatus)
+
+
+@pytest.mark.parametrize("quote", QUOTES)
+def test_quotes_in_a_field_stay_out_of_the_prompt(voice: Discord, discord: FakeDiscord, quote: str) -> None:
+    interaction = discord.command(
+        "video", prompt="a cat dances", negative_prompt=f"no {quote}text{quote} at all"
+    )
+    ask = parse(hear(voice, discord, interaction).text)
+    assert isinstance(ask, Ask)
+    assert (ask.prompt, ask.options) == ("a cat dances", {"negative_prompt": "no text at all"})
 
 
 def test_who_asks_in_private_is_in_no_guild(voice: Discord, discord: FakeDiscord) -> None:
