@@ -107,11 +107,13 @@ order by commands.id desc
 limit :limit;
 
 -- name: count_open_of_person$
+-- Not what the provider may have, but whose callback may be lost: it would be open for good.
 select count(*) from commands left join tasks on tasks.id = commands.task_id
 where commands.bot_id = :bot_id and commands.person = :person
   and (
       commands.next_try_at is not null
-      or tasks.status in ('queued', 'submitted', 'processing', 'unconfirmed')
+      or tasks.status = 'queued'
+      or (tasks.status in ('submitted', 'processing', 'unconfirmed') and tasks.overdue_at is null)
   );
 
 -- name: is_task_of_bot$

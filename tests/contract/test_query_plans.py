@@ -76,6 +76,7 @@ HOT = {
     "get_kept_file": "kept_files using index sqlite_autoindex_kept_files_1 (name=?)",
     "get_bot": "bots using index sqlite_autoindex_bots_1 (id=?)",
     "list_bots": "bots using index bots_by_account (account_id=? and id<?)",
+    "count_open_of_person": "commands using index commands_by_person (bot_id=? and person=?)",
     "count_tasks_over_time": "tasks using index tasks_by_account (account_id=? and id>?)",
     "latest_delivered": "deliveries using index deliveries_by_account (account_id=? and id>?)",
     "oldest_due_of_account": "deliveries using index deliveries_due (next_attempt_at>? and next_attempt_at<?)",

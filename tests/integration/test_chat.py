@@ -11,6 +11,7 @@ import pytest
 from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT, WAITING_OF_BOT
 from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
+from storage.columns import milliseconds
 from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
 from tests.integration.cdn import running_cdn, sends
 from tests.integration.chat import ASKED, USER, Chat, bot_body, opened_chat, running_mattermost
@@ -204,6 +205,34 @@ async def test_one_person_has_only_so_many_tasks_open(klingel: Klingel, mattermo
     numbers = [mine["id"] in create["callback_url"] for create in klingel.kling.creates]
     await klingel.call_back(succeed(mine), number=numbers.index(True))
     assert await chat.say(ASKED) == "On its way."
+
+
+async def test_a_lost_callback_holds_nobodys_place_once_its_task_is_overdue(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    chat = await opened_chat(klingel, mattermost, open_tasks=1)
+    await chat.say(ASKED)
+    lost = await chat.until_submitted()
+    assert "You have a task open already" in await chat.say(ASKED)
+    klingel.clock.advance(minutes=15)
+    await klingel.until_row(lost["id"], overdue_at=milliseconds(klingel.clock()))
+    assert await chat.say(ASKED) == "On its way."
+    await chat.until_submitted(2)
+    assert "You have a task open already" in await chat.say(ASKED)
+
+
+async def test_what_is_overdue_before_it_was_sent_holds_its_place(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    """It may still be made, and paid for."""
+    klingel.kling.otherwise = refused(429, 1303)
+    chat = await opened_chat(klingel, mattermost, open_tasks=1)
+    await chat.say(ASKED)
+    await chat.until_done()
+    [waiting] = await chat.tasks()
+    klingel.clock.advance(minutes=15)
+    await klingel.until_row(waiting["id"], overdue_at=milliseconds(klingel.clock()))
+    assert "You have a task open already" in await chat.say(ASKED)
 
 
 @pytest.mark.parametrize(
