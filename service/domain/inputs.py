@@ -103,7 +103,7 @@ def validate(
     gallery = _Gallery(decoding=decoding, by_rules=by_rules)
     accepted = accept(model, raw, pointer=pointer, context=gallery, extra="allow" if passing_on else None)
     fields = accepted.model_dump(mode="json", by_alias=True, exclude_none=True)
-    unknown = list(_put_back(accepted, fields))
+    unknown = list(_put_back(accepted, fields)) if passing_on else []
     if referenced_files(
         {"unknown": unknown}
     ):  # somebody else's, perhaps: ours stand in fields that are known
