@@ -2,17 +2,19 @@
 
 import ipaddress
 import os
+import re
 import secrets
 from collections import ChainMap
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service import dotenv
 from service.domain.errors import ConfigurationError
 from service.domain.signatures import InvalidSecret, check_secret
 
@@ -54,6 +56,10 @@ NO_STORE: Final = "none:"
 SECRET_FILE: Final = "klingel.secret"  # noqa: S105 - the name of a file
 
 
+# One of those between the `@` and the path of PostgreSQL's URL.
+_DATABASE_HOST: Final = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:]*)(?::(?P<port>[0-9]{1,5}))?")
+
+
 def _seconds(default: float, *, most: float, text: str) -> Any:
     return Field(default, ge=0, le=most, description=text)
 
@@ -63,7 +69,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="KLINGEL_",
-        env_file=".env",
+        env_file=dotenv.DOTENV,
         env_file_encoding="utf-8",
         extra="ignore",
         frozen=True,
@@ -208,9 +214,15 @@ class Settings(BaseSettings):
         kind, separator, rest = value.get_secret_value().partition("://")
         if kind == "sqlite" and rest.startswith("/") and rest.strip("/").strip():
             return value
-        if kind in {"postgresql", "postgres"} and separator:
-            return value
-        raise ValueError("must be sqlite:///path/to/file.db or postgresql://user:password@host/database")
+        if kind not in {"postgresql", "postgres"} or not separator:
+            raise ValueError("must be sqlite:///path/to/file.db or postgresql://user:password@host/database")
+        if not _is_whole(value.get_secret_value()):
+            # Told without any of it: what was meant as the password may stand anywhere in it.
+            raise ValueError(
+                "must be postgresql://user:password@host:port/database, with user and password percent-encoded: / as %2F, "
+                "# as %23, ? as %3F, @ as %40, [ as %5B"
+            )
+        return value
 
     @field_validator("store_url")
     @classmethod
@@ -368,28 +380,53 @@ class Settings(BaseSettings):
 
 class _DotEnv(BaseSettings):
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="allow", case_sensitive=True
+        env_file=dotenv.DOTENV, env_file_encoding="utf-8", extra="allow", case_sensitive=True
     )
 
 
 def environment() -> Mapping[str, str]:
-    """What a file of providers may take its keys from: the environment, and `.env` behind it."""
-    return ChainMap(os.environ, {name: str(value) for name, value in (_DotEnv().model_extra or {}).items()})
+    """What a file of providers may take its keys from: the environment, and `.env` behind it.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    with dotenv.reading():
+        found = _DotEnv().model_extra or {}
+    return ChainMap(os.environ, {name: str(value) for name, value in found.items()})
 
 
 def load_settings(**overrides: object) -> Settings:
     """
     Raises:
-        ConfigurationError: names every faulty setting at once.
+        ConfigurationError: names every faulty setting at once; or `.env` cannot be read.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # values come as text and are parsed
+        with dotenv.reading():
+            return Settings(**overrides)  # type: ignore[arg-type]  # values come as text and are parsed
     except ValidationError as error:
         lines = [
             f"  {_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         ]
         raise ConfigurationError("Some settings are wrong:\n" + "\n".join(lines)) from None
+
+
+def _is_whole(url: str) -> bool:
+    """Whether each part of PostgreSQL's URL is what it seems to be: a `/`, `?`, `#`, `@` or `[` in a password makes others
+    of it.
+    """
+    try:
+        parts = urlsplit(url)
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        return False
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "@" in user + parts.path or parts.fragment:
+        return False
+    found = [_DATABASE_HOST.fullmatch(host) for host in hosts.split(",")]
+    if any(host is None or not (host[0] or len(found) == 1) for host in found):
+        return False
+    return all(1 <= int(host["port"]) <= 65_535 for host in found if host is not None and host["port"])
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

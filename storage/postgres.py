@@ -499,6 +499,11 @@ def _opening(url: str) -> Iterator[None]:
             f"The database {shown(url)} cannot be used: {str(error) or type(error).__name__}. "
             "Look at KLINGEL_DATABASE_URL, and whether the server runs and lets this user in."
         ) from None
+    except (ValueError, OverflowError):  # whose texts quote what may be a part of the password
+        raise ConfigurationError(
+            "KLINGEL_DATABASE_URL cannot be used: what is special in its user, password, host or parameters has to be "
+            "percent-encoded, and a port is a number up to 65535."
+        ) from None
 
 
 @asynccontextmanager

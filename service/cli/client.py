@@ -13,6 +13,7 @@ import httpx
 from dotenv import dotenv_values
 from httpx_sse import EventSource
 
+from service import dotenv
 from service.domain.errors import ConfigurationError
 
 View = Mapping[str, Any]  # one JSON object of an answer
@@ -59,17 +60,18 @@ class Server:
     key: str = field(repr=False)
 
 
-def find_server(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Server:
+def find_server(environ: Mapping[str, str], file: Path = dotenv.DOTENV) -> Server:
     """Where `KLINGEL_URL` and `KLINGEL_API_KEY` point.
 
-    `dotenv` is asked only when the environment has no key, so that no folder's file can lead a key of the
+    `file` is asked only when the environment has no key, so that no folder's file can lead a key of the
     environment to another server.
 
     Raises:
-        ConfigurationError: no key, or an unusable one or URL.
+        ConfigurationError: no key, or an unusable one or URL; or the file cannot be read.
     """
     if not environ.get("KLINGEL_API_KEY"):
-        both = (*dotenv_values(dotenv).items(), *environ.items())
+        with dotenv.reading(file):
+            both = (*dotenv_values(file).items(), *environ.items())
         environ = {name: value for name, value in both if value}
     url = environ.get("KLINGEL_URL") or "http://127.0.0.1:8000"
     key = environ.get("KLINGEL_API_KEY", "").strip()

@@ -248,6 +248,17 @@ async def test_a_server_that_is_not_there_is_named_without_its_password() -> Non
 
 
 @pytest.mark.parametrize(
+    "where", [f"127.0.0.1:99999/x?password={PASSWORD}", f"klingel:{PASSWORD}/x@127.0.0.1", f"[{PASSWORD}@host/x",
+              f"127.0.0.1:1/x?port={PASSWORD}"]
+)  # fmt: skip
+async def test_a_url_that_cannot_be_read_is_refused_without_its_password(where: str) -> None:
+    with pytest.raises(ConfigurationError, match="KLINGEL_DATABASE_URL") as told:
+        async with open_postgres(f"postgresql://{where}"):
+            pass
+    assert PASSWORD not in str(told.value)
+
+
+@pytest.mark.parametrize(
     ("url", "name"),
     [
         ("postgresql://host/db", "postgresql://host/db"),

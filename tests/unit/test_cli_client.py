@@ -73,6 +73,12 @@ def test_no_folder_s_dotenv_sends_the_environment_s_key_elsewhere(tmp_path: Path
     assert find_server({"KLINGEL_API_KEY": "kl_1"}, tmp_path / ".env").url == "http://127.0.0.1:8000"
 
 
+def test_a_dotenv_in_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("KLINGEL_API_KEY=schlüssel\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8"):
+        find_server({}, tmp_path / ".env")
+
+
 def test_every_faulty_setting_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"(?s)KLINGEL_URL.*localhost:8000.*KLINGEL_API_KEY"):
         find_server({"KLINGEL_URL": "localhost:8000"}, tmp_path / ".env")

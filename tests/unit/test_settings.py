@@ -224,6 +224,13 @@ def test_a_dot_env_file_is_read_and_the_environment_goes_before_it(
     assert (settings.port, settings.provider_name) == (2, ProviderName.COMETAPI)
 
 
+def test_a_dot_env_file_in_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("KLINGEL_SECRET=schlüssel-schlüssel\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8") as told:
+        load_settings()
+    assert "schl" not in str(told.value)
+
+
 def test_the_database_stands_in_the_data_directory_unless_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -346,6 +353,49 @@ def test_the_password_in_a_url_is_not_shown_with_the_settings(monkeypatch: pytes
     [said] = faults(monkeypatch, KLINGEL_DATABASE_URL="mysql://klingel:correct-horse@db.example.com/klingel")
     assert "correct-horse" not in said
     assert "postgresql://user:password@host/database" in said
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "klingel:s3cretXYZ/more@127.0.0.1",
+        "klingel:1234/more@127.0.0.1",
+        "klingel:s3cretXYZ#more@127.0.0.1",
+        "klingel:1234#more@127.0.0.1",
+        "klingel:s3cretXYZ?more@127.0.0.1",
+        "klingel:s3cret@XYZ@127.0.0.1",
+        "klingel:s[3c@127.0.0.1",
+        "klingel:s3c]@127.0.0.1",
+        "klingel:s3cret@127.0.0.1:99999",
+        "klingel:s3cret@127.0.0.1:0",
+        "klingel:s3cret@127.0.0.1:s3cret",
+        "klingel:s3cret@one,,two",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_said_and_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    [said] = faults(monkeypatch, KLINGEL_DATABASE_URL=f"postgresql://{where}/klingel")
+    assert "KLINGEL_DATABASE_URL: must be postgresql://user:password@host:port/database" in said
+    assert "percent-encoded" in said
+    assert not any(part in said for part in ("s3c", "XYZ", "more", "1234", "s["))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://klingel:s3cret%2FXYZ%40:!$&@db.example.com:5433/klingel?sslmode=verify-full",
+        "postgres://klingel@one:5432,two:5433,[::1]:5434/klingel?target_session_attrs=primary",
+        "postgresql://klingel@/db?host=/run/postgresql&password=p",
+        "postgresql://klingel@%2Frun%2Fpostgresql/db",
+        "postgresql:///db?user=me@tenant",
+        "postgresql://",
+    ],
+)
+def test_every_place_that_postgresql_may_be_at_can_be_named(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    assert load(monkeypatch, KLINGEL_DATABASE_URL=url).database_at == url
 
 
 def test_processes_on_postgresql_do_not_each_make_a_secret_of_their_own(
