@@ -16,7 +16,7 @@ from service.api.pages import Page, Query
 from service.api.state import State
 from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
-from service.domain.ids import AccountId, TaskId
+from service.domain.ids import BEFORE_EVERY_EVENT, AccountId, EventId, TaskId
 from service.doors.sharing import Full, Places
 from service.explaining import explain_event
 from service.streams import KeyRevoked, TooSlow
@@ -42,10 +42,12 @@ async def of_account(request: Request[State]) -> Response:
     key = await authenticate(request)
     if _wants_stream(request):
         after = await _resume_position(request, key.account_id)
-        if after is None:
-            async with request.state["database"].reading() as reader:
-                after = await events.last_position(reader, key.account_id)
-        return _stream(request, key, task_id=None, after_position=after)
+        if after is not None:
+            return _stream(request, key, task_id=None, after_position=after)
+        async with request.state["database"].reading() as reader:
+            last = await events.latest(reader, key.account_id, before_position=None, limit=1)
+        after, id = (last[0].position, last[0].id) if last else (0, BEFORE_EVERY_EVENT)
+        return _stream(request, key, task_id=None, after_position=after).beginning_after(id)
     query = Query(request, known=("type", "order"))
     page = query.page(numeric_cursor=True)
     type = query.choice("type", list(EventType))
@@ -144,6 +146,15 @@ class _Stream(Response):
         self._frames = frames
         self._places = places
         self._account_id = account_id
+        self._opening = b""
+
+    def beginning_after(self, id: EventId) -> "_Stream":
+        """Its reader is told so at once, to be able to resume before it has had any event.
+
+        A block without data is no event to a reader, but sets its last event id (HTML, "Interpreting an event stream").
+        """
+        self._opening = b"id: %s\r\n\r\n" % id.encode()
+        return self
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:  # noqa: ARG002 - all have the same
         self.raw_headers = STREAM_HEADERS
@@ -171,6 +182,8 @@ class _Stream(Response):
             async with asyncio.timeout(None) as reading:
                 gone.add_done_callback(partial(_end, reading))
                 async with aclosing(self._frames):
+                    if self._opening:
+                        await send({"type": "http.response.body", "body": self._opening, "more_body": True})
                     async for frame in self._frames:
                         await send({"type": "http.response.body", "body": frame, "more_body": True})
         except TimeoutError:
@@ -208,6 +221,8 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
     last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if not last:
         return None
+    if last == BEFORE_EVERY_EVENT:
+        return 0
     async with request.state["database"].reading() as reader:
         position = await events.position(reader, last, account_id=account_id)
     if position is None:
@@ -217,7 +232,7 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
     return position
 
 
-def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> Response:
+def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> _Stream:
     # Of the request nothing is kept: there may be thousands of streams, and they may last for days.
     database, streams = request.state["database"], request.state["streams"]
     account_id, key_id = key.account_id, key.id

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import NewType
+from typing import Final, NewType
 
 import uuid_utils
 
@@ -17,6 +17,9 @@ BotId = NewType("BotId", str)
 CommandId = NewType("CommandId", str)
 ProcessId = NewType("ProcessId", str)
 LaneKey = NewType("LaneKey", str)  # of those who wait for each other when they are delivered to
+
+# Of no event: one that resumes after it has had none, and begins with the oldest that is kept.
+BEFORE_EVERY_EVENT: Final = EventId(f"evt_{'0' * 32}")
 
 
 def _new(prefix: str) -> str:

@@ -158,7 +158,8 @@ async def following(
         aconnect_sse(client, "GET", path, headers=dict(headers or {})) as source,
     ):
         source.response.raise_for_status()
-        yield source.aiter_sse()
+        # What has no data is no event: a browser dispatches none for it.
+        yield (event async for event in source.aiter_sse() if event.data)
 
 
 async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[ServerSentEvent]:
@@ -323,6 +324,26 @@ async def test_a_reader_that_was_cut_off_goes_on_where_it_was(klingel: Klingel) 
             await klingel.submit()
             told += [one.id for one in await heard(events, 2)]
     assert told == [row["id"] for row in klingel.rows("select id from events order by position")]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_a_reader_that_was_cut_off_before_its_first_event_goes_on_where_it_began(
+    klingel: Klingel, is_new: bool
+) -> None:
+    """The stream begins with an id alone, which a browser keeps: of the last event before it, or of none."""
+    if not is_new:
+        await story(klingel)
+    before = [row["id"] for row in klingel.rows("select id from events order by position")]
+    async with klingel.served() as client:
+        async with aconnect_sse(client, "GET", "/v1/events") as source, asyncio.timeout(PATIENCE_S):
+            lines = source.response.aiter_lines()
+            name, _, id = (await anext(lines)).partition(": ")
+            assert (name, await anext(lines)) == ("id", "")
+        missed = await klingel.submit()
+        async with following(client, "/v1/events", {"last-event-id": id}) as events:
+            await klingel.call_back(succeed(missed))
+            told = [one.id for one in await heard(events, 2)]
+    assert [*before, *told] == [row["id"] for row in klingel.rows("select id from events order by position")]
 
 
 async def test_a_stop_ends_every_stream_at_once(klingel: Klingel) -> None:

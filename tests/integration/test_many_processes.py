@@ -177,7 +177,7 @@ async def house(postgres: Databases, tmp_path: Path, anyio_backend: str) -> Asyn
 async def stream(client: httpx.AsyncClient, **headers: str) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
     async with aconnect_sse(client, "GET", "/v1/events", headers={**STREAM, **headers}) as source:
         assert source.response.status_code == 200
-        yield source.aiter_sse()
+        yield (event async for event in source.aiter_sse() if event.data)
 
 
 async def heard(events: AsyncIterator[ServerSentEvent], number: int) -> list[str]:

@@ -164,6 +164,12 @@ def test_a_cut_stream_goes_on_after_the_last_whole_event() -> None:
     assert {request.headers["Accept"] for request in wire.requests} == {"text/event-stream"}
 
 
+def test_a_stream_cut_before_its_first_event_goes_on_where_it_began() -> None:
+    wire = Wire(streaming("id: evt_0\n\n", cut=True), streaming(frame(1)))
+    assert first(1, wire.api.stream("events")) == ["evt_1"]
+    assert [request.headers.get("Last-Event-ID") for request in wire.requests] == [None, "evt_0"]
+
+
 def test_pings_are_no_events() -> None:
     wire = Wire(streaming(": ping\n\n" + frame(1) + ": ping\n\n: ping\n\n" + frame(2)))
     assert first(2, wire.api.stream("events")) == ["evt_1", "evt_2"]

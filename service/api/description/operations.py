@@ -132,7 +132,11 @@ def _paged(cursor: str) -> tuple[dict[str, Any], ...]:
 PAGED: Final = _paged(ID_CURSOR)
 EVENTS_PAGED: Final = _paged(NUMERIC_CURSOR)
 RESUMED: Final = (
-    _header("Last-Event-ID", {"type": "string"}, "For a stream: the event after which it goes on."),
+    _header(
+        "Last-Event-ID",
+        {"type": "string"},
+        "For a stream: the event after which it goes on; `evt_` and 32 zeros stand before every event.",
+    ),
 )
 METADATA: Final = {
     "name": "metadata",
@@ -172,8 +176,9 @@ CALLBACK: Final = {
 
 STREAMED: Final = {
     "type": "string",
-    "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON. `stream.dropped` "
-    "is the last of a stream that is cut off: `reason` is `too-slow` (connect again) or `key-revoked`.",
+    "description": "Server-sent events: `id` and `event` are those of the event, `data` is its JSON. An account's "
+    "stream that begins now begins with an `id` alone, from which it can be resumed. `stream.dropped` is the last of a "
+    "stream that is cut off: `reason` is `too-slow` (connect again) or `key-revoked`.",
 }
 BODY_PROBLEMS: Final = (errors.InvalidRequest, errors.TooLarge, errors.Unprocessable)
 LOCATION: Final = "where it is shown"
