@@ -405,7 +405,13 @@ def create_app(
                 clock=clock,
                 tracing=tracing,
             )
-            sinks["task"] = FollowUpSink(submitter=submitter, database=database, sinks=sinks, vault=vault)
+            sinks["task"] = FollowUpSink(
+                submitter=submitter,
+                accounts=configured.accounts,
+                database=database,
+                sinks=sinks,
+                vault=vault,
+            )
             probes = Probes(
                 client=client,
                 tokens=tokens,

@@ -147,21 +147,17 @@ def read_submit(
     """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
 
     Args:
-        accounts: among which the provider is looked for; without them that is left to whoever submits.
+        accounts: among which the providers of the task and its follow-ups are looked for; without them that is left to
+            whoever submits.
 
     Raises:
         Unprocessable: with every fault.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    frame = _Frames(sinks, vault).read(SubmitBody, raw, "#")
+    frame = _Frames(sinks, vault, accounts=accounts).read(SubmitBody, raw, "#")
     fields = raw if isinstance(raw, dict) else {}
     faults = [*frame.faults]
     accepted: ValidatedInput | None = None
-    if accounts is not None and frame.type is not None and isinstance(fields.get("provider"), str | None):
-        try:
-            accounts.choose(frame.type, fields.get("provider"))
-        except InvalidFields as error:
-            faults += error.faults
     if frame.type is not None and isinstance(fields.get("input"), dict):
         try:
             accepted = validate(frame.type.input_model, fields["input"], decoding=decoding)
@@ -204,15 +200,20 @@ def read_follow_up(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, secr
     return frame.draft(frame.body, frame.type, accepted)
 
 
-def read_template(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, pointer: str) -> dict[str, Any]:
+def read_template(
+    raw: object, *, sinks: Mapping[str, Sink], vault: Vault, accounts: ProviderAccounts, pointer: str
+) -> dict[str, Any]:
     """A template as it may be shown: without what is secret in its endpoints.
+
+    Args:
+        accounts: among which its provider, and those of its follow-ups, are looked for.
 
     Raises:
         InvalidFields: with every fault that does not depend on an event.
     """
     if (too_much := excess(raw)) is not None:
         raise InvalidFields([Fault(too_much, pointer)])
-    return _Frames(sinks, vault).template(raw, pointer, depth=1)
+    return _Frames(sinks, vault, accounts=accounts).template(raw, pointer, depth=1)
 
 
 Body = TypeVar("Body", bound=TemplateBody)
@@ -246,12 +247,21 @@ class _Frames:
     """Reads submits and templates but for their inputs.
 
     Args:
+        accounts: among which providers are looked for, if at all.
         secret: of the endpoints that name none; each gets one of its own if that is None.
     """
 
-    def __init__(self, sinks: Mapping[str, Sink], vault: Vault, *, secret: str | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Mapping[str, Sink],
+        vault: Vault,
+        *,
+        accounts: ProviderAccounts | None = None,
+        secret: str | None = None,
+    ) -> None:
         self._sinks = sinks
         self._vault = vault
+        self._accounts = accounts
         self._secret = secret
 
     def read(self, model: type[Body], raw: object, pointer: str, *, depth: int = 0) -> _Frame[Body]:
@@ -271,6 +281,12 @@ class _Frames:
         if task_type is None and isinstance(name, str):
             detail = f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}."
             faults.append(Fault(detail, f"{pointer}/type"))
+        provider = fields.get("provider")
+        if self._accounts is not None and task_type is not None and isinstance(provider, str | None):
+            try:
+                self._accounts.choose(task_type, provider, pointer=pointer)
+            except InvalidFields as error:
+                faults += error.faults
         faults += [
             Fault(fault.detail, pointer + fault.pointer.removeprefix("#"))
             for fault in storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)

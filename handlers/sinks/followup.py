@@ -18,6 +18,7 @@ from service.domain.faults import Finding, InvalidFields, accept
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
 from service.domain.lifecycle import Status
 from service.domain.models import StrictModel
+from service.domain.providers import ProviderAccounts
 from service.domain.secrets import Vault
 from service.domain.tasks import Lineage
 from service.domain.templates import fill
@@ -44,13 +45,21 @@ class FollowUpSink:
     """Submits for endpoints of kind `task`, in this process: at most one task for each rule and parent."""
 
     def __init__(
-        self, *, submitter: Submitter, database: Database, sinks: Mapping[str, Sink], vault: Vault
+        self,
+        *,
+        submitter: Submitter,
+        accounts: ProviderAccounts,
+        database: Database,
+        sinks: Mapping[str, Sink],
+        vault: Vault,
     ) -> None:
         """
         Args:
+            accounts: among which the providers that templates name are looked for.
             sinks: of the endpoints that templates name.
         """
         self._submitter = submitter
+        self._accounts = accounts
         self._database = database
         self._sinks = sinks
         self._vault = vault
@@ -72,7 +81,11 @@ class FollowUpSink:
         if isinstance(fields.get("submit"), dict):
             try:
                 shown = read_template(
-                    fields["submit"], sinks=self._sinks, vault=self._vault, pointer=f"{pointer}/submit"
+                    fields["submit"],
+                    sinks=self._sinks,
+                    vault=self._vault,
+                    accounts=self._accounts,
+                    pointer=f"{pointer}/submit",
                 )
             except InvalidFields as error:
                 faults += error.faults

@@ -89,6 +89,34 @@ async def test_an_account_that_cannot_is_refused_with_all_else_that_is_wrong(
         assert klingel.kling.requests == []
 
 
+async def test_follow_ups_that_no_account_takes_are_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    """Whether a task brings them or a rule stands for all: each fault at its place, with all others."""
+
+    def template(type: str, **more: Any) -> Mapping[str, Any]:
+        inputs = {"prompt": "x", "image_list": [{"image": "https://example.com/a.png"}] * 2}
+        return {"type": type, "input": inputs, **more}
+
+    film = "kling.multi-image-to-video"
+    chain = template(film, follow_ups=[{"on": "task.succeeded", "submit": template(film, provider="nobody")}])
+    follow_ups = [
+        {"on": "task.succeeded", "submit": submit}
+        for submit in (template("kling.multi-image-to-image"), chain, template(film))
+    ]
+    text = FILE.replace('kind = "cometapi"', 'kind = "kling"\ntypes = ["*-to-video"]')
+    async with with_providers(tmp_path, text) as klingel:
+        body = {**template(film, follow_ups=follow_ups), "deadline_s": -1}
+        refused_task = await klingel.http.post("/v1/tasks", json=body)
+        rule = {"kind": "task", "config": {"submit": chain}}
+        refused_rule = await klingel.http.post("/v1/endpoints", json=rule)
+        assert klingel.kling.requests == []
+    nested = "follow_ups/0/submit/provider"
+    assert {"#/follow_ups/0/submit/type", f"#/follow_ups/1/submit/{nested}", "#/deadline_s"} <= {
+        *pointers(refused_task)
+    }
+    assert not any(pointer.startswith("#/follow_ups/2") for pointer in pointers(refused_task))
+    assert pointers(refused_rule) == [f"#/config/submit/{nested}"]
+
+
 async def test_each_account_has_its_own_secrets(tmp_path: Path) -> None:
     """Both of two secrets are good while one replaces the other; the account without any is told by its URL."""
     async with with_providers(tmp_path) as klingel:
