@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from pydantic_core import to_json
 
+from service.domain.costs import UNITS, Charge
 from service.domain.endpoints import selects
 from service.domain.errors import Fault
 from service.domain.events import ON_ARRIVAL, EventType, task_event
@@ -57,12 +59,17 @@ def subscription(types: Sequence[str] | None) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """What is known of the tasks whose events a follow-up gets. None is what any task may have."""
+    """What is known of the tasks whose events a follow-up gets. None is what any task may have.
+
+    Args:
+        follows: whether it may itself have been made by a follow-up.
+    """
 
     type: TaskType
     input: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
     external_task_id: str | None = None
+    follows: bool = False
 
     def outputs(self) -> Sequence[int]:
         """How many things it may make."""
@@ -74,8 +81,10 @@ class Parent:
         return (number,)
 
 
-# One for each kind of thing that is made: as far as templates go, that is all in which types differ.
-ANY_PARENT: Final = tuple({type.makes: Parent(type=type) for type in TASK_TYPES.values()}.values())
+# One for all that make the same kinds of things: as far as templates go, that is all in which types differ.
+ANY_PARENT: Final = tuple(
+    {(type.makes, *type.also_makes): Parent(type=type, follows=True) for type in TASK_TYPES.values()}.values()
+)
 
 
 @dataclass(slots=True)
@@ -183,6 +192,7 @@ def _child(type: TaskType, input: object, metadata: object) -> Parent:
         type=type,
         input=input if isinstance(input, dict) else None,
         metadata=metadata if isinstance(metadata, dict) else {},
+        follows=True,
     )
 
 
@@ -238,7 +248,6 @@ def _try(
 def _example(parent: Parent, on: EventType, outputs: int) -> object:
     """An event as it would be of a task that made so many things."""
     status = _STATUS[on]
-    kind = parent.type.makes or OutputKind.VIDEO
     finished_at = _AT + timedelta(minutes=1)
     id = TaskId("task_" + 32 * "0")
     task = Task(
@@ -252,18 +261,10 @@ def _example(parent: Parent, on: EventType, outputs: int) -> object:
         provider_external_id=id,
         provider_task_id="881203390284693504",
         metadata=parent.metadata or {},
-        outputs=[
-            Output(
-                kind=kind,
-                index=index,
-                url=f"https://example.com/{index}.{_ENDINGS[kind]}",
-                id=f"{index}",
-                duration_s=None if kind is OutputKind.IMAGE else 5.0,
-                expires_at=_AT + timedelta(days=30),
-            )
-            for index in range(outputs)
-        ],
+        parent_id=TaskId("task_" + 32 * "1") if parent.follows else None,
+        outputs=_outputs(parent.type, outputs),
         error=TaskError("1", "an example") if status in {Status.FAILED, Status.REJECTED} else None,
+        cost=(_CHARGE,) if status is Status.SUCCEEDED else None,
         sequence=1,
         created_at=_AT,
         updated_at=finished_at,
@@ -279,6 +280,27 @@ def _example(parent: Parent, on: EventType, outputs: int) -> object:
     return task_event(on, task, transition, finished_at).content()
 
 
+def _outputs(type: TaskType, number: int) -> list[Output]:
+    """So many of what the type makes, and one of what comes with it: in the provider's order, which is that of the kinds."""
+    main = type.makes or OutputKind.VIDEO
+    numbers = {**dict.fromkeys(type.also_makes, min(number, 1)), main: number}
+    kinds = [kind for kind in OutputKind for _ in range(numbers.get(kind, 0))]
+    return [
+        Output(
+            kind=kind,
+            index=index,
+            url=f"https://example.com/{index}.{_ENDINGS[kind]}",
+            id=f"{index}",
+            duration_s=None if kind is OutputKind.IMAGE else 5.0,
+            wav_url=f"https://example.com/{index}.wav" if kind is OutputKind.AUDIO else None,
+            expires_at=_AT + timedelta(days=30),
+        )
+        for index, kind in enumerate(kinds)
+    ]
+
+
+# With all that a provider may say of one.
+_CHARGE: Final = Charge(amount=Decimal(1), unit=UNITS, list_price=Decimal(1), package="video")
 _ENDINGS: Final[Mapping[OutputKind, str]] = {
     OutputKind.IMAGE: "png",
     OutputKind.VIDEO: "mp4",

@@ -22,6 +22,7 @@ from service.domain.follow_ups import (
 from service.domain.task_types import TASK_TYPES
 from service.submits import FollowUpBody
 
+AUDIO = TASK_TYPES["kling.text-to-audio"]
 IMAGE = TASK_TYPES["kling.multi-image-to-image"]
 VIDEO = TASK_TYPES["kling.multi-image-to-video"]
 PICTURES = [{"image": "https://example.com/a.png"}, {"image": "https://example.com/b.png"}]
@@ -121,6 +122,41 @@ def test_what_follows_a_follow_up_is_tried_over_what_that_one_makes() -> None:
     assert told(chained(5)) == [
         "#/follow_ups/0/submit/input/image_list This list must have 2 to 4 entries; it has 5."
     ]
+
+
+def test_a_sound_can_be_used_in_either_of_its_forms() -> None:
+    both = "{{ data.task.outputs[0].url }} {{ data.task.outputs[0].wav_url }}"
+    template = film(prompt=both, image_list=PICTURES)
+    assert told(template, Parent(type=AUDIO, input={}, metadata={})) == []
+    assert told(template) == []
+    assert told(template, Parent(type=IMAGE, input={}, metadata={})) != []
+
+
+def test_a_film_that_comes_with_its_sound_can_be_used_too() -> None:
+    prompt = (
+        "{{ data.task.outputs[?kind=='video'].url | [0] }} {{ data.task.outputs[?kind=='audio'].url | [0] }}"
+    )
+    template = film(prompt=prompt, image_list=PICTURES)
+    both = TASK_TYPES["kling.video-to-audio"]
+    assert told(template, Parent(type=both, input={}, metadata={})) == []
+    assert told(template) == []
+    assert told(template, Parent(type=AUDIO, input={}, metadata={})) != []
+
+
+def test_a_follow_up_knows_of_its_parent_and_only_it() -> None:
+    inside = film(prompt="{{ data.task.parent_id }}", image_list=PICTURES)
+    chained = film(image_list=PICTURES) | {"follow_ups": [{"on": "task.succeeded", "submit": inside}]}
+    first = Parent(type=IMAGE, input={}, metadata={})
+    assert told(chained, first) == []
+    assert told(inside) == []  # of tasks to come any may be a follow-up
+    assert told(inside, first) == ["#/input/prompt 'data.task.parent_id' has no value over the event."]
+
+
+def test_what_a_success_has_cost_can_be_used() -> None:
+    charge = "{{ data.task.cost[0].amount }} {{ data.task.cost[0].unit }} {{ data.task.cost[0].list_price }}"
+    template = film(prompt=charge, image_list=PICTURES)
+    assert told(template) == []
+    assert len(told(template, types=("task.submitted",))) == 3
 
 
 def test_costly_expressions_are_given_up_on() -> None:
