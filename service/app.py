@@ -628,18 +628,9 @@ def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str,
 
 
 def _sandbox(settings: Settings, embedded: ConfiguredProvider) -> "Sandbox":
-    """Signs what it calls back with, where its account says so: it is taken as a real one's callbacks are.
-
-    Raises:
-        ConfigurationError: a fault that it does not know.
-    """
+    """Signs what it calls back with, where its account says so: it is taken as a real one's callbacks are."""
     from handlers.providers.sandbox import Fault, Sandbox, SandboxSettings  # noqa: PLC0415
 
-    unknown = [word for word in settings.sandbox_faults if word not in set(Fault)]
-    if unknown:
-        raise ConfigurationError(
-            f"KLINGEL_SANDBOX_FAULTS: there is no {', '.join(unknown)}. There are: {', '.join(Fault)}."
-        )
     # Whoever has a public URL has a proxy or a tunnel: then others connect, though they seem to be on this machine.
     is_private = settings.is_local and settings.public_url is None
     return Sandbox(
@@ -674,7 +665,6 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigurationError: before anything is served.
     """
-    settings.check_roles()
     configure_logs(settings.log)
     _raise_open_files()
     settings = settings.model_copy(update={"port": _bindable_port(settings.host, settings.port)})

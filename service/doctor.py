@@ -16,10 +16,11 @@ from typing import Any, Final
 import httpx
 
 from handlers.providers.kling import authorization_for
+from service.configuration import load_server_settings
 from service.domain.errors import ConfigurationError
 from service.domain.times import Clock, utc_now
 from service.providers import ConfiguredProvider, provider_hint, providers_of
-from service.settings import ProviderName, Settings, environment, load_settings
+from service.settings import ProviderName, Settings, environment
 from storage.database import Inspected, shown
 from storage.opening import inspect_database
 
@@ -105,7 +106,6 @@ class Doctor:
         settings = self.settings
         providers: Sequence[ConfiguredProvider] = ()
         try:
-            settings.check_roles()
             providers = providers_of(settings, environment()).all
             for provider in providers:
                 if provider.key is not None:
@@ -277,7 +277,7 @@ class Doctor:
 def find_settings() -> tuple[Settings | None, Sequence[Finding]]:
     """Or, where they cannot be read, what is wrong with them."""
     try:
-        return load_settings(), ()
+        return load_server_settings(), ()
     except ConfigurationError as error:
         return None, [fault("settings", str(error), "Change them in the environment or in .env.")]
 

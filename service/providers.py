@@ -18,6 +18,7 @@ from service.domain.providers import ProviderAccount, ProviderAccounts
 from service.domain.signatures import InvalidSecret, check_secret
 from service.domain.task_types import TASK_TYPES, Layout
 from service.domain.tasks import OutputKind
+from service.domain.urls import is_http_url
 from service.settings import PROVIDER_URLS, REGIONS, ProviderName, Region, Settings
 
 LAYOUTS: Final[Mapping[ProviderName, Layout]] = {
@@ -71,14 +72,10 @@ class Providers:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
+    parts = urlsplit(value) if is_http_url(value) else None
     if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc  # a password would be shown with the URL
-    ):
+        parts is None or parts.query or parts.fragment or "@" in parts.netloc
+    ):  # a password would be shown with it
         raise PydanticCustomError(
             PREDICATE, "must be an absolute http(s) URL without query, e.g. https://api.cometapi.com"
         )
@@ -120,11 +117,16 @@ def providers_of(settings: Settings, environment: Mapping[str, str]) -> Provider
     """
     if settings.providers is None:
         return _of_settings(settings)
-    if settings.provider is not None or settings.provider_url is not None:
-        raise ConfigurationError(
-            "KLINGEL_PROVIDERS names all providers: leave out KLINGEL_PROVIDER and KLINGEL_PROVIDER_URL."
-        )
-    return _Reading(settings, environment).providers(settings.providers)
+    return read_providers(settings.providers, environment, local_url=settings.local_url)
+
+
+def read_providers(file: Path, environment: Mapping[str, str], *, local_url: str = "") -> Providers:
+    """As `providers_of`.
+
+    Args:
+        local_url: of this process, where it serves the sandbox; not needed to find what is wrong.
+    """
+    return _Reading(environment, local_url).providers(file)
 
 
 def provider_hint(settings: Settings) -> str:
@@ -150,9 +152,9 @@ def _of_settings(settings: Settings) -> Providers:
 class _Reading:
     """Of one file: what is wrong is gathered, with its place."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
-        self._settings = settings
+    def __init__(self, environment: Mapping[str, str], local_url: str) -> None:
         self._environment = environment
+        self._local_url = local_url
         self._faults: list[str] = []
 
     def providers(self, path: Path) -> Providers:
@@ -226,7 +228,7 @@ class _Reading:
     def _usual_url(self, kind: ProviderName, table: AccountTable) -> str:
         match kind:
             case ProviderName.SANDBOX:
-                return f"{self._settings.local_url}/sandbox"
+                return f"{self._local_url}/sandbox"
             case ProviderName.KLING:
                 return REGIONS[Region(table.region or Region.SINGAPORE)]
             case _:

@@ -8,7 +8,7 @@ from collections import ChainMap
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service import dotenv
 from service.domain.errors import ConfigurationError
 from service.domain.signatures import InvalidSecret, check_secret
+from service.domain.urls import is_http_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -199,8 +200,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        if not is_http_url(value) or urlsplit(value).query or urlsplit(value).fragment:
             raise ValueError(
                 "must be an absolute http(s) URL without query, e.g. https://klingel.example.com"
             )
@@ -324,24 +324,6 @@ class Settings(BaseSettings):
         """Where pictures that came as Base64 are kept, by their hash."""
         return self.data_dir / "inputs"
 
-    def check_roles(self) -> None:
-        """
-        Raises:
-            ConfigurationError: another process would have to do the rest, and none can: a SQLite file has one; or it is
-                not said where that one is reached.
-        """
-        missing = ", ".join(sorted(frozenset(Role) - self.roles))
-        if missing and self.has_one_process:
-            raise ConfigurationError(
-                f"KLINGEL_ROLES leaves {missing} to another process, and a SQLite file serves one process at a time: "
-                "nothing would do it. Leave KLINGEL_ROLES out, or set it to web,dispatch."
-            )
-        if Role.WEB not in self.roles and self.public_url is None:
-            raise ConfigurationError(
-                "KLINGEL_ROLES=dispatch sends tasks whose callbacks come in at other processes: set KLINGEL_PUBLIC_URL to "
-                "where those are reached."
-            )
-
     def secrets(self) -> list[str]:
         """What `KLINGEL_SECRET` lists, or the secret kept in the data directory, made when there is none.
 
@@ -400,12 +382,20 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         ConfigurationError: names every faulty setting at once; or `.env` cannot be read.
     """
+    return load(Settings, **overrides)
+
+
+Some = TypeVar("Some", bound=Settings)
+
+
+def load(kind: type[Some], **overrides: object) -> Some:
+    """As `load_settings`."""
     try:
         with dotenv.reading():
-            return Settings(**overrides)  # type: ignore[arg-type]  # values come as text and are parsed
+            return kind(**overrides)  # type: ignore[arg-type]  # values come as text and are parsed
     except ValidationError as error:
         lines = [
-            f"  {_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            f"  {_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}".replace("\n", "\n  ")
             for fault in error.errors()
         ]
         raise ConfigurationError("Some settings are wrong:\n" + "\n".join(lines)) from None

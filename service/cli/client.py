@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from dotenv import dotenv_values
@@ -15,6 +15,7 @@ from httpx_sse import EventSource
 
 from service import dotenv
 from service.domain.errors import ConfigurationError
+from service.domain.urls import is_http_url
 
 View = Mapping[str, Any]  # one JSON object of an answer
 Parameters = Iterable[tuple[str, str | int | None]]  # of a query; those that are None are not sent
@@ -76,7 +77,7 @@ def find_server(environ: Mapping[str, str], file: Path = dotenv.DOTENV) -> Serve
     url = environ.get("KLINGEL_URL") or "http://127.0.0.1:8000"
     key = environ.get("KLINGEL_API_KEY", "").strip()
     faults = []
-    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+    if not is_http_url(url):
         faults.append(f"KLINGEL_URL is not an http(s) URL: {url}")
     if not key:
         faults.append(

@@ -11,8 +11,8 @@ def serve() -> int:
     gc.disable()
     try:
         from service.app import serve as run
-        from service.settings import load_settings
+        from service.configuration import load_server_settings
 
-        return run(load_settings())
+        return run(load_server_settings())
     finally:
         gc.enable()

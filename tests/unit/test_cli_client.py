@@ -82,6 +82,9 @@ def test_a_dotenv_in_another_encoding_is_said(tmp_path: Path) -> None:
 def test_every_faulty_setting_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"(?s)KLINGEL_URL.*localhost:8000.*KLINGEL_API_KEY"):
         find_server({"KLINGEL_URL": "localhost:8000"}, tmp_path / ".env")
+    for url in ("http://x:99999", "http://[x"):
+        with pytest.raises(ConfigurationError, match="KLINGEL_URL is not"):
+            find_server({"KLINGEL_URL": url, "KLINGEL_API_KEY": "kl_1"}, tmp_path / ".env")
     with pytest.raises(ConfigurationError, match="characters"):
         find_server({"KLINGEL_API_KEY": "schlüssel"}, tmp_path / ".env")
 

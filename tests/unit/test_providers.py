@@ -196,12 +196,6 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
         providers_of(settings, {})
 
 
-def test_a_file_and_a_provider_of_the_settings_do_not_go_together(tmp_path: Path) -> None:
-    settings = Settings(providers=tmp_path / "p.toml", provider="sandbox", _env_file=None)
-    with pytest.raises(ConfigurationError, match="KLINGEL_PROVIDER "):
-        providers_of(settings, {})
-
-
 def accounts(default: str = "gateway", **types: list[str]) -> ProviderAccounts:
     layouts: Mapping[str, Any] = {"gateway": Layout.COMETAPI}
     return ProviderAccounts(

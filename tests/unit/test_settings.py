@@ -82,6 +82,17 @@ def test_all_faults_are_said_at_once_each_with_its_variable(monkeypatch: pytest.
     }
 
 
+@pytest.mark.parametrize("url", ["http://x:99999", "http://x:0", "http://x:port", "http://[x", "http://"])
+def test_a_url_at_which_nobody_can_be_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    said = faults(monkeypatch, KLINGEL_PUBLIC_URL=url, KLINGEL_PROVIDER_URL=url, KLINGEL_TRACES_URL=url)
+    assert [line.partition(":")[0] for line in said] == [
+        "KLINGEL_PUBLIC_URL",
+        "KLINGEL_PROVIDER_URL",
+        "KLINGEL_TRACES_URL",
+    ]
+    assert all("must be an absolute http(s) URL" in line for line in said)
+
+
 def test_no_fault_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     said = faults(
         monkeypatch,
@@ -204,18 +215,6 @@ def test_roles_that_name_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "must name web, dispatch, or both" in said
 
 
-@pytest.mark.parametrize(("roles", "missing"), [("web", "dispatch"), ("dispatch", "web")])
-def test_a_role_that_nobody_could_take_is_refused(
-    monkeypatch: pytest.MonkeyPatch, roles: str, missing: str
-) -> None:
-    """A SQLite file has one process: what that leaves undone is stored and never sent."""
-    with pytest.raises(
-        ConfigurationError, match=rf"leaves {missing} to another.*KLINGEL_ROLES.*web,dispatch"
-    ):
-        load(monkeypatch, KLINGEL_ROLES=roles).check_roles()
-    load(monkeypatch, KLINGEL_ROLES="dispatch,web").check_roles()
-
-
 def test_a_dot_env_file_is_read_and_the_environment_goes_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -326,25 +325,6 @@ def test_a_key_of_klingels_own_is_no_providers(monkeypatch: pytest.MonkeyPatch) 
 # PostgreSQL
 
 POSTGRES = "postgresql://klingel:correct-horse@db.example.com/klingel"
-
-
-@pytest.mark.parametrize("roles", ["web", "dispatch", "web,dispatch"])
-def test_processes_on_postgresql_may_share_the_roles(monkeypatch: pytest.MonkeyPatch, roles: str) -> None:
-    settings = load(
-        monkeypatch,
-        KLINGEL_DATABASE_URL=POSTGRES,
-        KLINGEL_ROLES=roles,
-        KLINGEL_PUBLIC_URL="https://klingel.example.com",
-    )
-    settings.check_roles()
-    assert settings.database_at == POSTGRES
-
-
-def test_who_only_dispatches_must_be_told_where_callbacks_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would else name its own address to the provider, where nothing is taken in."""
-    with pytest.raises(ConfigurationError, match="set KLINGEL_PUBLIC_URL"):
-        load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES="dispatch").check_roles()
-    load(monkeypatch, KLINGEL_DATABASE_URL=POSTGRES, KLINGEL_ROLES="web").check_roles()
 
 
 def test_the_password_in_a_url_is_not_shown_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
