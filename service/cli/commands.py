@@ -135,6 +135,7 @@ def run(tokens: Sequence[str], session: Session | None = None) -> int:
     session = session or Session()
     try:
         command, bound, injected = app.parse_args(tokens, exit_on_error=False)
+        session.json = bool(bound.arguments.get("json"))
         result = command(*bound.args, **bound.kwargs, **dict.fromkeys(injected, session))
     except FAILURES as error:
         return told(error, session)

@@ -56,6 +56,7 @@ class Session:
     receiver_transport: httpx.BaseTransport | None = None  # of `listen`
     platform_transport: httpx.BaseTransport | None = None  # of `chat`
     sleep: Callable[[float], None] = time.sleep
+    json: bool = False  # whether what is printed is for programs
 
     @cached_property
     def api(self) -> Api:
@@ -78,8 +79,13 @@ class Session:
         self.err.print(Text(clean(text), style), soft_wrap=True)
 
     def show_refusal(self, refused: Refused) -> None:
-        """The problem's title and detail, each fault with its place, and what else it tells in one word."""
+        """The problem's title and detail, each fault with its place, and what else it tells: a word, or an object's id.
+
+        For a program also the problem as the API answered it, on one line, as where one goes on line by line.
+        """
         problem = refused.problem
+        if self.json:
+            self.say_json(problem, indent=None)
         title = str(problem.get("title") or f"HTTP {refused.status}")
         self.note(f"{title} ({f'{refused.status} {refused.code}'.rstrip()})", "bold red")
         if detail := problem.get("detail"):
@@ -87,8 +93,9 @@ class Session:
         for fault in problem.get("errors") or ():
             self.note(f"  {fault.get('pointer', '')}  {fault.get('detail', '')}")
         for name, value in problem.items():
-            if name not in STANDARD_MEMBERS and isinstance(value, str | int):
-                self.note(f"  {name}: {value}")
+            word = value.get("id") if isinstance(value, dict) else value
+            if name not in STANDARD_MEMBERS and isinstance(word, str | int):
+                self.note(f"  {name}: {word}")
 
     def say_json(self, value: object, *, indent: int | None = 2) -> None:
         self.say(Text(as_json(value, indent=indent, ascii_only="utf" not in self.out.encoding)))

@@ -243,6 +243,24 @@ def test_a_problem_is_shown_with_every_fault_and_ends_with_3(klingel: Klingel) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("tasks", "GET /v1/tasks"),
+        ("tasks show x", "GET /v1/tasks/x"),
+        ("events --follow", "GET /v1/events"),
+        ("usage", "GET /v1/usage"),
+        ("prune", "POST /v1/prune"),
+    ],
+)
+def test_a_program_gets_the_problem_as_the_api_answered_it(klingel: Klingel, command: str, call: str) -> None:
+    klingel.on(call, NOT_FOUND, status=404)
+    run = klingel.run(*command.split(), "--json")
+    assert (run.code, run.json) == (3, NOT_FOUND)
+    assert run.out.count("\n") == 1
+    assert run.err.startswith("Not found (404 not-found)")
+
+
 def test_an_answer_of_somebody_else_s_is_called_that(klingel: Klingel) -> None:
     klingel.on("GET /v1/tasks", httpx.Response(502, html="<h1>Bad gateway</h1>"))
     run = klingel.run("tasks")
@@ -518,10 +536,14 @@ def test_each_submit_has_its_own_idempotency_key_and_a_lost_answer_names_it(klin
 
 @pytest.mark.parametrize("code", ["provider-refused", "provider-payment-required", "provider-misconfigured"])
 def test_a_task_that_the_provider_refuses_was_rejected_and_ends_with_1(klingel: Klingel, code: str) -> None:
-    klingel.on("POST /v1/tasks", NOT_FOUND | {"type": f"/problems/{code}", "provider_code": 1201}, status=422)
+    task = {"id": "task_1", "status": "rejected"}
+    problem = NOT_FOUND | {"type": f"/problems/{code}", "provider_code": 1201, "task": task}
+    klingel.on("POST /v1/tasks", problem, problem, status=422)
     run = klingel.run("submit", "--type", "video")
-    assert run.code == 1
-    assert "  provider_code: 1201" in run.err.splitlines()
+    assert (run.code, run.out) == (1, "")
+    assert {"  provider_code: 1201", "  task: task_1"} <= {*run.err.splitlines()}
+    for_programs = klingel.run("submit", "--type", "video", "--json")
+    assert (for_programs.code, for_programs.json) == (1, problem)
 
 
 def test_a_repeated_submit_of_a_failed_task_ends_with_1(klingel: Klingel) -> None:

@@ -101,8 +101,9 @@ def test_a_wrong_url_or_secret_is_a_usage_error(tokens: list[str]) -> None:
 
 def test_for_programs_each_answer_is_one_object_a_line() -> None:
     answers: list[httpx.Response | Exception] = [httpx.Response(204), httpx.ConnectError("refused")]
-    _, out, _, _ = run("--forward-to", "http://localhost:3000/hook", "--json", answers=answers)
-    told = [json.loads(line) for line in out.splitlines()]
+    code, out, _, _ = run("--forward-to", "http://localhost:3000/hook", "--json", answers=answers)
+    *told, ended_by = [json.loads(line) for line in out.splitlines()]
+    assert (code, ended_by) == (3, {"title": "Not Found", "detail": "gone"})
     assert [(one["event_id"], one["event_type"], one["status_code"]) for one in told] == [
         ("evt_1", "task.submitted", 204),
         ("evt_2", "task.succeeded", None),
