@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -138,6 +139,16 @@ async def test_a_client_that_polls_a_whole_task_long_costs_the_provider_nothing(
     taken(await klingel.http.get(IMAGES))
     assert len(klingel.kling.requests) == 1
     assert klingel.kling.status_queries == 0
+
+
+@pytest.mark.parametrize("name", ["a/b", "a/b/c", "/a", "a/", "//", "a/../b", "100%2F"])
+async def test_a_task_whose_own_id_has_slashes_is_found_by_it(klingel: Klingel, name: str) -> None:
+    made = await create(klingel, external_task_id=name)
+    assert (await query(klingel, quote(name, safe="")))["task_id"] == made["task_id"]
+    listed = await klingel.http.get("/v1/tasks", params={"external_task_id": name})
+    assert [task["id"] for task in listed.json()["items"]] == [made["task_id"]]
+    assert (await klingel.http.get(f"{IMAGES}/{quote(name, safe='')}x")).status_code == 404
+    assert len(taken(await klingel.http.get(IMAGES))) == 1
 
 
 async def test_what_is_submitted_at_either_door_is_seen_at_both(klingel: Klingel) -> None:
@@ -522,7 +533,7 @@ async def test_without_a_key_of_klingels_nothing_is_answered(
     [
         ("POST", "/kling/v1/videos/text2film", 404),
         ("GET", "/kling/", 404),
-        ("GET", "/kling/v1/images/multi-image2image/a/b", 404),
+        ("GET", "/kling/v1/images/text2picture/a/b", 404),
         ("DELETE", f"{IMAGES}/task_0", 405),
         ("PUT", IMAGES, 405),
     ],
