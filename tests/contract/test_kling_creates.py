@@ -584,7 +584,9 @@ async def test_a_clock_that_differs_is_set_by_the_providers(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [1003, 1004])
-async def test_creates_that_are_refused_together_for_a_clock_that_differs_are_all_sent_again(code: int) -> None:
+async def test_creates_that_are_refused_together_for_a_clock_that_differs_are_all_sent_again(
+    code: int,
+) -> None:
     everybody_is_here = asyncio.Barrier(3)
 
     async def by_their_clock(request: httpx.Request) -> httpx.Response:
