@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.ids import AccountId, DeliveryId, EndpointId, LaneKey, TaskId
+from service.domain.kept import ARCHIVE
 from service.domain.times import Clock, utc_now
 
 CONCURRENCY: Final = 8  # attempts of one endpoint at a time
@@ -20,6 +21,10 @@ SHARED_CONCURRENCY: Final = 32
 ATTEMPTS_OF_A_HOST: Final = 64
 ATTEMPTS_OF_AN_ACCOUNT_THERE: Final = 32
 ATTEMPTS_OF_AN_ACCOUNT: Final = 128
+# Fetching an output takes minutes where a provider's CDN is slow, and then it is slow for all accounts: it can have so few
+# of all attempts that webhooks do not miss them, and one account no more than a quarter of these.
+DOWNLOADS: Final = 16
+DOWNLOADS_OF_AN_ACCOUNT: Final = 4
 # After so many failures in a row a lane rests, then tries one alone, and so on until one is delivered: an endpoint
 # that is down costs an attempt now and then, not one for each event.
 BREAKS_AFTER: Final = 10
@@ -155,7 +160,9 @@ def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
 
 
 class _Limit:
-    """How many attempts of one host, of one account, or of both, run; and the lanes that wait for one of them to end."""
+    """How many attempts of one host, of one account, of both, or of a kind, run; and the lanes that wait for one of them
+    to end.
+    """
 
     def __init__(self, name: str, most: int) -> None:
         self.name = name
@@ -408,7 +415,7 @@ class Lanes:
                         self._limits[limit.name] = limit
                     self._take_turn(lane)
                     return duty
-                lane.queued_in_turn = True  # there, until one of that host or account has ended
+                lane.queued_in_turn = True  # there, until one of those that it counts has ended
                 if reached is let_in_by:
                     reached.waiting.appendleft(lane)
                 else:
@@ -445,6 +452,12 @@ class Lanes:
         return [self._limits.get(name) or _Limit(name, most) for name, most in named]
 
     def _name_limits(self, account: AccountId, there: str, kind: str) -> Sequence[tuple[str, int]]:
+        if kind == ARCHIVE:
+            return (
+                (f"account {account} {kind}", DOWNLOADS_OF_AN_ACCOUNT),
+                (kind, DOWNLOADS),
+                (f"account {account}", self._of_an_account),
+            )
         if not there:  # what others of its kind do is no matter: they may be at other servers
             return (
                 (f"account {account} {kind}", self._of_a_host),

@@ -1,11 +1,8 @@
 """Archive: the outputs that an event names are copied into Klingel's own store, before the provider drops them."""
 
-import asyncio
 import hashlib
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, Any, Final
@@ -19,7 +16,6 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply, parse_retry_a
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, StorageUnavailable
 from service.domain.faults import InvalidFields
-from service.domain.ids import AccountId
 from service.domain.kept import KeptFile
 from service.domain.media_types import HEAD, UNKNOWN, is_page, media_type
 from service.domain.tasks import Output, Task
@@ -29,8 +25,6 @@ from service.network.dialler import Dialler, Refused
 
 DEADLINE: Final = timedelta(minutes=9)  # of an attempt: all outputs of a task, and less than a lease
 SILENCE: Final = timedelta(seconds=30)  # of the other side, at most
-AT_A_TIME: Final = 16  # downloads of everybody,
-AT_A_TIME_FOR_ONE: Final = 4  # and of one account
 WRITERS: Final = 4  # threads that write and hash
 BLOCK: Final = 1024 * 1024  # written and hashed in one go
 # A file that a callback names may not be everywhere yet: so many attempts until "not found" is believed.
@@ -78,7 +72,8 @@ class Origins:
 
 
 class ArchiveSink:
-    """Delivers to endpoints of kind `archive`: one attempt fetches what is not kept yet of one task.
+    """Delivers to endpoints of kind `archive`: one attempt fetches what is not kept yet of one task,
+    one output after another: how many download at a time is for the lanes to say.
 
     Args:
         largest: bytes of one output.
@@ -88,8 +83,6 @@ class ArchiveSink:
         self._keeper = keeper
         self._origins = origins
         self._largest = largest
-        self._places = asyncio.Semaphore(AT_A_TIME)
-        self._places_for_one: defaultdict[AccountId, _Places] = defaultdict(_Places)
         self._writers = anyio.CapacityLimiter(WRITERS)
 
     def configure(
@@ -110,26 +103,12 @@ class ArchiveSink:
         missing = [place for place, output in enumerate(task.outputs) if output.stored_url is None]
         for place in missing:
             try:
-                async with self._place_for(task.account_id):
-                    file = await self._keep(task, place, attempt=duty.attempt, now=now)
+                file = await self._keep(task, place, attempt=duty.attempt, now=now)
             except _NotKept as error:
                 failed.append(error)
             else:
                 kept += [] if file is None else [file]
         return _reply(kept, failed, len(missing))
-
-    @asynccontextmanager
-    async def _place_for(self, account_id: AccountId) -> AsyncIterator[None]:
-        """Who has much to fetch waits for itself first."""
-        own = self._places_for_one[account_id]
-        own.wanted += 1
-        try:
-            async with own.free, self._places:
-                yield
-        finally:
-            own.wanted -= 1
-            if not own.wanted:
-                del self._places_for_one[account_id]
 
     async def _keep(self, task: Task, place: int, *, attempt: int, now: datetime) -> KeptFile | None:
         output = task.outputs[place]
@@ -193,14 +172,6 @@ class ArchiveSink:
 
     def _too_large(self) -> _NotKept:
         return _NotKept(f"larger than {self._largest} bytes (KLINGEL_FILE_MAX_BYTES)", for_good=True)
-
-
-class _Places:
-    """Of one account, while it has something to fetch."""
-
-    def __init__(self) -> None:
-        self.free = asyncio.Semaphore(AT_A_TIME_FOR_ONE)
-        self.wanted = 0
 
 
 def _announced(download: Download, *, attempt: int, now: datetime) -> int | None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from service.domain.kept import FILE_NAME
 from service.domain.media_types import PNG
 from service.domain.times import rfc3339
 from service.keeping import Content
+from service.lanes import DOWNLOADS, DOWNLOADS_OF_AN_ACCOUNT
 from tests.contract.s3 import FakeS3
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
 from tests.integration.klingel import START, Klingel, callback, png, running_klingel
@@ -193,15 +194,37 @@ async def test_who_has_much_to_fetch_waits_for_itself_first(klingel: Klingel, cd
     slow = sends(PICTURE)
     slow.gate = asyncio.Event()
     tasks = [await made(klingel, cdn.at(f"/slow/{number}.png", slow)) for number in range(6)]
-    await cdn.until(lambda paths: len(paths) == archive.AT_A_TIME_FOR_ONE)
+    await cdn.until(lambda paths: len(paths) == DOWNLOADS_OF_AN_ACCOUNT)
     async with klingel.another_account() as other:
         klingel.http, own = other, klingel.http
         await kept(klingel, await made(klingel, cdn.at("/quick.png", sends(PICTURE))))
         klingel.http = own
-    assert len(cdn.requests) == archive.AT_A_TIME_FOR_ONE + 1
+    assert len(cdn.requests) == DOWNLOADS_OF_AN_ACCOUNT + 1
     slow.gate.set()
     for task in tasks:
         await kept(klingel, task)
+
+
+async def test_a_slow_cdn_stops_no_webhooks_however_many_accounts_wait_for_it(
+    klingel: Klingel, cdn: Cdn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.delivery.ATTEMPTS_AT_A_TIME", DOWNLOADS + 1)
+    slow = sends(PICTURE)
+    slow.gate = asyncio.Event()
+    url = cdn.at("/slow.png", slow)
+    await klingel.endpoint()
+    own = klingel.http
+    async with AsyncExitStack() as stack:
+        for number in range(DOWNLOADS // DOWNLOADS_OF_AN_ACCOUNT + 1):
+            klingel.http = await stack.enter_async_context(klingel.another_account(f"other-{number}"))
+            for _ in range(DOWNLOADS_OF_AN_ACCOUNT):
+                await made(klingel, url)
+            klingel.http = own
+        await cdn.until(lambda paths: len(paths) == DOWNLOADS)
+        await klingel.submit()
+        await klingel.receiver.until(1)
+    assert len(cdn.requests) == DOWNLOADS
+    slow.gate.set()
 
 
 async def test_outputs_that_come_late_are_kept_too(klingel: Klingel, cdn: Cdn) -> None:

@@ -13,6 +13,7 @@ from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
+from service.domain.kept import archive_endpoint
 from service.domain.values import replace
 from service.lanes import (
     ATTEMPTS_OF_A_HOST,
@@ -22,6 +23,8 @@ from service.lanes import (
     CONCURRENCY,
     DEEPEST,
     DEPTH,
+    DOWNLOADS,
+    DOWNLOADS_OF_AN_ACCOUNT,
     FAILING_REMEMBERED,
     IN_HAND,
     Lanes,
@@ -515,6 +518,28 @@ def test_whoever_has_a_sealed_url_shares_no_places_with_other_accounts() -> None
     other = duty(to=replace(endpoint("b", account="acc_2"), kind="mattermost", config={}))
     lanes.offer([*many, other])
     assert started(lanes) == [*many[:ATTEMPTS_OF_A_HOST], other]
+
+
+def test_downloads_leave_the_other_attempts_to_webhooks_however_many_accounts_have_some() -> None:
+    lanes = Lanes()
+    archives = [archive_endpoint(AccountId(f"acc_{number}"), NOW) for number in range(DOWNLOADS)]
+    lanes.offer([duty(to=archive) for archive in archives for _ in range(CONCURRENCY)])
+    begun = started(lanes)
+    assert len(begun) == DOWNLOADS
+    webhook = duty(to=endpoint("b", account="acc_1"))
+    lanes.offer([webhook])
+    assert started(lanes) == [webhook]
+    lanes.end(begun[0], delivered=True)
+    assert len(started(lanes)) == 1
+
+
+def test_who_has_much_to_download_leaves_places_to_others() -> None:
+    lanes = Lanes()
+    mine, others = (archive_endpoint(AccountId(id), NOW) for id in ("acc_1", "acc_2"))
+    many, other = [duty(to=mine) for _ in range(CONCURRENCY)], duty(to=others)
+    lanes.offer([*many, other])
+    begun = started(lanes)
+    assert Counter(one.endpoint.id for one in begun) == {mine.id: DOWNLOADS_OF_AN_ACCOUNT, others.id: 1}
 
 
 def test_an_account_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
