@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -100,7 +101,10 @@ class ArchiveSink:
             return _reply([], [], 0)
         kept: list[KeptFile] = []
         failed: list[_NotKept] = []
-        missing = [place for place, output in enumerate(task.outputs) if output.stored_url is None]
+        missing = deque(place for place, output in enumerate(task.outputs) if output.stored_url is None)
+        # Each attempt begins with another one, so that an output that takes all of its time takes it from the others only
+        # once. Not a part of the time for each: what is large may need all of it.
+        missing.rotate(1 - duty.attempt)
         for place in missing:
             try:
                 file = await self._keep(task, place, attempt=duty.attempt, now=now)

@@ -432,6 +432,25 @@ async def test_of_several_outputs_each_is_kept_when_it_can_be(klingel: Klingel, 
     assert sorted(cdn.requests) == ["/0.png", "/1.png", "/1.png", "/2.png", "/2.png"]
 
 
+@pytest.mark.sqlite_alone  # each attempt takes a second
+async def test_outputs_that_take_all_of_an_attempt_cost_the_others_of_their_task_nothing_but_time(
+    tmp_path: Path, cdn: Cdn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.app.ARCHIVE_DEADLINE", timedelta(seconds=1))
+    endless = sends(PICTURE, content_length=str(len(PICTURE) * 2))
+    endless.hangs = True
+    good = sends(PICTURE)
+    paths = {"/0": endless, "/1": good, "/2": endless, "/3": good}
+    async with keeping(tmp_path) as klingel:
+        task = await made(klingel, *(cdn.at(path, answer) for path, answer in paths.items()))
+        for number in range(1, 4):
+            *_, attempt = await attempted(klingel, number)
+            assert attempt["reason"].startswith("no full answer within")
+            klingel.clock.advance(hours=13)
+        outputs = (await klingel.task(task["id"]))["outputs"]
+        assert ["stored_url" in output for output in outputs] == [answer is good for answer in paths.values()]
+
+
 async def test_private_addresses_are_not_dialled(tmp_path: Path, cdn: Cdn) -> None:
     async with keeping(tmp_path, allow_networks="") as klingel:
         await made(klingel, cdn.at("/out.png", sends(PICTURE)))
