@@ -283,6 +283,7 @@ class Streams:
         key_id: KeyId,
         task_id: TaskId | None,
         after_position: int,
+        has_ended: bool = False,
         beat_s: float | None = None,
     ) -> AsyncGenerator[Event | None]:
         """The log from a position on, then what is committed, without gap or repeat, until Klingel shuts down.
@@ -291,6 +292,9 @@ class Streams:
 
         Listening begins before the log is read: what is committed meanwhile comes by both ways, and once. It also
         begins before the key is looked at once more: a revocation is then seen there, or heard.
+
+        Args:
+            has_ended: the task, and so its log: nothing more is waited for.
 
         Raises:
             TooSlow: the reader fell too far behind.
@@ -305,6 +309,8 @@ class Streams:
                     listener.check()
                     position = event.position
                     yield event
+            if has_ended:
+                return
             if beat_s is not None:
                 listener.beat(beat_s)
             while (heard := await listener.next()) is not Silence.FOR_GOOD:

@@ -21,7 +21,6 @@ from service.doors.sharing import Full, Places
 from service.explaining import explain_event
 from service.streams import KeyRevoked, TooSlow
 from storage import events, tasks
-from storage.database import Database
 from storage.keys import ApiKey
 
 HEARTBEAT_S: Final = 15.0
@@ -67,15 +66,21 @@ async def of_account(request: Request[State]) -> Response:
 
 
 async def of_task(request: Request[State]) -> Response:
-    """Oldest first; as a stream, from the first event to the terminal one, after which it ends."""
+    """Oldest first; as a stream, from the first event to the terminal one, after which it ends.
+
+    The stream of a task that has ended tells what the log has left of it, be it without the terminal event.
+    """
     key = await authenticate(request)
     task_id = TaskId(request.path_params["id"])
     async with request.state["database"].reading() as reader:
-        if await tasks.get(reader, task_id, account_id=key.account_id) is None:
-            raise NotFound(f"There is no task {task_id}.")
+        task = await tasks.get(reader, task_id, account_id=key.account_id)
+    if task is None:
+        raise NotFound(f"There is no task {task_id}.")
     if _wants_stream(request):
         after = await _resume_position(request, key.account_id)
-        return _stream(request, key, task_id=task_id, after_position=after or 0)
+        # Of one that goes on nobody has the terminal event yet: it will be in the log when that is read, or be heard.
+        has_ended = task.status.is_terminal
+        return _stream(request, key, task_id=task_id, after_position=after or 0, has_ended=has_ended)
     query = Query(request, known=())
     page = query.page(numeric_cursor=True)
     query.check()
@@ -232,20 +237,26 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
     return position
 
 
-def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, after_position: int) -> _Stream:
+def _stream(
+    request: Request[State],
+    key: ApiKey,
+    *,
+    task_id: TaskId | None,
+    after_position: int,
+    has_ended: bool = False,
+) -> _Stream:
     # Of the request nothing is kept: there may be thousands of streams, and they may last for days.
     database, streams = request.state["database"], request.state["streams"]
     account_id, key_id = key.account_id, key.id
 
     async def frames() -> AsyncGenerator[bytes]:
-        if task_id is not None and after_position and await _has_ended(database, task_id, after_position):
-            return
         followed = streams.follow(
             database,
             account_id,
             key_id=key_id,
             task_id=task_id,
             after_position=after_position,
+            has_ended=has_ended,
             beat_s=HEARTBEAT_S,
         )
         async with aclosing(followed) as live:
@@ -270,10 +281,3 @@ def _stream(request: Request[State], key: ApiKey, *, task_id: TaskId | None, aft
 def _dropped(reason: str, detail: str) -> bytes:
     """The last event of a stream that ends before its reader wished. Without an id: it is not resumed from."""
     return b"event: stream.dropped\r\ndata: %s\r\n\r\n" % to_json({"reason": reason, "detail": detail})
-
-
-async def _has_ended(database: Database, task_id: TaskId, after_position: int) -> bool:
-    """Whether the terminal event is behind the reader, so that nothing would ever end its stream."""
-    async with database.reading() as reader:
-        log = await events.of_task(reader, task_id, after_position=0, limit=200)
-    return any(event.type in TERMINAL_EVENTS and event.position <= after_position for event in log)

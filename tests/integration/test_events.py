@@ -137,6 +137,35 @@ async def test_a_tasks_stream_resumes_after_the_last_event_that_came(klingel: Kl
     assert await stream(klingel, task["id"], **{"last-event-id": third}) == []
 
 
+async def test_a_tasks_stream_ends_also_when_its_terminal_event_is_no_longer_kept(klingel: Klingel) -> None:
+    """It tells what the log has left: it could wait for the end of an ended task for ever."""
+    task = await story(klingel)
+    first, *_, last = ids(await klingel.events(task["id"]))
+    await klingel.submit()  # the log never loses its newest event
+    await klingel.tamper(f"delete from events where id = '{last}'")
+    async with klingel.served() as client:
+        for since, types in (
+            ({}, ["task.submitted", "task.processing"]),
+            ({"last-event-id": first}, ["task.processing"]),
+        ):
+            async with following(client, f"/v1/tasks/{task['id']}/events", since) as events:
+                assert [one.event async for one in events] == types
+        await klingel.tamper(f"delete from events where task_id = '{task['id']}'")
+        async with following(client, f"/v1/tasks/{task['id']}/events") as events:
+            assert [one async for one in events] == []
+
+
+async def test_a_tasks_stream_that_is_resumed_after_its_end_tells_what_came_later(klingel: Klingel) -> None:
+    """Such as outputs that were late."""
+    task = await klingel.submit()
+    await klingel.call_back(callback(task, "succeed"))
+    end = ids(await klingel.events(task["id"]))[-1]
+    outputs = [{"index": 0, "url": "https://cdn.example.com/out.png"}]
+    await klingel.call_back(callback(task, "succeed", task_result={"images": outputs}))
+    told = await stream(klingel, task["id"], **{"last-event-id": end})
+    assert [one.event for one in told] == ["task.outputs_added"]
+
+
 async def test_an_event_to_resume_from_that_is_unknown_is_said_so(klingel: Klingel) -> None:
     """Rather than to begin anew or to leave something out: what came after it may be lost to the reader."""
     task = await story(klingel)
