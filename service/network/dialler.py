@@ -321,7 +321,7 @@ class Dialler:
         """One download, without redirects. The caller sets its deadline, and stops reading when it is too much.
 
         Args:
-            silence: so long the other side may say nothing.
+            silence: so long the other side may say nothing, and so long it may take to connect, with its TLS handshake.
 
         Raises:
             Refused: the URL or where it leads.

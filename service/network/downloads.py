@@ -44,7 +44,9 @@ class Downloads:
         self, url: URL, *, headers: Mapping[str, str], silence: timedelta
     ) -> AsyncIterator[Download]:
         """As `Dialler.get`, of a URL that may be dialled."""
-        patience = aiohttp.ClientTimeout(total=None, sock_read=silence.total_seconds())
+        span = silence.total_seconds()
+        # Connecting is the TLS handshake too (aiohttp 3.14, `TCPConnector._wrap_create_connection`).
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=span, sock_read=span)
         with self._told():
             async with self._session.get(
                 url, headers=headers, allow_redirects=False, timeout=patience
@@ -58,7 +60,7 @@ class Downloads:
         try:
             yield
         except aiohttp.ServerTimeoutError:
-            raise Silent("the connection broke") from None
+            raise Silent("it said nothing for too long") from None
         except aiohttp.ClientError as error:
             if isinstance(error, aiohttp.ClientConnectorError):
                 for cause in (error.os_error, error.__cause__):

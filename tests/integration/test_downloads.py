@@ -1,7 +1,10 @@
 """Downloads by the guarded way out, on real sockets: as large as they are, never held whole, never trusted."""
 
+import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 import pytest
@@ -10,6 +13,7 @@ from service.network.connections import NoAnswer, Silent
 from service.network.dialler import EVERYWHERE, Dialler, Guard, Refused, open_dialler
 from service.network.downloads import PIECE
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
+from tests.servers import start_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
@@ -62,6 +66,30 @@ async def test_silence_has_an_end(dialler: Dialler, cdn: Cdn) -> None:
     silent.hangs = True
     with pytest.raises(Silent):
         await fetched(dialler, cdn.at("/a", silent), silence=timedelta(seconds=0.1))
+
+
+@contextmanager
+def full_backlog() -> Iterator[str]:
+    """Where packets are dropped: the system answers nobody who wants to connect."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        stack.enter_context(socket.create_connection(listening.getsockname()))
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+
+async def test_silence_has_an_end_while_a_connection_is_made_too(dialler: Dialler) -> None:
+    with full_backlog() as url, pytest.raises(Silent):
+        await fetched(dialler, url, silence=timedelta(seconds=0.1))
+
+
+async def test_silence_has_an_end_in_a_tls_handshake_too(dialler: Dialler) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with await start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Silent):
+            await fetched(dialler, f"https://127.0.0.1:{port}/", silence=timedelta(seconds=0.1))
 
 
 async def test_redirects_are_shown_not_followed(dialler: Dialler, cdn: Cdn) -> None:
