@@ -491,7 +491,7 @@ def create_app(
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
                 expiry=expiry if dispatches else None,
-                retention=retention if dispatches else None,
+                retention=retention,
                 keeper=keeper,
                 links=links,
                 metrics=metrics,

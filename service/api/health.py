@@ -13,12 +13,13 @@ async def healthz(request: Request[State]) -> Response:
 async def readyz(request: Request[State]) -> Response:
     """200 when this process can do its work; 503 names what it cannot. Why it cannot is in its log."""
     state = request.state
+    dispatches = state["deliverer"] is not None
     parts = {
         "deliverer": state["deliverer"],
-        "submitter": None if state["deliverer"] is None else state["submitter"],
+        "submitter": state["submitter"] if dispatches else None,
         "deadlines": state["deadlines"],
         "expiry": state["expiry"],
-        "retention": state["retention"],
+        "retention": state["retention"] if dispatches else None,
     }
     checks = {name: "ok" if part.alive else "stopped" for name, part in parts.items() if part is not None}
     checks["batcher"] = "ok" if state["batcher"].alive else "stopped"

@@ -71,7 +71,7 @@ class State(TypedDict):
     deliverer: Deliverer | None  # None where it does not
     deadlines: Deadlines | None
     expiry: Expiry | None
-    retention: Retention | None
+    retention: Retention  # forgets by itself only where this process dispatches
     keeper: Keeper
     links: Links
     metrics: Metrics

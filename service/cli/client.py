@@ -23,6 +23,8 @@ Parameters = Iterable[tuple[str, str | int | None]]  # of a query; those that ar
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
 # A submit may be held for as long as KLINGEL_SUBMIT_WAIT lets it: 600 s at most.
 SUBMIT_TIMEOUT: Final = httpx.Timeout(60, connect=10, read=630)
+# How long forgetting takes goes by how much there is to forget, and by nothing that is known here.
+PRUNE_TIMEOUT: Final = httpx.Timeout(60, connect=10, read=None)
 # A live stream says something at least every 15 s, if only a ping: a minute of silence is a dead connection.
 STREAM_TIMEOUT: Final = httpx.Timeout(60, connect=10)
 # Seconds before each reconnect in a row; after the last one the server counts as gone.

@@ -282,6 +282,21 @@ async def test_what_comes_in_at_one_process_is_done_by_another(house: House) -> 
     assert [one.event["type"] for one in received] == ["task.submitted", "task.succeeded"]
 
 
+async def test_a_process_without_dispatch_prunes_on_an_order_also_while_another_one_does(
+    house: House,
+) -> None:
+    async with house.process() as gone:
+        for _ in range(30):
+            await gone.call_back(succeed(await gone.submit()))
+    here, there = await house.add("web"), await house.add("web")
+    assert "retention" not in (await here.http.get("/readyz")).json()["checks"]  # none once a day
+    house.clock.now += timedelta(days=31)
+    answers = await asyncio.gather(*(klingel.http.post("/v1/prune") for klingel in (here, there)))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert sum(answer.json()["callbacks"] for answer in answers) == 30
+    assert sum(answer.json()["events"] for answer in answers) == 59  # the log never loses its newest event
+
+
 async def test_a_process_that_only_dispatches_shows_how_it_is_and_nothing_else(house: House) -> None:
     dispatch = await house.add("dispatch")
     assert (await dispatch.http.get("/readyz")).status_code == 200

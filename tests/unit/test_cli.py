@@ -1001,6 +1001,15 @@ def test_a_key_is_printed_alone_so_that_a_script_can_take_it(klingel: Klingel) -
     ]
 
 
+def test_forgetting_is_waited_for_as_long_as_it_takes(klingel: Klingel) -> None:
+    klingel.on("POST /v1/prune", {"deliveries": 12_000_000, "kept_files": 3})
+    run = klingel.run("prune")
+    assert run.lines == ["12000000  deliveries", "       3  kept files"]
+    (request,) = klingel.requests
+    timeout = request.extensions["timeout"]
+    assert (timeout["read"], timeout["connect"]) == (None, 10)
+
+
 def test_keys_are_listed_and_revoked(klingel: Klingel) -> None:
     key = {
         "id": "key_1",
