@@ -171,7 +171,7 @@ class Keeper:
         return self._store.read(file.name, start=start, end=end)
 
     async def forget(self, *, before: datetime, tasks_before: datetime) -> int:
-        """Files that were made earlier, and those of ended tasks that were; how many.
+        """Files that were made earlier, and those of tasks that ended earlier; how many.
 
         What is in the store goes after the commit that takes it from its task, and the row last: a crash in
         between leaves nothing that is not tried again.

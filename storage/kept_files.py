@@ -67,12 +67,13 @@ async def old(
     Args:
         before: kept ones that were made earlier,
         arriving_before: those that have not arrived since then,
-        tasks_before: and those of ended tasks that were made earlier.
+        tasks_before: and those of tasks that ended earlier.
     """
     rows = await reader.all(
         "old_files",
         before=milliseconds(before),
         arriving_before=milliseconds(arriving_before),
+        tasks_before=milliseconds(tasks_before),
         task_bound=first_id("task", tasks_before),
         limit=limit,
     )

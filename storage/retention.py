@@ -59,8 +59,14 @@ async def ended_sessions(tx: Transaction, *, before: datetime, after: str, limit
 
 
 async def tasks(tx: Transaction, *, before: datetime, after: str, limit: int) -> Forgotten:
-    """Ended ones of which nothing else is left."""
-    rows = await tx.all("old_tasks", bound=first_id("task", before), after=after, limit=limit)
+    """Those that ended before, and of which nothing else is left."""
+    rows = await tx.all(
+        "old_tasks",
+        before=milliseconds(before),
+        bound=first_id("task", before),
+        after=after,
+        limit=limit,
+    )
     gone = [row for row in rows if row["goes"]]
     needed = await _hashes(tx, "files_of_tasks", ids=[row["id"] for row in gone if row["has_files"]])
     forgotten = await _forget(

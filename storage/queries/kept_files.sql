@@ -11,8 +11,8 @@ update kept_files set status = :status where name = :name;
 select * from kept_files where name = :name and status = 'kept';
 
 -- name: old_files
--- Those beyond their time, those of tasks that are about to be forgotten, and those that never arrived: each found by an
--- index in which what is leaving is no more.
+-- Those beyond their time, those of tasks that ended so long ago that they are about to be forgotten, and those that never
+-- arrived: each found by an index in which what is leaving is no more. What ended was made before: so its id bounds it.
 select * from kept_files where name in (
     select name from (
         select name from kept_files where status = 'kept' and created_at < :before
@@ -22,7 +22,7 @@ select * from kept_files where name in (
     select name from (
         select kept_files.name from kept_files join tasks on tasks.id = kept_files.task_id
         where kept_files.status = 'kept' and kept_files.task_id < :task_bound
-          and tasks.status || '' in ('succeeded', 'failed', 'rejected')
+          and tasks.finished_at < :tasks_before
         order by kept_files.task_id limit :limit
     ) as found
     union

@@ -52,9 +52,9 @@ delete from ended_sessions where nonce in (
 );
 
 -- name: old_tasks
--- Those go of which nothing else is left.
+-- Those go that ended long ago, and of which nothing else is left.
 select tasks.id,
-    status in ('succeeded', 'failed', 'rejected')
+    finished_at is not null and finished_at < :before
     and not exists (select 1 from callbacks where callbacks.task_id = tasks.id)
     and not exists (select 1 from events where events.task_id = tasks.id)
     and not exists (select 1 from endpoints where endpoints.task_id = tasks.id)

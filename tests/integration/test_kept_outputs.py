@@ -621,6 +621,26 @@ async def test_files_go_with_their_task(tmp_path: Path, cdn: Cdn) -> None:
         assert (await klingel.task(later["id"]))["status"] == "submitted"
 
 
+async def test_what_came_late_stays_as_long_as_anything_else(tmp_path: Path, cdn: Cdn) -> None:
+    """A task is as old as its end: not one in time would be kept of those that take longer than the retention."""
+    async with keeping(tmp_path, retention_days=7, task_retention_days=7) as klingel:
+        await klingel.http.post("/v1/prune")  # after the one that every start begins
+        task = await klingel.submit()
+        klingel.clock.now += timedelta(days=8)
+        outputs = [{"index": 0, "url": cdn.at("/out.png", sends(PICTURE))}]
+        updated_at = round(klingel.clock().timestamp() * 1000)
+        await klingel.call_back(
+            callback(task, "succeed", task_result={"images": outputs}, updated_at=updated_at)
+        )
+        await kept(klingel, task)
+        klingel.clock.now += timedelta(days=6)
+        assert (await klingel.http.post("/v1/prune")).json()["kept_files"] == 0
+        assert PICTURE in in_store(tmp_path)
+        klingel.clock.now += timedelta(days=2)
+        assert (await klingel.http.post("/v1/prune")).json()["kept_files"] == 2
+        assert in_store(tmp_path) == []
+
+
 async def test_what_a_crash_left_half_stored_goes_after_a_day(
     klingel: Klingel, cdn: Cdn, tmp_path: Path
 ) -> None:

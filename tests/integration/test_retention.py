@@ -9,7 +9,7 @@ from PIL import Image
 
 from service.domain.ids import first_id, new_task_id
 from service.domain.times import utc_now
-from tests.integration.klingel import Klingel, running_klingel, succeed
+from tests.integration.klingel import Klingel, callback, running_klingel, succeed
 
 
 async def counts(klingel: Klingel) -> dict[str, int]:
@@ -55,6 +55,21 @@ async def test_events_deliveries_and_callbacks_go_after_their_days_and_tasks_aft
     assert (await counts(klingel))["tasks"] == 1
     assert (await klingel.http.get(f"/v1/tasks/{first['id']}")).status_code == 404
     assert klingel.rows("select * from task_metadata") == []
+
+
+async def test_a_task_that_ended_late_is_kept_as_long_as_any_other(tmp_path: Path) -> None:
+    async with running_klingel(tmp_path, retention_days=1, task_retention_days=7) as klingel:
+        await counts(klingel)  # after the one that every start begins
+        task = await klingel.submit()
+        klingel.clock.now += timedelta(days=8)
+        await klingel.call_back(callback(task, "failed"))
+        await klingel.submit()  # the log never loses its newest event
+        klingel.clock.now += timedelta(days=6)
+        forgotten = await counts(klingel)
+        assert (forgotten["events"], forgotten["tasks"]) == (2, 0)
+        klingel.clock.now += timedelta(days=2)
+        assert (await counts(klingel))["tasks"] == 1
+        assert (await klingel.http.get(f"/v1/tasks/{task['id']}")).status_code == 404
 
 
 async def test_what_still_waits_is_kept_however_old_it_is(klingel: Klingel) -> None:
