@@ -96,13 +96,14 @@ class Keeper:
         store = self._store
         if store is None:
             raise StorageUnavailable("Nothing is kept here: KLINGEL_STORE_URL is none:.")
-        output = self._named(task, place, Role.OUTPUT, content)
+        now = self._clock()  # of both: they go in the same moment, too
+        output = _named(task, place, Role.OUTPUT, content, now)
         await self._batcher.run(self._announce, [output])
         await store.put(output.name, content.file, content_type=output.content_type)
         files = [output]
         if (made := await self._previews.of(content.file, content.type)) is not None:
             small = _preview_content(made)
-            preview = self._named(task, place, Role.PREVIEW, small)
+            preview = _named(task, place, Role.PREVIEW, small, now)
             if await self._keep_preview(store, preview, small):
                 files.append(preview)
         if await self._batcher.run(self._record, files):
@@ -118,19 +119,6 @@ class Keeper:
             log.warning("preview.not_kept", task_id=preview.task_id, reason=error.detail)
             return False
         return True
-
-    def _named(self, task: Task, place: int, role: Role, content: Content) -> KeptFile:
-        return KeptFile(
-            name=new_file_name(content.type),
-            account_id=task.account_id,
-            task_id=task.id,
-            place=place,
-            role=role,
-            content_type=content.type.name,
-            size=content.size,
-            sha256=content.sha256,
-            created_at=self._clock(),
-        )
 
     async def _announce(self, tx: Transaction, items: Sequence[Sequence[KeptFile]]) -> list[None]:
         await kept_files.announce(tx, [file for files in items for file in files])
@@ -224,6 +212,20 @@ class Keeper:
     async def _forget_names(self, tx: Transaction, items: Sequence[Sequence[str]]) -> list[None]:
         await kept_files.delete(tx, [name for names in items for name in names])
         return [None] * len(items)
+
+
+def _named(task: Task, place: int, role: Role, content: Content, now: datetime) -> KeptFile:
+    return KeptFile(
+        name=new_file_name(content.type),
+        account_id=task.account_id,
+        task_id=task.id,
+        place=place,
+        role=role,
+        content_type=content.type.name,
+        size=content.size,
+        sha256=content.sha256,
+        created_at=now,
+    )
 
 
 def _preview_content(made: bytes) -> Content:

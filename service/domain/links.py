@@ -24,7 +24,7 @@ class Links:
 
     def shown(self, task: Task) -> Task:
         """The task as its readers get it: each reference to a file is a link that opens without a key."""
-        if not any(output.stored_url for output in task.outputs):
+        if not any(output.stored_url or output.poster_url or output.thumbnail_url for output in task.outputs):
             return task
         ends = self._ends()
         return replace(task, outputs=tuple(self._linked(output, ends) for output in task.outputs))

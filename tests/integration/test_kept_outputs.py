@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from service.keeping import Content
 from service.lanes import DOWNLOADS, DOWNLOADS_OF_AN_ACCOUNT
 from tests.contract.s3 import FakeS3
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
-from tests.integration.klingel import START, Klingel, callback, png, running_klingel
+from tests.integration.klingel import START, Klingel, ManualClock, callback, png, running_klingel
 
 STORED = {"types": ["output.*"]}
 PICTURE = png(90, side=400)
@@ -602,6 +602,33 @@ async def test_a_file_goes_after_its_days_and_its_task_stays(tmp_path: Path, cdn
         gone = {"stored_url", "thumbnail_url"}
         assert left == {name: value for name, value in output.items() if name not in gone}
         assert klingel.rows("select * from kept_files") == []
+
+
+class Ticking(ManualClock):
+    """Each look at it takes as long."""
+
+    tick = timedelta(seconds=1)
+
+    def __call__(self) -> datetime:
+        self.now += self.tick
+        return self.now
+
+
+async def test_an_output_and_its_preview_go_together(tmp_path: Path, cdn: Cdn) -> None:
+    """Without its output a preview is of no use, and the output could not be fetched once more beside it."""
+    clock = Ticking()
+    async with keeping(tmp_path, file_retention_days=10, clock=clock) as klingel:
+        await klingel.http.post("/v1/prune")  # after the one that every start begins
+        task = await made(klingel, cdn.at("/out.png", sends(PICTURE)))
+        await kept(klingel, task)
+        clock.tick = timedelta(0)
+        [first, *_] = klingel.rows("select created_at from kept_files order by created_at")
+        clock.now = datetime.fromtimestamp(first["created_at"] / 1000, UTC) + timedelta(days=10)
+        assert (await klingel.http.post("/v1/prune")).json()["kept_files"] == 0
+        clock.now += timedelta(milliseconds=1)
+        assert (await klingel.http.post("/v1/prune")).json()["kept_files"] == 2
+        [left] = (await klingel.task(task["id"]))["outputs"]
+        assert not {"stored_url", "thumbnail_url"} & left.keys()
 
 
 async def test_files_go_with_their_task(tmp_path: Path, cdn: Cdn) -> None:

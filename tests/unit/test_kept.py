@@ -114,6 +114,13 @@ def test_what_is_let_go_is_referred_to_no_more_and_the_rest_still_is() -> None:
     assert left.sequence == kept.sequence
 
 
+def test_a_preview_whose_output_is_no_longer_kept_is_a_link_too() -> None:
+    shown = links(Clock()).shown(task(output(thumbnail_url="/v1/files/b.jpg")))
+    url = shown.outputs[0].thumbnail_url
+    assert url is not None
+    assert url.startswith("https://klingel.example.com/v1/files/b.jpg?expires=")
+
+
 def test_readers_get_links_that_open_until_they_end() -> None:
     clock = Clock()
     shown = links(clock).shown(task(output(stored_url="/v1/files/a.mp4")))
