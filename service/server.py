@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.domain.lengths import announced_length
 from service.doors.bodies import CALLER_KNOWN
 
 DRAIN_S: Final = 10  # for requests on their way when Klingel stops
@@ -156,7 +157,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _longest_body_s(self) -> float:
         announced = next((value for name, value in self.headers if name == b"content-length"), b"")
-        mebibytes = int(announced[:12]) / (1024 * 1024) if announced.isdigit() else 0
+        mebibytes = (announced_length(announced.decode("latin-1")) or 0) / (1024 * 1024)
         return self.limits.body_s + self.limits.body_s_per_mib * min(mebibytes, self.limits.body_mib)
 
     def _on_caller_known(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from handlers.chat.platform import Grown, NotFetched, uncounted
 from handlers.sinks.exchange import TAKEN_LATER, USER_AGENT, why
+from service.domain.lengths import announced_length
 from service.network.connections import Download, NoAnswer
 from service.network.dialler import Dialler, Refused
 
@@ -57,9 +58,8 @@ async def _read(download: Download, grown: Grown) -> bytes:
     if status != 200:
         may_come = status >= 500 or status in TAKEN_LATER
         raise NotFetched(f"the platform answered {status}", may_come=may_come, status=status)
-    announced = download.headers.get("content-length", "")
     parts: list[bytes] = []
-    size = int(announced) if announced.isascii() and announced.isdigit() else 0
+    size = announced_length(download.headers.get("content-length", "")) or 0
     if size <= LARGEST_PICTURE:
         size = 0
         async for piece in download.pieces:

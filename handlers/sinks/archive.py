@@ -18,6 +18,7 @@ from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, StorageUnavailable
 from service.domain.faults import InvalidFields
 from service.domain.kept import KeptFile
+from service.domain.lengths import announced_length
 from service.domain.media_types import HEAD, UNKNOWN, is_page, media_type
 from service.domain.tasks import Output, Task
 from service.keeping import Content, Keeper
@@ -195,9 +196,8 @@ def _announced(download: Download, *, attempt: int, now: datetime) -> int | None
             raise _NotKept("answered", status=status, retry_after=wait)
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise _NotKept("it came packed, although that was not asked for", status=status)
-    length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit():
-        return int(length)
+    if (length := announced_length(headers.get("content-length", ""))) is not None:
+        return length
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return None
     raise _NotKept(

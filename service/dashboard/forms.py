@@ -4,6 +4,7 @@ A form holds what a schema asks for and judges nothing: the API does, and each f
 """
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -30,6 +31,7 @@ PICTURE_HINT: Final = (
 SOUND_HINT: Final = f"MP3, WAV, M4A or AAC, at most {MAX_SOUND_BYTES // 2**20} MB"
 _SECRETS: Final = ("token", "password", "secret")
 _WORDS: Final = {"url": "URL", "urls": "URLs", "id": "id", "cfg": "CFG", "s": "(s)", "n": "Number"}
+_PLACE: Final = re.compile(r"[0-9]{1,9}")  # in a list
 FILE: Final = ".file"  # after a field's name: what was chosen from disk
 
 
@@ -418,7 +420,7 @@ def sorted_faults(fields: Sequence[Field], faults: Sequence[Fault]) -> Sorted:
             others.append(fault.detail)
             continue
         rest = fault.pointer.removeprefix(holder.pointer).strip("/").split("/")[0]
-        which = f"No. {int(rest) + 1}: " if rest.isdecimal() else ""
+        which = f"No. {int(rest) + 1}: " if _PLACE.fullmatch(rest) else ""
         of_fields.setdefault(holder.name, []).append(which + fault.detail)
     return Sorted(of_fields, others)
 

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Receive
 
 from service.domain.errors import InvalidRequest, TooLarge
+from service.domain.lengths import announced_length
 from service.domain.long_texts import read_large
 
 LARGEST_BODY: Final = 1024 * 1024
@@ -42,8 +43,7 @@ async def read_message(
     headers: Headers, receive: Receive, *, limit: int, grown: Callable[[int], None] = lambda _size: None
 ) -> bytes:
     """As `read_body`, of plain ASGI."""
-    announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if (announced_length(headers.get("content-length", "")) or 0) > limit:
         raise too_large(limit)
     parts: list[bytes] = []
     size = 0

@@ -320,6 +320,16 @@ async def test_the_body_of_a_request_that_is_answered_is_not_waited_for(anyio_ba
             assert answer.endswith(b"no")
 
 
+@pytest.mark.parametrize(("path", "answer"), [(b"/names", b"host,content-length"), (b"/echo", b"hi")])
+async def test_zeros_before_a_length_break_nothing(port: int, path: bytes, answer: bytes) -> None:
+    """Python reads no number of more than 4,300 digits, and anybody can send one."""
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: " % path + b"0" * 5000 + b"2\r\n\r\n"
+    async with connection(port) as (reader, writer), asyncio.timeout(PATIENCE_S):
+        writer.write(head + b"hi")
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(len(answer)) == answer
+
+
 async def test_what_is_announced_prolongs_a_body_no_further_than_any_address_takes(
     anyio_backend: str,
 ) -> None:
