@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from service.domain.expressions import Budget, CannotEvaluate, InvalidExpression, check, evaluate
 from service.domain.faults import Finding, Location
@@ -103,6 +103,9 @@ def fill(template: Any, event: object, *, budget: Budget) -> Filled:
             return None
         if found is None:
             gaps.append(Gap(location, expression, f"{expression!r} has no value over the event."))
+        elif not _is_json(found):
+            gaps.append(Gap(location, expression, f"{expression!r} gives no JSON over the event."))
+            return None
         return found
 
     def filled(part: Any, location: Location) -> Any:
@@ -140,6 +143,15 @@ def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
 
 def _places(text: str) -> list[str]:
     return [expression for _, expression in _pieces(text) if expression is not None]
+
+
+def _is_json(value: object) -> bool:
+    """JMESPath also has references to expressions, and texts with half a surrogate pair."""
+    try:
+        to_json(value)
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def _text(value: object) -> str:

@@ -60,6 +60,15 @@ def test_every_place_without_a_value_is_a_gap_that_says_why() -> None:
     assert found.gaps[2].detail.startswith("'abs(type)' breaks over the event: ")
 
 
+@pytest.mark.parametrize("expression", ["&data", "[&data]", '`"\\ud800"`', '{"\\ud800": type}'])
+def test_what_is_no_json_is_a_gap(expression: str) -> None:
+    """JMESPath has values that no provider could be sent."""
+    found = filled({"a": {"$": expression}, "b": f"x {{{{ {expression} }}}}"})
+    assert found.value == {"a": None, "b": None}
+    assert [gap.location for gap in found.gaps] == [("a",), ("b",)]
+    assert found.gaps[0].detail == f"{expression!r} gives no JSON over the event."
+
+
 def test_what_fills_a_place_is_not_itself_a_template() -> None:
     """A prompt or an id that looks like a template is text, and stays so."""
     event = {"data": {"task": {"id": "{{ type }}", "metadata": {"$": "type"}}}}
