@@ -40,6 +40,9 @@ REFUSED: Final[Sequence[tuple[Network, str]]] = tuple(
         ("10.0.0.0/8", "private"),
         ("100.64.0.0/10", "shared address space"),
         ("127.0.0.0/8", "loopback"),
+        # Public by its number, and answers to each machine there (learn.microsoft.com, "What is IP address
+        # 168.63.129.16?"). The special addresses of other clouds are in ranges that are refused anyway.
+        ("168.63.129.16/32", "Azure's platform"),
         ("169.254.0.0/16", "link-local, cloud metadata"),
         ("172.16.0.0/12", "private"),
         ("192.0.0.0/24", "protocol assignments"),
