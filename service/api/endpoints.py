@@ -47,6 +47,7 @@ from storage.database import Transaction
 from storage.keys import ApiKey
 
 ROTATION_OVERLAP: Final = timedelta(hours=24)
+FORMER_SECRETS: Final = 4  # that sign beside the new one; a leaked one can be replaced at any time
 REPLAY_AGAIN_S: Final = 5
 
 
@@ -248,7 +249,7 @@ async def test(request: Request[State]) -> Response:
 
 
 async def rotate_secret(request: Request[State]) -> Response:
-    """The new secret, once; the old one signs beside it for 24 hours more."""
+    """The new secret, once; the old one signs beside it for 24 hours more. Of former ones, the latest four do."""
     key = await authenticate(request)
     state = request.state
     endpoint = await _found(request, key)
@@ -280,7 +281,7 @@ async def _rotate(
             for s in endpoint.secrets
             if s.expires_at is None or s.expires_at > now
         ]
-        secrets = (SealedSecret(sealed, None), *former)
+        secrets = (SealedSecret(sealed, None), *former[:FORMER_SECRETS])
         await publisher.save(tx, replace(endpoint, secrets=secrets, updated_at=now), before=endpoint)
         results.append(None)
     return results

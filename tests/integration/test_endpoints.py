@@ -484,6 +484,19 @@ async def test_two_rotations_at_once_give_two_secrets_that_both_sign(klingel: Kl
         assert signed_by(klingel, received, secret)
 
 
+async def test_of_former_secrets_the_latest_four_sign(klingel: Klingel) -> None:
+    """A leaked one can be replaced at any time; each that signs is stored, and makes a message longer."""
+    endpoint = await klingel.endpoint()
+    secrets = [endpoint["secret"]]
+    for _ in range(6):
+        rotated = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")
+        secrets.append(rotated.json()["secret"])
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    assert len(received.headers["webhook-signature"].split()) == 5
+    assert [signed_by(klingel, received, secret) for secret in secrets] == [False] * 2 + [True] * 5
+
+
 async def test_a_secret_of_ones_own_signs(klingel: Klingel) -> None:
     """For a receiver that has one already."""
     secret = "whsec_" + base64.b64encode(b"x" * 24).decode()
