@@ -51,6 +51,9 @@ class GuardedProtocol(HttpToolsProtocol):
     limits: ClassVar[Limits] = Limits()
     idle: ClassVar[OrderedDict["GuardedProtocol", None]]  # have no request under way; the longest idle first
     unread: ClassVar[OrderedDict["GuardedProtocol", None]]  # owe a body, of nobody known; the longest first
+    # Do not read their answer: of nobody known, and of callers who are. Whoever reads some of it comes last again.
+    stuck: ClassVar[OrderedDict["GuardedProtocol", None]]
+    slow: ClassVar[OrderedDict["GuardedProtocol", None]]
 
     # In slots: beyond 30 attributes Python keeps those of each connection in a table of their own, of 1.4 KB.
     __slots__ = (
@@ -62,6 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
         "_had_body",
         "_heard_bytes",
         "_in_head",
+        "_is_known",
         "_owes_body",
         "_stalled",
     )
@@ -72,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._owes_body = False  # one has just been announced, and there is more of it to come
         self._in_head = True
+        self._is_known = False  # who sent the last request
         self._field_bytes = 0  # that have come since the last of a body, or of a request
         self._boundary = False  # the bytes that came last ended a head or a request
         self._had_body = False  # or had some of a body in them
@@ -90,10 +95,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arm(self.limits.head_s, "connection.head_too_slow")
 
     def _make_room(self) -> bool:
-        """Who asks for nothing, or never ends to ask and shows no key, gives way to who may: connections that are only
-        held open shut nobody out.
+        """Who asks for nothing, never ends to ask and shows no key, or does not read what was asked for, gives way to who
+        may: connections that are only held open shut nobody out.
         """
-        waiting = self.idle or self.unread
+        waiting = self.idle or self.unread or self.stuck or self.slow
         if not waiting:
             return False
         longest, _ = waiting.popitem(last=False)
@@ -147,6 +152,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._owes_body = True
         self.idle.pop(self, None)
         self.unread[self] = None
+        self._is_known = False
         cast("dict[str, Any]", self.scope)[CALLER_KNOWN] = self._on_caller_known
         super().on_headers_complete()
         self._cycles = [*self._cycles, self.cycle]
@@ -161,6 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return self.limits.body_s + self.limits.body_s_per_mib * min(mebibytes, self.limits.body_mib)
 
     def _on_caller_known(self) -> None:
+        self._is_known = True
         self.unread.pop(self, None)
 
     def on_body(self, body: bytes) -> None:
@@ -198,24 +205,28 @@ class GuardedProtocol(HttpToolsProtocol):
         self._rest_if_answered()
 
     def _rest_if_answered(self) -> None:
-        if self._in_head and not self._cycles and not self.transport.is_closing():
+        is_answered = not self._cycles and not self.flow.write_paused
+        if self._in_head and is_answered and not self.transport.is_closing():
             self.idle[self] = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        (self.slow if self._is_known else self.stuck)[self] = None
         self._stalled = self.loop.call_later(self.limits.stalled_s, self._on_stalled)
 
     def resume_writing(self) -> None:
+        self.stuck.pop(self, None)
+        self.slow.pop(self, None)
         if self._stalled is not None:
             self._stalled.cancel()
         super().resume_writing()
+        self._rest_if_answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         if self._stalled is not None:
             self._stalled.cancel()
-        self.idle.pop(self, None)
-        self.unread.pop(self, None)
+        self._give_up_places()
         # uvicorn tells the last request only, which with pipelining is not the one that is being answered.
         for cycle in self._cycles:
             cycle.disconnected = True
@@ -251,14 +262,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def drop(self, event: str) -> None:
         """Closes without a word, once what was answered has gone out."""
         self._disarm()
-        self.idle.pop(self, None)
-        self.unread.pop(self, None)
+        self._give_up_places()
         if self.transport.is_closing():
             return
         log.warning(event, client=self.client and self.client[0])
         self.transport.close()
         # Who does not read the answer does not keep the connection either.
         self.loop.call_later(1, self.transport.abort)
+
+    def _give_up_places(self) -> None:
+        for waiting in (self.idle, self.unread, self.stuck, self.slow):
+            waiting.pop(self, None)
 
 
 class Server(uvicorn.Server):
@@ -297,7 +311,8 @@ def make_server(
     on_listening: Callable[[], None] = lambda: None,
     limits: Limits | None = None,
 ) -> Server:
-    guarded: dict[str, Any] = {"limits": limits or Limits(), "idle": OrderedDict(), "unread": OrderedDict()}
+    waiting = {name: OrderedDict[GuardedProtocol, None]() for name in ("idle", "unread", "stuck", "slow")}
+    guarded: dict[str, Any] = {"limits": limits or Limits(), **waiting}
     config = uvicorn.Config(
         app,
         host=host,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from statistics import median
 
 import pytest
@@ -59,9 +59,22 @@ async def hold(request: Request) -> Response:
                 await asyncio.sleep(DRIP_S)
                 yield b" "
         finally:
-            request.app.state.left.release()
+            request.app.state.noticed.release()
 
     return StreamingResponse(held())
+
+
+async def pour(request: Request) -> Response:
+    """More than a connection holds, to somebody who shows a key or to a stranger."""
+    if "key" in request.headers:
+        caller_known(request)
+
+    async def poured() -> AsyncIterator[bytes]:
+        yield b"x" * 64 * 1024 * 1024
+        request.app.state.noticed.release()
+        yield b"x"
+
+    return StreamingResponse(poured())
 
 
 ROUTES = [
@@ -71,20 +84,23 @@ ROUTES = [
     Route("/known", known, methods=["POST"]),
     Route("/names", names, methods=["POST"]),
     Route("/hold", hold),
+    Route("/pour", pour),
 ]
 
 
 @asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[tuple[int, asyncio.Semaphore]]:
-    """Its port, and a semaphore that counts the readers of `/hold` whose leaving was noticed."""
+    """Its port, and a semaphore that counts who was noticed: readers of `/hold` that have left, and of `/pour` that do
+    not read.
+    """
     app = Starlette(routes=ROUTES)
-    app.state.left = asyncio.Semaphore(0)
+    app.state.noticed = asyncio.Semaphore(0)
     listening = asyncio.Event()
     server = make_server(app, host="127.0.0.1", port=0, on_listening=listening.set, limits=limits)
     running = asyncio.create_task(server._serve())
     await listening.wait()
     try:
-        yield server.servers[0].sockets[0].getsockname()[1], app.state.left
+        yield server.servers[0].sockets[0].getsockname()[1], app.state.noticed
     finally:
         server.should_exit = True
         await running
@@ -276,6 +292,29 @@ async def test_of_those_with_a_key_none_gives_way(anyio_backend: str) -> None:
                 )
                 await reader.readuntil(b" 100 Continue\r\n\r\n")
             assert b" 503 " in await answer_to(port, b"")
+
+
+async def test_answers_that_nobody_reads_shut_nobody_out(anyio_backend: str) -> None:
+    """Strangers give way before callers who show a key; of both, who has read nothing for the longest."""
+    keys = [b"key: mine\r\n", b"", b"key: mine\r\n", b""]
+    async with AsyncExitStack() as stack:
+        port, noticed = await stack.enter_async_context(serving(Limits(connections=len(keys))))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        readers: list[asyncio.StreamReader] = []
+        for key in keys:
+            reader, writer = await stack.enter_async_context(connection(port))
+            writer.write(b"GET /pour HTTP/1.1\r\nhost: x\r\n" + key + b"\r\n")
+            await noticed.acquire()
+            readers.append(reader)
+        for place in (1, 3, 0, 2):
+            request = b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n"
+            reader, writer = await stack.enter_async_context(connection(port))
+            writer.write(request + b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"held")
+            with suppress(ConnectionError):
+                while await readers[place].read(2**20):
+                    pass  # what had gone out; then it ends
 
 
 @pytest.mark.parametrize(
