@@ -314,7 +314,8 @@ def create_app(
                 presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use
             )
             known_keys = KnownKeys()
-            _hear(notices, presence, wakeups, lanes, streams, known_keys)
+            sessions = Sessions(SessionSignatures(secrets), secure=settings.is_reached_by_https, clock=clock)
+            _hear(notices, presence, wakeups, lanes, streams, known_keys, sessions)
             named = None if settings.api_key is None else settings.api_key.get_secret_value()
             await ensure_admin_key(
                 database, named=named, vault=vault, notices=notices, clock=clock, tell=told.on_first_key
@@ -502,9 +503,7 @@ def create_app(
                 key_guesses=Guesses(burst=KEYS),
                 known_keys=known_keys,
                 callbacks=callbacks,
-                sessions=Sessions(
-                    SessionSignatures(secrets), secure=settings.is_reached_by_https, clock=clock
-                ),
+                sessions=sessions,
             )
 
     app = App(exception_handlers=EXCEPTION_HANDLERS)
@@ -566,6 +565,7 @@ def _hear(
     lanes: Lanes,
     streams: Streams,
     known_keys: KnownKeys,
+    sessions: Sessions,
 ) -> None:
     """What other processes have committed takes effect here too."""
     notices.wake_from_here(wakeups)
@@ -575,6 +575,8 @@ def _hear(
     notices.on(Topic.EVENTS, lambda account_id: streams.has_grown(AccountId(account_id)))
     notices.on(Topic.KEYS, lambda key_id: streams.revoke(KeyId(key_id)))
     notices.on(Topic.KEYS, lambda _: known_keys.forget())
+    notices.on(Topic.SESSIONS, sessions.end)
+    notices.on_gap(sessions.may_have_missed)
     notices.on_gap(known_keys.forget)
     notices.on_gap(streams.may_have_missed)
     notices.on_gap(lanes.recall_all)

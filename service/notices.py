@@ -34,6 +34,7 @@ class Topic(StrEnum):
     DROPPED = "dropped"  # one that takes no more, and its lane
     ROUSED = "roused"  # one that somebody wants an attempt at now, and its lane
     KEYS = "keys"  # a key that is good no longer
+    SESSIONS = "sessions"  # one of the dashboard's that somebody has ended
     PROBES = "probes"  # a call of ours that came in from outside
 
 

@@ -1,6 +1,10 @@
 """Who is signed in at the dashboard: a signed cookie that names a key, never the key itself."""
 
+import asyncio
 import secrets
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -39,6 +43,7 @@ class Sessions:
         self._clock = clock
         # `__Host-` makes a browser refuse one that another host of the domain has set (RFC 6265bis, 4.1.3.2).
         self._name = "__Host-klingel" if secure else "klingel"
+        self._watching: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by nonce
 
     def begin(self, response: Response, key_id: KeyId | None) -> Session:
         """From this answer on. A new cookie each time: none that somebody else knows becomes a session."""
@@ -71,6 +76,31 @@ class Sessions:
         if self._clock().timestamp() >= int(ends):
             return None
         return Session(cookie, KeyId(key_id) if key_id != NOBODY else None, nonce, int(ends))
+
+    @contextmanager
+    def watching(self, session: Session) -> Iterator[asyncio.Event]:
+        """What goes on for as long as the session does. The event is set when it has ended, or is to be looked at anew."""
+        ended = asyncio.Event()
+        left_s = session.ends - self._clock().timestamp()
+        timer = asyncio.get_running_loop().call_later(left_s, ended.set)
+        self._watching[session.nonce].add(ended)
+        try:
+            yield ended
+        finally:
+            timer.cancel()
+            self._watching[session.nonce].discard(ended)
+            if not self._watching[session.nonce]:
+                del self._watching[session.nonce]
+
+    def end(self, nonce: str) -> None:
+        """Somebody has signed out, here or at another process."""
+        for ended in self._watching.get(nonce, ()):
+            ended.set()
+
+    def may_have_missed(self) -> None:
+        """Some may have signed out: whoever watches asks again, and is let in or not."""
+        for nonce in self._watching:
+            self.end(nonce)
 
     def form_token(self, session: Session) -> str:
         """Stands in each form that this session is shown, and nowhere else."""

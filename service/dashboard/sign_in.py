@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
@@ -17,11 +18,12 @@ from service.dashboard.doors import (
     text_of,
 )
 from service.dashboard.rendering import guarded, render
-from service.dashboard.sessions import Session
+from service.dashboard.sessions import Session, Sessions
 from service.dashboard.state import State
 from service.domain.errors import Forbidden, KlingelError, Unauthenticated
 from service.doors.recognition import recognise
 from service.doors.statuses import status_of
+from service.notices import Notices, Topic
 from storage import sessions as ended_sessions
 from storage.database import Transaction
 
@@ -75,17 +77,20 @@ async def sign_out(request: Request[State]) -> Response:
             async with read_form(request, limit=STRANGERS_FORM) as form:
                 check_form(request, session, form)
             if session.key_id is not None:
-                await request.state["batcher"].run(_end, session)
+                state = request.state
+                await state["batcher"].run(_end, (session, state["sessions"], state["notices"]))
         except KlingelError as error:
             return guarded(refusal(request, await entered(request), error))
         request.state["sessions"].forget(response)
     return guarded(response)
 
 
-async def _end(tx: Transaction, ended: Sequence[Session]) -> list[None]:
-    """Who has a copy of the cookie has nothing."""
-    for session in ended:
+async def _end(tx: Transaction, ended: Sequence[tuple[Session, Sessions, Notices]]) -> list[None]:
+    """Who has a copy of the cookie has nothing, nor anything more of what goes on."""
+    for session, sessions, notices in ended:
         await ended_sessions.end(tx, session.nonce, ends_at=datetime.fromtimestamp(session.ends, UTC))
+        tx.on_commit(partial(sessions.end, session.nonce))
+        await notices.post(tx, Topic.SESSIONS, [session.nonce])
     return [None] * len(ended)
 
 

@@ -12,6 +12,7 @@ from service.domain.times import Clock
 from service.doors.guesses import Guesses
 from service.doors.recognition import KnownKeys
 from service.doors.sharing import Shares
+from service.notices import Notices
 from service.settings import Settings
 from service.submission import Provider
 from storage.database import Database
@@ -30,3 +31,4 @@ class State(TypedDict):
     known_keys: KnownKeys
     shares: Shares
     sessions: Sessions
+    notices: Notices

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
-from tests.integration.klingel import ADMIN_KEY, Klingel, png
+from tests.integration.klingel import ADMIN_KEY, PATIENCE_S, Klingel, png
 from tests.integration.test_dashboard import VIDEO, Browser, browsing, signed_in
 
 URLENCODED = {"content-type": "application/x-www-form-urlencoded"}
@@ -171,6 +173,45 @@ async def test_signing_out_ends_this_session_alone(klingel: Klingel, admin: Brow
         assert (await phone.get("/tasks")).status_code == 200
     assert (await admin.sign_in(ADMIN_KEY)).status_code == 303
     assert (await admin.get("/tasks")).status_code == 200
+
+
+@asynccontextmanager
+async def live(klingel: Klingel, session: dict[str, str]) -> AsyncIterator[httpx.Response]:
+    async with (
+        klingel.served() as http,
+        http.stream("GET", "/live", headers={**session, "authorization": ""}) as response,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        assert response.status_code == 200
+        yield response
+
+
+async def test_signing_out_ends_what_the_session_watches_and_nothing_else(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """Also in another tab, and for whoever has copied the cookie."""
+    async with browsing(klingel) as phone:
+        assert (await phone.sign_in(ADMIN_KEY)).status_code == 303
+        async with live(klingel, cookie_of(admin)) as mine, live(klingel, cookie_of(phone)) as theirs:
+            assert (await admin.send("/sign-out", on="/")).status_code == 303
+            assert await mine.aread() == b""
+            await klingel.submit()
+            assert (await anext(theirs.aiter_lines())).startswith("id:")
+
+
+async def test_a_session_that_runs_out_ends_what_it_watches(klingel: Klingel, admin: Browser) -> None:
+    klingel.clock.advance(hours=12, milliseconds=-100)
+    async with live(klingel, cookie_of(admin)) as response:
+        assert await response.aread() == b""
+
+
+async def test_who_watches_asks_again_where_a_sign_out_may_have_been_missed(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """Such as one of another process, while the database could not be heard."""
+    async with live(klingel, cookie_of(admin)) as response:
+        klingel.state["notices"].doubt()
+        assert await response.aread() == b""
 
 
 async def test_signing_out_twice_is_signing_out(klingel: Klingel, admin: Browser) -> None:

@@ -25,6 +25,7 @@ from service.processes import EVERY
 from storage.database import Transaction
 from storage.postgres import open_postgres
 from tests.integration.klingel import (
+    ADMIN_KEY,
     IMAGE_INPUT,
     PATIENCE_S,
     FakeKling,
@@ -38,6 +39,7 @@ from tests.integration.klingel import (
     running_klingel,
     succeed,
 )
+from tests.integration.test_dashboard import browsing
 from tests.postgres import Databases
 from tests.wire import Wire
 
@@ -245,6 +247,20 @@ async def test_a_revoked_key_ends_its_streams_at_every_process(house: House) -> 
                 told = [event.event async for event in events]
         assert told == ["stream.dropped"]
         assert (await client.get("/v1/events")).status_code == 401
+
+
+async def test_signing_out_ends_what_the_session_watches_at_every_process(house: House) -> None:
+    here, there = await house.add(), await house.add()
+    async with browsing(here) as browser, there.served() as client:
+        assert (await browser.sign_in(ADMIN_KEY)).status_code == 303
+        [(name, value)] = browser.http.cookies.items()
+        session = {"cookie": f"{name}={value}", "authorization": ""}
+        async with client.stream("GET", "/live", headers=session) as watched:
+            assert watched.status_code == 200
+            assert (await browser.send("/sign-out", on="/")).status_code == 303
+            async with asyncio.timeout(PATIENCE_S):
+                assert await watched.aread() == b""
+        assert (await client.get("/live", headers=session)).status_code == 401
 
 
 async def test_a_key_that_the_settings_of_a_new_process_replace_ends_its_streams_at_every_other(
