@@ -7,9 +7,7 @@ from functools import partial
 from math import isfinite
 from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import to_json
 
 from service.delivery import Sink
@@ -29,13 +27,14 @@ from service.domain.follow_ups import (
 )
 from service.domain.ids import AccountId
 from service.domain.inputs import PicturesInside, ValidatedInput, validate
+from service.domain.models import StrictModel
 from service.domain.providers import ProviderAccounts
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.templates import faults as template_faults
 from service.domain.values import replace
 from service.doors.bodies import SMALL_BODY, parse_json, parse_large_json
-from service.doors.sharing import Turns
+from service.doors.sharing import Readers
 from service.submission import Draft
 from service.subscriptions import read_endpoint, subscription_faults
 
@@ -54,18 +53,16 @@ ExternalTaskId = Annotated[
 ]
 
 
-class TemplateBody(BaseModel):
+class TemplateBody(StrictModel):
     """A submit, but for what only one task can have. `input` is for the task type to read, `endpoints` for their kinds."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     type: str
     input: dict[str, Any]
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field({})
     provider: Annotated[str, Field(max_length=64)] | None = None
     callback_url: str | None = None
-    endpoints: Annotated[list[Any], Field(max_length=MOST_ENDPOINTS)] = []
-    follow_ups: Annotated[list[Any], Field(max_length=MOST_FOLLOW_UPS)] = []
+    endpoints: Annotated[list[Any], Field(max_length=MOST_ENDPOINTS)] = Field([])
+    follow_ups: Annotated[list[Any], Field(max_length=MOST_FOLLOW_UPS)] = Field([])
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)] | None = None
 
 
@@ -73,10 +70,8 @@ class SubmitBody(TemplateBody):
     external_task_id: ExternalTaskId | None = None
 
 
-class FollowUpBody(BaseModel):
+class FollowUpBody(StrictModel):
     """What to submit when something happens to a task. `submit` is a `TemplateBody`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     on: Literal[
         "task.submitted",
@@ -100,7 +95,8 @@ class Reading(Protocol):
 
 class SubmitReader:
     """Reads most submits at once. Large ones, and those with pictures to be decoded, take turns in threads of their
-    own, so that nobody else waits for them, nor one account for all that another has sent.
+    own, so that nobody else waits for them, nor one account for all that another has sent. So do those with follow-ups to
+    be rehearsed, which do not wait for pictures either.
     """
 
     def __init__(
@@ -109,8 +105,8 @@ class SubmitReader:
         self._sinks = sinks
         self._vault = vault
         self._read_submit = partial(read_submit, accounts=accounts)
-        self._turns = Turns(READERS)
-        self._threads = CapacityLimiter(READERS)
+        self._readers = Readers(READERS)
+        self._rehearsals = Readers(READERS)
 
     async def read(self, body: bytes, *, account_id: AccountId, by: Reading | None = None) -> Draft:
         """
@@ -125,12 +121,13 @@ class SubmitReader:
         reading: Reading = by or self._read_submit
         if len(body) <= SMALL_BODY:
             raw = parse_json(body)
+            read = partial(reading, raw, sinks=self._sinks, vault=self._vault, decoding=False)
+            is_rehearsed = isinstance(raw, dict) and raw.get("follow_ups")
             try:
-                return reading(raw, sinks=self._sinks, vault=self._vault, decoding=False)
+                return await self._rehearsals.read(account_id, read) if is_rehearsed else read()
             except PicturesInside:
                 pass  # few bytes, but they may be many pixels
-        async with self._turns.turn(account_id):
-            return await run_sync(self._read_slowly, reading, body, limiter=self._threads)
+        return await self._readers.read(account_id, partial(self._read_slowly, reading, body))
 
     def _read_slowly(self, reading: Reading, body: bytes) -> Draft:
         return reading(parse_large_json(body), sinks=self._sinks, vault=self._vault, decoding=True)

@@ -1,9 +1,9 @@
 """What people ask of an endpoint, read whole, every fault told at once: which events go where."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.delivery import Sink
 from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft, is_pattern
@@ -11,8 +11,11 @@ from service.domain.errors import Fault
 from service.domain.events import EventType
 from service.domain.expressions import InvalidExpression, check
 from service.domain.faults import InvalidFields, accept
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
+
+MOST_TYPES: Final = 50  # patterns of one endpoint; what comes after them is not looked at
 
 
 @runtime_checkable
@@ -32,25 +35,21 @@ class Choosy(Sink, Protocol):
         """
 
 
-class EndpointBody(BaseModel):
+class EndpointBody(StrictModel):
     """What a person says of an endpoint; `config` is for its kind to read."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     kind: str = "webhook"
     config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=50)] = list(ALL_TASK_EVENTS)
+    types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] = Field(list(ALL_TASK_EVENTS))
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
     enabled: bool = True
     secret: str | None = Field(None, description="whsec_…; made when left out")
 
 
-class EndpointPatch(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
-
+class EndpointPatch(StrictModel):
     config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
+    types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] | None = None
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
     enabled: bool | None = None
@@ -113,7 +112,9 @@ def read_endpoint(
 
 def _texts(listed: object) -> list[str] | None:
     """Those that can be read."""
-    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else None
+    if not isinstance(listed, list):
+        return None
+    return [each for each in listed[:MOST_TYPES] if isinstance(each, str)]
 
 
 def subscription_faults(types: object, filter: object, pointer: str) -> list[Fault]:
@@ -124,7 +125,7 @@ def subscription_faults(types: object, filter: object, pointer: str) -> list[Fau
                 f"{pattern!r} selects no event. There are: *, task.*, {', '.join(EventType)}.",
                 f"{pointer}/types/{index}",
             )
-            for index, pattern in enumerate(types)
+            for index, pattern in enumerate(types[:MOST_TYPES])
             if isinstance(pattern, str) and not is_pattern(pattern)
         ]
     if isinstance(filter, str):

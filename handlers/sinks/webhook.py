@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from handlers.sinks import exchange
 from handlers.sinks.credentials import (
@@ -23,7 +25,8 @@ from handlers.sinks.formats import FORMATS
 from service.domain.deliveries import Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
-from service.domain.faults import InvalidFields, accept, pointer_token
+from service.domain.faults import PREDICATE, InvalidFields, accept, pointer_token
+from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.signatures import sign
 from service.network.dialler import Dialler, Refused
@@ -35,16 +38,26 @@ RESERVED_HEADERS: Final = frozenset(
         "traceparent", "tracestate",
     }
 )  # fmt: skip
+MOST_HEADERS: Final = 20
 USER_AGENT: Final = "Klingel/0.1 (+webhooks; https://www.standardwebhooks.com)"
 
 
-class WebhookConfig(BaseModel):
+def _few_headers(raw: object) -> object:
+    """Said before any of them is looked at."""
+    if isinstance(raw, dict) and len(raw) > MOST_HEADERS:
+        raise PydanticCustomError(PREDICATE, "must have at most {most} entries", {"most": MOST_HEADERS})
+    return raw
+
+
+class WebhookConfig(StrictModel):
     """`headers` and `basic_auth` are kept sealed; readers see their names only."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
-
     url: Annotated[str, Field(max_length=4096)]
-    headers: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=20)] = {}
+    headers: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]],
+        Field(max_length=MOST_HEADERS),
+        BeforeValidator(_few_headers),
+    ] = Field({})
     basic_auth: BasicAuth | None = None
     format: Literal["standard", "cloudevents", "kling"] = "standard"
 
@@ -125,7 +138,7 @@ class WebhookSink:
 
 def _header_faults(headers: Mapping[object, object], pointer: str) -> list[Fault]:
     faults: list[Fault] = []
-    for name, value in headers.items():
+    for name, value in islice(headers.items(), MOST_HEADERS):
         lower = str(name).lower()
         where = f"{pointer}/headers/{pointer_token(str(name))}"
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", str(name)):

@@ -13,12 +13,14 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import authenticate
 from service.api.pages import Query, read_moment
 from service.api.state import State
+from service.delivery import Sink
 from service.domain.deliveries import Delivery
 from service.domain.endpoints import (
     DELETED,
     DISABLED_BY_PERSON,
     ENDPOINTS_OF_AN_ACCOUNT,
     Endpoint,
+    EndpointDraft,
     SealedSecret,
 )
 from service.domain.errors import (
@@ -50,14 +52,20 @@ ROTATION_OVERLAP: Final = timedelta(hours=24)
 FORMER_SECRETS: Final = 4  # that sign beside the new one; a leaked one can be replaced at any time
 REPLAY_AGAIN_S: Final = 5
 
+_Configured = tuple[Mapping[str, Any], str | None]  # what may be shown, and the rest, sealed
+
 
 async def create(request: Request[State]) -> Response:
     """The secret is in this answer, and nowhere after."""
     key = await authenticate(request)
     state = request.state
-    raw = parse_json(await read_body(request))
+    body = await read_body(request)
+
+    def read() -> tuple[EndpointDraft, str]:
+        return read_endpoint(parse_json(body), sinks=state["sinks"], vault=state["vault"])
+
     try:
-        draft, secret = read_endpoint(raw, sinks=state["sinks"], vault=state["vault"])
+        draft, secret = await state["shares"].readers.read(key.account_id, read)
     except InvalidFields as error:
         raise Unprocessable("The endpoint has faults.", faults=error.faults) from None
     endpoint = draft.made(key.account_id, state["clock"]())
@@ -105,18 +113,42 @@ async def update(request: Request[State]) -> Response:
     """Changes what is named. `filter` and `description` may be set to null."""
     key = await authenticate(request)
     state = request.state
-    raw = parse_json(await read_body(request))
+    body = await read_body(request)
+    endpoint = await _found(request, key)
+
+    def read() -> tuple[EndpointPatch, _Configured | None]:
+        return _read_change(parse_json(body), endpoint, state["sinks"].get(endpoint.kind))
+
+    patch, configured = await state["shares"].readers.read(key.account_id, read)
+    edit = _Edit(
+        publisher=state["publisher"],
+        account=key,
+        seen=endpoint,
+        patch=patch,
+        configured=configured,
+        now=state["clock"](),
+    )
+    return JSONResponse((await state["batcher"].run(_edit, edit)).view())
+
+
+def _read_change(
+    raw: object, endpoint: Endpoint, sink: Sink | None
+) -> tuple[EndpointPatch, _Configured | None]:
+    """What is to be changed, and the configuration that comes of it, if that is.
+
+    Raises:
+        Conflict: there is no such kind any more.
+        Unprocessable: with every fault.
+    """
     faults: list[Fault] = []
     patch: EndpointPatch | None = None
     try:
         patch = accept(EndpointPatch, raw)
     except InvalidFields as error:
         faults += error.faults
-    endpoint = await _found(request, key)
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), "#")
-    configured: tuple[Mapping[str, Any], str | None] | None = None
-    sink = state["sinks"].get(endpoint.kind)
+    configured: _Configured | None = None
     if "config" in fields:
         if sink is None:
             raise Conflict(
@@ -136,15 +168,7 @@ async def update(request: Request[State]) -> Response:
             patch = patch.model_copy(update={"types": list(sink.subscription(patch.types))})
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)
-    edit = _Edit(
-        publisher=state["publisher"],
-        account=key,
-        seen=endpoint,
-        patch=patch,
-        configured=configured,
-        now=state["clock"](),
-    )
-    return JSONResponse((await state["batcher"].run(_edit, edit)).view())
+    return patch, configured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +177,7 @@ class _Edit:
     account: ApiKey
     seen: Endpoint  # as it was when the change was read
     patch: EndpointPatch
-    configured: tuple[Mapping[str, Any], str | None] | None
+    configured: _Configured | None
     now: datetime
 
     def is_overtaken(self, endpoint: Endpoint) -> bool:

@@ -31,6 +31,7 @@ MOST_TOGETHER: Final = 50  # with all that follow these
 LARGEST_TEMPLATE: Final = 32 * 1024  # bytes as JSON, with all that follows
 FILLING: Final = 20_000  # steps of all expressions of one template over one event
 REHEARSING: Final = 50_000  # of all rehearsals of one request: some 0.1 s
+MOST_FAULTS: Final = 100  # that are told of the templates of one request
 MOST_OUTPUTS: Final = 9
 # Tried where it is not known how many there will be: enough for a list with entries of two to four, or the last one.
 LIKELY_OUTPUTS: Final = (4, MOST_OUTPUTS, 1, 2, 3)
@@ -103,7 +104,8 @@ def rehearse(
     pointer: str,
     budget: Budget | None = None,
 ) -> list[Fault]:
-    """What would keep a template, and those inside it, from becoming tasks, tried over made-up events.
+    """What would keep a template, and those inside it, from becoming tasks, tried over made-up events. Not for the event
+    loop: it may take a second.
 
     For each type of event there must be a parent, and a number of things that it made, for which all is well. What a
     template is wrong in whatever the event is not told here.
@@ -116,9 +118,9 @@ def rehearse(
     fields = submit if isinstance(submit, dict) else {}
     name, template = fields.get("type"), fields.get("input")
     task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
-    if task_type is None or not isinstance(template, dict) or template_faults(template):
-        return []
     if budget is None and excess(submit) is not None:
+        return []
+    if task_type is None or not isinstance(template, dict) or template_faults(template):
         return []
     left = budget or Budget(REHEARSING)
     chosen = _rehearsed(types)
@@ -126,29 +128,35 @@ def rehearse(
     best: _Trial | None = None
     for type in chosen:
         best = _best(template, task_type, type, parents, f"{pointer}/input", left)
-        told = best.faults if len(chosen) == 1 else [_of(fault, type) for fault in best.faults]
-        faults += [fault for fault in told if fault not in faults]
+        told = dict.fromkeys(best.faults)
+        faults += told if len(chosen) == 1 else [_of(fault, type) for fault in told]
+        if len(faults) >= MOST_FAULTS:
+            return faults[:MOST_FAULTS]
     if best is None:
         return faults
     child = _child(task_type, best.input, fields.get("metadata"))
-    for index, on, inner in _inside(fields.get("follow_ups")):
-        where = f"{pointer}/follow_ups/{index}/submit"
-        faults += rehearse(inner, types=[on], parents=[child], pointer=where, budget=left)
-    return faults
+    return faults + _rehearse_inside(
+        fields.get("follow_ups"), child, f"{pointer}/follow_ups", left, most=MOST_FAULTS - len(faults)
+    )
 
 
 def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fault]:
     """`rehearse`, for all follow-ups of one task."""
     if excess(follow_ups) is not None:
         return []
-    left = Budget(REHEARSING)
-    return [
-        fault
-        for index, on, submit in _inside(follow_ups)
-        for fault in rehearse(
-            submit, types=[on], parents=[parent], pointer=f"{pointer}/{index}/submit", budget=left
-        )
-    ]
+    return _rehearse_inside(follow_ups, parent, pointer, Budget(REHEARSING), most=MOST_FAULTS)
+
+
+def _rehearse_inside(
+    follow_ups: object, parent: Parent, pointer: str, budget: Budget, *, most: int
+) -> list[Fault]:
+    faults: list[Fault] = []
+    for index, on, submit in _inside(follow_ups):
+        where = f"{pointer}/{index}/submit"
+        faults += rehearse(submit, types=[on], parents=[parent], pointer=where, budget=budget)
+        if len(faults) >= most:
+            break
+    return faults[:most]
 
 
 def excess(raw: object) -> str | None:

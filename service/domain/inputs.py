@@ -52,6 +52,7 @@ from service.domain.images import (
     inspect,
 )
 from service.domain.media_types import AAC, HEAD, M4A, MP3, MP4, WAV, media_type
+from service.domain.models import StrictModel
 
 MAX_URL: Final = 4096  # characters
 MAX_SOUND_BYTES: Final = 5 * 1024 * 1024  # Kling, "Lip Sync" and "Avatar"
@@ -374,8 +375,8 @@ def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class InputModel(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+class InputModel(StrictModel):
+    model_config = ConfigDict(frozen=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+
 from service.domain.errors import Busy
 from service.domain.ids import AccountId
 from service.domain.times import Clock
@@ -21,6 +24,7 @@ TESTS_AT_ONCE: Final = 100  # test events of an account,
 TESTS_PER_S: Final = 2.0  # and then so many
 BODIES_BYTES: Final = 512 * 1024 * 1024  # of requests, until they are stored
 BODIES_BYTES_OF_ONE: Final = BODIES_BYTES // 2
+ENDPOINTS_AT_A_TIME: Final = 2  # are read
 REMEMBERED: Final = 10_000  # callers whose pace is known; the one not seen for longest is forgotten first
 
 
@@ -123,6 +127,20 @@ class Turns:
                 called.set_result(None)
                 return
         self._free += 1
+
+
+class Readers:
+    """Threads for what takes longer to be read than everybody else should wait: so many at a time, and callers take
+    turns.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._turns = Turns(places)
+        self._threads = CapacityLimiter(places)
+
+    async def read(self, whose: Hashable, reading: Callable[[], T]) -> T:
+        async with self._turns.turn(whose):
+            return await run_sync(reading, limiter=self._threads)
 
 
 class Full(Exception):
@@ -242,6 +260,7 @@ class Shares:
     tests: Pace  # of an account
     replays: Places  # of an endpoint
     bodies: Room  # of accounts
+    readers: Readers  # of endpoints, whose templates are rehearsed
 
 
 def shares_of(*, streams: int) -> Shares:
@@ -253,5 +272,6 @@ def shares_of(*, streams: int) -> Shares:
         streams=Places(of_one=streams),
         tests=Pace(burst=TESTS_AT_ONCE, per_second=TESTS_PER_S),
         replays=Places(of_one=1),
+        readers=Readers(ENDPOINTS_AT_A_TIME),
         bodies=Room(in_all=BODIES_BYTES, of_one=BODIES_BYTES_OF_ONE, free_each=SMALL_BODY),
     )

@@ -252,6 +252,26 @@ async def test_an_odd_spelling_of_an_address_is_refused_at_once(klingel: Klingel
 # Who gets what
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"types": ["wrong"] * 90_000}, 51),
+        ({"config": {"url": "https://example.com", "headers": {f"h {n}": 1 for n in range(60_000)}}}, 21),
+        ({"config": {f"f{n}": 0 for n in range(70_000)}}, 1),
+        ({f"f{n}": 0 for n in range(70_000)}, 1),
+    ],
+    ids=["types", "headers", "unknown fields inside", "unknown fields"],
+)
+async def test_a_megabyte_of_faults_is_told_by_the_first_of_them(
+    klingel: Klingel, fields: dict[str, Any], told: int
+) -> None:
+    """To find and tell each of them would take seconds, for which everybody else would wait."""
+    body = {"config": {"url": klingel.receiver.url}, **fields}
+    response = await klingel.http.post("/v1/endpoints", json=body)
+    assert response.status_code == 422
+    assert len(response.json()["errors"]) == told
+
+
 async def test_types_choose_by_name_and_by_family(klingel: Klingel) -> None:
     story = ["task.submitted", "task.processing", "task.succeeded"]
     wanted = {

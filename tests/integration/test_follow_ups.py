@@ -483,6 +483,29 @@ async def test_a_standing_one_that_can_never_fit_is_refused(
     assert pointers(response) == expected
 
 
+async def answered_meanwhile(klingel: Klingel, sending: asyncio.Task[httpx.Response]) -> int:
+    answered = 0
+    while not sending.done():
+        assert (await klingel.http.get("/v1/tasks/task_unknown")).status_code == 404
+        answered += 1
+    return answered
+
+
+async def test_a_template_that_takes_long_to_be_tried_keeps_nobody_waiting(klingel: Klingel) -> None:
+    """It is tried over 32 events, and may be as large as it is allowed to be."""
+    raw = {"path": "/v1/x", "body": {"much": [0] * 15_000, "gap": {"$": "nothing"}}}
+    config = {"submit": {"type": "kling.raw", "input": raw}}
+    standing = {"kind": "task", "types": ["task.*"], "config": {"submit": LITERAL}}
+    there = (await klingel.http.post("/v1/endpoints", json=standing)).json()
+    for request in (
+        klingel.http.post("/v1/endpoints", json={**standing, "config": config}),
+        klingel.http.patch(f"/v1/endpoints/{there['id']}", json={"config": config}),
+    ):
+        sending = asyncio.create_task(request)
+        assert await answered_meanwhile(klingel, sending) > 2
+        assert (await sending).status_code == 422
+
+
 async def test_a_standing_one_can_be_changed_and_what_is_read_can_be_sent_back(klingel: Klingel) -> None:
     url, header = klingel.receiver.url, {"x-token": "hidden-value"}
     submit = {**LITERAL, "endpoints": [{"kind": "webhook", "config": {"url": url, "headers": header}}]}

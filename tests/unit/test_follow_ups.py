@@ -14,6 +14,7 @@ from service.domain.follow_ups import (
     FOLLOWED,
     LARGEST_TEMPLATE,
     LONGEST_CHAIN,
+    MOST_FAULTS,
     Parent,
     rehearse,
     rehearse_all,
@@ -165,6 +166,20 @@ def test_costly_expressions_are_given_up_on() -> None:
     costly = {"on": "task.succeeded", "submit": film(**{f"a{n}": {"$": doubling} for n in range(5)})}
     found = rehearse_all([costly] * 10, parent=Parent(type=IMAGE, input={"n": 2}, metadata={}), pointer="#")
     assert any("too many steps" in fault.detail for fault in found)
+
+
+def test_a_flood_of_unknown_fields_is_one_fault_of_each_event() -> None:
+    """Each of them would else be told of each event: seconds of work for a request of 32 KiB."""
+    flood = film(**{f"f{n}": 0 for n in range(2500)})
+    assert told(flood) == ["#/input This must have at most 100 fields; it has 2502."]
+    assert len(told(flood, types=("task.*",))) == 7
+
+
+def test_of_hundreds_of_faults_the_first_hundred_are_told() -> None:
+    wrong = {"on": "task.failed", "submit": film(**{f"f{n}": 0 for n in range(60)})}
+    assert len(told(wrong["submit"], types=("task.*",))) == MOST_FAULTS
+    assert len(told({**FILM, "follow_ups": [wrong] * 5})) == MOST_FAULTS
+    assert len(rehearse_all([wrong] * 5, parent=ANY_PARENT[0], pointer="#")) == MOST_FAULTS
 
 
 def test_the_limits_are_what_the_pages_say() -> None:

@@ -15,6 +15,24 @@ from service.submission import Draft
 from service.submits import READERS, SubmitReader
 
 
+@pytest.mark.parametrize(
+    ("body", "is_aside"),
+    [(b"{}", False), (b'{"follow_ups": [{}]}', True), (b'{"follow_ups": []}', False)],
+    ids=["small", "with follow-ups", "with none"],
+)
+async def test_what_may_take_long_to_be_read_is_read_aside(body: bytes, is_aside: bool) -> None:
+    read_in: list[int] = []
+
+    def reading(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decoding: bool) -> Draft:
+        read_in.append(threading.get_ident())
+        raise InvalidRequest("read")
+
+    reader = SubmitReader(sinks={}, vault=Vault(["a-secret-for-tests-0123456789"]))
+    with pytest.raises(InvalidRequest):
+        await reader.read(body, account_id=AccountId("one"), by=reading)
+    assert (read_in != [threading.get_ident()]) == is_aside
+
+
 async def test_accounts_take_turns_however_many_submits_one_of_them_sends() -> None:
     """Else whoever sends a hundred pictures first keeps everybody waiting for all of them."""
     order: list[str] = []
@@ -35,7 +53,7 @@ async def test_accounts_take_turns_however_many_submits_one_of_them_sends() -> N
 
     async with asyncio.TaskGroup() as submits:
         for number in range(READERS - 1):  # one reader is left
-            await reader._turns._enter(number)
+            await reader._readers._turns._enter(number)
         for account in "aaaaab":
             submits.create_task(submit(account))
         await asyncio.sleep(0)
