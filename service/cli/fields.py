@@ -56,6 +56,16 @@ def _is_picture(field: View) -> bool:
     return any(form.get("examples") == PICTURE for form in (field, *field.get("anyOf", ())))
 
 
+def retirement(row: TaskType | None, input: View) -> str | None:
+    """What is known of the end of a type, or of the model that was named: the provider may refuse it."""
+    if row is None:
+        return None
+    if row.retired is not None:
+        return f"{row.name} is retired: {row.retired.text}"
+    model = input.get("model_name")
+    return f"{model} is retired: the provider may refuse it." if model in row.retired_models else None
+
+
 def place(whole: dict[str, Any], name: str, value: object, schema: View, faults: list[str]) -> None:
     """What a flag gave: the type's field of that name, or that of an object within.
 

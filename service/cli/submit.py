@@ -98,7 +98,9 @@ def submit(
 
     Prints the task's id; with `--watch`, the URLs of its outputs once they are there.
     """
-    type_, input_ = read_input(type_, flags)
+    type_, input_, retired = read_input(type_, flags)
+    if retired is not None:
+        session.note(retired)
     fields = {
         "type": type_,
         "input": input_,
@@ -136,14 +138,14 @@ def submit(
     return Exit.TASK_FAILED if task["status"] in TERMINAL - {Status.SUCCEEDED} else Exit.OK
 
 
-def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any]]:
-    """The full name of the type, and the input.
+def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any], str | None]:
+    """The full name of the type, the input, and what is to be said of either's retirement.
 
     Raises:
         UsageError: names every file that cannot be used.
     """
     # With the rows of all types comes pydantic, which takes longer to load than most commands take.
-    from service.cli.fields import meant, of_images, place, put  # noqa: PLC0415
+    from service.cli.fields import meant, of_images, place, put, retirement  # noqa: PLC0415
 
     faults: list[str] = []
     raw = _read_object(flags.input, faults)
@@ -170,7 +172,7 @@ def read_input(type_: str, flags: InputFlags) -> tuple[str, dict[str, Any]]:
         put(whole, name, value, schema, faults)
     if faults:
         raise UsageError("\n".join(faults))
-    return type_ if row is None else row.name, whole
+    return type_ if row is None else row.name, whole, retirement(row, whole)
 
 
 def read_follow_ups(files: Sequence[str]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.dashboard.routes import routes
+from service.domain.task_types import TASK_TYPES
 from service.doors.guesses import KEYS
 from tests.integration.klingel import (
     ADMIN_KEY,
@@ -618,6 +619,14 @@ async def test_forms_have_a_field_for_all_that_a_type_takes(admin: Browser) -> N
         assert f'name="input.{name}"' in page
     assert 'name="input.scence_image"' not in await admin.page("/submit/kling.multi-image-to-image")
     assert (await admin.get("/submit/nothing")).status_code == 404
+
+
+async def test_retired_types_are_marked_where_one_is_chosen(admin: Browser) -> None:
+    page = await admin.page("/submit")
+    tiles = re.findall(r'<a href="/submit/([^"]+)".*?</a>', page, re.DOTALL)
+    marked = re.findall(r'<a href="/submit/([^"]+)"(?:(?!</a>).)*>retired<', page, re.DOTALL)
+    assert tiles == list(TASK_TYPES)
+    assert marked == [row.name for row in TASK_TYPES.values() if row.retired]
 
 
 async def test_an_upload_that_is_too_large_is_refused(admin: Browser) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -297,7 +298,7 @@ def test_a_video_is_submitted_with_files_urls_and_flags(klingel: Klingel) -> Non
         "--callback-url", "https://hooks.test/x", "--idempotency-key", "k1",
     )  # fmt: skip
     assert (run.code, run.out) == (0, "task_1\n")
-    assert run.err == "submitted; follow it with: klingel watch task_1\n"
+    assert run.err.endswith("\nsubmitted; follow it with: klingel watch task_1\n")
     assert klingel.body == {
         "type": "kling.multi-image-to-video",
         "input": {
@@ -324,6 +325,25 @@ def test_a_video_is_submitted_with_files_urls_and_flags(klingel: Klingel) -> Non
     assert request.headers["Authorization"] == "Bearer kl_1"
     assert "Prefer" not in request.headers
     assert request.extensions["timeout"]["read"] > 600  # the longest KLINGEL_SUBMIT_WAIT
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--type", "virtual-try-on"], r"kling\.virtual-try-on is retired: .*\.\n"),
+        (["--type", "image", "--model", "kling-v2"], r"kling-v2 is retired: the provider may refuse it\.\n"),
+        (["--type", "image"], ""),
+        (["--type", "image", "--model", "kling-v2-1"], ""),
+        (["--type", "of-tomorrow", "--model", "kling-v2"], ""),
+    ],
+)
+def test_a_retired_type_or_model_is_submitted_and_one_line_says_so(
+    klingel: Klingel, flags: list[str], said: str
+) -> None:
+    klingel.on("POST /v1/tasks", SUBMITTED, status=201)
+    run = klingel.run("submit", *flags)
+    assert (run.code, run.out) == (0, "task_1\n")
+    assert re.fullmatch(said + "submitted; follow it with: klingel watch task_1\n", run.err)
 
 
 def test_an_image_task_has_its_own_field_names(klingel: Klingel) -> None:

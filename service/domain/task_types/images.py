@@ -132,7 +132,7 @@ class MultiImageToImage(RuledModel):
     )
 
     subject_image_list: Annotated[list[Subject], Count(2, 4)]
-    model_name: ModelName = "kling-v2"
+    model_name: ModelName = "kling-v2-1"
     prompt: Prompt | None = None
     scene_image: Image | None = None
     scence_image: Image | None = Field(
@@ -313,8 +313,19 @@ ROWS: Final = (
         facts=(
             Fact("Two to four pictures.", OLDER_MULTI_IMAGE, Confidence.GATEWAY),
             Fact("One to four pictures.", MULTI_IMAGE),
-            Fact("Where no model is named, kling-v2.", OLDER_MULTI_IMAGE, Confidence.GATEWAY),
             Fact("kling-v2-1 is the only model.", MULTI_IMAGE),
+            Fact("kling-v2-1 is advised.", NEWER_MULTI_IMAGE, Confidence.GATEWAY),
+            Fact(
+                "kling-v2 is the only model, and taken where none is named.",
+                OLDER_MULTI_IMAGE,
+                Confidence.GATEWAY,
+            ),
+            Fact("kling-v2 ended on 15 September 2026.", RETIREMENT, Confidence.SEEN),
+            Fact(
+                "CometAPI's older path takes kling-v2-1 too, though its page does not name it.",
+                OLDER_MULTI_IMAGE,
+                Confidence.GUESSED,
+            ),
             Fact(
                 "CometAPI's older path is also that of the image generation; the list of subjects tells them apart.",
                 OLDER_MULTI_IMAGE,
