@@ -3,6 +3,7 @@
 import base64
 import re
 import subprocess
+import wave
 from pathlib import Path
 
 import pytest
@@ -101,9 +102,45 @@ def test_two_pictures_are_chosen_and_become_one(page: Page, klingel: Klingel, pi
     assert task["status"] == "succeeded"
 
 
-def test_what_is_no_picture_is_not_taken_when_it_is_dropped(page: Page, tmp_path: Path) -> None:
-    letter = tmp_path / "letter.txt"
-    letter.write_text("Dear cat")
+def said(file: Path) -> Path:
+    """A second of a recording."""
+    with wave.open(str(file), "wb") as sound:
+        sound.setparams((1, 2, 8000, 8000, "NONE", "not compressed"))
+        sound.writeframes(bytes(16000))
+    return file
+
+
+def test_a_sound_is_dropped_or_chosen_and_submitted(
+    page: Page, klingel: Klingel, pictures: list[Path], letter: Path, tmp_path: Path
+) -> None:
+    page.goto("/submit/kling.avatar")
+    face = page.get_by_role("group", name="Image")
+    face.get_by_label("File: choose it, or drop it here").set_input_files(pictures[0])
+    place = page.get_by_role("group", name="Sound file")
+    file = place.get_by_label("File: choose it, or drop it here")
+    names = "(input) => [...input.files].map((file) => file.name)"
+    file.set_input_files(said(tmp_path / "hello.wav"))
+    drop(place, said(tmp_path / "good-bye.wav"), type="audio/wav")
+    assert file.evaluate(names) == ["good-bye.wav"]  # in the other's place, as there is one
+    drop(place, letter, type="text/plain")
+    drop(place, pictures[1])
+    assert file.evaluate(names) == ["good-bye.wav"]
+    expect(chosen(face)).to_have_text(["teal.png"])
+
+    task_id = submitted(page)
+
+    expect(page.locator("#state .pill")).to_have_text("succeeded")
+    assert klingel.task(task_id)["input"]["sound_file"]
+
+
+@pytest.fixture
+def letter(tmp_path: Path) -> Path:
+    file = tmp_path / "letter.txt"
+    file.write_text("Dear cat")
+    return file
+
+
+def test_what_is_no_picture_is_not_taken_when_it_is_dropped(page: Page, letter: Path) -> None:
     page.goto("/submit/kling.multi-image-to-image")
     place = page.get_by_role("group", name="Subject image list")
     drop(place, letter, type="text/plain")

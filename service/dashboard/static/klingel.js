@@ -1,4 +1,4 @@
-// What every page does where scripts run: it stays up to date, tells ages, copies code, and takes dropped pictures.
+// What every page does where scripts run: it stays up to date, tells ages, copies code, and takes dropped files.
 
 const PAUSE_MS = 250; // so that a burst of events is one reading
 const AGAIN_MS = 5000;
@@ -202,7 +202,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (button.textContent = COPY), 1500);
 });
 
-// Pictures: dropped or chosen, shown before they are sent.
+// Pictures and sounds: dropped or chosen. Pictures are shown before they are sent; a sound's name the field itself shows.
 
 function takeDrops(root = document) {
   for (const drop of root.querySelectorAll(".drop")) takeDrop(drop);
@@ -211,7 +211,9 @@ function takeDrops(root = document) {
 function takeDrop(drop) {
   const input = drop.querySelector("input[type=file]");
   const list = drop.querySelector(".previews");
+  const [kind] = input.accept.split("/"); // `image` or `audio`
   const show = () => {
+    if (!list) return;
     for (const picture of list.querySelectorAll("img")) URL.revokeObjectURL(picture.src);
     list.replaceChildren(
       ...[...input.files].map((file) => {
@@ -233,8 +235,8 @@ function takeDrop(drop) {
     event.preventDefault();
     drop.classList.remove("over");
     const files = new DataTransfer();
-    if (input.multiple) for (const file of input.files) files.items.add(file);
-    for (const file of event.dataTransfer.files) if (file.type.startsWith("image/")) files.items.add(file);
+    for (const file of input.files) files.items.add(file);
+    for (const file of event.dataTransfer.files) if (file.type.startsWith(`${kind}/`)) files.items.add(file);
     while (!input.multiple && files.items.length > 1) files.items.remove(0);
     input.files = files.files;
     show();
