@@ -15,7 +15,7 @@ from service.domain.secrets import Vault
 
 MASK: Final = "••••"
 MASKED: Final = "This stands in for a stored value, and there is none here. Give the value itself."
-ELSEWHERE: Final = "The stored value was given for another server. Give it anew, or null."
+ELSEWHERE: Final = "The stored value was given for another server. Give one for this server, or none."
 
 
 class BasicAuth(StrictModel):

@@ -341,10 +341,10 @@ async def changes(fields: Sequence[Field], form: FormData, current: Mapping[str,
             value: Any = bool(form.get(each.name))
         else:
             value = await _value(each, form, found)
-        if each.widget is Widget.GROUP:
-            is_changed = value is not None and value != {
-                name: part for name, part in (now or {}).items() if name in value
-            }
+        if each.widget is Widget.GROUP and value is None:
+            is_changed = any(shown_values(each.parts, now or {}).values())  # which was blanked
+        elif each.widget is Widget.GROUP:
+            is_changed = value != {name: part for name, part in (now or {}).items() if name in value}
         elif each.widget is Widget.SECRET:
             is_changed = value is not None
         else:
@@ -407,6 +407,7 @@ class Sorted:
 
     of_fields: Mapping[str, Sequence[str]]
     others: Sequence[str]
+    first: str | None  # the first of these fields in the form, to which a browser is led
 
 
 def sorted_faults(fields: Sequence[Field], faults: Sequence[Fault]) -> Sorted:
@@ -422,7 +423,8 @@ def sorted_faults(fields: Sequence[Field], faults: Sequence[Fault]) -> Sorted:
         rest = fault.pointer.removeprefix(holder.pointer).strip("/").split("/")[0]
         which = f"No. {int(rest) + 1}: " if _PLACE.fullmatch(rest) else ""
         of_fields.setdefault(holder.name, []).append(which + fault.detail)
-    return Sorted(of_fields, others)
+    first = next((each.name for each in _flat(fields) if each.name in of_fields), None)
+    return Sorted(of_fields, others, first)
 
 
 def _holds(pointer: str, place: str) -> bool:

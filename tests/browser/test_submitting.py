@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.chromium import Visitor
+from tests.browser.conftest import Visit
 from tests.e2e.parties import Klingel, picture
 
 # What a file manager hands over when files are dropped.
@@ -170,6 +171,18 @@ def test_faults_stand_at_their_fields_and_what_was_written_stays(
     drop(place, pictures[1])
     submitted(page)
     expect(page.locator("#state .pill")).to_have_text("succeeded")
+
+
+def test_on_a_phone_the_field_that_is_wrong_is_in_sight(visit: Visit, klingel: Klingel) -> None:
+    visitor = visit(viewport={"width": 375, "height": 667}, is_mobile=True, has_touch=True)
+    page = visitor.sign_in(klingel.key, "/submit/kling.text-to-video")
+    page.get_by_label("Multi prompt").fill("A cat bows")
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was sent")
+    expect(page.get_by_label("Multi prompt")).to_be_focused()
+    expect(page.get_by_label("Multi prompt")).to_be_in_viewport()
+    visitor.expects("422")
 
 
 def test_a_double_click_submits_once(visitor: Visitor, klingel: Klingel, pictures: list[Path]) -> None:

@@ -69,3 +69,27 @@ def test_an_endpoint_is_made_and_a_fault_is_told(simple: Visitor, receiver: Rece
     plain.get_by_label("URL required").fill(receiver.url(hook))
     plain.get_by_role("button", name="Make it").click()
     expect(plain.locator("#secret")).to_have_text(re.compile("^whsec_"))
+
+
+@pytest.mark.parametrize("scripts", [False, True])
+def test_who_has_changed_an_endpoint_wrongly_is_led_to_the_fault(
+    visit: Visit, klingel: Klingel, receiver: Receiver, hook: str, scripts: bool
+) -> None:
+    """It is far below the top of the page, which looks as if the change had succeeded."""
+    body = {"kind": "webhook", "config": {"url": receiver.url(hook), "headers": {"x-shop": "1"}}}
+    endpoint = klingel.call("POST", "/endpoints", body, answers=201)
+    visitor = visit(java_script_enabled=scripts)
+    page = visitor.sign_in(klingel.key, f"/endpoints/{endpoint['id']}")
+    page.get_by_text("Change", exact=True).first.click()
+    page.get_by_label("URL required").fill(receiver.url(hook).replace("127.0.0.1", "127.0.0.2"))
+    page.get_by_role("button", name="Change").click()
+
+    headers = page.get_by_label("Headers")
+    expect(headers).to_be_focused()
+    expect(headers).to_be_in_viewport()
+    expect(headers).to_have_accessible_description(re.compile("Give one for this server, or none"))
+    visitor.expects("422")  # the browser's console says it too
+    headers.fill("")
+    page.get_by_role("button", name="Change").click()
+    expect(page.get_by_role("status").first).to_have_text("Changed.")
+    assert "headers" not in klingel.call("GET", f"/endpoints/{endpoint['id']}")["config"]

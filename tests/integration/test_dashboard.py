@@ -730,6 +730,18 @@ async def test_a_change_that_names_no_secret_keeps_it(klingel: Klingel, admin: B
     assert request.headers["x-one"] == "1"
 
 
+async def test_a_login_that_is_blanked_is_taken_away(klingel: Klingel, admin: Browser) -> None:
+    config = {"url": klingel.receiver.url, "basic_auth": {"username": "me", "password": "a-password"}}
+    endpoint = await klingel.endpoint(config=config)
+    page = f"/endpoints/{endpoint['id']}"
+    response = await admin.send(
+        page, on=page, config__url="https://elsewhere.example.com/", config__format="standard", more__types="task.*",
+    )  # fmt: skip
+    assert response.status_code == 303, response.text
+    changed = (await klingel.http.get(f"/v1{page}")).json()
+    assert changed["config"] == {"url": "https://elsewhere.example.com/", "format": "standard"}
+
+
 async def test_faults_of_an_endpoint_stand_at_their_fields(klingel: Klingel, admin: Browser) -> None:
     new = "/endpoints/new/ntfy"
     response = await admin.send(

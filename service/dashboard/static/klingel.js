@@ -269,10 +269,8 @@ async function sendForm(form, submitter, entered) {
   for (const hint of document.querySelectorAll("[data-files-lost]")) hint.remove();
   takeDrops();
   offerCopies();
-  const place = submitter.value === "curl" ? "#command" : "[role=alert]";
-  const wrong = document.querySelector("#form [aria-invalid=true]");
-  if (wrong && submitter.value !== "curl") wrong.focus();
-  document.querySelector(place)?.scrollIntoView({ block: "nearest" });
+  if (submitter.value === "curl") document.getElementById("command").scrollIntoView({ block: "nearest" });
+  else document.querySelector("#form [autofocus]")?.focus(); // what is wrong first
 }
 
 document.addEventListener("submit", (event) => {
