@@ -34,7 +34,9 @@ FILLED_AT_A_TIME: Final = 2
 class FollowUpConfig(StrictModel):
     """What to submit. With `chain` also after tasks that standing rules made, and those that follow from them."""
 
-    submit: dict[str, Any]
+    submit: dict[str, Any] = Field(
+        description="a submit without external_task_id, whose input is filled from the event"
+    )
     chain: bool = Field(
         default=False,
         description=f"also after tasks of standing rules, up to {LONGEST_CHAIN} one after another",

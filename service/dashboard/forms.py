@@ -4,6 +4,7 @@ A form holds what a schema asks for and judges nothing: the API does, and each f
 """
 
 import base64
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,9 +121,17 @@ def _fields_of(model: type[BaseModel], prefix: str, pointer: str) -> Sequence[Fi
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, pointer: str) -> list[Field]:
     required = schema.get("required", ())
+    # The first of each.
+    examples = {name: value for each in reversed(schema.get("examples", ())) for name, value in each.items()}
     return [
         _field(
-            name, raw, root, f"{prefix}.{name}", f"{pointer}/{pointer_token(name)}", required=name in required
+            name,
+            raw,
+            root,
+            f"{prefix}.{name}",
+            f"{pointer}/{pointer_token(name)}",
+            required=name in required,
+            example=examples.get(name),
         )
         for name, raw in schema.get("properties", {}).items()
     ]
@@ -136,6 +145,7 @@ def _field(
     pointer: str,
     *,
     required: bool,
+    example: Any,
 ) -> Field:
     schema = _resolved(raw, root)
     hint = raw.get("description") or schema.get("description")
@@ -156,8 +166,8 @@ def _field(
             return Field(
                 **{**shared, "hint": usual if said in {None, file["description"]} else said}, widget=widget
             )
-    if "enum" in schema:
-        return Field(**shared, widget=Widget.CHOICE, choices=list(dict.fromkeys(map(str, schema["enum"]))))
+    if words := _words(schema):
+        return Field(**shared, widget=Widget.CHOICE, choices=list(dict.fromkeys(map(str, words))))
     match schema.get("type"):
         case "boolean":
             return Field(**shared, widget=Widget.SWITCH)
@@ -172,7 +182,7 @@ def _field(
         case "string":
             return Field(**shared, widget=_text_widget(name, schema), longest=schema.get("maxLength"))
         case "array":
-            return _list_field(shared, schema, root)
+            return _list_field(shared, schema, root, example)
         case "object" if "properties" in schema:
             return Field(
                 **{**shared, "hint": raw.get("description")},
@@ -186,10 +196,26 @@ def _field(
             values.get("type") == "string"
         ):
             return Field(**{**shared, "hint": hint or "One to a line, name: text"}, widget=Widget.PAIRS)
-    return Field(**{**shared, "hint": shared["hint"] or "As JSON"}, widget=Widget.JSON)
+    return _json_field(shared, example)
 
 
-def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any]) -> Field:
+def _json_field(shared: Mapping[str, Any], example: Any) -> Field:
+    said = f"{shared['hint']}; as JSON" if shared["hint"] else "As JSON"
+    shown = "" if example is None else f", e.g. {json.dumps(example, ensure_ascii=False)}"
+    return Field(**{**shared, "hint": said + shown}, widget=Widget.JSON)
+
+
+def _words(schema: Mapping[str, Any]) -> Sequence[Any]:
+    """Those that it may be, where it may be nothing else."""
+    if "const" in schema:
+        return [schema["const"]]
+    forms = [_words(form) for form in schema.get("anyOf", ())]
+    return [*schema.get("enum", ()), *(word for words in forms for word in words)] if all(forms) else ()
+
+
+def _list_field(
+    shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], example: Any
+) -> Field:
     items = _resolved(schema.get("items", {}), root)
     counts: dict[str, Any] = {"least": schema.get("minItems"), "most": schema.get("maxItems")}
     members = items.get("properties", {})
@@ -201,7 +227,7 @@ def _list_field(shared: Mapping[str, Any], schema: Mapping[str, Any], root: Mapp
         return Field(**{**shared, "hint": shared["hint"] or PICTURE_HINT}, **counts, widget=Widget.PICTURES)
     if items.get("type") == "string":
         return Field(**shared, **counts, widget=Widget.LINES)
-    return Field(**{**shared, "hint": shared["hint"] or "As JSON"}, widget=Widget.JSON)
+    return _json_field(shared, example or items.get("examples"))
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -440,6 +440,8 @@ class Watermark(InputModel):
 class Element(InputModel):
     """Something from the provider's library of elements."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"element_id": 829836802793406551}]})
+
     element_id: Annotated[int, Field(ge=1), BeforeValidator(whole)] | ProviderId
 
 
@@ -455,6 +457,17 @@ class Point(InputModel):
 
 
 class DynamicMask(InputModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "mask": "https://example.com/moving.png",
+                    "trajectories": [{"x": 279, "y": 219}, {"x": 417, "y": 65}],
+                }
+            ]
+        }
+    )
+
     mask: Image
     trajectories: Annotated[
         list[Point], Count(2, 77), Field(description="where the painted area moves, in order")

@@ -1,5 +1,6 @@
 """The dashboard: what a person with a browser sees and does, with and without an account's key."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from service.dashboard.routes import routes
-from service.domain.task_types import TASK_TYPES
+from service.domain.task_types import TASK_TYPES, TaskType
 from service.doors.guesses import KEYS
 from tests.integration.klingel import (
     ADMIN_KEY,
@@ -619,6 +621,36 @@ async def test_forms_have_a_field_for_all_that_a_type_takes(admin: Browser) -> N
         assert f'name="input.{name}"' in page
     assert 'name="input.scence_image"' not in await admin.page("/submit/kling.multi-image-to-image")
     assert (await admin.get("/submit/nothing")).status_code == 404
+
+
+async def test_what_is_entered_as_json_says_so_with_an_example_that_is_taken(admin: Browser) -> None:
+    seen = 0
+    for row in TASK_TYPES.values():
+        page = await admin.page(f"/submit/{row.name}")
+        for name in re.findall(r'<textarea id="input-([^"]+)"[^>]* rows="4"', page):
+            hint = re.search(rf'id="input-{name}-hint">([^<]*)<', page)
+            assert hint is not None, name
+            said, example = unescape(hint[1]).split("s JSON, e.g. ")
+            assert said.endswith(("A", "; a"))
+            assert name not in refused(row, {name: json.loads(example)})
+            seen += 1
+    assert seen > 10
+
+
+def refused(row: TaskType, input: Mapping[str, Any]) -> set[object]:
+    """The fields at fault."""
+    try:
+        row.input_model.model_validate(input)
+    except ValidationError as error:
+        return {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+    return set()
+
+
+async def test_a_choice_with_one_word_more_is_a_choice(admin: Browser) -> None:
+    page = await admin.page("/submit/kling.omni-image")
+    assert re.search(
+        r'<select id="input-aspect_ratio".*?<option>21:9</option>.*?<option selected>auto<', page, re.DOTALL
+    )
 
 
 async def test_retired_types_are_marked_where_one_is_chosen(admin: Browser) -> None:

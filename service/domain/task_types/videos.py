@@ -110,11 +110,22 @@ class CameraControl(RuledModel):
 
 
 class Voice(InputModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"voice_id": "829824295735410756"}]})
+
     voice_id: ProviderId
 
 
 class Shot(InputModel):
     """One of a film's shots."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"index": 1, "prompt": "A harbour at dawn", "duration": "3"},
+                {"index": 2, "prompt": "A gull takes off", "duration": "5"},
+            ]
+        }
+    )
 
     index: Annotated[int, Field(ge=1, le=SHOTS), BeforeValidator(whole)]
     prompt: Annotated[str, Field(max_length=512, pattern=NOT_BLANK), Plain()]
