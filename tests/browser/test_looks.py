@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page, ViewportSize
+from playwright.sync_api import Page, ViewportSize, expect
 
 from service.app import CONFIGS
 from service.dashboard.routes import routes
@@ -105,6 +105,37 @@ def test_every_page_fits_a_phone_and_its_buttons_a_fingertip(visit: Visit, furni
         wrong += [f"{path}: {each}" for each in wider_than_the_window(page)]
         wrong += [f"{path}: {each}" for each in page.evaluate(SMALLER, 24)]
     assert not wrong, "\n".join(wrong)
+
+
+# Words of tables that stand in more than one line, but for what is written by strangers, such as addresses.
+BROKEN = """() => {
+    const words = [];
+    for (const cell of document.querySelectorAll("th, td:not(.long)")) {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            for (const { 0: word, index } of texts.currentNode.data.matchAll(/\\S+/g)) {
+                const range = document.createRange();
+                range.setStart(texts.currentNode, index);
+                range.setEnd(texts.currentNode, index + word.length);
+                if (range.getClientRects().length > 1) words.push(word);
+            }
+        }
+    }
+    return words;
+}"""
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1024, "height": 800}, DESK])
+def test_tables_break_no_word_and_the_menu_is_all_in_sight(
+    visit: Visit, furnished: Furnished, viewport: ViewportSize
+) -> None:
+    page = visit(viewport=viewport).sign_in(furnished.klingel.key)
+    links = page.get_by_role("navigation", name="Pages").get_by_role("link")
+    for path in ("/endpoints", "/deliveries", "/usage", "/keys"):
+        page.goto(path)
+        assert page.evaluate(BROKEN) == []
+        for link in links.all():
+            expect(link).to_be_in_viewport(ratio=1)
 
 
 def test_the_dark_is_dark_and_the_light_is_light(visit: Visit, furnished: Furnished) -> None:
