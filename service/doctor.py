@@ -25,6 +25,7 @@ from storage.database import Inspected, shown
 from storage.opening import inspect_database
 
 TIMEOUT_S: Final = 20.0
+WHERE: Final = {"host", "port", "public_url"}  # the settings of which one says where Klingel is reached
 LEAST_FREE: Final = 512 * 1024 * 1024
 SLOW_SYNC_S: Final = 0.1
 LARGEST_SKEW: Final = timedelta(seconds=30)
@@ -205,7 +206,8 @@ class Doctor:
         if answer.status_code != 200:
             return unknown(check, f"the running Klingel answered {answer.status_code}", "Update it.")
         probed = answer.json()
-        if probed["public_url"] != settings.reachable_url and settings.port != 0:
+        says_where = settings.port != 0 and not WHERE.isdisjoint(settings.model_fields_set)
+        if says_where and probed["public_url"] != settings.reachable_url:
             return fault(
                 check,
                 f"the running Klingel uses {probed['public_url']}, the settings here say {settings.reachable_url}",

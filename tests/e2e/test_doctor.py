@@ -171,6 +171,19 @@ def test_a_public_url_at_which_somebody_else_answers_is_found(
     assert path.rsplit("/", 1)[1] not in found["detail"]
 
 
+def test_where_klingel_was_told_to_listen_need_not_be_said_again(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """As after `PORT=8123 make run`, in another terminal."""
+    with running_klingel(tmp_path, **settings) as klingel:
+        asked = {"KLINGEL_URL": klingel.url, "KLINGEL_API_KEY": klingel.key}
+        done = doctor(tmp_path, "--json", **asked)
+        differing = doctor(tmp_path, "--json", **asked, KLINGEL_PUBLIC_URL="https://klingel.example.com")
+    assert (done.returncode, findings(done)["public URL"]["verdict"]) == (0, "ok"), done.stdout
+    assert "https://klingel.example.com" in findings(differing)["public URL"]["detail"]
+    assert findings(differing)["public URL"]["verdict"] == "fault"
+
+
 def test_a_public_url_that_redirects_is_found(
     tmp_path: Path, settings: dict[str, str], stranger: Stranger
 ) -> None:
