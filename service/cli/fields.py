@@ -57,13 +57,18 @@ def _is_picture(field: View) -> bool:
 
 
 def retirement(row: TaskType | None, input: View) -> str | None:
-    """What is known of the end of a type, or of the model that was named: the provider may refuse it."""
+    """What is known of the end of a type, or of the model that is asked for: the provider may refuse it."""
     if row is None:
         return None
     if row.retired is not None:
         return f"{row.name} is retired: {row.retired.text}"
-    model = input.get("model_name")
-    return f"{model} is retired: the provider may refuse it." if model in row.retired_models else None
+    field = row.input_model.model_fields.get("model_name")
+    model = input.get("model_name", None if field is None else field.default)
+    if model not in row.retired_models:
+        return None
+    instead = " or ".join(one for one in row.models if one not in row.retired_models)
+    advice = f" --model {instead} may be what it takes." if instead else ""
+    return f"{model} is retired at Kling, and the provider may refuse it.{advice}"
 
 
 def place(whole: dict[str, Any], name: str, value: object, schema: View, faults: list[str]) -> None:

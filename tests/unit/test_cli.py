@@ -331,9 +331,13 @@ def test_a_video_is_submitted_with_files_urls_and_flags(klingel: Klingel) -> Non
     ("flags", "said"),
     [
         (["--type", "virtual-try-on"], r"kling\.virtual-try-on is retired: .*\.\n"),
-        (["--type", "image", "--model", "kling-v2"], r"kling-v2 is retired: the provider may refuse it\.\n"),
+        (
+            ["--type", "image", "--model", "kling-v2"],
+            r"kling-v2 is retired at Kling, .* --model kling-v2-1 .*\n",
+        ),
+        (["--type", "multi-image-to-image"], r"kling-v2 is retired at Kling, .* --model kling-v2-1 .*\n"),
+        (["--type", "multi-image-to-image", "--model", "kling-v2-1"], ""),
         (["--type", "image"], ""),
-        (["--type", "image", "--model", "kling-v2-1"], ""),
         (["--type", "of-tomorrow", "--model", "kling-v2"], ""),
     ],
 )

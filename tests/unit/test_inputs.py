@@ -87,7 +87,7 @@ def accepted(raw: dict[str, Any]) -> Mapping[str, Any]:
 def test_defaults_are_filled_in_and_absent_fields_left_out() -> None:
     assert accepted(to_image(prompt=None, style_image=None)) == {
         "subject_image_list": subjects(URL, URL),
-        "model_name": "kling-v2-1",
+        "model_name": "kling-v2",
         "n": 1,
         "aspect_ratio": "16:9",
     }

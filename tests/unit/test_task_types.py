@@ -110,12 +110,6 @@ def test_a_default_model_is_one_that_is_known(row: TaskType) -> None:
     assert field is None or field.default in row.models
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_a_type_that_has_not_ended_is_not_submitted_with_a_model_that_has(row: TaskType) -> None:
-    field = row.input_model.model_fields.get("model_name")
-    assert row.retired or field is None or field.default not in row.retired_models
-
-
 AWKWARD: Sequence[Any] = (
     None, True, -1, 0, 2.5, 10**30, 10**400, "9" * 5000, "", " ", "x", "x" * 3100, "\0", "\ud800", URL, "simple", "customize", "base",
     [], [None], [[]], ["x"] * 50, [{}], [{"type": "prompt"}], [{"type": []}], [{"id": "a", "type": "element"}] * 3,

@@ -132,7 +132,7 @@ class MultiImageToImage(RuledModel):
     )
 
     subject_image_list: Annotated[list[Subject], Count(2, 4)]
-    model_name: ModelName = "kling-v2-1"
+    model_name: ModelName = "kling-v2"
     prompt: Prompt | None = None
     scene_image: Image | None = None
     scence_image: Image | None = Field(
