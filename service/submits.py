@@ -412,19 +412,18 @@ def seal_template(template: Mapping[str, Any], shown: Mapping[str, Any], vault: 
     return None if shown == template else vault.seal(to_json(template).decode())
 
 
-def storable_faults(name: str, value: object, *, largest: int) -> list[Fault]:
-    """What would keep somebody's object, or list of them, from being stored, and told again in every answer and event.
+def storable_faults(name: str, *given: object, largest: int) -> list[Fault]:
+    """What would keep somebody's objects from being stored, and told again in every answer and event.
 
     Args:
-        name: the field that it is.
-        largest: bytes as JSON.
+        name: the field that they are.
+        given: what is no object is not looked at.
+        largest: bytes of all as JSON.
     """
-    if not isinstance(value, (dict, list)):
-        return []
+    level: list[Any] = [each for each in given if isinstance(each, dict)]
     faults: list[str] = []
-    if len(to_json(value)) > largest:
+    if sum(len(to_json(each)) for each in level) > largest:
         faults.append(f"{name} has at most {largest} bytes as JSON.")
-    level: list[Any] = [value]
     for _ in range(DEEPEST_METADATA):
         level = [member for container in level for member in _members(container)]
         if any(isinstance(member, float) and not isfinite(member) for member in level):

@@ -23,7 +23,7 @@ from service.domain.errors import Fault, InvalidRequest, NotFound, Unprocessable
 from service.domain.events import EventType
 from service.domain.faults import InvalidFields, accept
 from service.domain.ids import TaskId
-from service.domain.inputs import ValidatedInput, validate
+from service.domain.inputs import BLANK, ValidatedInput, validate
 from service.domain.lifecycle import Status
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
@@ -45,9 +45,6 @@ LONGEST_WAIT_S: Final = 4.0
 PAGE_NUMBERS: Final = range(1, 1001)
 PAGE_SIZES: Final = range(1, 501)
 USUAL_SIZE: Final = 30
-
-# What a client sends that means nothing by an optional field.
-BLANK: Final = (None, "")
 
 # What Kling calls back for. That Klingel waits, or waits too long, is nothing that its clients would know.
 CALLED_BACK: Final = (
@@ -212,10 +209,11 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
         )
     except InvalidFields as error:
         faults += error.faults
-    unknown = [extras, *(accepted.unknown if accepted is not None else ())]
+    left_to_provider = {**extras, **newer}
+    unknown = [left_to_provider, *(accepted.unknown if accepted is not None else ())]
     faults += [
         Fault(fault.detail, "#")
-        for fault in storable_faults("What is not known here", unknown, largest=LARGEST_EXTRAS)
+        for fault in storable_faults("What is not known here", *unknown, largest=LARGEST_EXTRAS)
     ]
     bound, endpoint_faults = _called_back(raw.get("callback_url"), sinks, vault)
     faults += endpoint_faults
@@ -224,7 +222,7 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     return Draft(
         type=sold.task_type,
         input=ValidatedInput(_without_defaults(accepted.fields, given, sold.input_model), accepted.files),
-        extras={**extras, **newer},
+        extras=left_to_provider,
         path=door.path,
         external_task_id=addressed.external_task_id,
         endpoints=bound,
@@ -238,9 +236,7 @@ def _parted(
     for a model that is not, to which our rules for several fields do not apply either.
     """
     ours = {*sold.input_model.model_fields, *Addressed.model_fields}
-    given = {
-        name: _without_blanks(value) for name, value in raw.items() if name in ours and value not in BLANK
-    }
+    given = {name: value for name, value in raw.items() if name in ours and value not in BLANK}
     extras = {name: value for name, value in raw.items() if name not in ours}
     newer: dict[str, str | int] = {}
     model = given.get("model_name")
@@ -251,16 +247,6 @@ def _parted(
             if _is_word(given.get(name), words) and given[name] not in words
         }
     return given, extras, newer
-
-
-def _without_blanks(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _without_blanks(each) for name, each in value.items() if each not in BLANK}
-        case list():
-            return [_without_blanks(each) for each in value]
-        case _:
-            return value
 
 
 def _is_word(value: object, words: Iterable[str | int]) -> bool:

@@ -16,7 +16,7 @@ from service.api.pages import Page, Query
 from service.api.state import State
 from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
-from service.domain.ids import BEFORE_EVERY_EVENT, AccountId, EventId, TaskId
+from service.domain.ids import AccountId, EventId, TaskId, id_of_place, place_of_id
 from service.doors.sharing import Full, Places
 from service.explaining import explain_event
 from service.streams import KeyRevoked, TooSlow
@@ -44,9 +44,8 @@ async def of_account(request: Request[State]) -> Response:
         if after is not None:
             return _stream(request, key, task_id=None, after_position=after)
         async with request.state["database"].reading() as reader:
-            last = await events.latest(reader, key.account_id, before_position=None, limit=1)
-        after, id = (last[0].position, last[0].id) if last else (0, BEFORE_EVERY_EVENT)
-        return _stream(request, key, task_id=None, after_position=after).beginning_after(id)
+            after = await events.last_position(reader, key.account_id)
+        return _stream(request, key, task_id=None, after_position=after).beginning_after(id_of_place(after))
     query = Query(request, known=("type", "order"))
     page = query.page(numeric_cursor=True)
     type = query.choice("type", list(EventType))
@@ -226,8 +225,8 @@ async def _resume_position(request: Request[State], account_id: AccountId) -> in
     last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if not last:
         return None
-    if last == BEFORE_EVERY_EVENT:
-        return 0
+    if (place := place_of_id(last)) is not None:
+        return place
     async with request.state["database"].reading() as reader:
         position = await events.position(reader, last, account_id=account_id)
     if position is None:

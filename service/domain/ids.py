@@ -18,8 +18,7 @@ CommandId = NewType("CommandId", str)
 ProcessId = NewType("ProcessId", str)
 LaneKey = NewType("LaneKey", str)  # of those who wait for each other when they are delivered to
 
-# Of no event: one that resumes after it has had none, and begins with the oldest that is kept.
-BEFORE_EVERY_EVENT: Final = EventId(f"evt_{'0' * 32}")
+_PLACE: Final = re.compile(r"evt_0{17}([0-9a-f]{15})")  # no UUIDv7 begins so
 
 
 def _new(prefix: str) -> str:
@@ -78,3 +77,14 @@ def first_id(prefix: str, moment: datetime) -> str:
     """Sorts before every id with this prefix that is made at or after a moment, and after all made before it."""
     milliseconds = max(int(moment.timestamp() * 1000), 0)
     return f"{prefix}_{milliseconds:012x}{'0' * 20}"
+
+
+def id_of_place(position: int) -> EventId:
+    """Of no event, but of a place in the log: who resumes after it has had what is up to there, whether that is kept or not."""
+    return EventId(f"evt_{position:032x}")
+
+
+def place_of_id(id: str) -> int | None:
+    """The position of which it is; None for an event's own id, and for what is none."""
+    found = _PLACE.fullmatch(id)
+    return None if found is None else int(found[1], 16)

@@ -55,6 +55,8 @@ from service.domain.media_types import AAC, HEAD, M4A, MP3, MP4, WAV, media_type
 from service.domain.models import StrictModel
 
 MAX_URL: Final = 4096  # characters
+# What clients of Kling's send who mean nothing by an optional field.
+BLANK: Final = (None, "")
 MAX_SOUND_BYTES: Final = 5 * 1024 * 1024  # Kling, "Lip Sync" and "Avatar"
 
 _REFERENCE_START = "file:sha256:"
@@ -94,14 +96,15 @@ def validate(
     Args:
         raw: as parsed from JSON.
         pointer: where `raw` stands in the request; those of the faults begin with it.
-        passing_on: fields that are not known here are no fault, and stay where they are.
+        passing_on: for somebody else to judge: fields that are not known here are no fault and stay where they are, and
+            what is blank of those that are known is as good as absent.
         by_rules: those that several fields together must keep are kept.
 
     Raises:
         InvalidFields: lists every fault, each at the field as the caller spelled it.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    gallery = _Gallery(decoding=decoding, by_rules=by_rules)
+    gallery = _Gallery(decoding=decoding, by_rules=by_rules, passing_on=passing_on)
     accepted = accept(model, raw, pointer=pointer, context=gallery, extra="allow" if passing_on else None)
     fields = accepted.model_dump(mode="json", by_alias=True, exclude_none=True)
     unknown = list(_put_back(accepted, fields)) if passing_on else []
@@ -168,6 +171,7 @@ class _Gallery:
 
     decoding: bool = True
     by_rules: bool = True
+    passing_on: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     _budget: PixelBudget = field(default_factory=PixelBudget)
     _facts: dict[str, ImageFacts] = field(default_factory=dict)
@@ -375,16 +379,23 @@ def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _meant(model: type[BaseModel], raw: Mapping[Any, Any], info: ValidationInfo) -> Mapping[Any, Any]:
+    if not _gallery(info).passing_on:
+        return raw
+    return {name: each for name, each in raw.items() if each not in BLANK or name not in model.model_fields}
+
+
 class InputModel(StrictModel):
     model_config = ConfigDict(frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _readable_names(cls, raw: object) -> object:
+    def _readable_names(cls, raw: object, info: ValidationInfo) -> object:
         """A name with half a surrogate pair would hide every other fault of its object."""
         if not isinstance(raw, dict):
             return raw
-        return {str(name).encode(errors="replace").decode(): member for name, member in raw.items()}
+        meant = _meant(cls, raw, info)
+        return {str(name).encode(errors="replace").decode(): member for name, member in meant.items()}
 
 
 class RuledModel(InputModel):
@@ -394,9 +405,10 @@ class RuledModel(InputModel):
     @classmethod
     def _all_faults(cls, raw: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         by_rules = _gallery(info).by_rules
+        meant = _meant(cls, raw, info) if isinstance(raw, dict) else {}
         return all_at_once(
             lambda: handler(raw),
-            lambda: cls.findings(raw, info.context) if isinstance(raw, dict) and by_rules else (),
+            lambda: cls.findings(meant, info.context) if isinstance(raw, dict) and by_rules else (),
             raw=raw,
         )
 

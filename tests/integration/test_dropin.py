@@ -391,7 +391,7 @@ async def test_with_a_word_of_a_newer_model_what_goes_with_it_is_the_providers_t
                     "video_id": "v-1",
                     "text": "Hello",
                     "voice_id": "ada",
-                    "mood": ["calm"],
+                    "mood": {"calm": "", "loud": [None]},
                 }
             },
             {"video_url": "", "audio_type": "", "audio_file": None, "audio_url": ""},
@@ -481,6 +481,11 @@ async def test_a_gateways_refusal_without_a_code_of_klings_gets_one(
         (IMAGES, {"callback_url": "http://10.0.0.1/"}, "callback_url: The URL cannot be used"),
         (IMAGES, {"scene_image": picture(), "scence_image": picture()}, "scence_image: "),
         (IMAGES, {"other": "x" * LARGEST_EXTRAS}, "What is not known here has at most 65536 bytes"),
+        (
+            IMAGES,
+            {"model_name": "kling-v9", "aspect_ratio": "x" * LARGEST_EXTRAS},
+            "What is not known here has at most 65536 bytes",
+        ),
     ],
 )  # fmt: skip
 async def test_a_bad_parameter_is_1201_and_names_it(

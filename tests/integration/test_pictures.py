@@ -5,8 +5,8 @@ import base64
 import hashlib
 import io
 import os
+import threading
 import time
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,18 @@ def aged(klingel: Klingel, name: str) -> Path:
 
 async def test_submits_without_base64_do_not_wait_behind_pictures(klingel: Klingel) -> None:
     """Pictures are read by few threads at a time; here all of these are taken."""
-    async with AsyncExitStack() as taken:
+    readers, let_go = klingel.state["submits"]._readers, threading.Event()
+    async with asyncio.TaskGroup() as taken:
         for number in range(READERS):
-            await taken.enter_async_context(klingel.state["submits"]._turns.turn(number))
-        waiting = asyncio.create_task(klingel.http.post(TASKS, json=ordered(base64_png(1), picture())))
-        await klingel.submit()
-        assert (await klingel.http.post(TASKS, json=ordered(picture()))).status_code == 422
-        assert not waiting.done()
-    assert (await waiting).status_code == 201
+            taken.create_task(readers.read(number, let_go.wait))
+        waiting = taken.create_task(klingel.http.post(TASKS, json=ordered(base64_png(1), picture())))
+        try:
+            await klingel.submit()
+            assert (await klingel.http.post(TASKS, json=ordered(picture()))).status_code == 422
+            assert not waiting.done()
+        finally:
+            let_go.set()
+    assert waiting.result().status_code == 201
 
 
 def test_pictures_are_read_by_two_threads_at_the_most() -> None:
