@@ -623,10 +623,10 @@ class Submitter:
                     log.warning("task.provider_id_differs", task_id=task.id)
                 return signalled(task, Signal.ACCEPTED, now)
             case Refused(Refusal.EXISTS, code, message):
-                # Ours if an earlier create of ours may have been accepted, or was sent under an id that nobody else
-                # can have; else somebody else's, and then ours will never run.
-                sent_before = task.sends > 1 and task.provider_external_id == task.id
-                ours = task.status is Status.UNCONFIRMED or sent_before
+                # Ours if an earlier create of ours may have been accepted, or the id is one that nobody else can have: also
+                # one that was sent before a backup was restored, which knows nothing of that. Else somebody else's, and then
+                # ours will never run.
+                ours = task.status is Status.UNCONFIRMED or task.provider_external_id == task.id
                 signal = Signal.EXISTS if ours else Signal.REFUSED
                 return signalled(task, signal, now, error=TaskError(code, message, Refusal.EXISTS))
             case Refused(kind) if task.status is Status.UNCONFIRMED and (

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 from asyncpg.connection import Connection
 
-from storage.postgres import CONNECT_S, SESSION
+from storage.postgres import CONNECT_S, prepare
 
 CHANNEL: Final = "klingel"
 CHECKED_EVERY: Final = timedelta(seconds=5)  # a connection can be cut without a word
@@ -48,10 +48,11 @@ async def _listen(url: str, heard: Callable[[str], None], missed: Callable[[], N
                 url,
                 timeout=CONNECT_S,
                 command_timeout=ANSWERS_WITHIN.total_seconds(),
-                server_settings={**SESSION, "application_name": "klingel notices"},
+                server_settings={"application_name": "klingel notices"},
             )
             pause = FIRST_PAUSE_S
             try:
+                await prepare(connection)
                 await _hear(connection, heard, missed)
             finally:
                 connection.terminate()  # there is nothing on it to be lost

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -35,11 +35,15 @@ OLDEST_SERVER: Final = 14
 
 _MIGRATING: Final = 0x4B6C_696E_6765_6C00  # the advisory lock of whoever changes the schema
 
+# Of those who search.
+_USUAL_MS: Final = str(round(LONGEST_SEARCH_S * 1000))
+_USUAL_TIME: Final = f"set statement_timeout = {_USUAL_MS}"
+
 _Connection = Connection | PoolConnectionProxy
 
-# What an operator may have set otherwise, and we count on.
+# What an operator may have set otherwise, and we count on. Said once connected: of what is said when connecting, a pooler
+# takes the name alone.
 SESSION: Final = {
-    "application_name": "klingel",
     "jit": "off",  # our statements take less time than to compile them
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
@@ -457,7 +461,7 @@ async def _given(connection: _Connection, seconds: float) -> AsyncIterator[None]
         if not _is_lost(connection):
             with _storage_errors(connection):
                 try:
-                    await connection.execute("reset statement_timeout")
+                    await connection.execute(_USUAL_TIME)
                 except (
                     asyncpg.QueryCanceledError
                 ):  # by the short time itself, or by a cancellation that came late
@@ -471,14 +475,11 @@ async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
     Raises:
         ConfigurationError: not to be reached, not for us, too old, or written by a newer Klingel.
     """
-    searching = {
-        "statement_timeout": str(round(LONGEST_SEARCH_S * 1000)),
-        "default_transaction_read_only": "on",
-    }
+    searching = {"statement_timeout": _USUAL_MS, "default_transaction_read_only": "on"}
     async with AsyncExitStack() as stack:
         with _opening(url):
             writers = await stack.enter_async_context(
-                _pool(url, WRITERS, settings=_BY_INDEX, init=_demand_commits_on_disk)
+                _pool(url, WRITERS, settings=_BY_INDEX, and_then=_demand_commits_on_disk)
             )
             readers = await stack.enter_async_context(
                 _pool(url, READERS, settings={"default_transaction_read_only": "on"})
@@ -511,9 +512,14 @@ async def _pool(
     url: str,
     size: int,
     *,
-    settings: Mapping[str, str] = {},
-    init: Callable[[Connection], Any] | None = None,
+    settings: Mapping[str, str],
+    and_then: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Pool]:
+    async def init(connection: Connection) -> None:
+        await prepare(connection, settings)
+        if and_then is not None:
+            await and_then(connection)
+
     pool = asyncpg.create_pool(
         url,
         min_size=0,
@@ -525,10 +531,20 @@ async def _pool(
         command_timeout=ANSWER_S,
         statement_cache_size=len(statements()) * 2,
         max_cached_statement_lifetime=0,
-        server_settings={**SESSION, **settings},
+        server_settings={"application_name": "klingel"},
     )
     async with pool:
         yield pool
+
+
+async def prepare(connection: Connection, settings: Mapping[str, str] = {}) -> None:
+    """Its session, as all of ours are, and by further settings."""
+    wanted = {**SESSION, **settings}
+    await connection.execute(
+        "select set_config(name, value, false) from unnest($1::text[], $2::text[]) as setting (name, value)",
+        list(wanted),
+        list(wanted.values()),
+    )
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

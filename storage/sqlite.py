@@ -491,6 +491,11 @@ class SqliteDatabase:
             await tx.run("touch", now=milliseconds(utc_now()))
 
 
+def _real(path: Path) -> Path:
+    """Beside a link there is neither the log that SQLite writes, nor a lock that others see."""
+    return path.resolve()
+
+
 @asynccontextmanager
 async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
     """The database at `path`, made and migrated as needed, with no other process on it.
@@ -498,6 +503,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
     Raises:
         ConfigurationError: in use, damaged, unreadable, or written by a newer Klingel.
     """
+    path = _real(path)
     async with AsyncExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from service.domain.endpoints import (
 )
 from service.domain.errors import (
     ChangedMeanwhile,
+    ConfigurationError,
     Conflict,
     Fault,
     KlingelError,
@@ -36,7 +37,7 @@ from service.domain.errors import (
 from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
 from service.domain.models import StrictModel
-from service.domain.secrets import new_endpoint_secret
+from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.times import rfc3339
 from service.domain.values import replace
 from service.doors.bodies import parse_json, read_body
@@ -273,13 +274,16 @@ async def test(request: Request[State]) -> Response:
 
 
 async def rotate_secret(request: Request[State]) -> Response:
-    """The new secret, once; the old one signs beside it for 24 hours more. Of former ones, the latest four do."""
+    """The new secret, once; the old one signs beside it for 24 hours more. Of former ones, the latest four do.
+
+    All that is sealed of the endpoint is so under the newest KLINGEL_SECRET from then on.
+    """
     key = await authenticate(request)
     state = request.state
     endpoint = await _found(request, key)
     secret = new_endpoint_secret()
     now = state["clock"]()
-    await state["batcher"].run(_rotate, (state["publisher"], endpoint, state["vault"].seal(secret), now))
+    await state["batcher"].run(_rotate, _Rotation(state["publisher"], state["vault"], endpoint, secret, now))
     return JSONResponse(
         {
             "id": endpoint.id,
@@ -289,24 +293,47 @@ async def rotate_secret(request: Request[State]) -> Response:
     )
 
 
-async def _rotate(
-    tx: Transaction, rotations: Sequence[tuple[Publisher, Endpoint, str, datetime]]
-) -> list[NotFound | None]:
+@dataclass(frozen=True, slots=True)
+class _Rotation:
+    publisher: Publisher
+    vault: Vault
+    seen: Endpoint
+    secret: str
+    now: datetime
+
+    def after(self, endpoint: Endpoint) -> Endpoint:
+        """What of it cannot be opened any more stays as it is, and former secrets among that go."""
+        former = [
+            SealedSecret(sealed, secret.expires_at or self.now + ROTATION_OVERLAP)
+            for secret in endpoint.secrets
+            if secret.expires_at is None or secret.expires_at > self.now
+            if (sealed := self._anew(secret.sealed)) is not None
+        ]
+        new = SealedSecret(self.vault.seal(self.secret), None)
+        return replace(
+            endpoint,
+            secrets=(new, *former[:FORMER_SECRETS]),
+            credentials=endpoint.credentials and (self._anew(endpoint.credentials) or endpoint.credentials),
+            updated_at=self.now,
+        )
+
+    def _anew(self, sealed: str) -> str | None:
+        try:
+            return self.vault.seal_anew(sealed)
+        except ConfigurationError:
+            return None
+
+
+async def _rotate(tx: Transaction, rotations: Sequence[_Rotation]) -> list[NotFound | None]:
     """From what is stored by then: of two at once each gets a secret that signs."""
     results: list[NotFound | None] = []
-    await tx.hold("endpoint", {stale.id for _, stale, _, _ in rotations})
-    for publisher, stale, sealed, now in rotations:
-        endpoint = await endpoints.get(tx, stale.id, account_id=stale.account_id)
+    await tx.hold("endpoint", {rotation.seen.id for rotation in rotations})
+    for rotation in rotations:
+        endpoint = await endpoints.get(tx, rotation.seen.id, account_id=rotation.seen.account_id)
         if endpoint is None:
-            results.append(NotFound(f"There is no endpoint {stale.id}."))
+            results.append(NotFound(f"There is no endpoint {rotation.seen.id}."))
             continue
-        former = [
-            replace(s, expires_at=s.expires_at or now + ROTATION_OVERLAP)
-            for s in endpoint.secrets
-            if s.expires_at is None or s.expires_at > now
-        ]
-        secrets = (SealedSecret(sealed, None), *former[:FORMER_SECRETS])
-        await publisher.save(tx, replace(endpoint, secrets=secrets, updated_at=now), before=endpoint)
+        await rotation.publisher.save(tx, rotation.after(endpoint), before=endpoint)
         results.append(None)
     return results
 

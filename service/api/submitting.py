@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.state import State
-from service.domain.errors import Fault, StorageUnavailable, Unprocessable
+from service.domain.errors import ConfigurationError, Fault, StorageUnavailable, Unprocessable
 from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
@@ -71,15 +71,20 @@ async def answered(
     """
     state = request.state
 
-    def again(earlier: IdempotencyKey) -> Response:
-        assert earlier.answer_status is not None
-        assert earlier.answer_body is not None
-        response = repeat(earlier.task_id, earlier.answer_status, state["vault"].open(earlier.answer_body))
+    def again(earlier: IdempotencyKey | None) -> Response | None:
+        """None where nobody was answered yet, or what was answered is sealed under a KLINGEL_SECRET that is gone."""
+        if earlier is None or earlier.answer_status is None or earlier.answer_body is None:
+            return None
+        try:
+            body = state["vault"].open(earlier.answer_body)
+        except ConfigurationError:
+            return None
+        response = repeat(earlier.task_id, earlier.answer_status, body)
         response.headers["idempotent-replayed"] = "true"
         return response
 
-    if stored.earlier is not None and stored.earlier.answer_status is not None:
-        return again(stored.earlier)
+    if (repeated := again(stored.earlier)) is not None:
+        return repeated
     try:
         task = await _decided(state["database"], state["streams"], stored, patience)
         response = await answer(task)
@@ -105,9 +110,9 @@ async def answered(
         remembered = await state["submitter"].remember_answer(made)
     except StorageUnavailable:  # who asks again is told how the task is by then
         return response
-    if remembered.answer_body != made.answer_body:
-        # Another caller under this key was answered in the meantime.
-        return again(remembered)
+    # Another caller under this key may have been answered in the meantime.
+    if remembered.answer_body != made.answer_body and (repeated := again(remembered)) is not None:
+        return repeated
     if stored.earlier is not None:
         response.headers["idempotent-replayed"] = "true"
     return response

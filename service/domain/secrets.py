@@ -50,6 +50,14 @@ class Vault:
         """
         return self._opened(sealed)
 
+    def seal_anew(self, sealed: str) -> str:
+        """The same, under the newest secret.
+
+        Raises:
+            ConfigurationError: as `open`.
+        """
+        return self.seal(self.open(sealed))
+
     def _open(self, sealed: str) -> str:
         try:
             return self._fernet.decrypt(sealed).decode()

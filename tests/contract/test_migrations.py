@@ -207,8 +207,11 @@ async def test_another_process_keeps_it_until_it_dies_however_it_dies(path: Path
     try:
         assert holder.stdout is not None
         assert await holder.stdout.readline() == b"open\n"
-        with pytest.raises(ConfigurationError, match="in use by another Klingel process"):
-            await opened(path)
+        link = path.with_name("link.db")
+        link.symlink_to(path)
+        for name in (path, link):
+            with pytest.raises(ConfigurationError, match="in use by another Klingel process"):
+                await opened(name)
     finally:
         holder.kill()
         await holder.wait()

@@ -15,7 +15,7 @@ from service.domain.errors import ConfigurationError, StorageUnavailable
 from service.domain.ids import ProcessId
 from storage import processes
 from storage.columns import json_text
-from storage.database import Collided, Inspected, Transaction, shown
+from storage.database import LONGEST_SEARCH_S, Collided, Inspected, Transaction, shown
 from storage.postgres import PostgresDatabase, inspect_postgres, migrate, open_postgres, statements
 from storage.statements import Dialect, load_migrations
 from tests.contract import metadata
@@ -132,6 +132,31 @@ async def test_commits_are_on_disk_whatever_the_server_does_for_others(url: str)
     await ask(url, f"alter database {name} set synchronous_commit = off")
     async with open_postgres(url) as database, database._writers.acquire() as connection:
         assert await connection.fetchval("show synchronous_commit") == "on"
+
+
+async def test_a_pooler_is_told_nothing_that_it_may_not_take_and_the_session_is_as_ours_are(url: str) -> None:
+    """PgBouncer refuses who names other settings than these when it connects."""
+    async with open_postgres(url) as database:
+        for pool, wanted in (
+            (database._writers, {"enable_seqscan": "off"}),
+            (database._readers, {"default_transaction_read_only": "on"}),
+            (database._searchers, {"statement_timeout": "2s", "default_transaction_read_only": "on"}),
+        ):
+            async with pool.acquire() as connection:
+                named = await connection.fetch("select name from pg_settings where source = 'client'")
+                assert {name for (name,) in named} <= {"application_name", "client_encoding"}
+                for name, value in {
+                    **wanted,
+                    "jit": "off",
+                    "idle_in_transaction_session_timeout": "1min",
+                }.items():
+                    assert await connection.fetchval(f"show {name}") == value
+
+
+async def test_who_searches_for_another_time_leaves_the_usual_one(database: PostgresDatabase) -> None:
+    for seconds, told in ((0.5, "500ms"), (LONGEST_SEARCH_S, "2s")):
+        async with database.searching("somebody", seconds=seconds) as reader:
+            assert await reader._connection.fetchval("show statement_timeout") == told
 
 
 async def test_a_server_that_waits_for_more_than_its_own_disk_goes_on_doing_so(url: str) -> None:

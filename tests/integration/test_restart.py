@@ -10,6 +10,7 @@ import pytest
 
 from service.domain.errors import ConfigurationError
 from tests.integration.klingel import (
+    IMAGE_INPUT,
     PATIENCE_S,
     FakeKling,
     Klingel,
@@ -190,6 +191,33 @@ async def test_tasks_that_wait_for_a_place_still_wait_after_a_restart(tmp_path: 
         await klingel.until_status(waiting[0]["id"], "submitted")
         assert klingel.row(waiting[1]["id"])["awaits_slot"] == 1
     assert len(kling.creates) == 3
+
+
+async def test_once_all_is_sealed_anew_a_former_secret_is_not_needed_any_more(tmp_path: Path) -> None:
+    """As docs/security.md has it; what was answered under an Idempotency-Key is not sealed anew, and told as it is by then."""
+    clock, kling = ManualClock(), FakeKling()
+    new = "quite-another-secret-0123"
+    once = {"idempotency-key": "order-1"}
+    body = {"type": "kling.multi-image-to-image", "input": IMAGE_INPUT}
+    async with Receiver().running() as receiver:
+        settings: dict[str, Any] = {"clock": clock, "kling": kling, "receiver": receiver}
+        async with running_klingel(tmp_path, **settings) as klingel:
+            config = {"url": receiver.url, "headers": {"x-token": "stored"}}
+            endpoint = await klingel.endpoint(config=config, types=["endpoint.test"])
+            first = await klingel.http.post("/v1/tasks", json=body, headers=once)
+        async with running_klingel(
+            tmp_path, **settings, secret=f"{new},a-secret-for-tests-0123456789"
+        ) as klingel:
+            path = f"/v1/endpoints/{endpoint['id']}"
+            assert (await klingel.http.post(f"{path}/rotate-secret")).status_code == 200
+        async with running_klingel(tmp_path, **settings, secret=new) as klingel:
+            assert (await klingel.http.post(f"{path}/test")).status_code == 202
+            [received] = await receiver.until(1)
+            assert received.headers["x-token"] == "stored"
+            assert len(received.headers["webhook-signature"].split()) == 2
+            again = await klingel.http.post("/v1/tasks", json=body, headers=once)
+            assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    assert len(kling.creates) == 1
 
 
 async def test_secrets_sealed_under_another_secret_are_said_so_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -541,7 +541,6 @@ async def test_an_external_id_that_would_not_survive_a_path_is_refused(
         ([refused(429, 1102, "resource pack used up")], 402, "provider-payment-required", "1102"),
         ([refused(400, 1201, "model is not supported")], 422, "provider-refused", "1201"),
         ([refused(400, 1301, "content-safety policy")], 422, "provider-refused", "1301"),
-        ([refused(400, 1201, "external_task_id already exists")], 422, "provider-refused", "1201"),
         ([refused(401, 1000, "authentication failed")], 502, "provider-misconfigured", "1000"),
         ([refused(401, 1002, "api key not found")], 502, "provider-misconfigured", "1002"),
         ([refused(401, 1004, "expired")] * 2, 502, "provider-misconfigured", "1004"),
@@ -1009,6 +1008,21 @@ async def test_exists_is_somebody_elses_when_nothing_of_ours_was_accepted(klinge
     await klingel.until_row(task["id"], sends=1, sending_since=None)
     klingel.clock.advance(minutes=1)
     assert (await klingel.until_status(task["id"], "rejected"))["error"]["code"] == "1201"
+
+
+async def test_exists_is_somebody_elses_under_an_id_of_the_callers(klingel: Klingel) -> None:
+    klingel.kling.answers(refused(400, 1201, "external_task_id already exists"))
+    response = await klingel.http.post("/v1/tasks", json={**BODY, "external_task_id": "job-1"})
+    assert (response.status_code, response.json()["provider_code"]) == (422, "1201")
+    assert response.json()["task"]["status"] == "rejected"
+
+
+async def test_exists_is_ours_under_an_id_that_nobody_else_can_have(klingel: Klingel) -> None:
+    """Sent, and paid for, before a backup was restored that knows nothing of it: its callback still counts."""
+    klingel.kling.answers(refused(400, 1201, "external_task_id already exists"))
+    task = await klingel.until_status((await klingel.submit_async())["id"], "submitted")
+    assert (await klingel.call_back(succeed(task | {"provider_task_id": "77"}), number=0)).status_code == 200
+    assert (await klingel.task(task["id"]))["status"] == "succeeded"
 
 
 async def test_a_callback_confirms_what_the_creates_answer_left_open(klingel: Klingel) -> None:
