@@ -105,6 +105,7 @@ from service.publication import Publisher
 from service.retention import Retention
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings, environment
+from service.stopping import Stopping
 from service.streams import Streams
 from service.submission import Provider, Submitter
 from service.submits import SubmitReader
@@ -250,9 +251,17 @@ class Hooks:
 
     on_first_key: Callable[[str], None] = lambda _key: None  # the first key of all, until it is used
     on_commit: Callable[[], None] = lambda: None  # after each, for whoever waits for what it wrote
+    stop_starting: Callable[[], None] = lambda: (
+        None
+    )  # set by the app: no create and no attempt begins any more
     stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
     wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
     sign_of_life: timedelta = EVERY  # how often this process says that it is alive, where there are others
+
+    def stop(self) -> None:
+        """What has begun may end; requests that are being answered are waited for, and then the app is left."""
+        self.stop_starting()
+        self.stop_streams()
 
 
 def create_app(
@@ -276,7 +285,7 @@ def create_app(
             database = await stack.enter_async_context(open_database(settings.database_at))
             vault, tokens, push_keys = Vault(secrets), CallbackTokens(secrets), PushKeys(secrets)
             metrics = Metrics()
-            wakeups = Wakeups(clock)
+            wakeups, stopping = Wakeups(clock), Stopping()
             streams = Streams(database)
             files = Files(settings.inputs_path)
             tracing = await stack.enter_async_context(telemetry)
@@ -367,6 +376,7 @@ def create_app(
                 notices=notices,
                 sinks=ChainMap(sinks, {ARCHIVE: archive}),  # beside those that people may choose
                 wakeups=wakeups,
+                stopping=stopping,
                 metrics=metrics,
                 clock=clock,
                 deadlines={ARCHIVE: ARCHIVE_DEADLINE},
@@ -403,6 +413,7 @@ def create_app(
                 presence=presence,
                 notices=notices,
                 wakeups=wakeups,
+                stopping=stopping,
                 clock=clock,
                 tracing=tracing,
             )
@@ -468,7 +479,7 @@ def create_app(
                 for part in (deliverer, deadlines, expiry, submitter, retention, desk):
                     await stack.enter_async_context(part.running())
             await stack.enter_async_context(notices.listening())
-            told.stop_streams = streams.close
+            told.stop_starting, told.stop_streams = stopping.begin, streams.close
             told.wakeups = wakeups
             stack.callback(streams.close)
             yield AppState(
@@ -680,7 +691,7 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        on_stopping=lambda: hooks.stop_streams(),  # noqa: PLW0108 - the app sets it later
+        on_stopping=hooks.stop,
         on_listening=lambda: _greet(settings, first_keys),
     )
     return 0 if started else 1

@@ -41,6 +41,7 @@ from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing, pas
 from service.patience import Patience
 from service.processes import Presence
 from service.publication import LEASE, Publisher
+from service.stopping import Stopping
 from service.wakeups import Wakeups
 from storage import deliveries, endpoints, events
 from storage.database import Database, Transaction
@@ -56,7 +57,6 @@ CLAIM_GAP: Final = timedelta(milliseconds=250)
 # Nobody waits for a delivery to be recorded: those of so long share one commit, mostly one of callbacks. At 600 callbacks a
 # second a third of all commits carry outcomes, instead of 84 of 100, and are longer for the callbacks that wait for them.
 GATHER_S: Final = 0.01
-DRAIN: Final = timedelta(seconds=20)  # for attempts on their way when Klingel stops
 
 DISABLE_AFTER_FAILURES: Final = 100
 DISABLE_AFTER: Final = timedelta(hours=24)
@@ -110,6 +110,7 @@ class Deliverer:
         notices: Notices,
         sinks: Mapping[str, Sink],
         wakeups: Wakeups,
+        stopping: Stopping,
         metrics: Metrics,
         clock: Clock,
         deadlines: Mapping[str, timedelta] = NO_OTHERS,
@@ -133,6 +134,7 @@ class Deliverer:
         self._wakeup = wakeups.delivery
         self._metrics = metrics
         self._clock = clock
+        self._stopping = stopping
         self._is_open = False
         self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
         self._ended: list[_Ended] = []  # to be recorded together
@@ -175,7 +177,7 @@ class Deliverer:
             for sender in long:
                 sender.cancel()
             if self._senders:
-                await asyncio.wait(self._senders, timeout=DRAIN.total_seconds())
+                await asyncio.wait(self._senders, timeout=self._stopping.left_s())
             cut_off = long | self._senders
             for sender in cut_off:
                 sender.cancel()
@@ -328,7 +330,11 @@ class Deliverer:
 
     def _next(self) -> Duty | None:
         """What may be attempted now."""
-        if not self._is_open or len(self._senders) + self._unrecorded >= ATTEMPTS_AT_A_TIME:
+        if (
+            not self._is_open
+            or self._stopping.has_begun
+            or len(self._senders) + self._unrecorded >= ATTEMPTS_AT_A_TIME
+        ):
             return None
         if not self._presence.alive:
             self._stalled.set()

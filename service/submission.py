@@ -42,6 +42,7 @@ from service.notices import Notices, Topic
 from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing
 from service.processes import Presence
 from service.publication import Publisher
+from service.stopping import Stopping
 from service.turns import Served
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
@@ -51,7 +52,6 @@ from storage.files import Files, kept
 from storage.tasks import IdempotencyKey
 
 CREATES_AT_A_TIME: Final = 16
-DRAIN: Final = timedelta(seconds=20)
 AFTER_TROUBLE: Final = timedelta(seconds=1)
 KEY_LIFE: Final = timedelta(hours=24)
 
@@ -161,6 +161,7 @@ class Submitter:
         presence: Presence,
         notices: Notices,
         wakeups: Wakeups,
+        stopping: Stopping,
         clock: Clock,
         tracing: Tracing = UNTRACED,
     ) -> None:
@@ -180,6 +181,7 @@ class Submitter:
         self._presence = presence
         self._notices = notices
         self._wakeups = wakeups
+        self._stopping = stopping
         self._clock = clock
         self._sends: dict[asyncio.Task[None], TaskId] = {}
         self._first_account: AccountId | None = None  # once it is known: it stays the first
@@ -278,7 +280,7 @@ class Submitter:
         finally:
             await self._leave_unsent()
             if self._sends:
-                await asyncio.wait(self._sends, timeout=DRAIN.total_seconds())
+                await asyncio.wait(self._sends, timeout=self._stopping.left_s())
             for send in self._sends:
                 send.cancel()  # the next start finds `sending_since` and knows that it does not know
             await asyncio.gather(*self._sends, return_exceptions=True)
@@ -394,6 +396,8 @@ class Submitter:
         await self._settle_sends_of(tx, dead)
 
     async def _send_due(self) -> datetime | None:
+        if self._stopping.has_begun:
+            return None
         await self._presence.until_alive()
         if len(self._sends) < CREATES_AT_A_TIME:
             by, begun = await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends))

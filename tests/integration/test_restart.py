@@ -176,6 +176,24 @@ async def test_a_caller_who_waits_when_klingel_stops_is_answered(tmp_path: Path)
         await klingel.until_status(response.json()["id"], "submitted")
 
 
+async def test_once_klingel_is_told_to_stop_no_create_and_no_attempt_begins(tmp_path: Path) -> None:
+    """What comes in meanwhile is stored, and goes out after the restart, once."""
+    clock, kling = ManualClock(), FakeKling()
+    async with Receiver().running() as receiver:
+        async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
+            task = await klingel.submit()
+            await klingel.endpoint()
+            klingel.hooks.stop()
+            assert (await klingel.call_back(succeed(task))).status_code == 200
+            waiting = await klingel.submit_async()
+        assert (len(kling.creates), receiver.received) == (1, [])
+        async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
+            await klingel.until_status(waiting["id"], "submitted")
+            await klingel.until_deliveries(*["delivered"] * 2)
+    assert len(kling.creates) == 2
+    assert sorted(one.event["type"] for one in receiver.received) == ["task.submitted", "task.succeeded"]
+
+
 async def test_tasks_that_wait_for_a_place_still_wait_after_a_restart(tmp_path: Path) -> None:
     """The line is in the database: the next terminal callback releases its first, as before."""
     clock, kling = ManualClock(), FakeKling()
