@@ -22,6 +22,7 @@ from service.domain.deliveries import (
     DeliveryStatus,
     Duty,
     Reply,
+    is_reason_to_rest,
     result,
     storable,
 )
@@ -373,8 +374,7 @@ class Deliverer:
                 verdict = result(reply, attempt=duty.attempt, now=ended_at)
                 _note_end(span, reply, verdict.outcome)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
-            # Whoever refuses one message for good may take the next: no reason to rest.
-            is_well = delivered or reply.ending is AttemptOutcome.DEAD
+            is_well = not is_reason_to_rest(reply, of_many=duty.endpoint.shares_lane)
             if verdict.outcome is AttemptOutcome.GONE:
                 # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
                 self._lanes.drop(duty.endpoint)

@@ -426,7 +426,11 @@ class Lanes:
         return None
 
     def end(self, duty: Duty, *, delivered: bool) -> None:
-        """Its attempt is over; it stays in hand until its outcome is recorded."""
+        """Its attempt is over; it stays in hand until its outcome is recorded.
+
+        Args:
+            delivered: or ended in a way that is no reason to rest.
+        """
         lane, limits = self._under_way.pop(duty.id)
         lane.end(duty, delivered=delivered)
         for limit in limits:

@@ -165,6 +165,20 @@ def result(reply: Reply, *, attempt: int, now: datetime, jitter: float | None = 
     return Result(AttemptOutcome.RETRY, now + delay)
 
 
+def is_reason_to_rest(reply: Reply, *, of_many: bool) -> bool:
+    """Whether what else goes there should wait for a while.
+
+    Args:
+        of_many: others than this endpoint are there, too. Who answers at all is well then, but for those who say that
+            they are not, or are asked too much: a 404 is about this one's path.
+    """
+    if (reply.ending or _ending(reply.status_code)) is not AttemptOutcome.RETRY:
+        return False  # whoever refuses one message for good may take the next
+    if not of_many or reply.ending is not None or reply.status_code is None:
+        return True
+    return reply.status_code == 429 or reply.status_code >= 500
+
+
 def _ending(status: int | None) -> AttemptOutcome:
     match status:
         case int() if 200 <= status < 300:

@@ -38,6 +38,26 @@ async def test_a_dead_host_of_many_tasks_rests_and_the_others_go_on(klingel: Kli
         await dead.until(BREAKS_AFTER + 1)
 
 
+@pytest.mark.parametrize("status", [404, 410])
+async def test_urls_of_tasks_that_are_gone_hold_back_no_other_at_their_host(
+    klingel: Klingel, status: int
+) -> None:
+    """Whoever answers like that is well, and knows nothing of that one URL."""
+    klingel.receiver.always = status
+    for _ in range(BREAKS_AFTER):
+        await klingel.submit(callback_url=klingel.receiver.url)
+
+    async def all_have_failed() -> bool:
+        [row] = klingel.rows("select count(*) as number from attempts")
+        return bool(row["number"] == BREAKS_AFTER)
+
+    await klingel.until(all_have_failed)
+    klingel.receiver.always = 200
+    task = await klingel.submit(callback_url=klingel.receiver.url)
+    received = await klingel.receiver.until(BREAKS_AFTER + 1)  # no rest: the clock stands still
+    assert received[-1].event["data"]["task"]["id"] == task["id"]
+
+
 async def test_a_host_that_hangs_keeps_no_more_than_its_share_of_attempts(klingel: Klingel) -> None:
     async with Receiver().running() as hanging:
         hanging.gate = asyncio.Event()

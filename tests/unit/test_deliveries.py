@@ -14,6 +14,7 @@ from service.domain.deliveries import (
     AttemptOutcome,
     Reply,
     Result,
+    is_reason_to_rest,
     parse_retry_after,
     result,
     storable,
@@ -183,6 +184,39 @@ def test_every_end_of_an_attempt_means_something(
     assert (given.next_attempt_at is not None) == (given.outcome is AttemptOutcome.RETRY)
     if given.next_attempt_at is not None:
         assert NOW <= given.next_attempt_at <= NOW + timedelta(hours=12)
+
+
+# Rests
+
+
+@pytest.mark.parametrize("of_many", [False, True])
+@pytest.mark.parametrize("status", [None, 429, 500, 502, 503])
+def test_no_answer_and_one_that_tells_of_trouble_or_of_too_much_are_reasons_to_rest(
+    status: int | None, of_many: bool
+) -> None:
+    assert is_reason_to_rest(reply(status), of_many=of_many)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 405, 408, 422])
+def test_an_answer_about_one_of_many_at_a_host_is_no_reason_that_the_others_rest(status: int) -> None:
+    assert not is_reason_to_rest(reply(status), of_many=True)
+    assert is_reason_to_rest(reply(status), of_many=False)
+
+
+@pytest.mark.parametrize("of_many", [False, True])
+@pytest.mark.parametrize("status", [None, 200, 404, 500])
+@pytest.mark.parametrize("ending", AttemptOutcome)
+def test_only_where_a_sink_says_that_it_should_be_tried_again_is_its_word_a_reason_to_rest(
+    ending: AttemptOutcome, status: int | None, of_many: bool
+) -> None:
+    told = Reply(status_code=status, reason="told", ending=ending)
+    assert is_reason_to_rest(told, of_many=of_many) == (ending is AttemptOutcome.RETRY)
+
+
+@pytest.mark.parametrize("of_many", [False, True])
+@pytest.mark.parametrize("status", [200, 204, 410])
+def test_what_is_delivered_or_gone_is_no_reason_to_rest(status: int, of_many: bool) -> None:
+    assert not is_reason_to_rest(reply(status), of_many=of_many)
 
 
 # Retry-After

@@ -655,6 +655,17 @@ def test_a_change_of_one_endpoint_leaves_those_that_share_its_lane_alone() -> No
     assert started(lanes) == [others]
 
 
+def test_an_endpoint_that_wants_no_more_leaves_those_that_share_its_lane_alone() -> None:
+    lanes = Lanes(clock=Moved())
+    gone, more_of_it, others = *of_tasks(1, "h.example"), *of_tasks(2, "h.example")
+    lanes.offer([gone])
+    assert started(lanes) == [gone]
+    lanes.offer([more_of_it, others])
+    lanes.drop(gone.endpoint)
+    lanes.end(gone, delivered=True)
+    assert started(lanes) == [others]
+
+
 # More than memory should hold
 
 
