@@ -1,7 +1,8 @@
 """One HTTP exchange with an outside party, told as a reply that its endpoint's owner can read."""
 
+import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +13,7 @@ from service.network.dialler import Dialler, Refused
 
 READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048
+SHORTEST_HIDDEN: Final = 4  # characters; what is shorter stands in many an answer by chance
 USER_AGENT: Final = "Klingel/0.1"
 # 408 Request Timeout, 425 Too Early, 429 Too Many Requests: the same request may be taken later (RFC 9110, 6585, 8470).
 TAKEN_LATER: Final = frozenset({408, 425, 429})
@@ -45,7 +47,8 @@ async def send(
 
     Args:
         agent: as whom Klingel introduces itself.
-        hidden: what an answer that repeats it must not carry into the excerpt.
+        hidden: what an answer that repeats it must not carry into the excerpt; of fewer than `SHORTEST_HIDDEN`
+            characters it is left as it is.
     """
     try:
         answer = await dialler.send(
@@ -72,10 +75,20 @@ async def send(
 
 
 def _without(body: bytes, hidden: Sequence[str]) -> bytes:
-    for secret in sorted(hidden, key=len, reverse=True):
-        if secret:
-            body = body.replace(secret.encode(), MASK.encode())
+    spellings = {
+        spelling for secret in hidden if len(secret) >= SHORTEST_HIDDEN for spelling in _spellings(secret)
+    }
+    for spelling in sorted(spellings, key=len, reverse=True):
+        body = body.replace(spelling, MASK.encode())
     return body
+
+
+def _spellings(text: str) -> Iterator[bytes]:
+    """As it is, and as it may stand in JSON, in which some escape what is not ASCII, and some the slash."""
+    yield text.encode()
+    for escaped in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield escaped.encode()
+        yield escaped.replace("/", r"\/").encode()
 
 
 def refuses_for_good(status: int) -> bool:

@@ -109,8 +109,10 @@ class WebhookSink:
         endpoint, event = duty.endpoint, duty.event
         secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]
         body, own = FORMATS[endpoint.config["format"]](event)
+        credentials = unseal(self._vault, endpoint)
+        stored = _stored_headers(credentials)
         headers = {
-            **self._extra_headers(endpoint),
+            **stored,
             **own,
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
@@ -125,15 +127,27 @@ class WebhookSink:
             headers=headers,
             agent=USER_AGENT,
             now=now,
+            hidden=_hidden(stored, credentials),
         )
         return reply
 
-    def _extra_headers(self, endpoint: Endpoint) -> dict[str, str]:
-        secrets = unseal(self._vault, endpoint)
-        headers: dict[str, str] = secrets.get("headers", {})
-        if (basic := secrets.get("basic_auth")) is not None:
-            headers["authorization"] = basic_authorization(**basic)
-        return headers
+
+def _stored_headers(credentials: Mapping[str, Any]) -> dict[str, str]:
+    headers = dict(credentials.get("headers", {}))
+    if (basic := credentials.get("basic_auth")) is not None:
+        headers["authorization"] = basic_authorization(**basic)
+    return headers
+
+
+def _hidden(headers: Mapping[str, str], credentials: Mapping[str, Any]) -> list[str]:
+    """Receivers that are being set up often answer with what they were asked, whole or taken to pieces."""
+    values = [value.strip() for value in headers.values()]
+    tokens = [
+        value.rpartition(" ")[2]  # what stands behind `Bearer` or `Basic`
+        for name, value in headers.items()
+        if name.lower() == "authorization"
+    ]
+    return [*values, *tokens, credentials.get("basic_auth", {}).get("password", "")]
 
 
 def _header_faults(headers: Mapping[object, object], pointer: str) -> list[Fault]:

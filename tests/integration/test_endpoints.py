@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
@@ -23,6 +25,7 @@ from tests.integration.klingel import (
     running_klingel,
     succeed,
 )
+from tests.servers import running_app
 
 MASK = "••••"
 
@@ -557,6 +560,41 @@ async def test_headers_and_basic_auth_are_sent_but_never_shown_nor_stored_readab
         assert secret.removeprefix("whsec_").encode() not in stored
     for secret in (b"s3cret", b"provider-key", b"an-admin-key-for-tests"):
         assert secret not in stored
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "headers": {"x-token": 't0p/"s3cret"', "x-shop": "abc"},
+            "basic_auth": {"username": "me", "password": "pässwörd-s3cret"},
+        },
+        {"headers": {"Authorization": "Bearer t0ken-s3cret"}},
+    ],
+)
+@pytest.mark.parametrize("slash", ["/", r"\/"])  # as some write it in JSON
+@pytest.mark.parametrize("ascii", [False, True])
+async def test_a_receiver_that_answers_with_what_it_was_sent_makes_no_stored_value_readable(
+    klingel: Klingel, config: dict[str, Any], slash: str, ascii: bool
+) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        scheme, _, credential = request.headers["authorization"].partition(" ")
+        told = {**request.headers, "scheme": scheme, "credential": credential}
+        if scheme == "Basic":
+            told["decoded"] = base64.b64decode(credential).decode()
+        return web.Response(status=400, text=json.dumps(told, ensure_ascii=ascii).replace("/", slash))
+
+    async with running_app(echo) as url:
+        endpoint = await klingel.endpoint(config={"url": url, **config})
+        test = await send_test(klingel, endpoint["id"])
+        [attempt] = await klingel.until_attempts(test["delivery"]["id"], 1)
+    excerpt = attempt["response_excerpt"]
+    assert MASK in excerpt
+    assert "s3cret" not in excerpt
+    whole = base64.b64encode("me:pässwörd-s3cret".encode()).decode()
+    assert whole.replace("/", slash) not in excerpt
+    if "x-shop" in config["headers"]:
+        assert '"x-shop": "abc"' in excerpt  # too short to be told from any other word
 
 
 async def test_a_configuration_that_was_read_can_be_sent_back(klingel: Klingel) -> None:
