@@ -551,7 +551,7 @@ class Deliverer:
         disabled: list[Endpoint] = []
         for endpoint_id, endpoint in stored.items():
             attempts = [
-                attempt for was, attempt in by_endpoint[endpoint_id] if _is_there_still(was, endpoint)
+                attempt for was, attempt in by_endpoint[endpoint_id] if endpoint.is_configured_as(was)
             ]
             if len(attempts) < len(by_endpoint[endpoint_id]):
                 # An answer of its former place, after which the lane dropped what may be for the new one.
@@ -603,11 +603,6 @@ def _why_not(delivery: Delivery, endpoint: Endpoint | None) -> str | None:
     if endpoint.enabled or delivery.event_type == EventType.ENDPOINT_TEST:
         return None
     return endpoint.why_closed
-
-
-def _is_there_still(was: Endpoint, endpoint: Endpoint) -> bool:
-    """Whether what it answered then says something of where it is now."""
-    return (was.config, was.credentials) == (endpoint.config, endpoint.credentials)
 
 
 def _note_end(span: Span, reply: Reply, outcome: AttemptOutcome) -> None:

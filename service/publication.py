@@ -147,6 +147,8 @@ class Publisher:
             tx.on_commit(partial(self._lanes.recall, one))
             await self._notices.post(tx, Topic.RECALLED, [place_name(one)])
         tx.on_rollback(self._lanes.on_room)  # nothing lines up there now, and a claim finds it out
+        if not endpoint.is_configured_as(before):
+            await self._rouse(tx, endpoint)  # it rested for what it met before
 
     async def schedule(
         self, tx: Transaction, pairs: Sequence[tuple[Event, Endpoint]], *, made: Sequence[Delivery] = ()

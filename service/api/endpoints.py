@@ -184,7 +184,7 @@ class _Edit:
     def is_overtaken(self, endpoint: Endpoint) -> bool:
         """Whether it was made out of a configuration, or of event types, that are no longer there."""
         seen = self.seen
-        is_configured_anew = (endpoint.config, endpoint.credentials) != (seen.config, seen.credentials)
+        is_configured_anew = not endpoint.is_configured_as(seen)
         if self.configured is None:
             return self.patch.types is not None and is_configured_anew
         return is_configured_anew or endpoint.types != seen.types
@@ -215,9 +215,11 @@ async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | Klin
             config, credentials = edit.configured
             changed = replace(changed, config=config, credentials=credentials)
         if patch.enabled is True:
-            # A person says that it is mended: it starts with a clean record.
-            changed = replace(changed, enabled=True, disabled_reason=None, failures=0, failing_since=None)
-        elif patch.enabled is False and endpoint.enabled:
+            changed = replace(changed, enabled=True, disabled_reason=None)
+        if patch.enabled is True or not changed.is_configured_as(endpoint):
+            # A person says that it is mended, or has led it elsewhere: it starts with a clean record.
+            changed = replace(changed, failures=0, failing_since=None)
+        if patch.enabled is False and endpoint.enabled:
             changed = replace(changed, enabled=False, disabled_reason=DISABLED_BY_PERSON)
             await edit.publisher.bury(tx, endpoint, reason=changed.why_closed, now=edit.now)
         await edit.publisher.save(tx, changed, before=endpoint)

@@ -105,6 +105,10 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         by_person = self.disabled_reason == DISABLED_BY_PERSON
         return f"the endpoint was {'' if by_person else 'disabled: '}{self.disabled_reason}"
 
+    def is_configured_as(self, other: "Endpoint") -> bool:
+        """If not, what one has answered says nothing of the other: it may be elsewhere, or be asked in another way."""
+        return (self.config, self.credentials) == (other.config, other.credentials)
+
     def view(self) -> dict[str, Any]:
         return {
             "id": self.id,

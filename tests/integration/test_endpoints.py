@@ -13,7 +13,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
-from service.lanes import CONCURRENCY
+from service.lanes import BREAKS_AFTER, CONCURRENCY
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,
@@ -976,6 +976,22 @@ async def test_100_failures_in_a_row_over_a_day_disable_it_and_the_others_are_to
         assert only["event_id"] == told.event["id"]
         enabled = await patch(klingel, failing["id"], enabled=True)
         assert (enabled["failures"], enabled["failing_since"], enabled["disabled_reason"]) == (0, None, None)
+
+
+async def test_what_its_former_place_failed_does_not_count_at_its_new_one(klingel: Klingel) -> None:
+    """One failure more there would have switched it off."""
+    endpoint = await klingel.endpoint(types=["endpoint.test"])
+    klingel.receiver.always = 500
+    for _ in range(BREAKS_AFTER):
+        test = await send_test(klingel, endpoint["id"])
+        await klingel.until_attempts(test["delivery"]["id"], 1)
+    await patch(klingel, endpoint["id"], description="fails")
+    assert (await show(klingel, endpoint["id"]))["failures"] == BREAKS_AFTER
+    async with Receiver().running() as new:
+        moved = await patch(klingel, endpoint["id"], config={"url": new.url}, types=["task.submitted"])
+        assert (moved["failures"], moved["failing_since"]) == (0, None)
+        await klingel.submit()
+        await new.until(1)  # and it does not rest there: the clock stands still
 
 
 async def test_one_success_wipes_the_record_of_failures(klingel: Klingel) -> None:
