@@ -1,4 +1,6 @@
-"""In which form a webhook tells an event: bytes and the headers that go with them, the same at each attempt."""
+"""In which form a webhook tells an event: bytes and the headers that go with them, the same at each attempt; or that the
+form has no words for it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -6,7 +8,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from service.domain import kling_shapes
-from service.domain.events import Event
+from service.domain.events import Event, EventType
 from service.domain.lifecycle import Status
 
 Message = tuple[bytes, Mapping[str, str]]
@@ -35,25 +37,31 @@ def cloudevents(event: Event) -> Message:
     return to_json(content["data"]), headers
 
 
-def kling(event: Event) -> Message:
-    """The provider's own callback, flat (Kling, "Callback protocol", legacy body), with our task id in it.
+def kling(event: Event) -> Message | None:
+    """The provider's own callback, flat (Kling, "Callback protocol", legacy body), with our task id in it. It tells of
+    tasks, and of nothing else.
 
-    An event that is about no task, a test, is told as Kling's console tells its own: a task that was submitted.
+    A test is told as Kling's console tells its own: a task that was submitted.
     """
     content = event.content()
-    task = content["data"].get("task") or {
-        "id": content["id"],
-        "status": Status.SUBMITTED,
-        "external_task_id": content["id"],
-        "outputs": [],
-        "error": None,
-        "created_at": content["timestamp"],
-        "updated_at": content["timestamp"],
-    }
+    if event.type == EventType.ENDPOINT_TEST:
+        task = {
+            "id": content["id"],
+            "status": Status.SUBMITTED,
+            "external_task_id": content["id"],
+            "outputs": [],
+            "error": None,
+            "created_at": content["timestamp"],
+            "updated_at": content["timestamp"],
+        }
+    elif event.task_id is None:
+        return None
+    else:
+        task = content["data"]["task"]
     return to_json(kling_shapes.callback(task)), {"content-type": "application/json; charset=utf-8"}
 
 
-FORMATS: Final[Mapping[str, Callable[[Event], Message]]] = {
+FORMATS: Final[Mapping[str, Callable[[Event], Message | None]]] = {
     "standard": standard,
     "cloudevents": cloudevents,
     "kling": kling,

@@ -22,7 +22,7 @@ from handlers.sinks.credentials import (
     unseal,
 )
 from handlers.sinks.formats import FORMATS
-from service.domain.deliveries import Duty, Reply
+from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.faults import PREDICATE, InvalidFields, accept, pointer_token
@@ -107,8 +107,15 @@ class WebhookSink:
 
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         endpoint, event = duty.endpoint, duty.event
+        message = FORMATS[endpoint.config["format"]](event)
+        if message is None:
+            return Reply(
+                status_code=None,
+                reason=f"not sent: the format {endpoint.config['format']} has no words for {event.type}",
+                ending=AttemptOutcome.DELIVERED,
+            )
+        body, own = message
         secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]
-        body, own = FORMATS[endpoint.config["format"]](event)
         credentials = unseal(self._vault, endpoint)
         stored = _stored_headers(credentials)
         headers = {

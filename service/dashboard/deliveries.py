@@ -20,7 +20,7 @@ from storage.deliveries import DeliveryFilter
 MESSAGE_IN_WORDS: Final = {
     "standard": "POSTed as it stands, signed by Standard Webhooks; its webhook-id is the event's id.",
     "cloudevents": "POSTed as a CloudEvent in binary mode: its data is the body, the rest are ce-* headers; signed.",
-    "kling": "POSTed in the shape of the provider's own callback, made of this event; signed.",
+    "kling": "POSTed in the shape of the provider's own callback, made of this event if it is about a task or a test; signed.",
 }
 
 

@@ -6,7 +6,7 @@ from standardwebhooks import Webhook
 
 from handlers.providers.kling.reports import read_report
 from service.domain.lifecycle import Signal
-from tests.integration.klingel import Klingel, Received, callback, succeed
+from tests.integration.klingel import Klingel, Received, Receiver, callback, succeed
 
 
 async def told(klingel: Klingel, form: str) -> tuple[dict[str, object], str, list[Received]]:
@@ -52,3 +52,19 @@ async def test_a_test_event_can_be_told_in_each_form(klingel: Klingel, form: str
     endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "format": form})
     assert (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).status_code == 202
     await klingel.until_deliveries("delivered")
+
+
+async def test_the_kling_format_tells_of_no_task_that_does_not_exist(klingel: Klingel) -> None:
+    """Kling's callback has words for tasks alone: what else it takes ends there, and says why."""
+    endpoint = await klingel.endpoint(
+        config={"url": klingel.receiver.url, "format": "kling"}, types=["endpoint.*", "budget.*"]
+    )
+    async with Receiver().running() as gone:
+        gone.always = 410
+        other = await klingel.endpoint(config={"url": gone.url})
+        await klingel.http.post(f"/v1/endpoints/{other['id']}/test")
+        [delivery] = await klingel.until_deliveries("delivered", endpoint_id=endpoint["id"])
+    assert delivery["event_type"] == "endpoint.disabled"
+    [attempt] = await klingel.attempts(delivery["id"])
+    assert attempt["reason"] == "not sent: the format kling has no words for endpoint.disabled"
+    assert klingel.receiver.received == []
