@@ -37,6 +37,13 @@ def test_after_a_rotation_the_old_still_opens_and_the_new_seals() -> None:
     assert Vault([NEW]).open(rotated.seal("y")) == "y"
 
 
+def test_sealed_anew_it_needs_no_former_secret_and_stays_as_it_is_where_it_needed_none() -> None:
+    rotated = Vault([NEW, OLD])
+    anew = rotated.seal_anew(Vault([OLD]).seal("x"))
+    assert Vault([NEW]).open(anew) == "x"
+    assert rotated.seal_anew(anew) == anew
+
+
 def test_a_secret_that_did_not_seal_it_is_said_with_what_to_do() -> None:
     with pytest.raises(ConfigurationError, match="KLINGEL_SECRET=new,old") as raised:
         Vault([NEW]).open(Vault([OLD]).seal("hidden"))
