@@ -507,10 +507,12 @@ class Lanes:
             self._take_turn_or_leave(lane)
 
     def wake(self) -> datetime | None:
-        """Lets those try again that have rested long enough. Gives when the next one will have."""
+        """Lets those try again that have rested long enough, or for who knows how long, where the clock was set back. Gives
+        when the next one will have.
+        """
         now = self._clock()
         for key, until in list(self._resting.items()):
-            if until <= now:
+            if not now < until <= now + LONGEST_REST:
                 lane = self._lanes[key]
                 self._end_rest(lane)
                 self._take_turn_or_leave(lane)

@@ -7,7 +7,7 @@ from typing import Final
 
 from service.domain.times import Clock
 
-# A longer wait is cut in pieces and the clock read again, so that setting the system's clock forward is noticed.
+# A longer wait is cut in pieces and the clock read again, so that setting the system's clock is noticed.
 LONGEST_WAIT_S: Final = 60.0
 
 
@@ -32,15 +32,20 @@ class Wakeup:
             self._changed.set()
 
     async def wait(self, due: datetime | None) -> None:
-        """Until `notify`, or the moment `due`, or one given to `due_at` since the last wait."""
+        """Until `notify`, or the moment `due`, or one given to `due_at` since the last wait; or until the clock is found
+        set back: what was to be done soon by the former one would be late by this one.
+        """
         self.due_at(due)
+        last = self._clock()
         while not self._notified:
             self._changed.clear()
             seconds = None
             if self._due is not None:
-                seconds = (self._due - self._clock()).total_seconds()
-                if seconds <= 0:
+                now = self._clock()
+                seconds = (self._due - now).total_seconds()
+                if seconds <= 0 or now < last:
                     break
+                last = now
                 seconds = min(seconds, LONGEST_WAIT_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

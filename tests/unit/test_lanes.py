@@ -255,6 +255,19 @@ def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_a
     assert len(started(lanes)) == CONCURRENCY
 
 
+def test_a_clock_that_is_set_back_makes_no_rest_longer() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
+    for begun in started(lanes):
+        lanes.end(begun, delivered=False)
+    assert lanes.wake() is not None
+    assert started(lanes) == []
+    clock.now -= timedelta(hours=1)
+    assert lanes.wake() is None
+    assert len(started(lanes)) == 1
+
+
 def test_a_late_success_ends_a_rest() -> None:
     lanes = Lanes(clock=Moved())
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])

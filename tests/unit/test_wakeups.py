@@ -148,3 +148,17 @@ async def test_a_wait_that_was_given_up_leaves_the_alarm_usable() -> None:
     await sleeper.end()
     wakeup.notify()
     assert await Sleeper(wakeup, None).awake()
+
+
+async def test_a_clock_that_is_set_back_ends_a_wait_that_would_become_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is read again at the end of each piece of a wait."""
+    monkeypatch.setattr("service.wakeups.LONGEST_WAIT_S", 0)
+    clock = Clock()
+    wakeup = Wakeup(clock)
+    clock.now += HOUR
+    sleeper = Sleeper(wakeup, clock.now + HOUR)
+    await asyncio.sleep(0)
+    clock.now -= HOUR
+    assert await sleeper.awake()
