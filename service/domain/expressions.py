@@ -1,6 +1,6 @@
 """JMESPath, with an end: an expression that somebody made up must not keep everybody else waiting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -47,14 +47,41 @@ def _compiled(expression: str) -> "jmespath.parser.ParsedResult":
 def check(expression: str) -> None:
     """
     Raises:
-        InvalidExpression: it does not parse, or is longer than anybody should wait for it to be parsed.
+        InvalidExpression: it does not parse, or is longer than anybody should wait for it to be parsed; or it calls a
+            function that is not there, or with a number of arguments that it never takes.
     """
     if len(expression) > LONGEST_EXPRESSION:
         raise InvalidExpression(f"it has more than {LONGEST_EXPRESSION} characters")
     try:
-        _compiled(expression)
+        parsed = _compiled(expression).parsed
     except (JMESPathError, RecursionError) as error:
         raise InvalidExpression(str(error).splitlines()[0]) from None
+    for name, given in _calls(parsed):
+        _check_call(name, given)
+
+
+def _calls(parsed: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Each function that is called, with its number of arguments."""
+    nodes: list[Any] = [parsed]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, dict):  # a number of a slice
+            continue
+        if node["type"] == "function_expression":
+            yield node["value"], len(node["children"])
+        nodes += node["children"]
+
+
+def _check_call(name: str, given: int) -> None:
+    if name not in Functions.FUNCTION_TABLE:
+        raise InvalidExpression(f"there is no function {name}()")
+    signature = Functions.FUNCTION_TABLE[name]["signature"]
+    taken = len(signature)
+    is_open = bool(signature and signature[-1].get("variadic"))
+    if given < taken or (given > taken and not is_open):
+        least = "at least " if is_open else ""
+        arguments = "argument" if taken == 1 else "arguments"
+        raise InvalidExpression(f"{name}() takes {least}{taken} {arguments}, not {given}")
 
 
 def evaluate(expression: str, content: object, *, budget: Budget) -> Any:

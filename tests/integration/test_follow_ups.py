@@ -151,6 +151,19 @@ async def test_a_filter_decides_and_other_events_do_nothing(klingel: Klingel) ->
     assert len(await klingel.deliveries()) == 1
 
 
+async def test_a_filter_with_a_slip_of_the_pen_is_refused(klingel: Klingel) -> None:
+    """It would break over every event."""
+    slip = "lenght(data.task.outputs) > `1`"
+    fault = "Not a JMESPath expression: there is no function lenght()"
+    bound = await refused(klingel, follow_up(submit=LITERAL, filter=slip))
+    body = {"kind": "task", "filter": slip, "config": {"submit": LITERAL}}
+    standing = await klingel.http.post("/v1/endpoints", json=body)
+    assert [response.json()["errors"] for response in (bound, standing)] == [
+        [{"detail": fault, "pointer": "#/follow_ups/0/filter"}],
+        [{"detail": fault, "pointer": "#/filter"}],
+    ]
+
+
 async def test_a_failure_is_followed_too(klingel: Klingel) -> None:
     again = {
         "type": IMAGE,

@@ -1,5 +1,6 @@
 """`service.domain.expressions`: JMESPath that nobody waits long for, whoever made it up."""
 
+import re
 import tracemalloc
 from contextlib import suppress
 from itertools import pairwise
@@ -33,6 +34,35 @@ def test_what_is_no_expression_is_refused_in_one_line(expression: str) -> None:
     with pytest.raises(InvalidExpression) as raised:
         check(expression)
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "fault"),
+    [
+        ("lenght(data.task.outputs) > `1`", "there is no function lenght()"),
+        ("data.a && {b: [c[?sort_by(@, &unknown(d))]]}", "there is no function unknown()"),
+        ("length()", "length() takes 1 argument, not 0"),
+        ("type(a, b)", "type() takes 1 argument, not 2"),
+        ("!contains(a)", "contains() takes 2 arguments, not 1"),
+        ("not_null()", "not_null() takes at least 1 argument, not 0"),
+    ],
+)
+def test_a_call_that_no_content_could_make_work_is_refused(expression: str, fault: str) -> None:
+    with pytest.raises(InvalidExpression, match=f"^{re.escape(fault)}$"):
+        check(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "not_null(a, b, c)",
+        "merge(@)",
+        "length(a[::2]) > `0` && lenght",
+        """`{"type": "function_expression", "value": "lenght", "children": []}`""",
+    ],
+)
+def test_what_only_looks_like_a_wrong_call_is_taken(expression: str) -> None:
+    check(expression)
 
 
 @pytest.mark.parametrize(
