@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from service.delivery import Sink
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
-from service.domain.endpoints import Endpoint, selects
+from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint, selects, sift
 from service.domain.errors import BudgetExceeded, Conflict, Fault, KlingelError, Unprocessable
 from service.domain.expressions import Budget
 from service.domain.faults import Finding, InvalidFields, accept
@@ -128,6 +128,8 @@ class FollowUpSink:
                 # Also what another one made: so many rules would make so many tasks of each other's, eight deep.
                 maker = "this rule made itself" if rule.id in standing else "another standing rule made"
                 return _done(f"nothing is submitted for this: it follows from a task that {maker}")
+            if not await run_sync(_is_wanted, duty, limiter=self._turns):
+                return _done("nothing is submitted for this: the filter is not true of it")
             if parent.depth >= LONGEST_CHAIN:
                 return _refused(f"the chain ends here: {LONGEST_CHAIN} follow-ups one after another")
             draft = await run_sync(self._drafted, duty, now, limiter=self._turns)
@@ -172,6 +174,22 @@ class FollowUpSink:
             else from_json(self._vault.open(rule.credentials))
         )
         return template
+
+
+def _is_wanted(duty: Duty) -> bool:
+    """What the filter says, with steps of its own: it is also brought what could not be asked, for want of steps or
+    because the filter breaks. A message too many does little harm there; here it costs money.
+
+    Raises:
+        Unprocessable: the filter cannot be evaluated over this event.
+    """
+    if duty.endpoint.filter is None:
+        return True
+    judgement = sift(duty.endpoint.filter, duty.event.content(), Budget(STEPS_OF_A_FILTER))
+    if judgement.error is not None:
+        told = f"It could not be evaluated over this event: {judgement.error}"
+        raise Unprocessable("The filter breaks over the event.", faults=[Fault(told, "#/filter")])
+    return judgement.goes
 
 
 def _done(reason: str, **excerpt: str) -> Reply:

@@ -212,7 +212,7 @@ def is_pattern(pattern: str) -> bool:
 def sift(expression: str, content: object, budget: Budget) -> Judgement:
     """Whether the expression's value over the event is true, as JMESPath counts truth.
 
-    One that cannot be evaluated over this event lets it pass.
+    One that cannot be evaluated over this event lets it pass. A follow-up, which costs money, asks again.
     """
     try:
         value = evaluate(expression, content, budget=budget.part(STEPS_OF_A_FILTER))

@@ -11,6 +11,7 @@ from service.domain.deliveries import Delivery, storable
 from service.domain.endpoints import Endpoint, Judgement, Reason
 from service.domain.events import Event, EventType
 from service.domain.expressions import Budget
+from service.domain.follow_ups import KIND as FOLLOW_UP
 from service.domain.ids import EndpointId
 from service.domain.times import optional_rfc3339, rfc3339
 from service.domain.values import replace
@@ -88,6 +89,8 @@ class Explanation:
             case Cause.FILTER_BROKE:
                 why = self.filter_error or "others had taken all the time that there is"
                 told = f"Its filter could not be evaluated over this event ({why}), which lets it through."
+                if endpoint.kind == FOLLOW_UP:
+                    told += " The follow-up asks it again, and submits nothing unless it is true."
             case Cause.OTHER_TASK:
                 told = f"It is bound to another task, {endpoint.task_id}."
             case Cause.DISABLED:

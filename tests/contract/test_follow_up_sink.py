@@ -51,6 +51,10 @@ async def sent(klingel: Klingel, duty: Duty) -> tuple[AttemptOutcome, Reply]:
     return result(reply, attempt=1, now=klingel.clock()).outcome, reply
 
 
+def filtered(duty: Duty, filter: str) -> Duty:
+    return replace(duty, endpoint=replace(duty.endpoint, filter=filter))
+
+
 async def made_of(klingel: Klingel, duty: Duty) -> list[dict[str, Any]]:
     assert duty.event.task_id is not None
     children: list[dict[str, Any]] = (await klingel.task(duty.event.task_id))["children"]
@@ -91,6 +95,33 @@ async def test_what_is_invalid_now_stays_so_and_is_not_tried_again(klingel: Klin
     assert outcome is AttemptOutcome.DEAD
     assert reply.reason == "#/input/image_list: This list must have 2 to 4 entries; it has 1."
     assert await made_of(klingel, duty) == []
+
+
+@pytest.mark.parametrize("filter", ["data.task.metadata.film", "data.task.outputs[5]", "`false`"])
+async def test_an_event_of_which_the_filter_is_not_true_leads_to_nothing(
+    klingel: Klingel, filter: str
+) -> None:
+    """Whyever it was brought: others had used up the time to ask its filter, or the rule was changed since."""
+    outcome, reply = await sent(klingel, filtered(await duty_of(klingel, LITERAL), filter))
+    assert outcome is AttemptOutcome.DELIVERED
+    assert reply.reason == "nothing is submitted for this: the filter is not true of it"
+
+
+async def test_a_filter_that_breaks_over_the_event_submits_nothing_and_says_why(klingel: Klingel) -> None:
+    duty = filtered(await duty_of(klingel, LITERAL), "contains(data.task.metadata.tags, 'film')")
+    outcome, reply = await sent(klingel, duty)
+    assert outcome is AttemptOutcome.DEAD
+    assert reply.reason.startswith(
+        "#/filter: It could not be evaluated over this event: In function contains()"
+    )
+    assert "null" in reply.reason
+    assert await made_of(klingel, duty) == []
+
+
+async def test_a_filter_that_is_true_of_the_event_lets_it_through(klingel: Klingel) -> None:
+    duty = filtered(await duty_of(klingel, FILM), "length(data.task.outputs) == `2`")
+    assert (await sent(klingel, duty))[0] is AttemptOutcome.DELIVERED
+    assert len(await made_of(klingel, duty)) == 1
 
 
 async def test_a_template_that_names_what_is_gone_since_is_dead_too(klingel: Klingel) -> None:

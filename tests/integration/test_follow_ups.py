@@ -391,6 +391,42 @@ async def test_a_standing_one_follows_every_task_that_it_selects(klingel: Klinge
         await klingel.kling.until(len(klingel.kling.creates))
 
 
+async def test_a_filter_that_breaks_over_an_event_makes_a_dead_letter_and_no_task(klingel: Klingel) -> None:
+    """A message too many costs nothing; a task too many costs money."""
+    rule = await standing(klingel, submit=LITERAL, filter="contains(data.task.metadata.tags, 'film')")
+    task = await klingel.submit(metadata={"shop": "berlin"})
+    await klingel.call_back(made(task))
+    [dead] = await klingel.until_deliveries("dead", endpoint_id=rule["id"])
+    assert dead["reason"].startswith(
+        "#/filter: It could not be evaluated over this event: In function contains()"
+    )
+    assert (await klingel.task(task["id"]))["children"] == []
+    path = f"/v1/events/{dead['event_id']}/explain"
+    [told] = (await klingel.http.get(path, params={"endpoint_id": rule["id"]})).json()["items"]
+    assert (told["sent"], told["reason"]) == (True, "filter-broke")
+    assert told["detail"].endswith("The follow-up asks it again, and submits nothing unless it is true.")
+
+
+async def test_costly_filters_of_others_make_no_task_that_the_own_filter_does_not_want(
+    klingel: Klingel,
+) -> None:
+    """What all filters may cost together over one event was spent before the rule's was asked."""
+    costly = "|".join(["[@,@][]"] * 9) + "|length(@) < `0`"
+    for _ in range(12):
+        await klingel.endpoint(types=["task.succeeded"], filter=costly)
+    rule = await standing(klingel, submit=LITERAL, filter="data.task.metadata.film")
+    plain, wanted = await klingel.submit(metadata={}), await klingel.submit(metadata={"film": "yes"})
+    for number, task in enumerate((plain, wanted)):
+        await klingel.call_back(made(task), number=number)
+    await children(klingel, wanted["id"])
+    found = await klingel.until_deliveries("delivered", "delivered", endpoint_id=rule["id"])
+    assert {one["task_id"]: one["reason"].partition(":")[0] for one in found} == {
+        plain["id"]: "nothing is submitted for this",
+        wanted["id"]: "submitted",
+    }
+    assert (await klingel.task(plain["id"]))["children"] == []
+
+
 async def test_a_standing_one_does_not_follow_what_it_made_itself(klingel: Klingel) -> None:
     """Or it would go on, eight paid tasks deep."""
     rule = await standing(klingel, submit=LITERAL)
