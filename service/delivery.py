@@ -29,6 +29,7 @@ from service.domain.deliveries import (
 from service.domain.endpoints import DELETED, Endpoint
 from service.domain.errors import KlingelError
 from service.domain.events import EventType, endpoint_event
+from service.domain.follow_ups import KIND as FOLLOW_UP
 from service.domain.ids import DeliveryId, EndpointId, LaneKey, ProcessId
 from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
@@ -622,6 +623,8 @@ def _health(endpoint: Endpoint, attempts: Sequence[Attempt]) -> Health:
         if attempt.outcome is AttemptOutcome.DELIVERED:
             failures, failing_since = 0, None
             continue
+        if endpoint.kind == FOLLOW_UP and attempt.outcome is AttemptOutcome.DEAD:
+            continue  # no task could be made of this one event, which says nothing of the next
         failures += 1
         failing_since = failing_since or attempt.started_at.astimezone(UTC)
         if attempt.outcome is AttemptOutcome.GONE:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -425,6 +426,24 @@ async def test_costly_filters_of_others_make_no_task_that_the_own_filter_does_no
         wanted["id"]: "submitted",
     }
     assert (await klingel.task(plain["id"]))["children"] == []
+
+
+async def test_tasks_that_do_not_fill_a_standing_one_s_template_never_switch_it_off(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is a dead letter that says why, and says nothing of the rule."""
+    monkeypatch.setattr("service.delivery.DISABLE_AFTER_FAILURES", 2)
+    monkeypatch.setattr("service.delivery.DISABLE_AFTER", timedelta(0))
+    rule = await standing(klingel)
+    for number in range(3):
+        task = await klingel.submit()
+        await klingel.call_back(made(task))
+        await klingel.until_deliveries(*["dead"] * (number + 1), endpoint_id=rule["id"])
+    shown = (await klingel.http.get(f"/v1/endpoints/{rule['id']}")).json()
+    assert (shown["enabled"], shown["failures"], shown["failing_since"]) == (True, 0, None)
+    filling = await klingel.submit(metadata={"title": "a cat"})
+    await klingel.call_back(made(filling))
+    assert len(await children(klingel, filling["id"])) == 1
 
 
 async def test_a_standing_one_does_not_follow_what_it_made_itself(klingel: Klingel) -> None:
