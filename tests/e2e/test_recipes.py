@@ -3,7 +3,11 @@
 import json
 import secrets
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import MappingProxyType
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -57,6 +61,7 @@ def test_node_red_makes_pictures_then_a_film_of_them_and_believes_nobody_else(tm
         assert status_queries(klingel) == 0
 
 
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 CASES = [
     pytest.param({}, True, id="as it came"),
     pytest.param({"body": '{"type":"task.failed"}'}, False, id="another body"),
@@ -71,17 +76,30 @@ def test_a_recipes_signature_check_believes_klingel_alone(
     tmp_path: Path, tool: str, forged: dict[str, str], is_believed: bool
 ) -> None:
     """The code as the recipe has it, with what its tool would give it."""
-    secret = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
-    body, now = (
-        json.dumps({"type": "task.succeeded", "data": {"task": {"id": "task_1", "outputs": []}}}),
-        utc_now(),
-    )
-    signature = sign(body.encode(), message_id="evt_1", sent_at=now, secrets=[secret])
-    given = {"id": "evt_1", "timestamp": str(int(now.timestamp())), "signature": signature, "body": body}
-    (tmp_path / "check.cjs").write_text(SURROUNDINGS[tool](given | forged, secret))
-    checked = run(program("node"), "check.cjs", folder=tmp_path)
+    event = {"type": "task.succeeded", "data": {"task": {"id": "task_1", "outputs": []}}}
+    checked = rung(tmp_path, tool, event, forged)
     assert (checked.returncode == 0) is is_believed, checked.stderr
     assert ("task.succeeded" in checked.stdout) is is_believed
+
+
+@pytest.mark.parametrize("tool", ["n8n", "zapier"])
+def test_a_recipes_code_takes_the_test_event_that_its_tool_learns_from(tmp_path: Path, tool: str) -> None:
+    """It is of an endpoint, and has no task."""
+    checked = rung(tmp_path, tool, {"type": "endpoint.test", "data": {"endpoint": {"id": "end_1"}}})
+    assert checked.returncode == 0, checked.stderr
+    assert "endpoint.test" in checked.stdout
+
+
+def rung(
+    folder: Path, tool: str, event: Mapping[str, Any], forged: Mapping[str, str] = NOTHING
+) -> CompletedProcess[str]:
+    """The recipe's code, run over an event as it comes, but for what is forged of it."""
+    secret = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+    body, now = json.dumps(event), utc_now()
+    signature = sign(body.encode(), message_id="evt_1", sent_at=now, secrets=[secret])
+    given = {"id": "evt_1", "timestamp": str(int(now.timestamp())), "signature": signature, "body": body}
+    (folder / "check.cjs").write_text(SURROUNDINGS[tool]({**given, **forged}, secret))
+    return run(program("node"), "check.cjs", folder=folder)
 
 
 def in_n8n(given: dict[str, str], secret: str) -> str:
