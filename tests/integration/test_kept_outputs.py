@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from handlers.sinks import archive
-from service.delivery import DRAIN
 from service.domain.kept import FILE_NAME
 from service.domain.media_types import PNG
 from service.domain.times import rfc3339
 from service.keeping import Content
 from service.lanes import DOWNLOADS, DOWNLOADS_OF_AN_ACCOUNT
+from service.stopping import DRAIN
 from tests.contract.s3 import FakeS3
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
 from tests.integration.klingel import START, Klingel, ManualClock, callback, png, running_klingel
