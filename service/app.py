@@ -16,7 +16,6 @@ import httpx
 import structlog
 from pydantic import BaseModel
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -157,20 +156,6 @@ async def turn_callback_away(request: Request[AppState]) -> Response:
 async def receive_command(request: Request[AppState]) -> Response:
     return await request.state["desk"].receive(request)
 
-
-class Anything(Convertor[str]):
-    """As Starlette's `path`, and line breaks too."""
-
-    regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("anything", Anything())
 
 # How each kind of endpoint is configured, at the doors for programs and for people.
 CONFIGS: Final[Mapping[str, type[BaseModel]]] = {

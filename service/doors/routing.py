@@ -6,11 +6,33 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from starlette.convertors import StringConvertor
+from starlette.convertors import Convertor, StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
+
+
+class Anything(Convertor[str]):
+    """As Starlette's `path`, and line breaks too."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class Something(Anything):
+    """But not nothing."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("anything", Anything())
+register_url_convertor("something", Something())
 
 Handler = Callable[[Request[Any]], Awaitable[Response]]
 
