@@ -40,7 +40,7 @@ Document = Mapping[str, Any]
 
 # Answers POST with the 404 of an unknown callback URL, whatever it is called with.
 # Take what the described ones would take, but for a slash in it.
-CATCH_ALL = re.compile(r"\{\w+:(anything|parts)\}$")
+CATCH_ALL = re.compile(r"\{\w+:(anything|something)\}$")
 # Described, but not to be had from a Klingel that is well, or never by these tests alone.
 CHAT = "/chat/{platform}/{bot_id}"
 NOT_IN_THE_STORY = {
