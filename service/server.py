@@ -61,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         "_boundary",
         "_cycles",
         "_deadline",
+        "_ending",
         "_field_bytes",
         "_had_body",
         "_heard_bytes",
@@ -74,6 +75,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._owes_body = False  # one has just been announced, and there is more of it to come
         self._in_head = True
         self._is_known = False  # who sent the last request
@@ -224,8 +226,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        if self._stalled is not None:
-            self._stalled.cancel()
+        for timer in (
+            self._stalled,
+            self._ending,
+        ):  # asyncio's own transports cannot be aborted once they are lost
+            if timer is not None:
+                timer.cancel()
         self._give_up_places()
         # uvicorn tells the last request only, which with pipelining is not the one that is being answered.
         for cycle in self._cycles:
@@ -268,7 +274,7 @@ class GuardedProtocol(HttpToolsProtocol):
         log.warning(event, client=self.client and self.client[0])
         self.transport.close()
         # Who does not read the answer does not keep the connection either.
-        self.loop.call_later(1, self.transport.abort)
+        self._ending = self.loop.call_later(1, self.transport.abort)
 
     def _give_up_places(self) -> None:
         for waiting in (self.idle, self.unread, self.stuck, self.slow):
