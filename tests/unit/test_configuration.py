@@ -1,23 +1,19 @@
 """`service.configuration`: whether settings go together, told together with what is wrong with each."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from service.configuration import ServerSettings, load_server_settings
 from service.domain.errors import ConfigurationError
+from tests.settings import without_settings
 
 POSTGRES = "postgresql://klingel:correct-horse@db.example.com/klingel"
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing set, and no `.env` in sight."""
-    for name in os.environ:
-        if name.startswith("KLINGEL_") or name in {"HOST", "PORT", "COMETAPI_KEY"}:
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    without_settings(monkeypatch, tmp_path)
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> ServerSettings:

@@ -1,6 +1,5 @@
 """`service.settings`: what the operator chooses, and how a wrong choice is said."""
 
-import os
 import stat
 import sys
 from ipaddress import ip_network
@@ -12,15 +11,12 @@ import pytest
 from service.domain.errors import ConfigurationError
 from service.settings import SECRET_FILE, ProviderName, Role, Settings, load_settings
 from storage.opening import open_database
+from tests.settings import without_settings
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing set, and no `.env` in sight."""
-    for name in os.environ:
-        if name.startswith("KLINGEL_") or name in {"HOST", "PORT", "COMETAPI_KEY"}:
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    without_settings(monkeypatch, tmp_path)
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
