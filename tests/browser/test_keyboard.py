@@ -14,7 +14,7 @@ FOCUS = """() => {
     const focused = document.activeElement;
     if (focused === document.body) return null;
     const label = focused.labels?.[0]?.innerText ?? focused.getAttribute("aria-label") ?? focused.innerText;
-    const name = label.trim().replace(/\\s+/g, " ");
+    const name = (label || (focused.querySelector("img")?.alt ?? "")).trim().replace(/\\s+/g, " ");
     if (focused.matches("video, audio")) return [name, true];  // its controls are the browser's, and show it themselves
     const box = focused.getBoundingClientRect();
     const { outlineStyle, outlineWidth } = getComputedStyle(focused);
@@ -77,6 +77,14 @@ def test_the_skip_link_leads_past_the_navigation(page: Page, klingel: Klingel) -
     expect(page.locator("main")).to_be_focused()
     page.keyboard.press("Tab")
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_a_picture_is_focused_while_it_still_loads(page: Page, klingel: Klingel) -> None:
+    task = klingel.submit("kling.multi-image-to-image", image_input("A cat"))
+    page.route("**/v1/files/**", lambda _: None)  # never answered
+    page.goto(f"/tasks/{task['id']}", wait_until="commit")
+    expect(page.locator("#outputs img")).to_have_count(1)
+    tab_to(page, "Picture 1 of this task")
 
 
 def test_a_delivery_is_opened_and_replayed(
