@@ -7,7 +7,10 @@ from typing import Final
 FEWEST: Final = 20  # rows of one kind in one commit,
 MOST: Final = 500  # as many as are forgotten
 SLICE_S: Final = 0.002  # longer than a commit takes anyway, for whoever writes meanwhile waits for it
-REST: Final = 4  # times as long as both took, the writer is theirs
+# So many times as long as both took, the writer is theirs:
+REST: Final = 20  # so that one callback of twenty meets a slice, hardly any of them a slow one,
+SHORT_REST: Final = 4  # unless there is so much that a day would not do
+UNHURRIED_S: Final = 1800  # for one kind of rows
 
 
 @dataclass(slots=True)
@@ -16,6 +19,7 @@ class Pace:
 
     rows: int = FEWEST
     quickest: float = math.inf  # slice so far, in seconds: a commit alone, on this disk or that server
+    passed: float = 0  # seconds, with the rests
 
     def after(self, seconds: float) -> float:
         """For how many seconds to rest, now that a slice was on disk after so long.
@@ -27,4 +31,6 @@ class Pace:
             self.rows = max(self.rows // 2, FEWEST)
         elif seconds - self.quickest < SLICE_S / 2:
             self.rows = min(self.rows * 2, MOST)
-        return seconds * REST
+        rest = seconds * (REST if self.passed < UNHURRIED_S else SHORT_REST)
+        self.passed += seconds + rest
+        return rest

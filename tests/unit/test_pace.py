@@ -1,4 +1,4 @@
-from service.pace import FEWEST, MOST, REST, SLICE_S, Pace
+from service.pace import FEWEST, MOST, REST, SHORT_REST, SLICE_S, UNHURRIED_S, Pace
 
 COMMIT_S = 0.008  # what nothing can be done about
 
@@ -34,3 +34,12 @@ def test_a_slice_that_took_about_as_long_as_it_may_is_repeated() -> None:
 
 def test_the_writer_is_others_for_most_of_the_time() -> None:
     assert Pace().after(0.01) == 0.01 * REST
+
+
+def test_what_takes_hours_is_hurried_so_that_a_day_is_enough() -> None:
+    pace = Pace()
+    rests: list[float] = []
+    while pace.passed < UNHURRIED_S:
+        rests.append(pace.after(10))
+    assert set(rests) == {10 * REST}
+    assert pace.after(10) == 10 * SHORT_REST
