@@ -126,6 +126,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _await_rest(self) -> None:
         """Most requests come whole, and have no rest to wait for: a deadline takes longer to set than a header to read."""
         if self.transport.is_closing():
+            self._end_if_closed()
             return
         if self._owes_body:
             self._arm(self._longest_body_s(), "connection.body_too_slow")
@@ -204,7 +205,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(
                 self.limits.unread_s, self.drop, "connection.body_not_wanted"
             )
+        self._end_if_closed()
         self._rest_if_answered()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end_if_closed()
 
     def _rest_if_answered(self) -> None:
         is_answered = not self._cycles and not self.flow.write_paused
@@ -217,8 +223,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self.limits.stalled_s, self._on_stalled)
 
     def resume_writing(self) -> None:
-        self.stuck.pop(self, None)
-        self.slow.pop(self, None)
+        if self._ending is None:
+            self.stuck.pop(self, None)
+            self.slow.pop(self, None)
         if self._stalled is not None:
             self._stalled.cancel()
         super().resume_writing()
@@ -269,12 +276,22 @@ class GuardedProtocol(HttpToolsProtocol):
         """Closes without a word, once what was answered has gone out."""
         self._disarm()
         self._give_up_places()
-        if self.transport.is_closing():
-            return
         log.warning(event, client=self.client and self.client[0])
         self.transport.close()
         # Who does not read the answer does not keep the connection either.
-        self._ending = self.loop.call_later(1, self.transport.abort)
+        self._end_within(1)
+
+    def _end_if_closed(self) -> None:
+        """Uvicorn closes where it has nothing more to say, and the transport then waits until the rest of that is read."""
+        if self._ending is None and self.transport.is_closing():
+            self._give_up_places()
+            (self.slow if self._is_known else self.stuck)[self] = None
+            self._end_within(self.limits.stalled_s)
+
+    def _end_within(self, seconds: float) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = self.loop.call_later(seconds, self.transport.abort)
 
     def _give_up_places(self) -> None:
         for waiting in (self.idle, self.unread, self.stuck, self.slow):

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from statistics import median
+from typing import cast
 
 import pytest
 from starlette.applications import Starlette
@@ -13,12 +15,13 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from service.doors.bodies import caller_known, read_body
-from service.server import Limits, make_server
+from service.server import GuardedProtocol, Limits, Server, make_server
 
 pytestmark = pytest.mark.sqlite_alone  # no database here
 
 LIMITS = Limits(head_s=0.5, body_s=0.5, body_s_per_mib=0, stalled_s=0.5, connections=40, head_bytes=16 * 1024)
 PATIENCE_S = 20
+CLOSE = b"connection: close\r\n"
 DRIP_S = 0.05  # an attacker's pace, well within the deadlines
 
 Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -41,6 +44,11 @@ async def known(request: Request) -> Response:
     """Of somebody who shows a key, which the head has in it."""
     caller_known(request)
     return PlainTextResponse(await read_body(request))
+
+
+async def crumb(request: Request) -> Response:
+    """Of what the other side does not read, less than it takes for the writer to be told to wait."""
+    return PlainTextResponse(b"x" * 20_000)
 
 
 async def names(request: Request) -> Response:
@@ -79,6 +87,7 @@ async def pour(request: Request) -> Response:
 
 ROUTES = [
     Route("/echo", echo, methods=["POST", "GET"]),
+    Route("/crumb", crumb),
     Route("/flood", flood),
     Route("/refuse", refuse, methods=["POST"]),
     Route("/known", known, methods=["POST"]),
@@ -93,6 +102,17 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[int, asyncio.Semaphore]
     """Its port, and a semaphore that counts who was noticed: readers of `/hold` that have left, and of `/pour` that do
     not read.
     """
+    async with served(limits) as server:
+        yield port_of(server), server.config.app.state.noticed
+
+
+def port_of(server: Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def served(limits: Limits) -> AsyncIterator[Server]:
     app = Starlette(routes=ROUTES)
     app.state.noticed = asyncio.Semaphore(0)
     listening = asyncio.Event()
@@ -100,7 +120,7 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[int, asyncio.Semaphore]
     running = asyncio.create_task(server._serve())
     await listening.wait()
     try:
-        yield server.servers[0].sockets[0].getsockname()[1], app.state.noticed
+        yield server
     finally:
         server.should_exit = True
         await running
@@ -177,6 +197,53 @@ async def test_ten_thousand_tiny_chunks_at_once_are_one_body(port: int) -> None:
     start = b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     answer = await answer_to(port, start + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
     assert answer.endswith(b"x" * 10_000)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    while not holds():  # noqa: ASYNC110 - a connection tells nobody what becomes of it
+        await asyncio.sleep(0)
+
+
+async def unread(server: Server, stack: AsyncExitStack, *, closing: bytes = b"") -> GuardedProtocol:
+    """The server's side of a connection whose answers wait to be read, in vain, and of which nobody has told the writer."""
+    before = set(server.server_state.connections)
+    reader, writer = await stack.enter_async_context(connection(port_of(server)))
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    await until(lambda: set(server.server_state.connections) - before)
+    [side] = cast("set[GuardedProtocol]", set(server.server_state.connections) - before)
+    while not side.transport.get_write_buffer_size():
+        answered = server.server_state.total_requests
+        writer.write(b"GET /crumb HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(partial(lambda before: server.server_state.total_requests > before, answered))
+    if closing:
+        writer.write(b"GET /crumb HTTP/1.1\r\nhost: x\r\n" + closing + b"\r\n")
+        await until(side.transport.is_closing)
+    assert not side.flow.write_paused
+    return side
+
+
+@pytest.mark.parametrize("closing", [CLOSE, b""], ids=["asked to close", "silent"])
+async def test_a_connection_whose_last_answer_nobody_reads_ends(closing: bytes, anyio_backend: str) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(served(Limits(stalled_s=0.5, idle_s=1)))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        side = await unread(server, stack, closing=closing)
+        await until(lambda: side not in server.server_state.connections)
+
+
+async def test_last_answers_that_nobody_reads_shut_nobody_out(anyio_backend: str) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(served(Limits(connections=3)))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        sides = [await unread(server, stack, closing=CLOSE) for _ in range(3)]
+        for side in sides:
+            request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            assert b" 200 " in await answer_to(port_of(server), request)
+            await until(partial(lambda side: side not in server.server_state.connections, side))
+            # Its place is taken, as whoever stays would.
+            reader, writer = await stack.enter_async_context(connection(port_of(server)))
+            writer.write(b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.readuntil(b"held")
 
 
 @pytest.mark.parametrize(
