@@ -628,9 +628,10 @@ class Submitter:
                 return signalled(task, Signal.ACCEPTED, now)
             case Refused(Refusal.EXISTS, code, message):
                 # Ours if an earlier create of ours may have been accepted, or the id is one that nobody else can have: also
-                # one that was sent before a backup was restored, which knows nothing of that. Else somebody else's, and then
-                # ours will never run.
-                ours = task.status is Status.UNCONFIRMED or task.provider_external_id == task.id
+                # one that was sent before a backup was restored, which knows nothing of that. Else somebody else's, or not
+                # even a task, and then ours will never run.
+                is_our_id = task.provider_external_id == task.id and _is_known_by_id(task)
+                ours = task.status is Status.UNCONFIRMED or is_our_id
                 signal = Signal.EXISTS if ours else Signal.REFUSED
                 return signalled(task, signal, now, error=TaskError(code, message, Refusal.EXISTS))
             case Refused(kind) if task.status is Status.UNCONFIRMED and (
@@ -659,9 +660,7 @@ class Submitter:
         time in the queue it is sent no more: it stays unconfirmed, and a person may ask for it. So it is from the first
         with what might be made, and billed, twice.
         """
-        known = TASK_TYPES.get(task.type)
-        may_be_repeated = known is not None and known.may_be_repeated
-        if not may_be_repeated or now - task.created_at > self._queue_max_age:
+        if not _is_known_by_id(task) or now - task.created_at > self._queue_max_age:
             log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
             return replace(task, next_send_at=None)
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
@@ -695,6 +694,12 @@ def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
 def _resting(task: Task) -> Task:
     """No create on its way, none planned yet."""
     return replace(task, sending_since=None, next_send_at=None, awaits_slot=False)
+
+
+def _is_known_by_id(task: Task) -> bool:
+    """Whether the provider would know a second create of it, and say so."""
+    known = TASK_TYPES.get(task.type)
+    return known is not None and known.may_be_repeated
 
 
 def _queue_delay(outcome: Deferred, task: Task, now: datetime) -> timedelta:

@@ -1025,6 +1025,14 @@ async def test_exists_is_ours_under_an_id_that_nobody_else_can_have(klingel: Kli
     assert (await klingel.task(task["id"]))["status"] == "succeeded"
 
 
+async def test_what_exists_where_tasks_have_no_ids_is_something_else(klingel: Klingel) -> None:
+    klingel.kling.answers(refused(400, 1201, "element name already exists"))
+    input = {"path": "/v1/general/custom-elements", "body": {"element_name": "Mia"}}
+    response = await klingel.http.post("/v1/tasks", json={"type": "kling.raw", "input": input})
+    assert (response.status_code, response.json()["provider_code"]) == (422, "1201")
+    assert response.json()["task"]["status"] == "rejected"
+
+
 async def test_a_callback_confirms_what_the_creates_answer_left_open(klingel: Klingel) -> None:
     """Then no second create goes out at all."""
     task = await unconfirmed(klingel)
