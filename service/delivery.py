@@ -95,6 +95,7 @@ class _Ended(Struct, frozen=True, kw_only=True):
     duty: Duty
     attempt: Attempt
     next_attempt_at: datetime | None
+    exchanged: bool  # as in its reply
 
 
 class Deliverer:
@@ -366,7 +367,8 @@ class Deliverer:
 
     async def _carry_out(self, duty: Duty) -> _Ended:
         started_at, started = self._clock(), time.monotonic()
-        delivered = is_well = False
+        delivered = False
+        is_well: bool | None = False
         try:
             with self._span(duty) as span:
                 told = duty if span.trace is None else replace(duty, trace=span.trace)
@@ -375,7 +377,9 @@ class Deliverer:
                 verdict = result(reply, attempt=duty.attempt, now=ended_at)
                 _note_end(span, reply, verdict.outcome)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
-            is_well = not is_reason_to_rest(reply, of_many=duty.endpoint.shares_lane)
+            is_well = (
+                not is_reason_to_rest(reply, of_many=duty.endpoint.shares_lane) if reply.exchanged else None
+            )
             if verdict.outcome is AttemptOutcome.GONE:
                 # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
                 self._lanes.drop(duty.endpoint)
@@ -412,7 +416,12 @@ class Deliverer:
             duration_ms=attempt.duration_ms,
             next_attempt_at=verdict.next_attempt_at,
         )
-        return _Ended(duty=duty, attempt=attempt, next_attempt_at=verdict.next_attempt_at)
+        return _Ended(
+            duty=duty,
+            attempt=attempt,
+            next_attempt_at=verdict.next_attempt_at,
+            exchanged=reply.exchanged,
+        )
 
     # Outcomes
 
@@ -538,7 +547,8 @@ class Deliverer:
     async def _update_health(self, tx: Transaction, ended: Sequence[_Ended], now: datetime) -> None:
         by_endpoint: defaultdict[EndpointId, list[tuple[Endpoint, Attempt]]] = defaultdict(list)
         for one in ended:
-            by_endpoint[one.duty.endpoint.id].append((one.duty.endpoint, one.attempt))
+            if one.exchanged:
+                by_endpoint[one.duty.endpoint.id].append((one.duty.endpoint, one.attempt))
         well = {
             id
             for id, attempts in by_endpoint.items()

@@ -116,8 +116,9 @@ class Lane:
         self._active_retries += 1
         return self._retries.popleft()
 
-    def end(self, duty: Duty, *, delivered: bool) -> None:
-        self.failures, self.delivered = (0, self.delivered + 1) if delivered else (self.failures + 1, 0)
+    def end(self, duty: Duty, *, delivered: bool | None) -> None:
+        if delivered is not None:
+            self.failures, self.delivered = (0, self.delivered + 1) if delivered else (self.failures + 1, 0)
         self.active -= 1
         self._held -= 1
         story = _story(duty)
@@ -425,11 +426,12 @@ class Lanes:
         self.startable.clear()
         return None
 
-    def end(self, duty: Duty, *, delivered: bool) -> None:
+    def end(self, duty: Duty, *, delivered: bool | None) -> None:
         """Its attempt is over; it stays in hand until its outcome is recorded.
 
         Args:
-            delivered: or ended in a way that is no reason to rest.
+            delivered: or ended in a way that is no reason to rest. None where nothing went out: then all that is known
+                of the lane stays as it is.
         """
         lane, limits = self._under_way.pop(duty.id)
         lane.end(duty, delivered=delivered)
@@ -443,7 +445,7 @@ class Lanes:
             lane.rested = 0
             if lane.rests:
                 self._end_rest(lane)
-        elif lane.failures >= BREAKS_AFTER and not lane.rests:
+        elif delivered is not None and lane.failures >= BREAKS_AFTER and not lane.rests:
             self._rest(lane)
         if lane.overflowed and len(lane) in {DEPTH // 2, 0}:
             self.on_room()

@@ -61,6 +61,7 @@ SAID_AT_THE_END: Final = Reply(
     status_code=None,
     reason="the bot is not in that channel: said when the task has ended",
     ending=AttemptOutcome.DELIVERED,
+    exchanged=False,
 )
 TOO_LATE: Final = Reply(
     status_code=None,

@@ -26,10 +26,16 @@ from storage.bots import ChatMessage
 from storage.database import Database, Transaction
 
 SHOWN_ALREADY: Final = Reply(
-    status_code=None, reason="a later state is shown already", ending=AttemptOutcome.DELIVERED
+    status_code=None,
+    reason="a later state is shown already",
+    ending=AttemptOutcome.DELIVERED,
+    exchanged=False,
 )
 SAID_AT_THE_END: Final = Reply(
-    status_code=None, reason="said when the task has ended", ending=AttemptOutcome.DELIVERED
+    status_code=None,
+    reason="said when the task has ended",
+    ending=AttemptOutcome.DELIVERED,
+    exchanged=False,
 )
 BOT_IS_GONE: Final = Reply(status_code=None, reason="its bot was deleted", ending=AttemptOutcome.DEAD)
 

@@ -211,7 +211,11 @@ def _reply(kept: Sequence[KeptFile], failed: Sequence[_NotKept], wanted: int) ->
     if not failed:
         reason = "kept" if wanted else "nothing to keep"
         return Reply(
-            status_code=None, reason=reason, excerpt="\n".join(told), ending=AttemptOutcome.DELIVERED
+            status_code=None,
+            reason=reason,
+            excerpt="\n".join(told),
+            ending=AttemptOutcome.DELIVERED,
+            exchanged=wanted > 0,
         )
     worst = next((error for error in failed if not error.for_good), failed[0])
     waits = [error.retry_after for error in failed if error.retry_after is not None]

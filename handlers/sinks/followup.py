@@ -114,7 +114,7 @@ class FollowUpSink:
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         event, rule = duty.event, duty.endpoint
         if event.task_id is None or event.type not in FOLLOWED:
-            return _done("nothing is submitted for this: it is no event of a task")
+            return _nothing("it is no event of a task")
         try:
             async with self._database.reading() as reader:
                 parent = await tasks.get(reader, event.task_id, account_id=rule.account_id)
@@ -127,9 +127,9 @@ class FollowUpSink:
             if standing and rule.task_id is None and not rule.config.get("chain", False):
                 # Also what another one made: so many rules would make so many tasks of each other's, eight deep.
                 maker = "this rule made itself" if rule.id in standing else "another standing rule made"
-                return _done(f"nothing is submitted for this: it follows from a task that {maker}")
+                return _nothing(f"it follows from a task that {maker}")
             if not await run_sync(_is_wanted, duty, limiter=self._turns):
-                return _done("nothing is submitted for this: the filter is not true of it")
+                return _nothing("the filter is not true of it")
             if parent.depth >= LONGEST_CHAIN:
                 return _refused(f"the chain ends here: {LONGEST_CHAIN} follow-ups one after another")
             draft = await run_sync(self._drafted, duty, now, limiter=self._turns)
@@ -195,6 +195,15 @@ def _is_wanted(duty: Duty) -> bool:
 def _done(reason: str, **excerpt: str) -> Reply:
     told = to_json(excerpt).decode() if excerpt else ""
     return Reply(status_code=None, reason=reason, excerpt=told, ending=AttemptOutcome.DELIVERED)
+
+
+def _nothing(why: str) -> Reply:
+    return Reply(
+        status_code=None,
+        reason=f"nothing is submitted for this: {why}",
+        ending=AttemptOutcome.DELIVERED,
+        exchanged=False,
+    )
 
 
 def _refused(reason: str) -> Reply:

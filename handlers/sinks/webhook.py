@@ -113,6 +113,7 @@ class WebhookSink:
                 status_code=None,
                 reason=f"not sent: the format {endpoint.config['format']} has no words for {event.type}",
                 ending=AttemptOutcome.DELIVERED,
+                exchanged=False,
             )
         body, own = message
         secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]

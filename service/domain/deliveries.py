@@ -81,6 +81,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     excerpt: str = ""  # of the answer's body, bounded
     # What it means, where the status code does not say it: there is none, or it is 200 for a refusal.
     ending: AttemptOutcome | None = None
+    exchanged: bool = True  # if not, nothing was to go out: that says nothing of how well the endpoint is
 
 
 LONGEST_REASON: Final = 500

@@ -66,6 +66,7 @@ async def test_a_submitted_task_is_delivered_and_named(klingel: Klingel) -> None
     outcome, reply = await sent(klingel, duty)
     [child] = await made_of(klingel, duty)
     assert outcome is AttemptOutcome.DELIVERED
+    assert reply.exchanged
     assert (reply.reason, reply.excerpt) == (f"submitted: {child['id']}", f'{{"task_id":"{child["id"]}"}}')
 
 
@@ -105,6 +106,7 @@ async def test_an_event_of_which_the_filter_is_not_true_leads_to_nothing(
     outcome, reply = await sent(klingel, filtered(await duty_of(klingel, LITERAL), filter))
     assert outcome is AttemptOutcome.DELIVERED
     assert reply.reason == "nothing is submitted for this: the filter is not true of it"
+    assert not reply.exchanged
 
 
 async def test_a_filter_that_breaks_over_the_event_submits_nothing_and_says_why(klingel: Klingel) -> None:

@@ -11,6 +11,7 @@ import pytest
 from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT, WAITING_OF_BOT
 from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
+from service.lanes import BREAKS_AFTER
 from storage.columns import milliseconds
 from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
 from tests.integration.cdn import running_cdn, sends
@@ -601,6 +602,32 @@ async def test_an_incoming_webhook_is_told_the_end_alone(
     await klingel.submit()
     await klingel.until_deliveries(*["delivered"] * 4)
     assert len(mattermost.hooked) == 2
+
+
+async def test_a_dead_chat_is_not_well_again_with_each_event_that_is_not_for_it(
+    klingel: Klingel, mattermost: FakeMattermost
+) -> None:
+    """Of each task that begins it is told nothing, which proves nothing of it: it rests, and its failures add up."""
+    config = {"webhook_url": f"{mattermost.url}/hooks/{HOOK}"}
+    chat = await klingel.endpoint(kind="mattermost", config=config)
+    for number in range(1, BREAKS_AFTER + 1):
+        mattermost.answers(500)
+        await klingel.call_back(succeed(await klingel.submit()))
+        told = ["delivered", "pending"] * number
+
+        async def has_failed(told: list[str] = told) -> bool:
+            shown = await klingel.deliveries()
+            return [one["status"] for one in shown] == told and all(one["attempts"] for one in shown)
+
+        await klingel.until(has_failed)
+    shown = (await klingel.http.get(f"/v1/endpoints/{chat['id']}")).json()
+    assert (shown["failures"], shown["failing_since"]) == (BREAKS_AFTER, "2026-11-22T12:00:00.000Z")
+    await klingel.endpoint()
+    await klingel.call_back(succeed(await klingel.submit()))
+    await klingel.receiver.until(2)
+    assert len(mattermost.requests) == BREAKS_AFTER  # it rests
+    klingel.clock.advance(seconds=1)
+    await mattermost.until(BREAKS_AFTER + 1)
 
 
 async def test_a_test_event_reaches_a_chat(klingel: Klingel, mattermost: FakeMattermost) -> None:

@@ -68,3 +68,20 @@ async def test_the_kling_format_tells_of_no_task_that_does_not_exist(klingel: Kl
     [attempt] = await klingel.attempts(delivery["id"])
     assert attempt["reason"] == "not sent: the format kling has no words for endpoint.disabled"
     assert klingel.receiver.received == []
+
+
+async def test_what_the_kling_format_does_not_send_makes_no_failing_endpoint_well(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint(
+        config={"url": klingel.receiver.url, "format": "kling"}, types=["endpoint.disabled"]
+    )
+    klingel.receiver.always = 500
+    failed = (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).json()["delivery"]
+    await klingel.until_attempts(failed["id"], 1)
+    before = (await klingel.http.get(f"/v1/endpoints/{endpoint['id']}")).json()
+    assert before["failures"] == 1
+    async with Receiver().running() as gone:
+        gone.always = 410
+        other = await klingel.endpoint(config={"url": gone.url})
+        await klingel.http.post(f"/v1/endpoints/{other['id']}/test")
+        await klingel.until_deliveries("pending", "delivered", endpoint_id=endpoint["id"])
+    assert (await klingel.http.get(f"/v1/endpoints/{endpoint['id']}")).json() == before

@@ -278,6 +278,31 @@ def test_a_late_success_ends_a_rest() -> None:
     assert len(started(lanes)) == 2
 
 
+def test_an_attempt_that_sends_nothing_counts_neither_way_and_ends_no_rest() -> None:
+    """A chat that is told of ends alone would else look well again with each task that begins."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    rests: list[datetime] = []
+    lanes.on_rest = rests.append
+    lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
+    first, second, *others = started(lanes)
+    lanes.end(first, delivered=None)
+    others += started(lanes)
+    assert (len(others), rests) == (CONCURRENCY - 1, [])
+    lanes.end(second, delivered=False)
+    assert rests == [clock.now + timedelta(seconds=1)]
+    for one in others:
+        lanes.end(one, delivered=None)
+    assert started(lanes) == []
+    clock.now = rests[-1]
+    lanes.wake()
+    [alone] = started(lanes)
+    lanes.end(alone, delivered=None)
+    [alone] = started(lanes)
+    lanes.end(alone, delivered=False)
+    assert rests[1:] == [clock.now + timedelta(seconds=2)]
+
+
 def test_what_an_endpoint_failed_before_its_lane_was_made_counts() -> None:
     lanes = Lanes()
     lanes.offer([duty(failures=BREAKS_AFTER) for _ in range(5)])
@@ -892,20 +917,20 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.seen[one.id] == 1
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), number=st.integers(1, 10), delivered=st.booleans())
-    def end(self, data: st.DataObject, number: int, delivered: bool) -> None:
+    @rule(data=st.data(), number=st.integers(1, 10), delivered=st.sampled_from([True, False, None]))
+    def end(self, data: st.DataObject, number: int, delivered: bool | None) -> None:
         for _ in range(min(number, len(self.running))):
             self.end_one(data.draw(st.sampled_from(self.running)), delivered=delivered)
 
-    def end_one(self, one: Duty, *, delivered: bool) -> None:
+    def end_one(self, one: Duty, *, delivered: bool | None) -> None:
         self.running.remove(one)
         self.lanes.end(one, delivered=delivered)
         self.lanes.settle(one)
         here = one.endpoint.id
-        self.failures[here] = 0 if delivered else self.failures[here] + 1
+        self.failures[here] += delivered is False
         if delivered:
             self.begin_anew(here)
-        elif self.failures[here] >= BREAKS_AFTER and here not in self.rests:
+        elif delivered is False and self.failures[here] >= BREAKS_AFTER and here not in self.rests:
             self.rests[here] = self.clock.now + timedelta(seconds=min(2 ** self.rested[here], 30))
             self.rested[here] += 1
         self.forget_if_idle(here)
