@@ -362,7 +362,7 @@ async def changes(fields: Sequence[Field], form: FormData, current: Mapping[str,
     """What differs from what is there. A secret that is left blank stays; what else is blanked is taken away."""
     found = Entered({})
     for each in fields:
-        now = current.get(each.key)
+        now = current.get(each.key, each.default)
         if each.widget is Widget.SWITCH:
             value: Any = bool(form.get(each.name))
         else:

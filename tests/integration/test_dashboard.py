@@ -762,6 +762,27 @@ async def test_a_change_that_names_no_secret_keeps_it(klingel: Klingel, admin: B
     assert request.headers["x-one"] == "1"
 
 
+async def test_a_form_that_is_saved_without_a_change_leaves_the_config_alone(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """What a browser sends back of a webhook without headers of its own is not even asked for."""
+    config = {"url": klingel.receiver.url, "basic_auth": {"username": "me", "password": "a-password"}}
+    endpoint = await klingel.endpoint(config=config)
+    klingel.receiver.answers(500)
+    await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    page = f"/endpoints/{endpoint['id']}"
+    response = await admin.send(
+        page, on=page, config__url=klingel.receiver.url, config__headers="",
+        config__basic_auth__username="me", config__basic_auth__password="", config__format="standard",
+        more__types="task.*", more__description="The shop",
+    )  # fmt: skip
+    assert response.status_code == 303, response.text
+    shown = (await klingel.http.get(f"/v1{page}")).json()
+    assert (shown["description"], shown["failures"]) == ("The shop", 1)
+
+
 async def test_a_login_that_is_blanked_is_taken_away(klingel: Klingel, admin: Browser) -> None:
     config = {"url": klingel.receiver.url, "basic_auth": {"username": "me", "password": "a-password"}}
     endpoint = await klingel.endpoint(config=config)
