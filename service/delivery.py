@@ -72,7 +72,7 @@ class Sink(Protocol):
     def configure(
         self, raw: object, *, pointer: str, before: Endpoint | None = None
     ) -> tuple[Mapping[str, Any], str | None]:
-        """A checked configuration for endpoints of this kind: its readable part, and its secret part, sealed.
+        """A checked configuration for endpoints of this kind: its readable part, and its secret part, JSON that is sealed.
 
         Args:
             before: the endpoint to be changed; what `raw` does not name stays as it is there.

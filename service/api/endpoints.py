@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import Field
+from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -118,7 +119,7 @@ async def update(request: Request[State]) -> Response:
     endpoint = await _found(request, key)
 
     def read() -> tuple[EndpointPatch, _Configured | None]:
-        return _read_change(parse_json(body), endpoint, state["sinks"].get(endpoint.kind))
+        return _read_change(parse_json(body), endpoint, state["sinks"].get(endpoint.kind), state["vault"])
 
     patch, configured = await state["shares"].readers.read(key.account_id, read)
     edit = _Edit(
@@ -133,7 +134,7 @@ async def update(request: Request[State]) -> Response:
 
 
 def _read_change(
-    raw: object, endpoint: Endpoint, sink: Sink | None
+    raw: object, endpoint: Endpoint, sink: Sink | None, vault: Vault
 ) -> tuple[EndpointPatch, _Configured | None]:
     """What is to be changed, and the configuration that comes of it, if that is.
 
@@ -156,7 +157,9 @@ def _read_change(
                 f"This Klingel has no kind {endpoint.kind!r} now, so nothing can be said of its configuration."
             )
         try:
-            configured = sink.configure(fields["config"], pointer="#/config", before=endpoint)
+            configured = _sealed_once(
+                sink.configure(fields["config"], pointer="#/config", before=endpoint), endpoint, vault
+            )
         except InvalidFields as error:
             faults += error.faults
     if patch is not None and not faults and isinstance(sink, Choosy):
@@ -170,6 +173,22 @@ def _read_change(
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)
     return patch, configured
+
+
+def _sealed_once(configured: _Configured, endpoint: Endpoint, vault: Vault) -> _Configured:
+    """The same configuration stays sealed as it is: sealed once more it would be another text, and count as a change.
+
+    What is sealed under a former KLINGEL_SECRET is so under the newest one from then on.
+    """
+    config, credentials = configured
+    stored = endpoint.credentials
+    if config != endpoint.config or credentials is None or stored is None:
+        return configured
+    try:
+        is_same = from_json(vault.open(credentials)) == from_json(vault.open(stored))
+        return (config, vault.seal_anew(stored)) if is_same else configured
+    except ConfigurationError:  # nobody can say what it was
+        return configured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
+from service.domain.secrets import Vault
 from service.lanes import BREAKS_AFTER, CONCURRENCY
 from tests.integration.klingel import (
     IMAGE_INPUT,
@@ -992,6 +993,81 @@ async def test_what_its_former_place_failed_does_not_count_at_its_new_one(klinge
         assert (moved["failures"], moved["failing_since"]) == (0, None)
         await klingel.submit()
         await new.until(1)  # and it does not rest there: the clock stands still
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (
+            "webhook",
+            {
+                "url": "https://example.com/hook",
+                "headers": {"x-one": "1", "x-two": "2"},
+                "basic_auth": {"username": "me", "password": "s3cret"},
+            },
+        ),
+        ("ntfy", {"server": "https://example.com", "topic": "shop", "token": "tk_secret"}),
+        ("mqtt", {"url": "mqtts://example.com", "topic": "shop", "username": "me", "password": "s3cret"}),
+        ("mattermost", {"webhook_url": "https://example.com/hooks/abc"}),
+        (
+            "task",
+            {
+                "submit": {
+                    "type": "kling.multi-image-to-image",
+                    "input": dict(IMAGE_INPUT),
+                    "endpoints": [{"config": {"url": "https://example.com", "headers": {"x-one": "1"}}}],
+                }
+            },
+        ),
+    ],
+)
+async def test_a_config_that_is_sent_back_as_it_was_read_is_no_change(
+    klingel: Klingel, kind: str, config: dict[str, Any]
+) -> None:
+    """Else whatever was saved without a change would look well again, and nobody would ever switch it off."""
+    types = ["task.succeeded"]
+    endpoint = await klingel.endpoint(kind=kind, config=config, types=types, enabled=False)
+    await klingel.tamper("update endpoints set failures = 7, failing_since = 1795348800000")
+    [before] = klingel.rows("select credentials, failures, failing_since from endpoints")
+    assert before["credentials"] is not None
+    shown = (await show(klingel, endpoint["id"]))["config"]
+    for sent in (shown, {}, _in_another_order(shown)):
+        await patch(klingel, endpoint["id"], config=sent)
+        assert klingel.rows("select credentials, failures, failing_since from endpoints") == [before]
+
+
+def _in_another_order(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _in_another_order(value) if isinstance(value, dict) else value
+        for name, value in reversed(config.items())
+    }
+
+
+async def test_a_secret_that_is_changed_in_a_config_is_a_change_though_it_reads_the_same(
+    klingel: Klingel,
+) -> None:
+    config = {"url": klingel.receiver.url, "headers": {"x-token": "wrong"}}
+    endpoint = await klingel.endpoint(config=config)
+    klingel.receiver.answers(401)
+    test = await send_test(klingel, endpoint["id"])
+    await klingel.until_attempts(test["delivery"]["id"], 1)
+    assert (await show(klingel, endpoint["id"]))["failures"] == 1
+    changed = await patch(klingel, endpoint["id"], config={"headers": {"x-token": "right"}})
+    assert (changed["config"], changed["failures"]) == (endpoint["config"], 0)
+    await send_test(klingel, endpoint["id"])
+    assert (await klingel.receiver.until(2))[-1].headers["x-token"] == "right"
+
+
+async def test_what_was_sealed_under_a_former_secret_is_sealed_anew_with_the_config(tmp_path: Path) -> None:
+    """Then the former KLINGEL_SECRET can go."""
+    first, second = "the-first-secret-0123456789", "the-second-secret-0123456789"
+    async with running_klingel(tmp_path, secret=first) as klingel:
+        config = {"url": klingel.receiver.url, "headers": {"x-token": "t0p"}}
+        endpoint = await klingel.endpoint(config=config)
+    async with running_klingel(tmp_path, secret=f"{second},{first}") as klingel:
+        await patch(klingel, endpoint["id"], config={})
+        [row] = klingel.rows("select credentials from endpoints")
+    assert json.loads(Vault([second]).open(row["credentials"])) == {"headers": {"x-token": "t0p"}}
 
 
 async def test_one_success_wipes_the_record_of_failures(klingel: Klingel) -> None:

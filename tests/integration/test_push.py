@@ -150,6 +150,19 @@ async def test_a_browser_still_rings_after_klingels_secret_was_rotated(tmp_path:
     assert len(push.pushed) == 1
 
 
+async def test_a_subscription_that_nobody_can_open_any_more_can_be_given_anew(
+    klingel: Klingel, push: FakePushService
+) -> None:
+    endpoint = await subscribe(klingel, push, types=["task.succeeded"])
+    await klingel.tamper("update endpoints set credentials = 'sealed under a secret that is lost'")
+    config = {"subscription": push.subscription}
+    response = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"config": config})
+    assert response.status_code == 200, response.text
+    await finished(klingel)
+    await klingel.until_deliveries("delivered")
+    assert len(push.pushed) == 1
+
+
 async def test_what_is_no_push_endpoint_is_refused_with_all_its_faults(klingel: Klingel) -> None:
     body = {"kind": "web_push", "config": {"subscription": {"endpoint": "x", "keys": {}}, "ttl_s": "1"}}
     assert set(pointers(await klingel.http.post("/v1/endpoints", json=body))) == {
