@@ -107,6 +107,11 @@ async def last_position(reader: Reader, account_id: AccountId) -> int:
     return await reader.value("last_position", account_id=account_id) or 0
 
 
+async def reach(reader: Reader, position: int) -> bool:
+    """Whether the logs of all accounts together have come so far, as they have to where somebody was once told of it."""
+    return position == 0 or await reader.value("position_from", position=position) is not None
+
+
 async def position_before(reader: Reader, account_id: AccountId, at: datetime) -> int:
     """One that parts an account's log: what happened before a moment is up to it. 0 if there is nothing.
 

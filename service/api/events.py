@@ -220,15 +220,18 @@ def _wants_stream(request: Request[State]) -> bool:
 async def _resume_position(request: Request[State], account_id: AccountId) -> int | None:
     """
     Raises:
-        NotFound: the event to resume from is not in the log: what came after it may not be either.
+        NotFound: the event to resume from is not in the log: what came after it may not be either. Or the log does not
+            reach as far as the place to resume from, as after a restore: what happens next would stand before it.
     """
     last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if not last:
         return None
-    if (place := place_of_id(last)) is not None:
-        return place
+    position = place_of_id(last)
     async with request.state["database"].reading() as reader:
-        position = await events.position(reader, last, account_id=account_id)
+        if position is None:
+            position = await events.position(reader, last, account_id=account_id)
+        elif not await events.reach(reader, position):
+            position = None
     if position is None:
         raise NotFound(
             "The event to resume from is not in the log (any longer). Read GET /v1/events and begin a new stream."

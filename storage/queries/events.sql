@@ -40,6 +40,11 @@ select position from events where id = :id and account_id = :account_id;
 -- name: last_position$
 select max(position) from events where account_id = :account_id;
 
+-- name: position_from$
+-- Of any account's event. The newest one is never forgotten: where there is none, there never was one, or a backup without
+-- it was restored.
+select position from events where position >= :position order by position limit 1;
+
 -- name: moment_up_to$
 -- Of an account's last event up to a position.
 select at from events where account_id = :account_id and position <= :position order by position desc limit 1;

@@ -50,6 +50,7 @@ HOT = {
     "list_task_events": "events using index sqlite_autoindex_events_2 (task_id=?)",
     "moment_up_to": "events using index events_by_account (account_id=? and position<?)",
     "last_position": "events using covering index events_by_account (account_id=?)",
+    "position_from": "events using integer primary key (rowid>?)",
     "event_position": "events using index sqlite_autoindex_events_1 (id=?)",
     "events_by_id": "events using index sqlite_autoindex_events_1 (id=?)",
     "get_endpoint": "endpoints using index sqlite_autoindex_endpoints_1 (id=?)",

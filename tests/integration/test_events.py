@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from tests.integration.klingel import (
     callback,
     pointers,
     refused,
+    running_klingel,
     succeed,
 )
 
@@ -364,10 +366,7 @@ async def test_a_reader_that_was_cut_off_before_its_first_event_goes_on_where_it
         await story(klingel)
     seen = [row["id"] for row in klingel.rows("select id from events order by position")]
     async with klingel.served() as client:
-        async with aconnect_sse(client, "GET", "/v1/events") as source, asyncio.timeout(PATIENCE_S):
-            lines = source.response.aiter_lines()
-            name, _, id = (await anext(lines)).partition(": ")
-            assert (name, await anext(lines)) == ("id", "")
+        id = await place(client)
         is_forgotten = before == "a story that is forgotten meanwhile"
         if is_forgotten:
             klingel.clock.advance(days=31)
@@ -381,6 +380,33 @@ async def test_a_reader_that_was_cut_off_before_its_first_event_goes_on_where_it
             told += await heard(events, 1)
     assert [one.event for one in told] == ["task.submitted", "task.succeeded"]
     assert {one.json()["data"]["task"]["id"] for one in told} == {missed["id"]}
+
+
+async def test_a_reader_whose_place_was_lost_with_a_restore_is_told_so(tmp_path: Path) -> None:
+    """What happens next has positions before that place: it would wait, and hear nothing of it."""
+    async with running_klingel(tmp_path / "one") as klingel, klingel.served() as client:
+        await klingel.submit()
+        kept = await place(client)
+        backup = await klingel.snapshot(tmp_path / "two")
+        await story(klingel)
+        lost = await place(client)
+    async with running_klingel(backup) as restored, restored.served() as client:
+        async with client.stream("GET", "/v1/events", headers=STREAM | {"last-event-id": lost}) as answer:
+            assert answer.status_code == 404
+            assert "is not in the log" in json.loads(await answer.aread())["detail"]
+        async with following(client, "/v1/events", {"last-event-id": kept}) as events:
+            await restored.submit()
+            [told] = await heard(events, 1)
+    assert told.event == "task.submitted"
+
+
+async def place(client: httpx.AsyncClient) -> str:
+    """With which the account's stream begins now."""
+    async with aconnect_sse(client, "GET", "/v1/events") as source, asyncio.timeout(PATIENCE_S):
+        lines = source.response.aiter_lines()
+        name, _, id = (await anext(lines)).partition(": ")
+        assert (name, await anext(lines)) == ("id", "")
+    return id
 
 
 async def test_a_stop_ends_every_stream_at_once(klingel: Klingel) -> None:
