@@ -120,14 +120,22 @@ def numbered(text: str) -> Statement:
 
 @contextmanager
 def _storage_errors(connection: _Connection | None = None) -> Iterator[None]:
-    """A constraint that fails, or a statement that is wrong, is a fault of ours; all else is the server's."""
+    """A constraint that fails, a statement that is wrong, or a value that has no place is a fault of ours; all else is the
+    server's.
+    """
     try:
         yield
     except asyncpg.TransactionRollbackError as error:
         raise Collided(f"The database had to undo this, because others were in its way ({error}).") from error
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError) as error:  # somebody was at it
         raise _unavailable(error) from error
-    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.SyntaxOrAccessError):
+    except (
+        asyncpg.IntegrityConstraintViolationError,
+        asyncpg.CardinalityViolationError,
+        asyncpg.DataError,
+        asyncpg.ProgramLimitExceededError,  # too long for an index, too deep to be read
+        asyncpg.SyntaxOrAccessError,
+    ):
         raise
     except (asyncpg.PostgresError, OSError) as error:
         raise _unavailable(error) from error

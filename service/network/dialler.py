@@ -20,6 +20,7 @@ import aiodns
 import structlog
 from yarl import URL
 
+from service.domain.urls import ODD_PORT, has_plain_port
 from service.loading import Later
 from service.network.connections import Answer, Connections, Download, NoAnswer, Origin
 
@@ -149,16 +150,17 @@ def check_url(url: str) -> URL:
     try:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
+        is_port_plain = has_plain_port(url)
     except ValueError:  # also of host names that no IDNA makes
         raise Refused("this is not a URL") from None
     if parsed.scheme not in {"http", "https"} or not host:
         raise Refused("it must be an absolute http:// or https:// URL")
     if parsed.user is not None or parsed.password is not None:
         raise Refused("a user name or password does not go into a URL; use Basic auth in the configuration")
+    if not is_port_plain:
+        raise Refused(ODD_PORT)
     if port is None or not 0 < port < 65536:
         raise Refused("its port is not between 1 and 65535")
-    if "%" in host:
-        raise Refused("an address with a zone, or a host name with a % in it, is not dialled")
     read_host(parsed.raw_host or "")
     return parsed
 
@@ -172,6 +174,8 @@ def read_host(host: str) -> Address | None:
     Raises:
         Refused: neither of them, or an address in a spelling that only some read as one.
     """
+    if "%" in host:
+        raise Refused("an address with a zone, or a host name with a % in it, is not dialled")
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from yarl import URL
 
+from service.domain.urls import ODD_PORT, has_plain_port
 from service.network.dialler import Guard, GuardedResolver, Refused, read_host
 
 READ_LIMIT: Final = 1024 * 1024  # bytes of one exchange; a broker's acknowledgement has a few hundred
@@ -51,6 +52,7 @@ def check_target(url: str, schemes: Mapping[str, tuple[bool, int]]) -> Target:
     try:
         parsed = URL(url)
         host, port = parsed.raw_host, parsed.explicit_port
+        is_port_plain = has_plain_port(url)
     except ValueError:
         raise Refused("this is not a URL") from None
     if parsed.scheme not in schemes or not host:
@@ -60,6 +62,8 @@ def check_target(url: str, schemes: Mapping[str, tuple[bool, int]]) -> Target:
     if parsed.raw_query_string or parsed.raw_fragment:
         raise Refused("it has nothing after a ? or a #")
     tls, usual_port = schemes[parsed.scheme]
+    if not is_port_plain:
+        raise Refused(ODD_PORT)
     if port == 0:
         raise Refused("its port is not between 1 and 65535")
     read_host(host)

@@ -98,7 +98,7 @@ async def test_what_waits_from_before_there_were_lanes_waits_in_its_own(path: Pa
         "end_1": (None, "https://example.com/hook"),
         "end_2": ("task_1", "https://Example.com:8443/hook?to=https://other.example/"),
         "end_3": ("task_1", "http://10.0.0.1"),
-        "end_4": ("task_1", "http://[::1]:80/"),
+        "end_4": ("task_1", "http://[::1]:8080/"),
     }
     connection = sqlite3.connect(path)
     connection.executemany(

@@ -3,14 +3,17 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from anyio import wait_all_tasks_blocked
 
+from service.batching import Batcher
 from service.domain.errors import ConfigurationError, StorageUnavailable
 from service.domain.ids import ProcessId
 from storage import processes
@@ -216,6 +219,27 @@ async def test_of_two_that_wait_for_each_other_one_is_undone_and_told_so(databas
     [told] = [result for result in results if result is not None]
     assert isinstance(told, Collided)
     assert sorted(await stored(database, "a", "b")) == [False, True]
+
+
+async def test_what_the_server_has_no_place_for_fails_alone_and_its_neighbours_are_stored(
+    database: PostgresDatabase,
+) -> None:
+    """No index holds so long a text. Others that are written with it are no worse for that."""
+
+    async def store(tx: Transaction, names: Sequence[str]) -> Sequence[str]:
+        for name in names:
+            await add(tx, name)
+        return names
+
+    batcher = Batcher(database, observe=lambda _size, _seconds: None)
+    endless = token_hex(50_000)
+    asked = [asyncio.create_task(batcher.run(store, name)) for name in ("a", endless, "b")]
+    await wait_all_tasks_blocked()
+    async with batcher.running():
+        before, bad, after = await asyncio.gather(*asked, return_exceptions=True)
+    assert (before, after) == ("a", "b")
+    assert isinstance(bad, asyncpg.ProgramLimitExceededError)
+    assert await stored(database, "a", endless, "b") == [True, False, True]
 
 
 # A server that comes and goes

@@ -1,9 +1,13 @@
 """Lanes as their owners meet them: a dead host, an endpoint that is changed while much waits, answers that cannot be kept."""
 
 import asyncio
+import json
+import sys
+import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from random import Random
 from typing import Any, Literal
 
 import pytest
@@ -134,6 +138,33 @@ async def test_what_waits_for_the_endpoint_of_a_task_goes_where_that_is_led_now(
         klingel.receiver.gate.set()
         await klingel.until_deliveries("delivered", "delivered", "delivered")
         assert len(klingel.receiver.received) == 1
+
+
+async def test_what_waits_in_a_lane_that_an_earlier_klingel_named_otherwise_is_delivered(
+    klingel: Klingel,
+) -> None:
+    """`:080` was another host than `:80`."""
+    klingel.receiver.answers(500)
+    await klingel.submit(callback_url=klingel.receiver.url)
+    [delivery] = await klingel.deliveries()
+    await klingel.until_attempts(delivery["id"], 1)
+    await klingel.tamper("update deliveries set lane = 'acc_1/127.0.0.1:080'")
+    klingel.clock.advance(seconds=6)
+    await klingel.until_deliveries("delivered")
+
+
+async def test_a_stored_url_whose_port_has_thousands_of_digits_holds_up_no_task(klingel: Klingel) -> None:
+    """From before there was such a rule. No index of PostgreSQL's holds as much as it is long."""
+    tasks = [await klingel.submit(callback_url=klingel.receiver.url) for _ in range(2)]
+    await klingel.until_deliveries("delivered", "delivered")
+    zeros = [sign for sign in map(chr, range(sys.maxunicode)) if unicodedata.decimal(sign, None) == 0]
+    port = "".join(Random(0).choices(zeros, k=4000)) + "80"
+    odd = json.dumps({"url": f"http://127.0.0.1:{port}/", "format": "standard"}, ensure_ascii=False)
+    await klingel.tamper(f"update endpoints set config = '{odd}' where task_id = '{tasks[0]['id']}'")
+    for number, task in enumerate(tasks):
+        await klingel.call_back(succeed(task), number=number)
+    assert [(await klingel.task(task["id"]))["status"] for task in tasks] == ["succeeded"] * 2
+    assert (await klingel.receiver.until(3))[2].event["data"]["task"]["id"] == tasks[1]["id"]
 
 
 async def test_a_replay_of_more_than_a_lane_holds_keeps_to_it(klingel: Klingel) -> None:

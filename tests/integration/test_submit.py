@@ -281,6 +281,7 @@ FAULTY: list[tuple[object, str]] = [
     ({**BODY, "metadata": ["a"]}, "#/metadata"),
     ({**BODY, "callback_url": 7}, "#/callback_url"),
     ({**BODY, "callback_url": "http://127.0.0.1:99999/"}, "#/callback_url"),
+    ({**BODY, "callback_url": "http://127.0.0.1:٨٠/"}, "#/callback_url"),
     ({**BODY, "endpoints": [7]}, "#/endpoints/0"),
     ({**BODY, "endpoints": {}}, "#/endpoints"),
     ({**BODY, "endpoints": [{}] * 11}, "#/endpoints"),

@@ -60,6 +60,7 @@ async def test_without_its_library_a_kind_says_what_to_install(
         "http://broker.example", "broker.example", "", "{scheme}://", "{scheme}://127.0.0.1", "{scheme}://[::1]:99",
         "{scheme}://0x7f.1", "{scheme}://10.1.2.3:99", "{scheme}://broker.example:0", "{scheme}://broker.example:99999",
         "{scheme}://user:password@broker.example", "{scheme}://user@broker.example", "{scheme}://broker.example?tls=no",
+        "{scheme}://broker.example:٨٠", "{scheme}://broker.example:000080", "{scheme}://[2606:4700::1111%eth0]",
         "{scheme}://broker.example#x", "{scheme}://a b", "{scheme}://one.example,two.example", "unix:///run/it",
     ],
 )  # fmt: skip

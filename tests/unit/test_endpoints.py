@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.domain.endpoints import (
     ENDPOINTS_OF_AN_ACCOUNT,
+    LONGEST_LANE,
     STEPS_OF_A_FILTER,
     STEPS_OF_AN_EVENT,
     Endpoint,
@@ -175,7 +176,8 @@ def test_all_filters_that_an_account_can_have_are_evaluated_if_they_are_not_made
     [
         ({"url": "https://Example.com/hook?to=https://other.example"}, "example.com"),
         ({"url": "http://user:word@example.com:8080"}, "example.com:8080"),
-        ({"url": "https://[2001:db8::1]:443/"}, "[2001:db8::1]:443"),
+        ({"url": "https://[2001:DB8:0::1]:8443/"}, "[2001:db8::1]:8443"),
+        ({"url": "nats://example.com:4222"}, "example.com:4222"),
         ({"url": "https://[broken"}, "webhook"),
         ({"url": "nothing"}, "webhook"),
         ({"url": 5}, "webhook"),
@@ -196,6 +198,29 @@ def test_endpoints_of_tasks_share_a_lane_with_those_of_their_account_at_their_ho
     assert mine != lane(task_id="task_1", account_id="acc_2")
     assert lane() == "end_1"
     assert lane(id="end_2") == "end_2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://EXAMPLE.com/", "https://example.com:443/", "https://example.com:00443", "https://example.com./",
+        "https://example.com:/", "https://ｅxample.com:٤٤٣/", "https://user@example.com/",
+    ],
+)  # fmt: skip
+def test_a_host_is_one_however_it_is_spelled(url: str) -> None:
+    assert endpoint(config={"url": url}).shown_host == "example.com"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com:" + "٠" * 4000 + "80/",
+        "nats://[2606:4700::1111%" + "x" * 4000 + "]:4222",
+        "https://" + "a" * 4000 + "/",
+    ],
+)
+def test_no_url_makes_a_lane_too_long_for_an_index(url: str) -> None:
+    assert len(endpoint(config={"url": url}, task_id="task_1").lane) <= LONGEST_LANE
 
 
 # Endpoints

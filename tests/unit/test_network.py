@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.urls import is_http_url
 from service.network.dialler import Guard, Refused, check_url, read_host
 
 BAD = [
@@ -112,6 +113,22 @@ def test_a_name_is_a_name_however_many_digits_it_has(host: str) -> None:
 def test_digits_of_other_scripts_are_judged_as_the_address_that_they_become() -> None:
     for host in ("１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1"):
         assert read_host(check_url(f"http://{host}/").raw_host or "") == ipaddress.ip_address("127.0.0.1")
+
+
+@pytest.mark.parametrize("port", ["٨٠", "８０", "000080", "0" * 3000 + "80", "8_0", "+80"])
+@pytest.mark.parametrize("host", ["example.com", "[2606:4700::1111]"])
+def test_a_port_that_only_some_read_as_a_number_is_refused_and_why_is_said(host: str, port: str) -> None:
+    with pytest.raises(Refused, match="digits from 0 to 9, at most five"):
+        check_url(f"http://{host}:{port}/")
+    assert not is_http_url(f"http://{host}:{port}/")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com:/", "http://[2606:4700::1111]:00080/?at=12:30", "http://h?:"]
+)
+def test_a_port_may_be_left_out_or_begin_with_zeros(url: str) -> None:
+    assert check_url(url).port == 80
+    assert is_http_url(url)
 
 
 @given(st.text())
