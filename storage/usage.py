@@ -85,7 +85,7 @@ async def spent_by_metadata(
     rows = await reader.all(
         "usage_by_metadata",
         account_id=account_id,
-        key=key,
+        key=key.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # as the metadata is read
         since=milliseconds(since),
         until=milliseconds(until),
     )

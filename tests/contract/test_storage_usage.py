@@ -1,7 +1,7 @@
 """Charges add up exactly on either database, also when many write at once; budgets are said to be spent once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +19,7 @@ from service.domain.tasks import Task
 from service.domain.values import replace
 from storage import tasks, usage
 from storage.database import Collided, Database
+from storage.tasks import TaskFilter
 from tests.places import Places
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -129,12 +130,52 @@ async def test_sums_by_metadata_take_values_as_text(
     assert sums == {None: Decimal(3 if value else 5)} | ({value: Decimal(2)} if value else {})
 
 
-async def test_a_nul_in_metadata_breaks_no_sum(database: Database) -> None:
-    """JSON can say it, text cannot hold it: each database shows it in its own way."""
-    await store(database, ended("task_1", units("2"), metadata={"a": "nul \0 inside"}))
+@pytest.mark.parametrize(
+    "values",
+    [
+        [12345678901234567890, 12345678901234567891],
+        [0.0, -0.0, 0],
+        [1e20, 100000000000000000000, "1e20"],
+        [0.1 + 0.2, 0.3],
+        ["x", "x\\u0000y"],
+        [[1, "a"], {"b": 1.0}, "", " "],
+    ],
+)
+async def test_sums_by_metadata_have_the_values_by_which_tasks_are_found(
+    database: Database, values: Sequence[Any]
+) -> None:
+    await store(
+        database,
+        *(ended(f"task_{n}", units(f"{n + 1}"), metadata={"a": value}) for n, value in enumerate(values)),
+    )
     async with database.reading() as reader:
-        found = await usage.spent_by_metadata(reader, ACCOUNT, key="a", since=MIDNIGHT, until=MIDNIGHT + DAY)
-    assert [each.amount for each in found] == [2]
+        spent = await usage.spent_by_metadata(reader, ACCOUNT, key="a", since=MIDNIGHT, until=MIDNIGHT + DAY)
+        found = {
+            each.amount: [
+                task.id
+                for task in await tasks.page(
+                    reader, ACCOUNT, TaskFilter(metadata={"a": each.value or ""}), before_id=None, limit=9
+                )
+            ]
+            for each in spent
+        }
+    assert found == {n + 1: [f"task_{n}"] for n in range(len(values))}
+
+
+async def test_a_nul_in_metadata_breaks_no_sum(database: Database) -> None:
+    """JSON can say it, text cannot hold it: what stands for it is shown."""
+    await store(
+        database,
+        ended("task_1", units("2"), metadata={"a": "x\0y"}),
+        ended("task_2", units("3"), metadata={"a": "x", "b\0": 7}),
+    )
+    async with database.reading() as reader:
+        by_a, by_b = [
+            await usage.spent_by_metadata(reader, ACCOUNT, key=key, since=MIDNIGHT, until=MIDNIGHT + DAY)
+            for key in ("a", "b\0")
+        ]
+    assert [(each.value, each.amount) for each in by_a] == [("x", 3), ("x\N{REPLACEMENT CHARACTER}y", 2)]
+    assert [(each.value, each.amount) for each in by_b] == [(None, 2), ("7", 3)]
 
 
 async def test_a_full_sum_stays_full_and_can_still_be_read(database: Database) -> None:
