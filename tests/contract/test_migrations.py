@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,32 +95,36 @@ async def test_what_waits_from_before_there_were_lanes_waits_in_its_own(path: Pa
         insert into events (id, account_id, type, body, at) values ('evt_1', 'acc_1', 't', x'7b7d', 0);
         """,
     )
-    urls = {
-        "end_1": (None, "https://example.com/hook"),
-        "end_2": ("task_1", "https://Example.com:8443/hook?to=https://other.example/"),
-        "end_3": ("task_1", "http://10.0.0.1"),
-        "end_4": ("task_1", "http://[::1]:8080/"),
+    made: dict[str, tuple[str | None, str, dict[str, Any]]] = {
+        "end_1": (None, "webhook", {"url": "https://example.com/hook"}),
+        "end_2": ("task_1", "webhook", {"url": "https://Example.com:8443/hook?to=https://other.example/"}),
+        "end_3": ("task_1", "webhook", {"url": "http://10.0.0.1"}),
+        "end_4": ("task_1", "webhook", {"url": "http://[::1]:8080/"}),
+        "end_5": ("task_1", "ntfy", {"server": "https://ntfy.example", "topic": "t"}),
+        "end_6": ("task_1", "web_push", {"subscription": {"endpoint": "https://push.example/••••"}}),
+        "end_7": ("task_1", "apprise", {}),
     }
     connection = sqlite3.connect(path)
     connection.executemany(
         "insert into endpoints (id, account_id, task_id, kind, config, types, enabled, secrets, created_at, updated_at)"
-        " values (?, 'acc_1', ?, 'webhook', json_object('url', ?), '[]', 1, '[]', 0, 0)",
-        [(id, task, url) for id, (task, url) in urls.items()],
+        " values (?, 'acc_1', ?, ?, ?, '[]', 1, '[]', 0, 0)",
+        [(id, task, kind, json_text(config)) for id, (task, kind, config) in made.items()],
     )
     connection.executemany(
         "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, status, next_attempt_at, created_at)"
         " values ('dlv_' || ?1, 'acc_1', 'evt_1', 't', ?1, 'pending', 0, 0)",
-        [(id,) for id in urls],
+        [(id,) for id in made],
     )
     connection.commit()
     connection.close()
     async with open_sqlite(path) as database, database.reading() as reader:
-        stored = await endpoints.by_id(reader, [EndpointId(id) for id in urls])
+        stored = await endpoints.by_id(reader, [EndpointId(id) for id in made])
     connection = sqlite3.connect(path)
     lanes = dict(connection.execute("select endpoint_id, lane from deliveries"))
     connection.close()
     assert lanes == {id: endpoint.lane for id, endpoint in stored.items()}
     assert lanes["end_2"] == "acc_1/example.com:8443"
+    assert lanes["end_7"] == "acc_1/apprise"
 
 
 async def test_tasks_from_before_metadata_had_an_index_are_found_by_it(path: Path) -> None:

@@ -2,11 +2,18 @@
 alter table endpoints add column lane text not null default '';
 update endpoints set lane = case
     when task_id is null then id
-    else account_id || '/' || lower(
-        substr(
-            substr(config ->> 'url', instr(config ->> 'url', '://') + 3),
-            1,
-            instr(substr(config ->> 'url', instr(config ->> 'url', '://') + 3) || '/', '/') - 1
-        )
+    else account_id || '/' || coalesce(
+        (
+            select lower(substr(behind_scheme, 1, instr(behind_scheme || '/', '/') - 1))
+            from (
+                select substr(url, instr(url, '://') + 3) as behind_scheme
+                from (
+                    select coalesce(
+                        config ->> 'url', config ->> 'server', config ->> '$.subscription.endpoint'
+                    ) as url
+                )
+            )
+        ),
+        kind
     )
 end;
