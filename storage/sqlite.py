@@ -491,6 +491,22 @@ class SqliteDatabase:
             await tx.run("touch", now=milliseconds(utc_now()))
 
 
+_DAMAGE: Final = " If it is damaged, restore a backup or move the file away to start with an empty one."
+_DISK: Final = " Its disk is full, or cannot be read or written: make room there, or look at the disk."
+_ADVICE: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGE,
+    sqlite3.SQLITE_NOTADB: _DAMAGE,
+    sqlite3.SQLITE_FULL: _DISK,
+    sqlite3.SQLITE_IOERR: _DISK,
+}
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """What to do, with a space before it, where that is known."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return _ADVICE.get(code & 0xFF, "")  # the rest of it tells what SQLite was doing
+
+
 def _real(path: Path) -> Path:
     """Beside a link there is neither the log that SQLite writes, nor a lock that others see."""
     return path.resolve()
@@ -501,7 +517,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
     """The database at `path`, made and migrated as needed, with no other process on it.
 
     Raises:
-        ConfigurationError: in use, damaged, unreadable, or written by a newer Klingel.
+        ConfigurationError: in use, damaged, unreadable, on a full disk, or written by a newer Klingel.
     """
     path = _real(path)
     async with AsyncExitStack() as stack:
@@ -537,8 +553,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
             ) from None
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(
-                f"The database {path} cannot be used: {error}. "
-                "If it is damaged, restore a backup or move the file away to start with an empty one."
+                f"The database {path} cannot be used: {error}.{_advice(error)}"
             ) from None
         statements = load_statements(Dialect.SQLITE)
         yield SqliteDatabase(writer, readings, searchers, statements, checkpoints, writing)

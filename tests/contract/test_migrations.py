@@ -1,6 +1,7 @@
 """The schema grows from any earlier version to the newest, whole or not at all, and in one process at a time."""
 
 import asyncio
+import resource
 import sqlite3
 import sys
 from pathlib import Path
@@ -233,7 +234,7 @@ async def test_another_process_keeps_it_until_it_dies_however_it_dies(path: Path
 )
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"cannot be used.*restore a backup"):
         asyncio.run(opened(path))
     assert path.read_bytes() == content
 
@@ -248,6 +249,22 @@ def test_a_file_in_the_place_of_the_folder_is_said_with_what_to_do(path: Path) -
     path.write_text("")
     with pytest.raises(ConfigurationError, match="KLINGEL_DATA_DIR or KLINGEL_DATABASE_URL"):
         asyncio.run(opened(path / "klingel.db"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_full_disk_is_called_so_and_the_database_not_damaged(path: Path, exists: bool) -> None:
+    """Nobody is told to move away a database that is whole."""
+    if exists:
+        asyncio.run(opened(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(ConfigurationError, match="Its disk is full") as told:
+            asyncio.run(opened(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "backup" not in str(told.value)
+    asyncio.run(opened(path))
 
 
 def test_another_programs_database_is_refused(path: Path) -> None:
