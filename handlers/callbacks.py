@@ -125,7 +125,10 @@ class CallbackReceiver:
         received = self._read(reader, path["task_id"], headers, body)
         taken = await self._batcher.run(self.apply, received)
         if taken is None:
-            return OK if await self._probes.passed_on(received.task_id, body) else not_here()
+            if await self._probes.passed_on(received.task_id, body):
+                return OK
+            self._metrics.callback_received("not_found")
+            return not_here()
         verdict = taken.verdict
         if self._tracing is not UNTRACED:
             self._tell(received, taken, began_ns, trace_of(headers))

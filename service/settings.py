@@ -136,7 +136,10 @@ class Settings(BaseSettings):
         30, ge=1, le=36_500, description="days that events, deliveries, callbacks are kept"
     )
     task_retention_days: int = Field(
-        365, ge=1, le=36_500, description="days that ended tasks and their input files are kept"
+        365,
+        ge=1,
+        le=36_500,
+        description="days that ended tasks and their input files are kept; at least as long as events",
     )
     store_url: str | None = Field(None, description="where outputs are kept; `none:` keeps nothing")
     file_max_bytes: int = Field(

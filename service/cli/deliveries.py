@@ -17,6 +17,7 @@ app = App(
 
 ```
 klingel deliveries --status dead
+klingel deliveries --status dead --kind archive
 klingel deliveries --task task_0198c5…
 klingel deliveries show dlv_0198c5…
 klingel deliveries replay dlv_0198c5…
@@ -63,6 +64,9 @@ ATTEMPTS: Final[tuple[Column, ...]] = (
 def list_deliveries(
     *,
     endpoint: Annotated[str | None, Parameter(help="Only to this endpoint.")] = None,
+    kind: Annotated[
+        str | None, Parameter(help="`archive`: the copies of outputs, which are not listed otherwise.")
+    ] = None,
     status: Annotated[str | None, Parameter(help="Only these, e.g. `dead`.")] = None,
     event: Annotated[str | None, Parameter(help="Only of this event.")] = None,
     task: Annotated[str | None, Parameter(help="Only of this task's events.")] = None,
@@ -71,7 +75,13 @@ def list_deliveries(
     session: Given,
 ) -> None:
     """List deliveries, newest first."""
-    filters = [("endpoint_id", endpoint), ("status", status), ("event_id", event), ("task_id", task)]
+    filters = [
+        ("endpoint_id", endpoint),
+        ("kind", kind),
+        ("status", status),
+        ("event_id", event),
+        ("task_id", task),
+    ]
     print_list(session, "deliveries", filters, page, COLUMNS, json=json)
 
 

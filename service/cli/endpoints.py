@@ -36,6 +36,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("DESCRIPTION", lambda endpoint: endpoint.get("description") or ""),
 )
 
+SIGNED: Final = frozenset({"webhook", "task"})  # kinds that use their secret
+
 Url = Annotated[str | None, Parameter(help="Where to deliver.")]
 Types = Annotated[tuple[str, ...], Parameter(metavar="TYPE", help="Event types; `task.*` for all of a kind.")]
 Filter = Annotated[
@@ -77,7 +79,7 @@ def create(
     json: Json = False,
     session: Given,
 ) -> None:
-    """Make an endpoint. Its secret, which signs the deliveries, is printed this once."""
+    """Make an endpoint. Its secret, with which webhooks are signed, is printed this once."""
     body = {"kind": kind, **_changes(url, types, filter_, description, header, config)}
     _print_with_secret(session, session.api.post("endpoints", body=body), json=json)
 
@@ -180,7 +182,7 @@ def _print(session: Session, answer: View | None, *, json: bool) -> None:
 
 def _print_with_secret(session: Session, endpoint: View, *, json: bool) -> None:
     _print(session, endpoint, json=json)
-    if not json and endpoint.get("secret"):
+    if not json and endpoint.get("kind", "webhook") in SIGNED:
         session.note(
             "Keep the secret now: it is not shown again. Receivers verify signatures with it.", "yellow"
         )

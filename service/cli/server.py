@@ -66,7 +66,7 @@ def sandbox(
             faults.append(f"--webhook-secret: {error}")
     is_local = host in LOCAL_HOSTS
     networks = []
-    for network in allow_network or (LOOPBACK if is_local else ()):
+    for network in (*allow_network, *(LOOPBACK if is_local else ())):
         try:
             networks.append(ip_network(network))
         except ValueError as error:

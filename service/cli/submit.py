@@ -96,7 +96,7 @@ def submit(
 ) -> Exit:
     """Submit a task.
 
-    Prints the task's id; with `--watch`, the URLs of its outputs once they are there.
+    Prints the task's id; with `--watch`, the URLs of its outputs once it has ended.
     """
     type_, input_, retired = read_input(type_, flags)
     if retired is not None:

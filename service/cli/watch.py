@@ -10,7 +10,7 @@ from service.domain.lifecycle import TERMINAL, Status
 
 
 def watch(task: str, /, *, json: Json = False, session: Given) -> Exit:
-    """Follow a task until it ends, then print the URLs of its outputs.
+    """Follow a task until it ends, then print the URLs of its outputs, if they have come by then.
 
     Progress goes to stderr and the URLs, one a line, to stdout.
 
@@ -56,6 +56,12 @@ def conclude(session: Session, task: View, *, json: bool) -> Exit:
     elif task["status"] == Status.SUCCEEDED:
         for output in task["outputs"]:
             session.say(output["url"])
+        if not task["outputs"]:
+            session.note(
+                "The provider has not said where its outputs are. They may come later: "
+                f"klingel tasks show {task['id']}",
+                "yellow",
+            )
     else:
         ended = f"{task['id']} {task['status']}"
         session.note(": ".join(filter(None, (ended, failure(task)))), "red")

@@ -210,6 +210,16 @@ async def test_the_metrics_have_the_names_that_dashboards_ask_for(klingel: Kling
         assert samples[name] > 0
 
 
+async def test_a_callback_of_a_forgotten_task_counts_as_turned_away(klingel: Klingel) -> None:
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    klingel.clock.advance(days=400)
+    await klingel.submit()  # the newest of the log stays
+    await klingel.http.post("/v1/prune")
+    assert (await klingel.call_back(succeed(task), number=0)).status_code == 404
+    assert (await metrics(klingel))["klingel_callbacks_total{verdict=not_found}"] == 1
+
+
 async def test_a_delivery_that_is_due_and_not_done_is_seen_to_grow_old(tmp_path: Path) -> None:
     """The alarm of a dispatcher that has fallen behind."""
     async with running_klingel(tmp_path, roles="web") as klingel:

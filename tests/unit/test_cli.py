@@ -595,6 +595,13 @@ def test_watch_prints_progress_beside_and_the_urls_as_the_result(klingel: Klinge
     assert klingel.requests[0].headers["Prefer"] == "respond-async"
 
 
+def test_watch_says_that_outputs_may_come_later(klingel: Klingel) -> None:
+    klingel.on("GET /v1/tasks/task_1", SUCCEEDED | {"outputs": []})
+    run = klingel.run("watch", "task_1")
+    assert (run.code, run.lines) == (0, [])
+    assert "klingel tasks show task_1" in run.err
+
+
 def test_watch_takes_up_a_cut_stream_where_it_was(klingel: Klingel) -> None:
     klingel.on("GET /v1/tasks/task_1", TASK)
     klingel.on(
@@ -858,6 +865,7 @@ def test_an_endpoint_is_made_and_its_secret_shown_once(klingel: Klingel) -> None
     assert run.code == 0
     assert "secret   whsec_x" in run.lines
     assert "not shown again" in run.err
+    assert "verify signatures" in run.err
     assert klingel.body == {
         "kind": "webhook",
         "config": {
@@ -869,6 +877,15 @@ def test_an_endpoint_is_made_and_its_secret_shown_once(klingel: Klingel) -> None
         "filter": "data.task.type == 'x'",
         "description": "mine",
     }
+
+
+def test_nobody_is_told_to_verify_what_is_not_signed(klingel: Klingel) -> None:
+    made = ENDPOINT | {"kind": "wecom", "config": {}, "secret": "whsec_x"}
+    klingel.on("POST /v1/endpoints", made, status=201)
+    run = klingel.run(
+        "endpoints", "create", "--kind", "wecom", "--config", "webhook_url=https://hooks.test/a"
+    )
+    assert (run.code, run.err) == (0, "")
 
 
 def test_an_update_sends_only_what_changes(klingel: Klingel) -> None:
@@ -945,6 +962,8 @@ def test_deliveries_are_listed_with_filters(klingel: Klingel) -> None:
         "list",
         "--endpoint",
         "end_1",
+        "--kind",
+        "archive",
         "--status",
         "dead",
         "--event",
@@ -958,6 +977,7 @@ def test_deliveries_are_listed_with_filters(klingel: Klingel) -> None:
     ]
     assert dict(klingel.requests[0].url.params) == {
         "endpoint_id": "end_1",
+        "kind": "archive",
         "status": "dead",
         "event_id": "evt_1",
         "task_id": "task_1",
