@@ -198,7 +198,7 @@ class EndpointPages:
         more = await entered(SUBSCRIPTION, form)
         body: dict[str, Any] = {"kind": kind, "config": given.body, **more.body}
         faults = [*given.faults, *more.faults]
-        if text_of(form, "action") == "curl":
+        if text_of(form, "action") != "create":
             return self._form(request, visit, kind, form=form, faults=faults, command=_curl(request, body))
         if not faults:
             answer = await ask(request, visit.key, "POST", "/v1/endpoints", body=body)

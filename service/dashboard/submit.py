@@ -91,7 +91,8 @@ async def submit(request: Request[State], visit: Visit, form: FormData) -> Respo
     more = await entered(MORE, form)
     body: dict[str, Any] = {"type": type.name, "input": given.body, **more.body}
     faults = [*given.faults, *more.faults]
-    if text_of(form, "action") == "curl":
+    # Only what says so is paid for: the name of the button that was pressed may have been lost on the way.
+    if text_of(form, "action") != "submit":
         return _form(request, visit, type, form=form, faults=faults, command=_curl(request, body, given))
     headers = {"prefer": "respond-async"}
     if (once := text_of(form, "once")).isalnum():

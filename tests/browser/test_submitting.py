@@ -7,7 +7,7 @@ import wave
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.chromium import Visitor
 from tests.browser.conftest import Visit
@@ -223,6 +223,44 @@ def test_the_curl_that_is_shown_does_what_the_form_would(page: Page, klingel: Kl
     [task] = klingel.call("GET", "/tasks")["items"]
     assert task["external_task_id"] == "by-hand-1"
     assert klingel.task(task["id"])["input"]["prompt"] == "It's the cat's \"hat\", isn't it?"
+
+
+def lost(route: Route) -> None:
+    """What a script asks for; what the browser itself sends arrives."""
+    request = route.request
+    route.abort() if request.method == "POST" and request.resource_type == "fetch" else route.continue_()
+
+
+def test_a_curl_whose_answer_was_lost_is_shown_and_nothing_is_submitted(
+    visitor: Visitor, klingel: Klingel
+) -> None:
+    page = visitor.page
+    page.route("**/*", lost)
+    page.goto("/submit/kling.multi-image-to-image")
+    addresses = page.get_by_label("or addresses, one to a line")
+    addresses.fill("https://example.com/cat.png\nhttps://example.com/hat.png")
+    page.get_by_role("button", name="Show the curl").click()
+    expect(page.locator("#curl")).to_contain_text("/v1/tasks")
+    page.goto("/endpoints/new/webhook")
+    page.get_by_label("URL required").fill("https://example.com/hook")
+    page.get_by_role("button", name="Show the curl").click()
+    expect(page.locator("#curl")).to_contain_text("/v1/endpoints")
+    visitor.expects("ERR_FAILED")
+    for what in ("/tasks", "/endpoints"):
+        assert klingel.call("GET", what)["items"] == []
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_by_the_browser_itself(
+    visitor: Visitor, klingel: Klingel, pictures: list[Path]
+) -> None:
+    page = visitor.page
+    page.route("**/*", lost)
+    page.goto("/submit/kling.multi-image-to-image")
+    place = page.get_by_role("group", name="Subject image list")
+    place.get_by_label("Files: choose them, or drop them here").set_input_files(pictures[:2])
+    submitted(page)
+    visitor.expects("ERR_FAILED")
+    assert len(klingel.call("GET", "/tasks")["items"]) == 1
 
 
 def test_a_curl_is_copied(page: Page) -> None:

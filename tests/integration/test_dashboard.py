@@ -548,7 +548,8 @@ async def test_a_submit_with_files_becomes_a_task(klingel: Klingel, admin: Brows
 
 async def test_files_and_addresses_go_together_and_in_order(klingel: Klingel, admin: Browser) -> None:
     await admin.send(
-        VIDEO, on=VIDEO, files=FILES[:1], input__prompt="x", input__image_list="https://example.com/a.png\r\n\r\nhttps://example.com/b.png\r\n"
+        VIDEO, on=VIDEO, files=FILES[:1], input__prompt="x", input__image_list="https://example.com/a.png\r\n\r\nhttps://example.com/b.png\r\n",
+        action="submit",
     )  # fmt: skip
     [create] = await klingel.kling.until(1)
     assert [each["image"][:25] for each in create["image_list"]][1:] == [
@@ -559,7 +560,8 @@ async def test_files_and_addresses_go_together_and_in_order(klingel: Klingel, ad
 
 async def test_the_same_form_twice_is_one_task(klingel: Klingel, admin: Browser) -> None:
     once = hidden(await admin.page(VIDEO), "once")
-    answers = [await admin.send(VIDEO, on=VIDEO, once=once, files=FILES, input__prompt="x") for _ in range(2)]
+    form: dict[str, Any] = {"once": once, "files": FILES, "input__prompt": "x", "action": "submit"}
+    answers = [await admin.send(VIDEO, on=VIDEO, **form) for _ in range(2)]
     assert answers[0].headers["location"] == answers[1].headers["location"]
     assert len(klingel.rows("select id from tasks")) == 1
 
@@ -567,14 +569,14 @@ async def test_the_same_form_twice_is_one_task(klingel: Klingel, admin: Browser)
 async def test_each_fault_stands_at_its_field(klingel: Klingel, admin: Browser) -> None:
     response = await admin.send(
         VIDEO, on=VIDEO, files=[(FILES[0][0], ("cat.png", b"no picture", "image/png")), FILES[1]],
-        input__prompt="y" * 501, input__mode="std", input__cfg_scale="7", more__metadata="{", more__callback_url="ftp://x",
+        input__prompt="y" * 501, input__mode="std", input__cfg_scale="7", more__metadata="{", more__callback_url="ftp://x", action="submit",
     )  # fmt: skip
     assert response.status_code == 422
     # What is no JSON is said before the rest is asked about.
     assert re.search(r'id="more-metadata-fault".*?not JSON', response.text, re.DOTALL)
     response = await admin.send(
         VIDEO, on=VIDEO, files=[(FILES[0][0], ("cat.png", b"no picture", "image/png")), FILES[1]],
-        input__prompt="y" * 501, input__cfg_scale="7", more__callback_url="ftp://x",
+        input__prompt="y" * 501, input__cfg_scale="7", more__callback_url="ftp://x", action="submit",
     )  # fmt: skip
     assert response.status_code == 422
     for element, said in (
@@ -603,6 +605,20 @@ async def test_a_form_shows_the_curl_that_would_send_it(admin: Browser) -> None:
     assert "curl -sS https://klingel.example.com/v1/tasks" in command
     assert "$(base64 < cat.png | tr -d '\\n')" in command
     assert r'"a \$HOME \`cat\` \\"q\\""' in command
+
+
+async def test_a_form_that_does_not_say_which_button_was_pressed_does_nothing(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """As one may arrive that a script, or a proxy, has sent on."""
+    new = "/endpoints/new/webhook"
+    submitted = await admin.send(VIDEO, on=VIDEO, files=FILES, input__prompt="x")
+    made = await admin.send(new, on=new, config__url=klingel.receiver.url)
+    for response in (submitted, made):
+        assert response.status_code == 200
+        assert "The same from a terminal" in response.text
+    assert klingel.rows("select id from tasks") == []
+    assert (await klingel.http.get("/v1/endpoints")).json()["items"] == []
 
 
 async def test_forms_have_a_field_for_all_that_a_type_takes(admin: Browser) -> None:
@@ -798,7 +814,7 @@ async def test_a_login_that_is_blanked_is_taken_away(klingel: Klingel, admin: Br
 async def test_faults_of_an_endpoint_stand_at_their_fields(klingel: Klingel, admin: Browser) -> None:
     new = "/endpoints/new/ntfy"
     response = await admin.send(
-        new, on=new, config__topic="not a topic!", more__filter="[", more__types="nothing.*"
+        new, on=new, config__topic="not a topic!", more__filter="[", more__types="nothing.*", action="create"
     )
     assert response.status_code == 422
     assert 'id="config-topic-fault"' in response.text

@@ -124,7 +124,7 @@ async def test_uploads_have_the_room_that_submits_have(klingel: Klingel) -> None
         assert last.status_code == 503
         token = await admin.token(VIDEO)
         files = {"input.images.file": ("a.png", png() + bytes(MIB), "image/png")}
-        response = await admin.http.post(VIDEO, data={"form_token": token}, files=files)
+        response = await admin.http.post(VIDEO, data={"form_token": token, "action": "submit"}, files=files)
         assert response.status_code in {303, 422}
         for each in held:
             each.ending.set()

@@ -273,6 +273,12 @@ async function sendForm(form, submitter, entered) {
   else document.querySelector("#form [autofocus]")?.focus(); // what is wrong first
 }
 
+// By the browser itself, which says by this call not which button was pressed.
+function sendPlainly(form, submitter) {
+  form.addEventListener("formdata", ({ formData }) => formData.set(submitter.name, submitter.value), { once: true });
+  form.submit();
+}
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.matches("[data-form]") || !event.submitter) return;
@@ -281,7 +287,7 @@ document.addEventListener("submit", (event) => {
   const entered = new FormData(form, submitter);
   submitter.disabled = true;
   sendForm(form, submitter, entered)
-    .catch(() => form.submit())
+    .catch(() => sendPlainly(form, submitter))
     .finally(() => (submitter.disabled = false));
 });
 
