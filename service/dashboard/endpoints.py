@@ -200,12 +200,14 @@ class EndpointPages:
         faults = [*given.faults, *more.faults]
         if text_of(form, "action") != "create":
             return self._form(request, visit, kind, form=form, faults=faults, command=_curl(request, body))
+        status = 422
         if not faults:
             answer = await ask(request, visit.key, "POST", "/v1/endpoints", body=body)
             if answer.is_good:
                 return _secret(request, visit, answer.content["id"], answer.content["secret"], is_new=True)
+            status = answer.status
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
-        return self._form(request, visit, kind, form=form, faults=faults, status=422)
+        return self._form(request, visit, kind, form=form, faults=faults, status=status)
 
     def _form(
         self,
@@ -229,6 +231,7 @@ class EndpointPages:
             more=SUBSCRIPTION,
             values={} if form is None else values_of(everything, form),
             faults=sorted_faults(everything, faults),
+            is_uncertain=status >= 500,
             command=command,
         )
 
@@ -272,6 +275,7 @@ class EndpointPages:
             more=SUBSCRIPTION,
             values=current if values is None else values,
             faults=sorted_faults(everything, faults),
+            is_uncertain=status >= 500,
             is_edited=bool(faults),
             ages=list(AGES),
             done=request.query_params.get("done"),
@@ -289,13 +293,15 @@ class EndpointPages:
         if config.body:
             body["config"] = config.body
         faults = [*config.faults, *more.faults]
+        status = 422
         if not faults:
             answer = await ask(request, visit.key, "PATCH", f"/v1/endpoints/{endpoint.id}", body=body)
             if answer.is_good:
                 return back_to(f"/endpoints/{endpoint.id}", done="changed")
+            status = answer.status
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
         values = values_of([*fields, *SUBSCRIPTION], form)
-        return await self._page(request, visit, values=values, faults=faults, status=422)
+        return await self._page(request, visit, values=values, faults=faults, status=status)
 
 
 def _curl(request: Request[State], body: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ from service.dashboard.doors import Visit, back_to, text_of
 from service.dashboard.forms import Entered, Field, Widget, entered, fields_of, sorted_faults, values_of
 from service.dashboard.inside import ask
 from service.dashboard.state import State
-from service.domain.errors import Fault, NotFound
+from service.domain.errors import Fault, IdempotencyKeyReused, NotFound
 from service.domain.task_types import TASK_TYPES, TaskType
 
+SUBMITTED_BEFORE: Final = "What this form said before was submitted, as {}. To make another task of what it says now, submit it again."
 # Beside the input; as in the API's own description of a submit.
 MORE: Final = (
     Field(
@@ -91,20 +92,30 @@ async def submit(request: Request[State], visit: Visit, form: FormData) -> Respo
     more = await entered(MORE, form)
     body: dict[str, Any] = {"type": type.name, "input": given.body, **more.body}
     faults = [*given.faults, *more.faults]
+    command = _curl(request, body, given)
+    # It stays the same submit until it is stored: whether it was is not known where the database was gone meanwhile.
+    once = text_of(form, "once")
+    once = once if once.isalnum() else _once()
     # Only what says so is paid for: the name of the button that was pressed may have been lost on the way.
     if text_of(form, "action") != "submit":
-        return _form(request, visit, type, form=form, faults=faults, command=_curl(request, body, given))
-    headers = {"prefer": "respond-async"}
-    if (once := text_of(form, "once")).isalnum():
-        headers["idempotency-key"] = once
+        return _form(request, visit, type, form=form, faults=faults, command=command, once=once)
+    status = 422
     if not faults:
+        headers = {"prefer": "respond-async", "idempotency-key": once}
         answer = await ask(request, visit.key, "POST", "/v1/tasks", body=body, headers=headers)
         if answer.is_good:
             return back_to(f"/tasks/{answer.content['id']}", done="submitted")
+        status = answer.status
         faults = [*answer.faults] or [Fault(answer.detail, "#")]
-    return _form(
-        request, visit, type, form=form, faults=faults, command=_curl(request, body, given), status=422
-    )
+        if answer.content["type"] == f"/problems/{IdempotencyKeyReused.code}":
+            faults = [Fault(SUBMITTED_BEFORE.format(answer.content["task_id"]), "#")]
+            once = _once()
+    return _form(request, visit, type, form=form, faults=faults, command=command, status=status, once=once)
+
+
+def _once() -> str:
+    """An idempotency key."""
+    return secrets.token_hex(16)
 
 
 def _curl(request: Request[State], body: dict[str, Any], given: Entered) -> str:
@@ -120,6 +131,7 @@ def _form(
     faults: Sequence[Fault] = (),
     command: str | None = None,
     status: int = 200,
+    once: str | None = None,
 ) -> Response:
     fields = _inputs(type.name)
     everything = [*fields, *MORE]
@@ -135,8 +147,8 @@ def _form(
         faults=sorted_faults(everything, faults),
         command=command,
         more_is_open=form is not None and any(text_of(form, each.name) for each in MORE),
-        # Of a form that was refused nothing was stored: it is another submit from then on.
-        once=secrets.token_hex(16),
+        once=once or _once(),
+        is_uncertain=status >= 500,
         had_files=form is not None
         and any(not isinstance(value, str) and value.filename for value in form.values()),
     )

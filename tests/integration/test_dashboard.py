@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from service.dashboard.routes import routes
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.doors.guesses import KEYS
+from storage.statements import Dialect
 from tests.integration.klingel import (
     ADMIN_KEY,
     IMAGE_INPUT,
@@ -564,6 +565,48 @@ async def test_the_same_form_twice_is_one_task(klingel: Klingel, admin: Browser)
     answers = [await admin.send(VIDEO, on=VIDEO, **form) for _ in range(2)]
     assert answers[0].headers["location"] == answers[1].headers["location"]
     assert len(klingel.rows("select id from tasks")) == 1
+
+
+# No task can be committed: by SQLite not written, by PostgreSQL for the connection is lost just then.
+GOES_AWAY = """
+    create function go_away() returns trigger language plpgsql as
+    'begin perform pg_terminate_backend(pg_backend_pid()); return null; end'
+"""
+AT_EACH_COMMIT = """
+    create constraint trigger commits_lost after insert on tasks deferrable initially deferred
+    for each row execute function go_away()
+"""
+SPOILED = {Dialect.SQLITE: ["pragma query_only = on"], Dialect.POSTGRES: [GOES_AWAY, AT_EACH_COMMIT]}
+MENDED = {
+    Dialect.SQLITE: "pragma query_only = off",
+    Dialect.POSTGRES: "drop trigger commits_lost on tasks",
+}
+
+
+async def test_a_submit_that_may_be_stored_is_the_same_when_it_is_sent_again(
+    klingel: Klingel, admin: Browser
+) -> None:
+    """Whether a commit that was lost counts is not known: a second task might be paid for."""
+    dialect = klingel.places.dialect
+    page = await admin.page(VIDEO)
+    once = hidden(page, "once")
+    form = {"form_token": hidden(page, "form_token"), "once": once, "input.prompt": "x", "action": "submit"}
+    for statement in SPOILED[dialect]:
+        await klingel.tamper(statement)
+    lost = await admin.http.post(VIDEO, data=form, files=FILES)
+    await klingel.tamper(MENDED[dialect])
+    assert lost.status_code == 503
+    assert "It is not known whether this was done." in lost.text
+    assert "Nothing was sent" not in lost.text
+    assert hidden(lost.text, "once") == once
+    curl = await admin.http.post(VIDEO, data={**form, "action": "curl"}, files=FILES)
+    assert hidden(curl.text, "once") == once
+    assert (await admin.http.post(VIDEO, data=form, files=FILES)).status_code == 303
+    [task] = klingel.rows("select id from tasks")
+
+    changed = await admin.http.post(VIDEO, data={**form, "input.prompt": "y"}, files=FILES)
+    assert (changed.status_code, f"as {task['id']}" in changed.text) == (422, True)
+    assert hidden(changed.text, "once") != once
 
 
 async def test_each_fault_stands_at_its_field(klingel: Klingel, admin: Browser) -> None:
