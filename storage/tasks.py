@@ -686,18 +686,25 @@ async def callbacks(
 ) -> list[StoredCallback]:
     """In the order in which they came."""
     rows = await reader.all("list_callbacks", task_id=task_id, after_id=after_id, limit=limit)
-    return [
-        StoredCallback(
-            id=row["id"],
-            task_id=row["task_id"],
-            provider=row["provider"],
-            received_at=moment(row["received_at"]),
-            verdict=Verdict(row["verdict"]),
-            reason=row["reason"],
-            body=row["body"],
-        )
-        for row in rows
-    ]
+    return [_callback(row) for row in rows]
+
+
+async def latest_callbacks(reader: Reader, task_id: TaskId, *, limit: int) -> list[StoredCallback]:
+    """Newest first."""
+    rows = await reader.all("list_latest_callbacks", task_id=task_id, limit=limit)
+    return [_callback(row) for row in rows]
+
+
+def _callback(row: Row) -> StoredCallback:
+    return StoredCallback(
+        id=row["id"],
+        task_id=row["task_id"],
+        provider=row["provider"],
+        received_at=moment(row["received_at"]),
+        verdict=Verdict(row["verdict"]),
+        reason=row["reason"],
+        body=row["body"],
+    )
 
 
 class IdempotencyKey(Struct, frozen=True, kw_only=True):

@@ -101,22 +101,23 @@ def stretches(task: Task, transitions: Sequence[Transition], now: datetime) -> l
 
 async def show(request: Request[State], visit: Visit) -> Response:
     state = request.state
+    archive = archive_id(visit.account_id)
     async with state["database"].searching(visit.account_id) as reader:
         task = await found(reader, request, visit)
         transitions = await tasks.transitions(reader, task.id)
         children = await tasks.children(reader, task, limit=MOST_CHILDREN)
-        callbacks = await tasks.callbacks(reader, task.id, after_id=None, limit=MOST_CALLBACKS)
+        callbacks = await tasks.latest_callbacks(reader, task.id, limit=MOST_CALLBACKS + 1)
         log = await events.of_task(reader, task.id, after_position=0, limit=MOST_EVENTS)
+        wanted = DeliveryFilter(task_id=task.id, but_endpoint_id=archive)
         made = await deliveries.page(
-            reader, visit.account_id, DeliveryFilter(task_id=task.id), before_id=None, limit=MOST_DELIVERIES
+            reader, visit.account_id, wanted, before_id=None, limit=MOST_DELIVERIES + 1
         )
         there = await endpoints.by_id(reader, {delivery.endpoint_id for delivery in made})
-    archive = archive_id(visit.account_id)
     by_event: defaultdict[str, list[Delivery]] = defaultdict(list)
-    for delivery in reversed(made):
-        if delivery.endpoint_id != archive:
-            by_event[delivery.event_id].append(delivery)
+    for delivery in reversed(made[:MOST_DELIVERIES]):
+        by_event[delivery.event_id].append(delivery)
     now = state["clock"]()
+    days = state["settings"].retention_days
     return visit.render(
         request,
         "task.html",
@@ -125,9 +126,14 @@ async def show(request: Request[State], visit: Visit) -> Response:
         transitions=transitions,
         stretches=stretches(task, transitions, now),
         children=children,
-        callbacks=callbacks,
+        callbacks=callbacks[:MOST_CALLBACKS][::-1],
+        most_callbacks=MOST_CALLBACKS if len(callbacks) > MOST_CALLBACKS else None,
         events=log,
         deliveries=by_event,
+        # What happened until then may have gone to more than are shown.
+        shown_since=made[-1].created_at if len(made) > MOST_DELIVERIES else None,
+        kept_since=now - timedelta(days=days),
+        kept="1 day" if days == 1 else f"{days} days",
         endpoint_name=EndpointNames(there, archive),
         is_provider_gone=task.provider not in state["providers"],
         can_refresh=task.status is not Status.QUEUED and (not task.status.is_terminal or task.lacks_outputs),

@@ -263,6 +263,12 @@ where task_id = :task_id and id > coalesce(:after_id, 'cbk_')
 order by id
 limit :limit;
 
+-- name: list_latest_callbacks
+select * from callbacks
+where task_id = :task_id
+order by id desc
+limit :limit;
+
 -- name: find_idempotency_keys
 -- Those of these (account, key) pairs that are remembered: {"account": …, "key": …} each.
 select idempotency_keys.*

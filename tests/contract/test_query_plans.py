@@ -44,6 +44,7 @@ HOT = {
     "list_children": "tasks using index tasks_by_rule (parent_id=?)",
     "list_transitions": "transitions using primary key (task_id=?)",
     "list_callbacks": "callbacks using index callbacks_by_task (task_id=? and id>?)",
+    "list_latest_callbacks": "callbacks using index callbacks_by_task (task_id=?)",
     "find_idempotency_keys": "idempotency_keys using primary key (account_id=? and key=?)",
     "list_events": "events using index events_by_account (account_id=? and position>?)",
     "list_events_latest": "events using index events_by_account (account_id=? and position<?)",

@@ -570,7 +570,9 @@ async def test_callbacks_are_kept_byte_for_byte_in_the_order_in_which_they_came(
     async with database.reading() as reader:
         first = await tasks.callbacks(reader, TaskId("task_1"), after_id=None, limit=3)
         rest = await tasks.callbacks(reader, TaskId("task_1"), after_id=first[-1].id, limit=99)
+        latest = await tasks.latest_callbacks(reader, TaskId("task_1"), limit=3)
     assert first + rest == came
+    assert latest == came[:-4:-1]
     assert came[0].view()["body"] == "\ufffd\x00advanced"
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from tests.integration.klingel import (
     IMAGE_INPUT,
     PATIENCE_S,
     Klingel,
+    callback,
     png,
+    refused,
     running_klingel,
     succeed,
 )
+from tests.integration.test_overdue import until_overdue
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+FULL = refused(429, 1303, "parallel task over resource pack limit")
 VIDEO = "/submit/kling.multi-image-to-video"
 PAGES = [
     "/",
@@ -343,6 +348,75 @@ async def test_the_whole_story_of_a_task_is_on_its_page(klingel: Klingel, admin:
     for path in ("/", "/tasks", "/deliveries", "/endpoints", f"/endpoints/{endpoint['id']}"):
         page = await admin.page(path)
         assert "The shop" in page or "a cat in a hat" in page, path
+
+
+async def test_a_tasks_page_says_what_is_not_kept_any_more(klingel: Klingel, admin: Browser) -> None:
+    await klingel.endpoint()
+    task = await klingel.submit()
+    await klingel.call_back(succeed(task))
+    last = await klingel.submit()
+    await klingel.call_back(succeed(last))
+    await klingel.until_deliveries(*["delivered"] * 4)
+    klingel.clock.now += timedelta(days=31)  # nobody is woken: what is forgotten is this order's work
+    assert (await klingel.http.post("/v1/prune")).status_code == 200
+    await admin.sign_in(ADMIN_KEY)
+    page = await admin.page(f"/tasks/{task['id']}")
+    assert "callbacks are kept for 30 days" in page
+    assert "events are kept for 30 days" in page
+    # Its last event is the log's newest, which stays.
+    assert "No delivery of this is kept any more." in await admin.page(f"/tasks/{last['id']}")
+
+
+async def test_a_rejected_tasks_page_says_that_nobody_will_call(klingel: Klingel, admin: Browser) -> None:
+    klingel.kling.answers(refused(400, 1201, "no such model"))
+    await klingel.http.post("/v1/tasks", json={"type": "kling.multi-image-to-image", "input": IMAGE_INPUT})
+    [task] = klingel.rows("select id, status from tasks")
+    assert task["status"] == "rejected"
+    assert "The provider did not take it, so it does not call." in await admin.page(f"/tasks/{task['id']}")
+
+
+async def test_a_queued_tasks_page_says_what_it_waits_for(klingel: Klingel, admin: Browser) -> None:
+    await klingel.submit()
+    klingel.kling.otherwise = FULL
+    task = await klingel.submit_async()
+    await klingel.until_row(task["id"], awaits_slot=1, sends=1)
+    page = await admin.page(f"/tasks/{task['id']}")
+    assert re.search(
+        r"It waits for a free place at the provider; asked 1 time<span data-due>, next <time", page
+    )
+    assert "<dt>Made</dt>" in page
+    second = await klingel.submit_async()
+    await klingel.until_row(second["id"], awaits_slot=1, sends=0)  # in line behind the first
+    page = await admin.page(f"/tasks/{second['id']}")
+    assert "It waits for a free place at the provider<span" in page
+
+
+async def test_what_was_overdue_before_the_provider_took_it_says_so(klingel: Klingel, admin: Browser) -> None:
+    klingel.kling.otherwise = FULL
+    task = await klingel.submit_async(deadline_s=60)
+    await klingel.until_row(task["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=61)
+    await until_overdue(klingel, task["id"])
+    assert "the provider had not taken it by then" in await admin.page(f"/tasks/{task['id']}")
+
+
+async def test_where_not_all_of_a_task_is_shown_its_page_says_so(klingel: Klingel, admin: Browser) -> None:
+    """Of the oldest event none of the deliveries is among the newest 200; of the next one most are."""
+    for _ in range(101):
+        await klingel.endpoint()
+    task = await klingel.submit()
+    for status in ("processing", "succeed"):
+        klingel.clock.advance(seconds=1)
+        await klingel.call_back(callback(task, status) if status == "processing" else succeed(task))
+    for _ in range(50):
+        await klingel.call_back(succeed(task))
+    page = await admin.page(f"/tasks/{task['id']}")
+    assert "No endpoint got this." not in page
+    assert page.count("Not all that got this are shown here.") == 2
+    shown = page[page.index('id="callbacks"') : page.index('id="events"')]
+    assert "the newest 50 are shown" in shown
+    assert shown.count("verdict-duplicate") == 50
+    assert "verdict-advanced" not in shown
 
 
 async def test_a_gallery_shows_kept_pictures_from_here_and_nothing_from_elsewhere(
@@ -691,12 +765,12 @@ async def test_what_is_entered_as_json_says_so_with_an_example_that_is_taken(adm
             assert hint is not None, name
             said, example = unescape(hint[1]).split("s JSON, e.g. ")
             assert said.endswith(("A", "; a"))
-            assert name not in refused(row, {name: json.loads(example)})
+            assert name not in at_fault(row, {name: json.loads(example)})
             seen += 1
     assert seen > 10
 
 
-def refused(row: TaskType, input: Mapping[str, Any]) -> set[object]:
+def at_fault(row: TaskType, input: Mapping[str, Any]) -> set[object]:
     """The fields at fault."""
     try:
         row.input_model.model_validate(input)
