@@ -65,6 +65,7 @@ def routes(configs: Mapping[str, type[BaseModel]]) -> Sequence[BaseRoute]:
         _page("/bots", bots.index),
         _page("/usage", usage.show),
         _action("/usage/budget", usage.put_budget),
+        _action("/usage/budget/remove", usage.remove_budget),
         _page("/keys", keys.index),
         _action("/keys", keys.create),
         _action("/keys/{id}/revoke", keys.revoke),

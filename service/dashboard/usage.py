@@ -90,8 +90,18 @@ def _next_month(first: datetime) -> datetime:
 
 
 async def put_budget(request: Request[State], visit: Visit, form: FormData) -> Response:
-    """Without a limit there is no such budget any more."""
     given = {name: text_of(form, name) for name in ("account", "unit", "period", "limit")}
+    if not given["limit"]:  # which to the API is the order to remove it
+        return await _page(request, visit, faults=["A budget needs a limit."], values=given, status=422)
+    return await _put(request, visit, given, done="changed")
+
+
+async def remove_budget(request: Request[State], visit: Visit, form: FormData) -> Response:
+    given = {name: text_of(form, name) for name in ("account", "unit", "period")}
+    return await _put(request, visit, {**given, "limit": ""}, done="removed")
+
+
+async def _put(request: Request[State], visit: Visit, given: dict[str, str], *, done: str) -> Response:
     body: dict[str, str | None] = {name: value for name, value in given.items() if value}
     body["limit"] = given["limit"] or None
     answer = await ask(request, visit.key, "PUT", "/v1/budgets", body=body)
@@ -100,4 +110,4 @@ async def put_budget(request: Request[State], visit: Visit, form: FormData) -> R
     if not answer.is_good:
         faults = [fault.detail for fault in answer.faults] or [answer.detail]
         return await _page(request, visit, faults=faults, values=given, status=422)
-    return back_to("/usage", done="changed")
+    return back_to("/usage", done=done)

@@ -1066,8 +1066,25 @@ async def test_costs_are_shown_and_an_admin_sets_budgets(klingel: Klingel, admin
     wrong = await admin.send("/usage/budget", on="/usage", limit="a lot", **budget)
     assert wrong.status_code == 422
     assert "must be a decimal number" in wrong.text
-    assert (await admin.send("/usage/budget", on="/usage", limit="", **budget)).status_code == 303
-    assert "There are none" in await admin.page("/usage")
+
+
+async def test_a_budget_is_removed_by_its_own_button_alone(klingel: Klingel, admin: Browser) -> None:
+    """And not by the form that sets one, left as it was."""
+    for period in ("day", "month"):
+        set_it = await admin.send("/usage/budget", on="/usage", limit="10", unit="units", period=period)
+        assert set_it.status_code == 303
+    blank = await admin.send("/usage/budget", on="/usage", account="", limit="", unit="units", period="month")
+    assert (blank.status_code, "A budget needs a limit." in blank.text) == (422, True)
+    page = await admin.page("/usage")
+    assert page.count('action="/usage/budget/remove"') == 2
+    [account] = set(re.findall(r'name="account" value="([^"]+)"', page))
+    removed = await admin.send(
+        "/usage/budget/remove", on="/usage", account=account, unit="units", period="month"
+    )
+    assert removed.headers["location"] == "/usage?done=removed"
+    assert "Removed. There is no such budget any more." in await admin.page("/usage?done=removed")
+    [left] = (await klingel.http.get("/v1/budgets")).json()["items"]
+    assert left["period"] == "day"
 
 
 async def test_who_is_no_admin_sees_the_own_budget_and_changes_none(klingel: Klingel) -> None:
