@@ -263,6 +263,48 @@ def test_a_submit_whose_answer_was_lost_is_sent_by_the_browser_itself(
     assert len(klingel.call("GET", "/tasks")["items"]) == 1
 
 
+def test_a_refused_upload_loses_nothing_that_was_entered(
+    visitor: Visitor, klingel: Klingel, pictures: list[Path], tmp_path: Path
+) -> None:
+    page = visitor.page
+    page.goto("/submit/kling.multi-image-to-image")
+    place = page.get_by_role("group", name="Subject image list")
+    files = place.get_by_label("Files: choose them, or drop them here")
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(49 * 1024 * 1024))
+    files.set_input_files([*pictures[:1], large])
+    page.get_by_label("Prompt").fill("A cat in a hat")
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+    told = page.get_by_role("alert")
+    expect(told).to_contain_text("larger than the 48 MiB")
+    expect(told).to_be_focused()
+    visitor.expects("413")  # the browser's console says it too
+    expect(page.get_by_label("Prompt")).to_have_value("A cat in a hat")
+    expect(chosen(place)).to_have_text(["teal.png", "large.png"])
+
+    files.set_input_files(pictures[:2])
+    submitted(page)
+    assert len(klingel.call("GET", "/tasks")["items"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/problem+json"])
+def test_an_error_of_whatever_stands_in_front_loses_nothing_that_was_entered(
+    visitor: Visitor, klingel: Klingel, kind: str
+) -> None:
+    page = visitor.page
+    page.goto("/endpoints/new/webhook")
+    page.route(
+        "**/endpoints/new/webhook", lambda route: route.fulfill(status=502, content_type=kind, body="{}")
+    )
+    page.get_by_label("URL required").fill("https://example.com/hook")
+    for _ in range(2):
+        page.get_by_role("button", name="Make it").click()
+        expect(page.get_by_role("alert")).to_contain_text("502")
+    visitor.expects("502")
+    expect(page.get_by_label("URL required")).to_have_value("https://example.com/hook")
+
+
 def test_a_curl_is_copied(page: Page) -> None:
     """The button says so for a moment, also on a page that is read again meanwhile."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -254,8 +254,12 @@ async function sendForm(form, submitter, entered) {
   }
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   const [part, command] = ["form", "command"].map((id) => fresh.getElementById(id));
+  if (!part && !response.ok) {
+    tellRefusal(form, fresh, response);
+    return;
+  }
   if (!part || !command) {
-    // Another page altogether: a secret that is shown once, or a refusal.
+    // Another page altogether: a secret that is shown once.
     document.title = fresh.title;
     document.getElementById("main").replaceChildren(...fresh.getElementById("main").childNodes);
     offerCopies();
@@ -271,6 +275,17 @@ async function sendForm(form, submitter, entered) {
   offerCopies();
   if (submitter.value === "curl") document.getElementById("command").scrollIntoView({ block: "nearest" });
   else document.querySelector("#form [autofocus]")?.focus(); // what is wrong first
+}
+
+// What was entered stays: it may be sent again.
+function tellRefusal(form, fresh, response) {
+  const told = fresh.querySelector("main [role=alert]") ?? Object.assign(document.createElement("p"), {
+    className: "faults", role: "alert", textContent: `That did not work: ${response.status} ${response.statusText}`,
+  });
+  for (const former of document.querySelectorAll("#form > .faults")) former.remove();
+  told.tabIndex = -1;
+  form.before(told);
+  told.focus();
 }
 
 // By the browser itself, which says by this call not which button was pressed.
