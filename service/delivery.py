@@ -567,7 +567,7 @@ class Deliverer:
             if len(attempts) < len(by_endpoint[endpoint_id]):
                 # An answer of its former place, after which the lane dropped what may be for the new one.
                 elsewhere = [attempt for _, attempt in by_endpoint[endpoint_id] if attempt not in attempts]
-                await deliveries.revive(tx, {one.delivery_id: one.reason for one in elsewhere}, now=now)
+                await deliveries.revive(tx, {one.delivery_id: one.why for one in elsewhere}, now=now)
                 tx.on_commit(self._doubt)
                 tx.on_commit(self._wakeup.notify)
             if not attempts:

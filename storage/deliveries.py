@@ -166,7 +166,7 @@ async def record(tx: Transaction, outcomes: Sequence[Outcome], *, now: datetime)
                 "status": str(outcome.status),
                 "attempts": outcome.attempt.number,
                 "next_attempt_at": milliseconds(outcome.next_attempt_at),
-                "reason": outcome.attempt.reason,
+                "reason": outcome.attempt.why,
                 "finished_at": None if outcome.status is DeliveryStatus.PENDING else finished_at,
             }
             for outcome in outcomes

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from handlers.sinks.credentials import MASK
-from service.domain.deliveries import Reply, parse_retry_after
+from service.domain.deliveries import ANSWERED, Reply, parse_retry_after
 from service.network.connections import Answer, NoAnswer
 from service.network.dialler import Dialler, Refused
 
@@ -65,7 +65,7 @@ async def send(
         return Reply(status_code=None, reason=str(error)), None
     reply = Reply(
         status_code=answer.status,
-        reason="answered",
+        reason=ANSWERED,
         retry_after=parse_retry_after(answer.headers.get("retry-after"), now),
         excerpt=_excerpt(
             _without(answer.body, hidden) if hidden else answer.body, answer.headers.get("content-encoding")

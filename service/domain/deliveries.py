@@ -72,11 +72,14 @@ class Duty(Struct, frozen=True, kw_only=True):
     trace: Trace | None = None  # whoever gets it may go on from there
 
 
+ANSWERED: Final = "answered"  # with a status code that says the rest
+
+
 class Reply(Struct, frozen=True, kw_only=True):
     """How one exchange ended: an answer, or the reason why there was none."""
 
     status_code: int | None
-    reason: str  # "answered", "timed out", "connection refused", …
+    reason: str  # `ANSWERED`, "timed out", "connection refused", …
     retry_after: timedelta | None = None
     excerpt: str = ""  # of the answer's body, bounded
     # What it means, where the status code does not say it: there is none, or it is 200 for a refusal.
@@ -105,6 +108,13 @@ class Attempt(Struct, frozen=True, kw_only=True):
     outcome: AttemptOutcome
     reason: str
     excerpt: str
+
+    @property
+    def why(self) -> str:
+        """How it ended, as its delivery says it, which has no status code beside."""
+        if self.reason == ANSWERED and self.status_code is not None:
+            return f"{ANSWERED} {self.status_code}"
+        return self.reason
 
     def view(self) -> dict[str, Any]:
         return {

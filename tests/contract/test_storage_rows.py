@@ -1004,11 +1004,12 @@ async def test_an_attempt_leaves_its_delivery_as_it_ended_and_is_kept(ready: Dat
         None,
         "answered",
     )
-    assert (ended.status, ended.attempts, ended.next_attempt_at, ended.finished_at) == (
+    assert (ended.status, ended.attempts, ended.next_attempt_at, ended.finished_at, ended.reason) == (
         DeliveryStatus.DELIVERED,
         1,
         None,
         NOW,
+        "answered 200",
     )
     async with ready.reading() as reader:
         assert await deliveries.attempts(reader, DeliveryId("dlv_1")) == [failed]

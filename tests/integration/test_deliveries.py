@@ -63,7 +63,7 @@ async def test_a_delivery_shows_what_became_of_it(klingel: Klingel) -> None:
         "attempt_count": 2,
         "next_attempt_at": None,
         "replay_of": None,
-        "reason": "answered",
+        "reason": "answered 200",
         "created_at": "2026-11-22T12:00:00.000Z",
         "finished_at": "2026-11-22T12:00:06.000Z",
     }

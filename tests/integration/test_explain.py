@@ -109,7 +109,7 @@ async def test_what_became_of_the_delivery_is_told(klingel: Klingel) -> None:
     waiting = (await explained(klingel, event["id"]))[endpoint["id"]]
     assert (waiting["delivery"]["status"], waiting["delivery"]["attempts"]) == ("pending", 1)
     assert waiting["delivery"]["next_attempt_at"] is not None
-    assert (waiting["delivery"]["reason"], waiting["replays"]) == ("answered", 0)
+    assert (waiting["delivery"]["reason"], waiting["replays"]) == ("answered 503", 0)
 
     klingel.clock.advance(seconds=10)
     [first] = await klingel.until_deliveries("delivered")

@@ -13,7 +13,7 @@ from service.domain.bots import Allowed, Bot
 from service.domain.costs import UNITS, Charge, Period, Spent
 from service.domain.costs import Budget as SpendingBudget
 from service.domain.costs import Standing as BudgetStanding
-from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
+from service.domain.deliveries import ANSWERED, Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
 from service.domain.events import EventType, budget_event, endpoint_event, output_event, task_event
@@ -127,7 +127,7 @@ _delivery: Final = Delivery(
     status=DeliveryStatus.DELIVERED,
     attempts=1,
     next_attempt_at=None,
-    reason="answered",
+    reason="answered 204",
     created_at=_DONE,
     finished_at=_DONE + timedelta(milliseconds=48),
 )
@@ -138,7 +138,7 @@ _attempt: Final = Attempt(
     duration_ms=46,
     status_code=204,
     outcome=AttemptOutcome.DELIVERED,
-    reason="answered",
+    reason=ANSWERED,
     excerpt="",
 )
 _callback: Final = StoredCallback(
