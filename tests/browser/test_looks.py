@@ -1,10 +1,13 @@
 """Every page: what is wrong for those who see it little, on a phone, in the dark, or not at all."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect
 
 from service.app import CONFIGS
@@ -136,6 +139,24 @@ def test_tables_break_no_word_and_the_menu_is_all_in_sight(
         assert page.evaluate(BROKEN) == []
         for link in links.all():
             expect(link).to_be_in_viewport(ratio=1)
+
+
+def test_a_table_that_is_too_wide_shows_on_which_side_there_is_more(
+    visit: Visit, furnished: Furnished
+) -> None:
+    page = visit(viewport=PHONE).sign_in(furnished.klingel.key, "/deliveries")
+    table = page.locator(".scroll")
+
+    def is_shadowed() -> list[bool]:
+        """At the left and at the right edge, of which the less part is text."""
+        with Image.open(BytesIO(table.screenshot())) as shown:
+            grey = shown.convert("L")
+        columns = ([grey.getpixel((x, y)) for y in range(grey.height)] for x in (1, grey.width - 2))
+        return [median(column) < 245 for column in columns]
+
+    assert is_shadowed() == [False, True]
+    table.evaluate("(each) => each.scrollTo(each.scrollWidth, 0)")
+    assert is_shadowed() == [True, False]
 
 
 def test_the_dark_is_dark_and_the_light_is_light(visit: Visit, furnished: Furnished) -> None:
