@@ -55,7 +55,7 @@ def test_one_signs_in_submits_and_looks_at_the_result(visit: Visit, klingel: Kli
     page.wait_for_url("**/submit**")
     tab_to(page, "multi image to video")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/submit/kling.multi-image-to-video")
+    page.wait_for_url("**/submit/kling.multi-image-to-video#form")
     tab_to(page, "Files: choose them")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")

@@ -69,7 +69,7 @@ def test_two_pictures_are_dropped_and_become_a_film(
     page.goto("/")
     page.get_by_role("link", name="Submit", exact=True).click()
     page.get_by_role("link", name="multi image to video").click()
-    page.wait_for_url("**/submit/kling.multi-image-to-video")  # and its scripts have run
+    page.wait_for_url("**/submit/kling.multi-image-to-video#form")  # and its scripts have run
     place = page.get_by_role("group", name="Image list")
     drop(place, pictures[0])
     drop(place, pictures[1])  # the second does not replace the first
@@ -183,6 +183,17 @@ def test_on_a_phone_the_field_that_is_wrong_is_in_sight(visit: Visit, klingel: K
     expect(page.get_by_label("Multi prompt")).to_be_focused()
     expect(page.get_by_label("Multi prompt")).to_be_in_viewport()
     visitor.expects("422")
+
+
+def test_a_type_that_is_chosen_shows_its_form(page: Page) -> None:
+    """Which stands below all the types, and is where Tab goes on."""
+    page.set_viewport_size({"width": 375, "height": 667})
+    page.goto("/submit")
+    page.get_by_role("link", name="multi image to video").click()
+    page.wait_for_url("**/submit/kling.multi-image-to-video#form")
+    expect(page.locator("#form > p")).to_be_in_viewport()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('#form').contains(document.activeElement)")
 
 
 def test_a_double_click_submits_once(visitor: Visitor, klingel: Klingel, pictures: list[Path]) -> None:
