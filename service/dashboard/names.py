@@ -35,3 +35,7 @@ class EndpointNames:
     def is_shown(self, id: EndpointId) -> bool:
         """Whether it has a page."""
         return id != self.archive and id in self.there
+
+    def takes(self, id: EndpointId) -> bool:
+        """Whether something can be replayed to it."""
+        return id in self.there and self.there[id].enabled

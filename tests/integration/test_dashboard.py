@@ -507,6 +507,18 @@ async def test_what_is_due_and_what_is_dead_is_on_the_first_page(klingel: Klinge
     assert task["id"] in dead
 
 
+async def test_what_is_due_leads_from_the_first_page_to_what_waits(klingel: Klingel, admin: Browser) -> None:
+    assert "/deliveries?status=pending" not in await admin.page("/")
+    klingel.receiver.always = 500
+    await klingel.endpoint()
+    await klingel.submit()
+    [delivery] = await klingel.until_deliveries("pending")
+    await klingel.until_attempts(delivery["id"], 1)
+    klingel.clock.now += timedelta(minutes=5)  # nobody is woken
+    assert '<a href="/deliveries?status=pending">' in await admin.page("/")
+    assert delivery["id"] in await admin.page("/deliveries?status=pending")
+
+
 async def test_a_chart_says_in_words_what_it_shows(klingel: Klingel, admin: Browser) -> None:
     await klingel.endpoint()
     for _ in range(3):
@@ -788,8 +800,8 @@ async def test_a_choice_with_one_word_more_is_a_choice(admin: Browser) -> None:
 
 async def test_retired_types_are_marked_where_one_is_chosen(admin: Browser) -> None:
     page = await admin.page("/submit")
-    tiles = re.findall(r'<a href="/submit/([^"]+)".*?</a>', page, re.DOTALL)
-    marked = re.findall(r'<a href="/submit/([^"]+)"(?:(?!</a>).)*>retired<', page, re.DOTALL)
+    tiles = re.findall(r'<a href="/submit/([^"#]+)#form".*?</a>', page, re.DOTALL)
+    marked = re.findall(r'<a href="/submit/([^"#]+)#form"(?:(?!</a>).)*>retired<', page, re.DOTALL)
     assert tiles == list(TASK_TYPES)
     assert marked == [row.name for row in TASK_TYPES.values() if row.retired]
 
@@ -959,6 +971,8 @@ async def test_a_failing_endpoint_says_why_and_when_next(klingel: Klingel, admin
     assert "Answered <strong>500</strong>" in page
     assert "noted" in page  # what it answered
     assert "Next attempt" in page
+    for path in (f"/tasks/{delivery['task_id']}", f"/endpoints/{endpoint['id']}", "/deliveries"):
+        assert "answered 500" in await admin.page(path), path
     assert "is-failing" in await admin.page(f"/endpoints/{endpoint['id']}")
     assert "0 %" in await admin.page("/endpoints")
 
@@ -969,8 +983,14 @@ async def test_a_dead_letter_is_replayed(klingel: Klingel, admin: Browser) -> No
     await klingel.submit()
     [dead] = await klingel.until_deliveries("dead")
     page = f"/deliveries/{dead['id']}"
+    lists = (page, "/deliveries?status=dead", f"/tasks/{dead['task_id']}")
     assert (await admin.send(f"{page}/replay", on=page)).status_code == 409  # it was disabled by that
+    for path in lists:  # so none offers it
+        assert f'action="{page}/replay"' not in await admin.page(path), path
+    assert "its endpoint is disabled" in await admin.page("/deliveries?status=dead")
     await admin.send(f"/endpoints/{endpoint['id']}/switch", on="/", enabled="true")
+    for path in lists:
+        assert f'action="{page}/replay"' in await admin.page(path), path
     response = await admin.send(f"{page}/replay", on=page)
     assert response.status_code == 303
     await klingel.receiver.until(2)
