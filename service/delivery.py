@@ -229,7 +229,12 @@ class Deliverer:
         """Read before it is claimed, for who claims has all others wait."""
         async with self._database.reading() as reader:
             return await deliveries.waiting(
-                reader, now=self._clock(), busy=self._lanes.full(), by=self._presence.id, limit=CLAIM
+                reader,
+                now=self._clock(),
+                busy=self._lanes.full(),
+                no_retries=self._lanes.full_of_retries(),
+                by=self._presence.id,
+                limit=CLAIM,
             )
 
     async def _claim(self, tx: Transaction, asked: Sequence[Sequence[LaneKey]]) -> "list[_Claimed]":
@@ -246,7 +251,10 @@ class Deliverer:
         # What may come to wait for any other lane is told by whoever puts it there.
         lanes = dict.fromkeys(chain(*asked, self._lanes.overflowed()))
         able = [lane for lane in lanes if lane not in full]
-        due = await deliveries.due(tx, able, now=now, by=self._presence.id, limit=CLAIM)
+        no_retries = self._lanes.full_of_retries()
+        due = await deliveries.due(
+            tx, able, no_retries=no_retries, now=now, by=self._presence.id, limit=CLAIM
+        )
         targets = await endpoints.by_id(tx, {delivery.endpoint_id for delivery in due})
         closed = {
             delivery.id: reason
@@ -267,7 +275,9 @@ class Deliverer:
             if delivery.endpoint_id in wanted
             and delivery.id not in closed
             and targets[delivery.endpoint_id].lane in held
-            and self._lanes.promise_claimed(delivery.id, targets[delivery.endpoint_id])
+            and self._lanes.promise_claimed(
+                delivery.id, targets[delivery.endpoint_id], attempt=delivery.attempts + 1
+            )
         }
         tx.on_rollback(lambda: self._lanes.release(promised))
         await deliveries.lease(tx, promised, until=now + LEASE, by=self._presence.id)

@@ -31,6 +31,7 @@ BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
 DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
+RETRIES_HELD: Final = DEPTH // 2  # of these: however many are due, there is room for first attempts
 # One that delivers, as many in a row as that, may hold more while all lanes together hold no more than `IN_HAND`: what went
 # through the database takes half as long again as what did not.
 DEEPEST: Final = 1024
@@ -50,9 +51,11 @@ class Lane:
         self.is_shared = is_shared
         self.active = 0
         self.promised: dict[DeliveryId, EndpointId] = {}  # to what may yet be committed
+        self._promised_retries: set[DeliveryId] = set()  # of these
         self.spoilt: set[DeliveryId] = set()  # of these, made for an endpoint that is no longer as it was
         self.overflowed = False  # more waits in the database
         self.passed_over = False  # something went there since the database was last asked
+        self.retries_wait = False  # more of them do, there: new ones do not line up behind these
         self.queued_in_turn = False
         self.let_in_by: _Limit | None = None  # whose free place it is to take
         self.failures = 0  # in a row
@@ -67,6 +70,7 @@ class Lane:
         # By what has an attempt in line or on its way: what waits for that to end, mostly nothing.
         self._behind: dict[tuple[EndpointId, TaskId], deque[Duty] | None] = {}
         self._held = 0
+        self._held_retries = 0
 
     def __len__(self) -> int:
         return self._held
@@ -82,9 +86,35 @@ class Lane:
         return held >= DEEPEST or self.delivered < DEPTH or in_hand >= IN_HAND
 
     @property
+    def is_full_of_retries(self) -> bool:
+        """It takes first attempts alone."""
+        return self._held_retries + len(self._promised_retries) >= RETRIES_HELD
+
+    @property
+    def holds_first_attempts(self) -> bool:
+        return self._held > self._held_retries
+
+    def wants_more(self, ended: Duty) -> bool:
+        """Whether it is time to ask for what waits in the database, now that this has ended."""
+        if self.overflowed and self._held == DEPTH // 2:
+            return True
+        if ended.attempt > 1:
+            return self.retries_wait and self._held_retries in {RETRIES_HELD // 2, 0}
+        return self.overflowed and not self.holds_first_attempts
+
+    @property
     def is_idle(self) -> bool:
         """Nothing in it has to be remembered."""
         return not (self._held or self.promised or self.rests or self.overflowed)
+
+    def promise(self, delivery_id: DeliveryId, endpoint_id: EndpointId, *, attempt: int) -> None:
+        self.promised[delivery_id] = endpoint_id
+        if attempt > 1:
+            self._promised_retries.add(delivery_id)
+
+    def end_promise(self, delivery_id: DeliveryId) -> None:
+        self.promised.pop(delivery_id, None)
+        self._promised_retries.discard(delivery_id)
 
     def add(self, duty: Duty) -> None:
         if not self._held and not self.is_shared:
@@ -92,6 +122,7 @@ class Lane:
         self._held += 1
         story = _story(duty)
         if duty.attempt > 1:
+            self._held_retries += 1
             self._retries.append(duty)
         elif story is not None and story in self._behind:
             behind = self._behind[story] = self._behind[story] or deque()
@@ -123,6 +154,7 @@ class Lane:
         self._held -= 1
         story = _story(duty)
         if duty.attempt > 1:
+            self._held_retries -= 1
             self._active_retries -= 1
         elif story is not None:
             if behind := self._behind[story]:
@@ -147,6 +179,7 @@ class Lane:
         self._first = deque(duty for duty in self._first if duty.endpoint.id != endpoint_id)
         self._retries = deque(duty for duty in self._retries if duty.endpoint.id != endpoint_id)
         self._held -= len(dropped)
+        self._held_retries -= sum(duty.attempt > 1 for duty in dropped)
         return dropped
 
     def waiting(self) -> list[Duty]:
@@ -287,7 +320,7 @@ class Lanes:
             # Once some wait in the database the rest goes there too, behind them.
             lane.overflowed = lane.passed_over = True
             return False
-        lane.promised[delivery_id] = endpoint.id
+        lane.promise(delivery_id, endpoint.id, attempt=1)
         return True
 
     def takes_new_ones(self, endpoint: Place) -> bool:
@@ -296,21 +329,24 @@ class Lanes:
         return lane is None or not (lane.overflowed or self._is_full(lane))
 
     def fetch(self, endpoints: Iterable[Place]) -> None:
-        """What the database holds of theirs since now is fetched as soon as there is room. Where something is in the
-        lane, that ends and says so: to ask for each new one would be a commit each time.
+        """What the database holds of theirs since now is fetched as soon as there is room. Where first attempts are in the
+        lane, the last of them says so: to ask for each new one would be a commit each time.
         """
         for endpoint in endpoints:
             self.divert(endpoint)
-            if not len(self._lane(endpoint)):
+            if not self._lane(endpoint).holds_first_attempts:
                 self.on_room()
 
-    def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
+    def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint, *, attempt: int) -> bool:
         """The same for one that comes out of the database: it is what the others wait behind."""
         lane = self._lane(endpoint)
+        if attempt > 1 and lane.is_full_of_retries:
+            lane.retries_wait = True
+            return False
         if self._is_full(lane):
             lane.overflowed = lane.passed_over = True
             return False
-        lane.promised[delivery_id] = endpoint.id
+        lane.promise(delivery_id, endpoint.id, attempt=attempt)
         return True
 
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
@@ -320,10 +356,10 @@ class Lanes:
             lane = self._lanes.get(endpoint.lane)
             if lane is None or delivery_id not in lane.promised:
                 continue
-            del lane.promised[delivery_id]
+            lane.end_promise(delivery_id)
             lane.spoilt.discard(delivery_id)
-            if lane.overflowed and not len(lane) and not lane.promised:
-                self.on_room()  # nothing in it will ever end and say so
+            if (lane.overflowed or lane.retries_wait) and not lane.promised:
+                self.on_room()  # perhaps nothing in it will ever end and say so
             self._leave_if_idle(lane)
 
     def offer(self, duties: Iterable[Duty]) -> None:
@@ -332,7 +368,7 @@ class Lanes:
         """
         for duty in duties:
             lane = self._lane(duty.endpoint)
-            lane.promised.pop(duty.id, None)
+            lane.end_promise(duty.id)
             if duty.id in lane.spoilt:
                 lane.spoilt.discard(duty.id)
                 self._recalled.append(duty.id)
@@ -367,6 +403,13 @@ class Lanes:
             self._lanes[key].overflowed = True
         return full
 
+    def full_of_retries(self) -> set[LaneKey]:
+        """Those that take no more of these from there, and call `on_room` when they do again."""
+        full = {key for key, lane in self._lanes.items() if lane.is_full_of_retries}
+        for key in full:
+            self._lanes[key].retries_wait = True
+        return full
+
     def overflowed(self) -> list[LaneKey]:
         """Those for which more waits there, as far as they know."""
         return [key for key, lane in self._lanes.items() if lane.overflowed]
@@ -376,7 +419,7 @@ class Lanes:
         full = self.full()
         for key, lane in self._lanes.items():
             if key not in full:
-                lane.passed_over = False
+                lane.passed_over = lane.retries_wait = False
         return full
 
     def end_claim(self, full: Collection[LaneKey]) -> None:
@@ -447,7 +490,7 @@ class Lanes:
                 self._end_rest(lane)
         elif delivered is not None and lane.failures >= BREAKS_AFTER and not lane.rests:
             self._rest(lane)
-        if lane.overflowed and len(lane) in {DEPTH // 2, 0}:
+        if lane.wants_more(duty):
             self.on_room()
         self._take_turn_or_leave(lane)
 
@@ -530,11 +573,11 @@ class Lanes:
         lane.spoil(endpoint.id)
         self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
         if not endpoint.shares_lane:
-            lane.overflowed = False
+            lane.overflowed = lane.retries_wait = False
             # Should it be wanted again, it begins anew.
             lane.failures = lane.rested = 0
             self._end_rest(lane)
-        elif lane.overflowed:
+        elif lane.overflowed or lane.retries_wait:
             self.on_room()
         self._leave_if_idle(lane)
 
@@ -561,7 +604,7 @@ class Lanes:
         for lane in list(self._lanes.values()):
             for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
                 self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
-            lane.overflowed = False
+            lane.overflowed = lane.retries_wait = False
             self._leave_if_idle(lane)
         self._recalled.clear()
         self.on_room()

@@ -68,15 +68,26 @@ class Waiting(Struct, frozen=True):
 
 
 async def waiting(
-    reader: Reader, *, now: datetime, busy: Iterable[LaneKey], by: ProcessId, limit: int
+    reader: Reader,
+    *,
+    now: datetime,
+    busy: Iterable[LaneKey],
+    no_retries: Iterable[LaneKey],
+    by: ProcessId,
+    limit: int,
 ) -> Waiting:
     """What waits, but for lanes that are `busy`, or held by other processes.
 
     Args:
+        no_retries: lanes that take first attempts alone.
         limit: of lanes, at least 1.
     """
     lanes = await reader.all(
-        "lanes_waited_for", busy_lanes=json_text(sorted(busy)), process_id=by, limit=limit
+        "lanes_waited_for",
+        busy_lanes=json_text(sorted(busy)),
+        no_retries=json_text(sorted(no_retries)),
+        process_id=by,
+        limit=limit,
     )
     lease_end = await reader.value("next_lease_end")
     moments = [*(row["next_attempt_at"] for row in lanes), *([] if lease_end is None else [lease_end])]
@@ -88,11 +99,27 @@ async def waiting(
 
 
 async def due(
-    tx: Transaction, lanes: Sequence[LaneKey], *, now: datetime, by: ProcessId, limit: int
+    tx: Transaction,
+    lanes: Sequence[LaneKey],
+    *,
+    no_retries: Iterable[LaneKey],
+    now: datetime,
+    by: ProcessId,
+    limit: int,
 ) -> list[Delivery]:
-    """The next due ones of these lanes, of one after another, but for those that are held by other processes."""
+    """The next due ones of these lanes, of one after another, but for those that are held by other processes; of each
+    lane first attempts before retries, however long these are due.
+
+    Args:
+        no_retries: lanes that take first attempts alone.
+    """
     rows = await tx.all(
-        "due_deliveries", lanes=json_text(list(lanes)), now=milliseconds(now), process_id=by, limit=limit
+        "due_deliveries",
+        lanes=json_text(list(lanes)),
+        no_retries=json_text(sorted(no_retries)),
+        now=milliseconds(now),
+        process_id=by,
+        limit=limit,
     )
     return [delivery_of(row) for row in rows]
 

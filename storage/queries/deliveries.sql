@@ -10,8 +10,8 @@ insert into deliveries (
 );
 
 -- name: lanes_waited_for
--- Those for which something waits, and since or until when; but for those that are full, or held by another process. From
--- each lane to the next is one step, however much waits in it.
+-- Those for which something waits, and since or until when; but for those that are full, or held by another process, and for
+-- the retries of those that take no more of these. From each lane to the next is one step, however much waits in it.
 with recursive waiting (lane) as (
     select min(lane) from deliveries where status = 'pending' and lease_until is null and id >= ''
     union all
@@ -19,17 +19,23 @@ with recursive waiting (lane) as (
         select min(deliveries.lane) from deliveries
         where status = 'pending' and lease_until is null and id >= '' and deliveries.lane > waiting.lane
     ) from waiting where lane is not null
+), found (lane, next_attempt_at) as materialized (
+    select lane, (
+        select min(next_attempt_at) from deliveries
+        where status = 'pending' and lease_until is null and id >= '' and deliveries.lane = waiting.lane
+          and case when attempts > 0 then 1 else 0 end = attempted
+    )
+    from waiting cross join (select 0 as attempted union all select 1) as kinds
+    where lane is not null and lane not in (select value from json_each(:busy_lanes))
+      and (attempted = 0 or lane not in (select value from json_each(:no_retries)))
+      and not exists (
+          select 1 from lane_holders where lane_holders.lane = waiting.lane and process_id <> :process_id
+      )
 )
-select lane, (
-    select min(next_attempt_at) from deliveries
-    where status = 'pending' and lease_until is null and id >= '' and deliveries.lane = waiting.lane
-) as next_attempt_at
-from waiting
-where lane is not null and lane not in (select value from json_each(:busy_lanes))
-  and not exists (
-      select 1 from lane_holders where lane_holders.lane = waiting.lane and process_id <> :process_id
-  )
-order by next_attempt_at, lane
+select lane, min(next_attempt_at) as next_attempt_at from found
+where next_attempt_at is not null
+group by lane
+order by min(next_attempt_at), lane
 limit :limit;
 
 -- name: next_lease_end$

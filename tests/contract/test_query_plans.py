@@ -151,21 +151,24 @@ def steps_of(connection: sqlite3.Connection, statement: str, **given: object) ->
 
 
 @pytest.mark.parametrize("free", [0, 1])
-def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(free: int) -> None:
+@pytest.mark.parametrize("busy", ["busy_lanes", "no_retries"])
+def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(busy: str, free: int) -> None:
     def claims(waiting: int) -> tuple[int, int]:
         with closing(sqlite3.connect(":memory:")) as connection:
             for _, script in load_migrations(Dialect.SQLITE):
                 connection.executescript(script)
             connection.execute("pragma foreign_keys = off")
             connection.executemany(
-                "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status,"
-                " next_attempt_at, created_at) values (?1, 'acc', ?1, 't', ?2, ?2, 'pending', 0, 0)",
+                "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status, attempts,"
+                " next_attempt_at, created_at) values (?1, 'acc', ?1, 't', ?2, ?2, 'pending', 1, 0, 0)",
                 [(f"dlv_{number}", "free" if number < free else "full") for number in range(free + waiting)],
             )
-            asked = {"now": 1, "process_id": "me", "limit": 128}
+            asked = {"now": 1, "process_id": "me", "limit": 128, "busy_lanes": "[]", "no_retries": "[]"}
+            asked[busy] = '["full"]'
+            lanes = '["free"]' if busy == "busy_lanes" else '["free", "full"]'
             return (
-                steps_of(connection, "lanes_waited_for", busy_lanes='["full"]', **asked),
-                steps_of(connection, "due_deliveries", lanes='["free"]', **asked),
+                steps_of(connection, "lanes_waited_for", **asked),
+                steps_of(connection, "due_deliveries", lanes=lanes, **asked),
             )
 
     assert claims(2000) == claims(1)

@@ -817,20 +817,38 @@ async def deliver(
 
 
 async def waiting(
-    database: Database, now: datetime = NOW, *, busy: Sequence[str] = (), by: ProcessId = ME, limit: int = 9
+    database: Database,
+    now: datetime = NOW,
+    *,
+    busy: Sequence[str] = (),
+    no_retries: Sequence[str] = (),
+    by: ProcessId = ME,
+    limit: int = 9,
 ) -> Waiting:
     async with database.reading() as reader:
         return await deliveries.waiting(
-            reader, now=now, busy=[LaneKey(id) for id in busy], by=by, limit=limit
+            reader,
+            now=now,
+            busy=[LaneKey(id) for id in busy],
+            no_retries=[LaneKey(id) for id in no_retries],
+            by=by,
+            limit=limit,
         )
 
 
 async def claim(
-    database: Database, now: datetime = NOW, *, busy: Sequence[str] = (), limit: int = 9
+    database: Database,
+    now: datetime = NOW,
+    *,
+    busy: Sequence[str] = (),
+    no_retries: Sequence[str] = (),
+    limit: int = 9,
 ) -> list[str]:
-    lanes = (await waiting(database, now, busy=busy)).lanes
+    lanes = (await waiting(database, now, busy=busy, no_retries=no_retries)).lanes
     async with database.transaction() as tx:
-        due = await deliveries.due(tx, lanes, now=now, by=ME, limit=limit)
+        due = await deliveries.due(
+            tx, lanes, no_retries=[LaneKey(id) for id in no_retries], now=now, by=ME, limit=limit
+        )
         await deliveries.lease(tx, [one.id for one in due], until=now + HOUR, by=ME)
     return ids(due)
 
@@ -904,6 +922,39 @@ async def test_a_full_lane_holds_back_all_that_waits_in_it_and_nothing_else(read
     assert await claim(ready) == ["dlv_1", "dlv_2"]
 
 
+async def retried(database: Database, *ids: str, at: datetime) -> None:
+    """Each was attempted once, and is to be again."""
+    async with database.transaction() as tx:
+        outcomes = [
+            Outcome(
+                attempt=attempted(id, AttemptOutcome.RETRY), status=DeliveryStatus.PENDING, next_attempt_at=at
+            )
+            for id in ids
+        ]
+        await deliveries.record(tx, outcomes, now=NOW)
+
+
+async def test_first_attempts_are_claimed_before_retries_however_long_these_are_due(ready: Database) -> None:
+    await deliver(ready, *(delivery(f"dlv_{number}", f"evt_{number}") for number in range(1, 4)))
+    await retried(ready, "dlv_1", at=NOW - HOUR)
+    await retried(ready, "dlv_2", at=NOW - 2 * HOUR)
+    other = delivery("dlv_4", "evt_4", endpoint_id=EndpointId("end_2"), next_attempt_at=NOW - 3 * HOUR)
+    await deliver(ready, other)
+    assert await claim(ready) == ["dlv_4", "dlv_3", "dlv_2", "dlv_1"]
+
+
+async def test_a_lane_that_takes_no_more_retries_is_still_waited_for_by_first_attempts(
+    ready: Database,
+) -> None:
+    await deliver(ready, delivery("dlv_1"))
+    await retried(ready, "dlv_1", at=NOW - HOUR)
+    assert await waiting(ready, no_retries=["end_1"]) == Waiting(lanes=[], next_moment=None)
+    await deliver(ready, delivery("dlv_2", "evt_2", next_attempt_at=NOW + SECOND))
+    assert (await waiting(ready, no_retries=["end_1"])).next_moment == NOW + SECOND
+    assert await claim(ready, NOW + SECOND, no_retries=["end_1"]) == ["dlv_2"]
+    assert await claim(ready, NOW + SECOND) == ["dlv_1"]
+
+
 async def test_what_is_under_way_to_an_endpoint_moves_to_another_lane_with_it(ready: Database) -> None:
     before, after = LaneKey("acc_1/dead.example"), LaneKey("acc_1/healthy.example")
     await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_2", "evt_2"), lane=before)
@@ -937,8 +988,9 @@ async def test_a_lane_that_another_process_holds_is_left_to_it(ready: Database) 
     assert await waiting(ready) == Waiting(lanes=[], next_moment=None)
     assert (await waiting(ready, by=OTHERS)).lanes == ["end_1"]
     async with ready.transaction() as tx:
-        assert await deliveries.due(tx, [LaneKey("end_1")], now=NOW, by=ME, limit=9) == []
-        assert ids(await deliveries.due(tx, [LaneKey("end_1")], now=NOW, by=OTHERS, limit=9)) == ["dlv_1"]
+        lane = [LaneKey("end_1")]
+        assert await deliveries.due(tx, lane, no_retries=[], now=NOW, by=ME, limit=9) == []
+        assert ids(await deliveries.due(tx, lane, no_retries=[], now=NOW, by=OTHERS, limit=9)) == ["dlv_1"]
 
 
 async def test_first_attempts_that_waited_are_claimed_in_the_order_in_which_they_came(

@@ -320,6 +320,23 @@ async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_th
     await klingel.receiver.until(DEPTH + 1)
 
 
+async def test_a_new_event_is_sent_at_once_however_many_retries_are_due(klingel: Klingel) -> None:
+    """More than its lane holds: the endpoint was down for a while, and is well again."""
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    await klingel.submit()
+    await klingel.until_deliveries("delivered")
+    klingel.receiver.gate = asyncio.Event()
+    await klingel.tamper(HEAPED.format(attempts=1))
+    klingel.clock.advance(seconds=1)
+    retries = await klingel.receiver.until(1 + CONCURRENCY // 2)
+    assert {one.event["data"]["task"]["id"] for one in retries} == {retries[0].event["data"]["task"]["id"]}
+    task = await klingel.submit()
+    received = await klingel.receiver.until(2 + CONCURRENCY // 2)
+    assert received[-1].event["data"]["task"]["id"] == task["id"]
+    await klingel.http.delete(f"/v1/endpoints/{endpoint['id']}")
+    klingel.receiver.gate.set()
+
+
 async def test_a_retry_to_an_endpoint_that_was_busy_when_it_was_looked_for_keeps_its_moment(
     klingel: Klingel,
 ) -> None:
@@ -362,9 +379,11 @@ HEAP = 1500
 HEAPED = f"""
     with recursive number (n) as (values (1) union all select n + 1 from number where n < {HEAP})
     insert into deliveries (
-        id, account_id, event_id, event_type, task_id, endpoint_id, lane, status, next_attempt_at, replay_of, created_at
+        id, account_id, event_id, event_type, task_id, endpoint_id, lane, status, attempts, next_attempt_at, replay_of,
+        created_at
     )
-    select id || n, account_id, event_id, event_type, task_id, endpoint_id, lane, 'pending', created_at, id, created_at
+    select id || n, account_id, event_id, event_type, task_id, endpoint_id, lane, 'pending', {{attempts}}, created_at, id,
+        created_at
     from deliveries cross join number
 """
 
@@ -376,7 +395,7 @@ async def test_however_much_waits_for_an_endpoint_that_takes_no_more_becomes_dea
     endpoint = await klingel.endpoint()
     await klingel.submit()
     await klingel.until_deliveries("delivered")
-    await klingel.tamper(HEAPED)
+    await klingel.tamper(HEAPED.format(attempts=0))
     path = f"/v1/endpoints/{endpoint['id']}"
     if how == "deleted":
         assert (await klingel.http.delete(path)).status_code == 204
@@ -415,7 +434,9 @@ async def test_what_still_comes_to_wait_for_one_that_is_off_is_buried_while_it_g
             return bool(klingel.rows(both) == [{"number": 2}])
 
         await klingel.until(both_are_to_be_retried)
-        await klingel.tamper(HEAPED + " where event_type = 'task.submitted' and status = 'delivered'")
+        await klingel.tamper(
+            HEAPED.format(attempts=0) + " where event_type = 'task.submitted' and status = 'delivered'"
+        )
         klingel.clock.advance(seconds=6)
         await second.until(2)
         await klingel.receiver.until(3)  # the test, tried again

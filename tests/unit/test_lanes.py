@@ -27,6 +27,7 @@ from service.lanes import (
     DOWNLOADS_OF_AN_ACCOUNT,
     FAILING_REMEMBERED,
     IN_HAND,
+    RETRIES_HELD,
     Lanes,
     named_place,
     place_name,
@@ -81,6 +82,10 @@ def duty(
 def promised(lanes: Lanes, one: Duty | None = None) -> bool:
     one = one or duty()
     return lanes.promise(one.id, one.endpoint)
+
+
+def claimed(lanes: Lanes, one: Duty) -> bool:
+    return lanes.promise_claimed(one.id, one.endpoint, attempt=one.attempt)
 
 
 def started(lanes: Lanes) -> list[Duty]:
@@ -395,9 +400,9 @@ def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_
     lanes = Lanes()
     lanes.offer([duty() for _ in range(DEPTH - 2)])
     full = lanes.begin_claim()
-    claimed = [duty() for _ in range(5)]
-    kept = [one for one in claimed if lanes.promise_claimed(one.id, one.endpoint)]
-    assert kept == claimed[:2]
+    due = [duty() for _ in range(5)]
+    kept = [one for one in due if claimed(lanes, one)]
+    assert kept == due[:2]
     lanes.offer(kept)
     lanes.end_claim(full)
     assert not promised(lanes)
@@ -649,8 +654,8 @@ def test_what_waits_for_an_endpoint_that_was_changed_goes_back_and_comes_again_i
     assert lanes.recalled() == [second.id]
     assert lanes.waiting() == []
     full = lanes.begin_claim()
-    assert lanes.promise_claimed(second.id, second.endpoint)
-    assert lanes.promise_claimed(third.id, third.endpoint)
+    assert claimed(lanes, second)
+    assert claimed(lanes, third)
     lanes.forget_recalled([second.id])
     lanes.offer([second, third])
     lanes.end_claim(full)
@@ -756,6 +761,78 @@ def test_a_lane_that_the_database_filled_to_the_brim_asks_for_the_rest() -> None
     lanes.end_claim(lanes.begin_claim())
     deliver_all(lanes)
     assert calls
+
+
+def full_of_retries(lanes: Lanes) -> list[Duty]:
+    """What a lane takes of the many that are due, after a claim of which it was only a part."""
+    lanes.begin_claim()
+    taken = [one for one in (duty(attempt=2) for _ in range(DEPTH)) if claimed(lanes, one)]
+    lanes.offer(taken)
+    lanes.end_claim(set())
+    return taken
+
+
+def test_however_many_retries_are_due_new_ones_go_straight_into_their_lane() -> None:
+    lanes = Lanes()
+    assert len(full_of_retries(lanes)) == RETRIES_HELD == DEPTH // 2
+    assert lanes.full_of_retries() == {"a"}
+    assert lanes.full() == set()
+    new = [duty() for _ in range(DEPTH - RETRIES_HELD)]
+    assert all(promised(lanes, one) for one in new)
+    assert not promised(lanes)
+    lanes.offer(new)
+    assert started(lanes) == new[:CONCURRENCY]
+
+
+def test_a_lane_that_had_all_the_retries_that_it_takes_asks_for_more_when_half_of_them_have_ended() -> None:
+    lanes = Lanes()
+    left: list[int] = []
+    lanes.on_room = lambda: left.append(len(lanes.waiting()))
+    full_of_retries(lanes)
+    while begun := started(lanes):
+        for one in begun:
+            lanes.end(one, delivered=True)
+    assert left == [RETRIES_HELD // 2, 0]
+    lanes.begin_claim()
+    assert lanes.full_of_retries() == set()
+
+
+def test_new_ones_that_wait_in_the_database_are_asked_for_as_soon_as_only_retries_are_before_them() -> None:
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    first = duty()
+    lanes.offer([first, duty(attempt=2), duty(attempt=2)])
+    lanes.fetch([first.endpoint])
+    assert not calls
+    [begun, *_] = started(lanes)
+    assert begun == first
+    lanes.end(first, delivered=True)
+    assert len(calls) == 1
+    lanes.fetch([first.endpoint])
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("how", ["drop", "release"])
+def test_what_a_lane_did_not_take_of_retries_is_asked_for_when_those_that_it_took_are_out_of_it(
+    how: str,
+) -> None:
+    """None of them ends, and says so."""
+    lanes = Lanes()
+    calls: list[None] = []
+    lanes.on_room = lambda: calls.append(None)
+    mine, others = (endpoint(id, of_task=id, host="h.example") for id in "ab")
+    lanes.offer([duty(to=others)])
+    lanes.begin_claim()
+    taken = [one for one in (duty(to=mine, attempt=2) for _ in range(DEPTH)) if claimed(lanes, one)]
+    assert len(taken) == RETRIES_HELD
+    if how == "drop":
+        lanes.offer(taken)
+        lanes.drop(mine)
+    else:
+        lanes.release({one.id: one.endpoint for one in taken})
+    assert calls
+    assert lanes.full_of_retries() == set()
 
 
 def test_a_lane_that_never_overflowed_calls_nobody() -> None:
@@ -1087,6 +1164,6 @@ def test_what_is_committed_after_its_endpoint_has_changed_is_claimed_anew(how: s
     lanes.offer([one])
     assert (lanes.next(), lanes.recalled(), told) == (None, [one.id], ["room"])
     lanes.forget_recalled([one.id])
-    assert lanes.promise_claimed(one.id, one.endpoint)
+    assert claimed(lanes, one)
     lanes.offer([one])
     assert lanes.next() == one

@@ -6,7 +6,8 @@ alter table endpoints drop column lane;
 
 -- Of each of these indexes something is said that only statements say for which it is made: so no planner takes another one,
 -- by old statistics, and reads all that waits.
-create index deliveries_in_lane on deliveries (lane, next_attempt_at, id)
+-- First attempts before retries, however long these are due.
+create index deliveries_in_lane on deliveries (lane, (case when attempts > 0 then 1 else 0 end), next_attempt_at, id)
     where status = 'pending' and lease_until is null and id >= '';
 drop index deliveries_due;
 create index deliveries_due on deliveries (next_attempt_at)

@@ -21,9 +21,12 @@ with given (id) as (values (:id))
 update deliveries set lease_until = null from given where deliveries.id = given.id and deliveries.status = 'pending';
 
 -- name: due_deliveries
--- The next of these lanes that may be attempted, in the order of the lanes, but for those that another process holds.
-select deliveries.* from json_each(:lanes) as lanes cross join deliveries
-where deliveries.lane = lanes.value and next_attempt_at <= :now
+-- The next of these lanes that may be attempted, in the order of the lanes, but for those that another process holds. Of each
+-- lane first attempts, then retries, where it takes any.
+select deliveries.* from json_each(:lanes) as lanes cross join (select 0 as attempted union all select 1) as kinds
+cross join deliveries
+where deliveries.lane = lanes.value and case when attempts > 0 then 1 else 0 end = attempted and next_attempt_at <= :now
+  and (attempted = 0 or lanes.value not in (select value from json_each(:no_retries)))
   and status = 'pending' and lease_until is null and deliveries.id >= ''
   and not exists (
       select 1 from lane_holders where lane_holders.lane = deliveries.lane and process_id <> :process_id
