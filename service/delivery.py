@@ -14,6 +14,7 @@ import structlog
 
 from service.batching import Batcher
 from service.domain.deliveries import (
+    ALL_RETRIES,
     LONGEST_EXCERPT,
     LONGEST_REASON,
     Attempt,
@@ -60,6 +61,10 @@ CLAIM_GAP: Final = timedelta(milliseconds=250)
 # second a third of all commits carry outcomes, instead of 84 of 100, and are longer for the callbacks that wait for them.
 GATHER_S: Final = 0.01
 
+HOPELESS: Final = (
+    f"its host fails, and its turn did not come within {ALL_RETRIES // timedelta(hours=1)} hours"
+)
+
 DISABLE_AFTER_FAILURES: Final = 100
 DISABLE_AFTER: Final = timedelta(hours=24)
 
@@ -87,6 +92,7 @@ class Sink(Protocol):
 
 class _Claimed(Struct, frozen=True):
     took_any: bool  # and so there may be more
+    gave_up_all: bool  # for which there is no hope; else there may be more, also where no lane has room
     # Where it took as much as it may: the lanes to go on with, by whose turn it is.
     in_order: Sequence[LaneKey] = ()
 
@@ -216,7 +222,7 @@ class Deliverer:
                 continue
             # In any case: what waits for a lane that was full is not told, and whether it asks is known after the claim.
             waiting, looked_at = await self._waiting(), self._clock()
-            if not (claimed.took_any and waiting.lanes):
+            if claimed.gave_up_all and not (claimed.took_any and waiting.lanes):
                 break
             claimed = await self._batcher.run(self._claim, waiting.lanes)
         due = waiting.next_moment
@@ -247,6 +253,7 @@ class Deliverer:
         in_doubt = self._lanes.in_doubt
         if in_doubt:
             await self._give_back_lost(tx)
+        gave_up_all = await self._give_up(tx, now)
         full = self._lanes.begin_claim()
         # What may come to wait for any other lane is told by whoever puts it there.
         lanes = dict.fromkeys(chain(*asked, self._lanes.overflowed()))
@@ -300,13 +307,32 @@ class Deliverer:
         if len(due) < CLAIM and all(len(some) < CLAIM for some in asked):
             tx.on_commit(lambda: self._lanes.end_claim(full))
         # Of a page that no lane took the lanes ask themselves, when they have room.
-        claimed = _Claimed(bool(promised or closed or strays or rescued or recalled or in_doubt))
+        claimed = _Claimed(bool(promised or closed or strays or rescued or recalled or in_doubt), gave_up_all)
         if claimed.took_any and len(due) == CLAIM:
             had_their_turn = {endpoint.lane for endpoint in targets.values()}
             claimed = replace(
                 claimed, in_order=sorted(able, key=lambda lane: lane in had_their_turn)[: CLAIM - 1]
             )
         return [claimed] * len(asked)
+
+    async def _give_up(self, tx: Transaction, now: datetime) -> bool:
+        """What was to have its turn long ago, at hosts that have failed for long, becomes dead letters: more comes to wait
+        there than the attempts that such a host gets bring to their ends. What was late for another reason, as after Klingel
+        was down, is attempted.
+
+        Returns:
+            Whether this was all.
+        """
+        lanes = self._lanes.hopeless()
+        if not lanes:
+            return True
+        overdue = await deliveries.due(
+            tx, lanes, no_retries=[], now=now - ALL_RETRIES, by=self._presence.id, limit=CLAIM
+        )
+        await deliveries.bury_these(tx, {delivery.id: HOPELESS for delivery in overdue}, now=now)
+        if overdue:
+            tx.on_commit(lambda: log.warning("deliveries.given_up", number=len(overdue), reason=HOPELESS))
+        return len(overdue) < CLAIM
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""

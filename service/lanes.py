@@ -30,6 +30,7 @@ DOWNLOADS_OF_AN_ACCOUNT: Final = 4
 BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
+HOPELESS_AFTER: Final = 120  # rests in a row, which are an hour
 DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
 RETRIES_HELD: Final = DEPTH // 2  # of these: however many are due, there is room for first attempts
 # One that delivers, as many in a row as that, may hold more while all lanes together hold no more than `IN_HAND`: what went
@@ -413,6 +414,12 @@ class Lanes:
     def overflowed(self) -> list[LaneKey]:
         """Those for which more waits there, as far as they know."""
         return [key for key, lane in self._lanes.items() if lane.overflowed]
+
+    def hopeless(self) -> list[LaneKey]:
+        """Those of many endpoints whose host has failed for long. One attempt at each end of a rest is too few to bring all
+        that waits there to its end, and no endpoint of them fails often enough to be disabled.
+        """
+        return [key for key, lane in self._lanes.items() if lane.is_shared and lane.rested >= HOPELESS_AFTER]
 
     def begin_claim(self) -> set[LaneKey]:
         """The database is about to be asked, for all but the full ones, which it gives."""

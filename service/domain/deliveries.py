@@ -139,6 +139,9 @@ SCHEDULE: Final[Sequence[timedelta]] = (
     timedelta(hours=10),
 )
 JITTER: Final = 0.2  # of the delay, either way
+ALL_RETRIES: Final = sum(SCHEDULE, timedelta()) * (
+    1 + JITTER
+)  # take no longer, where each has its turn when it is due
 LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 # So often what was asked is obeyed as it is; after that it only lengthens the schedule. An endpoint that asks for a
 # second each time would else have used up all attempts before anybody can mend it.

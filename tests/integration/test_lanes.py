@@ -42,6 +42,71 @@ async def test_a_dead_host_of_many_tasks_rests_and_the_others_go_on(klingel: Kli
         await dead.until(BREAKS_AFTER + 1)
 
 
+async def all_of_it_waits_for_a_dead_host(klingel: Klingel) -> None:
+    """More than is ever attempted there, and due since a while."""
+    klingel.receiver.always = 503
+    for _ in range(BREAKS_AFTER):
+        await klingel.submit(callback_url=klingel.receiver.url, deadline_s=7 * 86400)
+    await klingel.receiver.until(BREAKS_AFTER)
+    await klingel.tamper(
+        HEAPED.format(attempts=1) + " where deliveries.id = (select max(id) from deliveries)"
+    )
+
+
+async def rests_end(klingel: Klingel, number: int) -> None:
+    """One after another, each with an attempt."""
+    failed = "select count(*) as number from attempts where outcome = 'retry'"
+    for _ in range(number):
+        [before] = klingel.rows(failed)
+
+        async def one_more_has_failed(before: int = before["number"]) -> bool:
+            return bool(klingel.rows(failed)[0]["number"] > before)
+
+        klingel.clock.advance(seconds=31)
+        await klingel.until(one_more_has_failed)
+
+
+async def test_what_waits_at_a_host_that_stays_dead_for_longer_than_retries_take_becomes_dead_letters(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would pile up for ever: there is one attempt in 30 seconds for all of it."""
+    monkeypatch.setattr("service.lanes.HOPELESS_AFTER", 4)
+    await all_of_it_waits_for_a_dead_host(klingel)
+    klingel.clock.advance(hours=33)
+    await rests_end(klingel, 4)
+    assert klingel.rows("select 1 from deliveries where status = 'dead'") == []  # none was due for so long
+    klingel.clock.advance(minutes=10)
+
+    async def all_but_those_in_hand_are_dead() -> bool:
+        left = "select 1 from deliveries where attempts = 1 and status = 'pending' and lease_until is null"
+        return not klingel.rows(left)
+
+    await klingel.until(all_but_those_in_hand_are_dead)
+    told = klingel.rows(
+        "select distinct reason, attempts, next_attempt_at from deliveries where status = 'dead'"
+    )
+    reason = "its host fails, and its turn did not come within 33 hours"
+    assert told == [{"reason": reason, "attempts": 1, "next_attempt_at": None}]
+    dead = (await klingel.http.get("/v1/deliveries", params={"status": "dead", "limit": "1"})).json()["items"]
+    klingel.receiver.always = 200
+    replay = (await klingel.http.post(f"/v1/deliveries/{dead[0]['id']}/replay")).json()
+    [attempt] = await klingel.until_attempts(replay["id"], 1)
+    assert attempt["outcome"] == "delivered"
+
+
+async def test_what_waited_long_for_a_host_that_has_not_failed_for_long_is_attempted(
+    klingel: Klingel,
+) -> None:
+    """As after Klingel was down: it may be well again any moment."""
+    await all_of_it_waits_for_a_dead_host(klingel)
+    klingel.clock.advance(hours=40)
+    await rests_end(klingel, 4)
+    klingel.receiver.always = 200
+    klingel.clock.advance(seconds=31)
+    await klingel.receiver.until(BREAKS_AFTER + 4 + HEAP)
+    assert klingel.rows("select 1 from deliveries where status = 'dead'") == []
+
+
 @pytest.mark.parametrize("status", [404, 410])
 async def test_urls_of_tasks_that_are_gone_hold_back_no_other_at_their_host(
     klingel: Klingel, status: int
