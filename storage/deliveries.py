@@ -248,8 +248,14 @@ async def page(
     reader: Reader, account_id: AccountId, wanted: DeliveryFilter, *, before_id: str | None, limit: int
 ) -> list[Delivery]:
     """Newest first."""
+    statement = _narrowest(wanted)
+    more: dict[str, str] = {}
+    if statement == "list_pending_deliveries":
+        own = await reader.all("ids_of_own_endpoints", account_id=account_id)
+        more["own_endpoints"] = json_text([row["id"] for row in own])
     rows = await reader.all(
-        _narrowest(wanted),
+        statement,
+        **more,
         account_id=account_id,
         before_id=before_id,
         endpoint_id=wanted.endpoint_id,

@@ -122,11 +122,18 @@ order by id desc
 limit :limit;
 
 -- name: list_pending_deliveries
--- Of all that are pending, which are few beside those that have ended. `|| ''` keeps the planner from the latter.
+-- Those that are pending are few beside those that have ended. `|| ''` keeps the planner from the latter. What waits is found
+-- in the account's lanes, those of hosts and its endpoints' own: what waits for other accounts, however much, is not read.
 select * from deliveries
 where account_id || '' = :account_id
   and id in (
-      select id from deliveries where status = 'pending' and lease_until is null and next_attempt_at >= 0
+      select id from deliveries
+      where status = 'pending' and lease_until is null and id >= '' and lane > cast(:account_id as text) || '/'
+        and lane < cast(:account_id as text) || '0'  -- which comes after '/'
+      union all
+      select id from deliveries
+      where status = 'pending' and lease_until is null and attempts >= 0
+        and endpoint_id in (select value from json_each(:own_endpoints))
       union all
       select id from deliveries where lease_until >= 0
   )

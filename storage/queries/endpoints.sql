@@ -31,6 +31,10 @@ where account_id = :account_id and task_id is null and kind <> 'archive' and del
 order by id desc
 limit :limit;
 
+-- name: ids_of_own_endpoints
+-- Of an account, those that are bound to no task, its archive too.
+select id from endpoints where account_id = :account_id and task_id is null and deleted_at is null;
+
 -- name: count_endpoints
 -- Each account's own.
 select account_id, count(*) as number from endpoints

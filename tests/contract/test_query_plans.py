@@ -55,6 +55,7 @@ HOT = {
     "event_position": "events using index sqlite_autoindex_events_1 (id=?)",
     "events_by_id": "events using index sqlite_autoindex_events_1 (id=?)",
     "get_endpoint": "endpoints using index sqlite_autoindex_endpoints_1 (id=?)",
+    "ids_of_own_endpoints": "endpoints using index endpoints_by_account (account_id=?)",
     "list_endpoints": "endpoints using index endpoints_by_account (account_id=? and id<?)",
     "endpoints_of": "endpoints using index endpoints_by_task (task_id=?)",
     "endpoints_of_tasks": "endpoints using index endpoints_by_task (task_id=?)",
@@ -67,7 +68,7 @@ HOT = {
     "get_delivery": "deliveries using index sqlite_autoindex_deliveries_1 (id=?)",
     "list_deliveries": "deliveries using index deliveries_by_account (account_id=? and id<?)",
     "list_dead_deliveries": "deliveries using index deliveries_dead (account_id=? and id<?)",
-    "list_pending_deliveries": "deliveries using index deliveries_due (next_attempt_at>?)",
+    "list_pending_deliveries": "deliveries using index deliveries_in_lane (lane>? and lane<?)",
     "list_deliveries_of_task": "deliveries using index deliveries_by_task (task_id=? and id<?)",
     "list_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=?)",
     "list_deliveries_to_endpoint": "deliveries using index deliveries_by_endpoint (endpoint_id=? and id<?)",
@@ -172,6 +173,25 @@ def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(bu
             )
 
     assert claims(2000) == claims(1)
+
+
+def test_what_waits_for_others_costs_nobody_s_list_of_what_is_pending_anything() -> None:
+    def listing(waiting: int) -> int:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            for _, script in load_migrations(Dialect.SQLITE):
+                connection.executescript(script)
+            connection.execute("pragma foreign_keys = off")
+            connection.executemany(
+                "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status,"
+                " next_attempt_at, created_at) values (?1, ?2, ?1, 't', ?1, ?2 || '/dead.example', 'pending', 0, 0)",
+                [(f"dlv_{number}", "others" if number else "mine") for number in range(1 + waiting)],
+            )
+            asked = {"account_id": "mine", "own_endpoints": "[]", "limit": 9, "before_id": None}
+            for name in ("endpoint_id", "but_endpoint_id"):
+                asked[name] = None
+            return steps_of(connection, "list_pending_deliveries", **asked)
+
+    assert listing(2000) == listing(1)
 
 
 # PostgreSQL's ways

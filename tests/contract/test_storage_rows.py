@@ -1180,6 +1180,19 @@ async def test_deliveries_are_listed_newest_first_and_filtered(ready: Database) 
             assert await deliveries.page(reader, OTHER, wanted, before_id=None, limit=9) == []
 
 
+async def test_all_that_is_pending_of_an_account_is_listed_wherever_it_waits(ready: Database) -> None:
+    """For an endpoint of its own, for a host, in somebody's hand; to be retried or not."""
+    await deliver(ready, *(delivery(f"dlv_{number}", f"evt_{number}") for number in (1, 2)))
+    await retried(ready, "dlv_2", at=NOW + HOUR)
+    await deliver(ready, delivery("dlv_3", "evt_3"), lane=LaneKey(f"{ACCOUNT}/dead.example"))
+    await deliver(ready, delivery("dlv_4", "evt_4"), lease_until=NOW + HOUR)
+    pending = DeliveryFilter(status="pending")
+    async with ready.reading() as reader:
+        found = await deliveries.page(reader, ACCOUNT, pending, before_id=None, limit=9)
+        assert ids(found) == ["dlv_4", "dlv_3", "dlv_2", "dlv_1"]
+        assert await deliveries.page(reader, OTHER, pending, before_id=None, limit=9) == []
+
+
 # Keys
 
 
