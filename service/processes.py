@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -54,7 +54,10 @@ class Presence:
         self._margin = every * (MARGIN / EVERY)
         self._good_until = 0.0
         self._is_steady = True
+        self._may_bury_others = True
+        self._formers: list[ProcessId] = []  # its own, yet to be buried
         self._renewed = asyncio.Event()
+        self._beaten = asyncio.Event()
         self._heirs: list[Heir] = []
         self._on_loss: list[Callable[[], None]] = []
         self._on_beat: list[Callable[[], Awaitable[None]]] = []
@@ -104,15 +107,19 @@ class Presence:
             return
         await self._begin()
         await self._batcher.run(self._bury, [])  # also what died while there was nobody to notice
-        beating = asyncio.create_task(self._beat(), name="presence")
+        tasks = [
+            asyncio.create_task(self._beat(), name="presence"),
+            asyncio.create_task(self._look_after(), name="presence.others"),
+        ]
         try:
             yield
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._good_until = 0.0
             try:
-                await self._batcher.run(self._bury, [self.id])
+                await self._batcher.run(self._bury, [*self._formers, self.id])
             except KlingelError as error:  # others find out when its time has run out
                 log.warning("process.not_left", process_id=self.id, reason=error.detail)
 
@@ -127,23 +134,37 @@ class Presence:
         self._renewed.set()
 
     async def _beat(self) -> None:
+        """Waits for nothing but its own words: whoever holds up all writes would else have healthy processes die of it."""
         while True:
             await asyncio.sleep(self._every.total_seconds())
             # Who was away himself, with the machine perhaps, cannot tell who was not: first everybody has time to come back.
             was_away = not self.alive
             try:
                 await self._renew()
-                if self._is_steady and not was_away:
-                    await self._batcher.run(self._bury, [])
+                self._may_bury_others = self._is_steady and not was_away
                 self._is_steady = True
+                self._beaten.set()
+            except KlingelError as error:
+                self._is_steady = self._may_bury_others = False
+                log.warning("process.not_renewed", process_id=self.id, reason=error.detail)
+            except Exception:
+                self._is_steady = self._may_bury_others = False
+                log.exception("process.beat_broke", process_id=self.id)
+
+    async def _look_after(self) -> None:
+        """What is done at each sign of life, when the writes before it let it."""
+        while True:
+            await self._beaten.wait()
+            self._beaten.clear()
+            try:
+                if self._may_bury_others or self._formers:
+                    await self._batcher.run(self._bury, list(self._formers))
                 for beat in self._on_beat:
                     await beat()
             except KlingelError as error:
-                self._is_steady = False
-                log.warning("process.not_renewed", process_id=self.id, reason=error.detail)
+                log.warning("process.not_looked_after", process_id=self.id, reason=error.detail)
             except Exception:
-                self._is_steady = False
-                log.exception("process.beat_broke", process_id=self.id)
+                log.exception("process.look_broke", process_id=self.id)
 
     async def _renew(self) -> None:
         started = _seconds()
@@ -156,12 +177,14 @@ class Presence:
         log.warning("process.counted_dead", process_id=former, begins_anew_as=self.id)
         for lost in self._on_loss:
             lost()
+        self._formers.append(former)  # what it still took before it knew
         await self._begin()
-        await self._batcher.run(self._bury, [former])  # what it still took before it knew
 
     async def _bury(self, tx: Transaction, named: Sequence[Sequence[ProcessId]]) -> list[None]:
-        """These, and all whose time has run out: by one of those that notice."""
-        found = {id for ids in named for id in ids} | set(await processes.dead(tx)) - {self.id}
+        """These, and all whose time has run out: by one of those that notice, as long as it counts as alive itself."""
+        own = {id for ids in named for id in ids}
+        may_bury_others = self.alive and self._may_bury_others  # now, not when this was asked for
+        found = own | (set(await processes.dead(tx)) - {self.id} if may_bury_others else set())
         if dead := sorted(found):
             for heir in self._heirs:
                 await heir(tx, dead)
@@ -169,4 +192,8 @@ class Presence:
             for id in dead:
                 await processes.forget(tx, id)
             tx.on_commit(lambda: log.info("process.buried", process_ids=dead))
+            tx.on_commit(lambda: self._end_formers(own))
         return [None] * len(named)
+
+    def _end_formers(self, buried: Collection[ProcessId]) -> None:
+        self._formers = [id for id in self._formers if id not in buried]

@@ -23,7 +23,7 @@ from service.lanes import CONCURRENCY
 from service.notices import Topic
 from service.processes import EVERY
 from storage.database import Transaction
-from storage.postgres import open_postgres
+from storage.postgres import _lock, open_postgres
 from tests.integration.klingel import (
     ADMIN_KEY,
     IMAGE_INPUT,
@@ -647,6 +647,51 @@ async def test_who_was_away_himself_buries_nobody_before_they_had_time_to_come_b
     async with asyncio.timeout(PATIENCE_S):
         await enough.wait()
     assert found[:3] == [True, True, False]
+
+
+async def test_whoever_holds_up_all_writes_keeps_no_process_from_saying_that_it_is_alive(
+    house: House,
+) -> None:
+    """As one that stands still in the midst of a transaction, with the log of an account that all write to."""
+    processes = [await house.add() for _ in range(3)]
+    task = await processes[0].submit()
+    [account] = await house.sql("select account_id from tasks")
+    connection = await asyncpg.connect(house.url)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "select pg_advisory_xact_lock($1)", _lock("events", account["account_id"])
+            )
+            posts = [asyncio.create_task(one.call_back(callback(task, "processing"))) for one in processes]
+            waiting = "select pid from pg_locks where locktype = 'advisory' and not granted"
+            await house.until_sql(waiting, lambda rows: len(rows) > 0)
+            signs = "select id, until from processes order by id"
+            before = await house.sql(signs)
+            some = QUICKLY * 4 // timedelta(milliseconds=1)  # of which one may have been on its way
+            await house.until_sql(
+                signs,
+                lambda rows: all(
+                    now["until"] > then["until"] + some for now, then in zip(rows, before, strict=True)
+                ),
+            )
+            assert not any(post.done() for post in posts)
+        assert [answer.status_code for answer in await asyncio.gather(*posts)] == [200] * 3
+    finally:
+        await connection.close()
+
+
+async def test_who_does_not_count_as_alive_when_it_comes_to_it_buries_nobody(house: House) -> None:
+    """It asked for it while it was, and then the write had to wait."""
+    klingel = await house.add("web", every=NEVER)
+    presence, batcher = klingel.state["presence"], klingel.state["batcher"]
+    await house.sql("insert into processes (id, roles, until) values ('proc_gone', 'web', 0)")
+    gone = "select id from processes where id = 'proc_gone'"
+    good_until, presence._good_until = presence._good_until, 0.0
+    await batcher.run(presence._bury, [])
+    assert len(await house.sql(gone)) == 1
+    presence._good_until = good_until
+    await batcher.run(presence._bury, [])
+    assert await house.sql(gone) == []
 
 
 async def test_what_comes_in_before_a_late_sign_of_life_is_delivered_after_it(house: House) -> None:
