@@ -595,7 +595,7 @@ class Deliverer:
             return  # nothing to be read: what is usual costs no turn of the database
         stored = await endpoints.by_id(tx, by_endpoint.keys() - well)
         changed: list[Health] = []
-        disabled: list[Endpoint] = []
+        closed: list[Endpoint] = []
         for endpoint_id, endpoint in stored.items():
             attempts = [
                 attempt for was, attempt in by_endpoint[endpoint_id] if endpoint.is_configured_as(was)
@@ -615,11 +615,13 @@ class Deliverer:
                 None,
             ):
                 changed.append(health)
-            if health.disabled_reason is not None and endpoint.enabled:
-                disabled.append(replace(endpoint, enabled=False, disabled_reason=health.disabled_reason))
+            if health.disabled_reason is not None:
+                closed.append(replace(endpoint, enabled=False, disabled_reason=health.disabled_reason))
         await endpoints.save_health(tx, changed, now=now)
-        for endpoint in disabled:
+        for endpoint in closed:  # one that was off already may have further tests in line
             await self._publisher.bury(tx, endpoint, reason=endpoint.why_closed, now=now)
+        disabled = [endpoint for endpoint in closed if stored[endpoint.id].enabled]
+        for endpoint in disabled:
             log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=endpoint.disabled_reason)
         await self._publisher.publish(
             tx,

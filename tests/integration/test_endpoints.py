@@ -448,6 +448,24 @@ async def test_what_is_already_in_line_for_it_is_not_sent_either(klingel: Klinge
         assert (shown["status"], shown["attempts"]) == ("dead", [])
 
 
+async def test_tests_in_line_for_one_that_is_off_and_says_410_are_dead_letters_at_once(
+    klingel: Klingel,
+) -> None:
+    """They are sent neither then, nor when nobody looks any more."""
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    gate = klingel.receiver.gate = asyncio.Event()
+    klingel.receiver.always = 410
+    for _ in range(CONCURRENCY):
+        await klingel.submit()
+    await klingel.receiver.until(CONCURRENCY)
+    await patch(klingel, endpoint["id"], enabled=False)
+    for _ in range(2):
+        await send_test(klingel, endpoint["id"])
+    gate.set()
+    await klingel.until_deliveries(*["dead"] * (CONCURRENCY + 2))
+    assert len(klingel.receiver.received) == CONCURRENCY
+
+
 # The test event
 
 
