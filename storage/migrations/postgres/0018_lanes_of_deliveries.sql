@@ -1,6 +1,7 @@
 -- What waits is found lane by lane: what waits for one that is full is not passed over one by one, however much it is.
+-- No index holds a name of any length: it is cut as in `Endpoint.lane`.
 alter table deliveries add column lane text collate "C" not null default '';
-update deliveries set lane = (select endpoints.lane from endpoints where endpoints.id = deliveries.endpoint_id)
+update deliveries set lane = (select left(endpoints.lane, 350) from endpoints where endpoints.id = deliveries.endpoint_id)
 where status = 'pending';
 alter table endpoints drop column lane;
 

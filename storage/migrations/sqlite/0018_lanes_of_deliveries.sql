@@ -1,6 +1,6 @@
 -- What waits is found lane by lane: what waits for one that is full is not passed over one by one, however much it is.
 alter table deliveries add column lane text not null default '';
-update deliveries set lane = (select endpoints.lane from endpoints where endpoints.id = deliveries.endpoint_id)
+update deliveries set lane = (select substr(endpoints.lane, 1, 350) from endpoints where endpoints.id = deliveries.endpoint_id)
 where status = 'pending';
 alter table endpoints drop column lane;
 
