@@ -54,6 +54,7 @@ from storage.endpoints import Health
 ATTEMPT_DEADLINE: Final = timedelta(seconds=15)  # from DNS to the last byte
 NO_OTHERS: Final[Mapping[str, timedelta]] = MappingProxyType({})
 ATTEMPTS_AT_A_TIME: Final = 512
+RENEWED_BEFORE: Final = LEASE / 4  # the end of a lease: others, too, give back what they find ended
 CLAIM: Final = 128  # of one commit, which all others wait for
 # Retries that fall due within it share one claim, which is a commit: endpoints that fail would else make as many.
 CLAIM_GAP: Final = timedelta(milliseconds=250)
@@ -247,6 +248,7 @@ class Deliverer:
         """Takes what is due in these lanes, and in those that wait for it, into the lanes."""
         # Read here, not when it was asked for: what was turned away from its lane since must be found.
         now = self._clock()
+        await self._keep_in_hand(tx, now)
         rescued = await deliveries.rescue(tx, now=now)
         recalled = self._lanes.recalled()
         await deliveries.give_back(tx, recalled)
@@ -333,6 +335,15 @@ class Deliverer:
         if overdue:
             tx.on_commit(lambda: log.warning("deliveries.given_up", number=len(overdue), reason=HOPELESS))
         return len(overdue) < CLAIM
+
+    async def _keep_in_hand(self, tx: Transaction, now: datetime) -> None:
+        """What waits in a lane that rests may do so for longer than a lease: it is leased anew, or each claim would find it
+        due, and take nothing.
+        """
+        ending = await deliveries.leases_ending(tx, self._presence.id, before=now + RENEWED_BEFORE)
+        lost = set(self._lanes.not_here(ending)) if ending else set()
+        kept = [id for id in ending if id not in lost]
+        await deliveries.lease(tx, kept, until=now + LEASE, by=self._presence.id)
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""

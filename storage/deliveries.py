@@ -137,6 +137,12 @@ async def leased(reader: Reader, by: ProcessId) -> list[DeliveryId]:
     return [row["id"] for row in await reader.all("leased_deliveries", process_id=by)]
 
 
+async def leases_ending(tx: Transaction, by: ProcessId, *, before: datetime) -> list[DeliveryId]:
+    """What a process has in its hands, and will have for no longer than that."""
+    rows = await tx.all("leases_ending", process_id=by, before=milliseconds(before))
+    return [row["id"] for row in rows]
+
+
 async def awaited(reader: Reader, endpoint_ids: Iterable[EndpointId]) -> set[EndpointId]:
     """Those for which something that was never attempted waits in the database, in nobody's hands."""
     rows = await reader.all("endpoints_awaited", ids=json_text(sorted(set(endpoint_ids))))

@@ -41,6 +41,11 @@ limit :limit;
 -- name: next_lease_end$
 select min(lease_until) from deliveries where lease_until is not null;
 
+-- name: leases_ending
+-- Of what a process has in its hands, that which it would not have for much longer.
+select id from deliveries where lease_until is not null and lease_until <= :before and leased_by = :process_id
+{skip_locked};
+
 -- name: leased_deliveries
 -- What the database says that a process has in its hands.
 select id from deliveries where lease_until is not null and leased_by = :process_id;

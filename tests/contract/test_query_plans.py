@@ -65,6 +65,7 @@ HOT = {
     "latest_deliveries_of_event": "deliveries using index deliveries_by_event (event_id=? and endpoint_id=?)",
     "bury_waiting": "deliveries using index deliveries_waiting (endpoint_id=? and attempts>?)",
     "bury_leased": "deliveries using index deliveries_leased (lease_until>?)",
+    "leases_ending": "deliveries using index deliveries_leased (lease_until>? and lease_until<?)",
     "get_delivery": "deliveries using index sqlite_autoindex_deliveries_1 (id=?)",
     "list_deliveries": "deliveries using index deliveries_by_account (account_id=? and id<?)",
     "list_dead_deliveries": "deliveries using index deliveries_dead (account_id=? and id<?)",

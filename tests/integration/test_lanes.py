@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
+from service.publication import LEASE
 from storage.columns import moment
 from tests.integration.klingel import Klingel, Receiver, callback, succeed
 from tests.servers import start_server
@@ -434,6 +435,24 @@ async def test_a_retry_to_an_endpoint_that_was_busy_when_it_was_looked_for_keeps
     gate.let(DEPTH)
     klingel.clock.advance(seconds=6)
     await klingel.receiver.until(DEPTH + 2)
+
+
+async def test_what_a_resting_lane_holds_for_longer_than_a_lease_is_not_claimed_again_and_again(
+    klingel: Klingel,
+) -> None:
+    """Each claim is a commit, for which all others wait."""
+    await all_of_it_waits_for_a_dead_host(klingel)
+    await rests_end(klingel, 2)
+    held = {row["id"] for row in klingel.rows("select id from deliveries where lease_until is not null")}
+    assert len(held) > DEPTH // 4
+    commits: list[None] = []
+    klingel.hooks.on_commit = lambda: commits.append(None)
+    klingel.clock.now += LEASE  # nobody is woken, until
+    await klingel.state["deliverer"]._claim_due()
+    assert len(commits) <= 5
+    now = round(klingel.clock.now.timestamp() * 1000)
+    held_still = {row["id"] for row in klingel.rows("select id from deliveries where lease_until > ?", now)}
+    assert len(held - held_still) <= 1  # the one that is tried
 
 
 # One that takes no more, for which much waits
