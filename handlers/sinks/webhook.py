@@ -28,7 +28,7 @@ from service.domain.errors import Fault
 from service.domain.faults import PREDICATE, InvalidFields, accept, pointer_token
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
-from service.domain.signatures import sign
+from service.domain.signatures import sign, sign_publicly
 from service.network.dialler import Dialler, Refused
 
 RESERVED_HEADERS: Final = frozenset(
@@ -60,6 +60,9 @@ class WebhookConfig(StrictModel):
     ] = Field({})
     basic_auth: BasicAuth | None = None
     format: Literal["standard", "cloudevents", "kling"] = "standard"
+    signature: Annotated[
+        Literal["v1", "v1a"], Field(description="v1a adds one that the endpoint's public key verifies")
+    ] = "v1"
 
 
 class WebhookSink:
@@ -75,9 +78,10 @@ class WebhookSink:
         faults: list[Fault] = []
         if before is not None and isinstance(raw, dict):
             kept, given = unseal(self._vault, before), raw
-            raw = (
-                {"url": before.config["url"], "format": before.config["format"]} | kept | _unmasked(raw, kept)
-            )
+            shown = {
+                name: before.config[name] for name in ("url", "format", "signature") if name in before.config
+            }
+            raw = shown | kept | _unmasked(raw, kept)
             faults += moved_faults(raw["url"], before.config["url"], _carried(raw, given), pointer)
         config: WebhookConfig | None = None
         try:
@@ -96,6 +100,10 @@ class WebhookSink:
         if faults or config is None:
             raise InvalidFields(faults)
         public: dict[str, Any] = {"url": config.url, "format": config.format}
+        if (
+            config.signature != "v1"
+        ):  # which is not named, as in configurations that are older than the choice
+            public["signature"] = config.signature
         credentials: dict[str, Any] = {}
         if config.headers:
             credentials["headers"] = config.headers
@@ -119,12 +127,13 @@ class WebhookSink:
         secrets = [self._vault.open(sealed) for sealed in endpoint.signing_secrets(now)]
         credentials = unseal(self._vault, endpoint)
         stored = _stored_headers(credentials)
+        signer = sign_publicly if endpoint.signs_publicly else sign
         headers = {
             **stored,
             **own,
             "webhook-id": event.id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": sign(body, message_id=event.id, sent_at=now, secrets=secrets),
+            "webhook-signature": signer(body, message_id=event.id, sent_at=now, secrets=secrets),
             **({} if duty.trace is None else duty.trace.headers()),
         }
         reply, _ = await exchange.send(

@@ -73,7 +73,7 @@ async def create(request: Request[State]) -> Response:
     endpoint = draft.made(key.account_id, state["clock"]())
     await state["batcher"].run(_insert, endpoint)
     return JSONResponse(
-        {**endpoint.view(), "secret": secret},
+        {**_shown(endpoint, state["vault"]), "secret": secret},
         status_code=201,
         headers={"location": f"/v1/endpoints/{endpoint.id}"},
     )
@@ -103,12 +103,23 @@ async def index(request: Request[State]) -> Response:
     query.check()
     async with request.state["database"].reading() as reader:
         found = await endpoints.page(reader, key.account_id, before_id=page.cursor, limit=page.limit + 1)
-    return page.respond(found, views=[endpoint.view() for endpoint in found])
+    vault = request.state["vault"]
+    return page.respond(found, views=[_shown(endpoint, vault) for endpoint in found])
 
 
 async def show(request: Request[State]) -> Response:
     key = await authenticate(request)
-    return JSONResponse((await _found(request, key)).view())
+    return JSONResponse(_shown(await _found(request, key), request.state["vault"]))
+
+
+def _shown(endpoint: Endpoint, vault: Vault) -> dict[str, Any]:
+    return endpoint.view() | _public_key(endpoint, vault)
+
+
+def _public_key(endpoint: Endpoint, vault: Vault) -> dict[str, str]:
+    """Empty where there is none."""
+    key = endpoint.public_key(vault)
+    return {} if key is None else {"public_key": key}
 
 
 async def update(request: Request[State]) -> Response:
@@ -130,7 +141,7 @@ async def update(request: Request[State]) -> Response:
         configured=configured,
         now=state["clock"](),
     )
-    return JSONResponse((await state["batcher"].run(_edit, edit)).view())
+    return JSONResponse(_shown(await state["batcher"].run(_edit, edit), state["vault"]))
 
 
 def _read_change(
@@ -304,12 +315,14 @@ async def rotate_secret(request: Request[State]) -> Response:
     endpoint = await _found(request, key)
     secret = new_endpoint_secret()
     now = state["clock"]()
-    await state["batcher"].run(_rotate, _Rotation(state["publisher"], state["vault"], endpoint, secret, now))
+    rotation = _Rotation(state["publisher"], state["vault"], endpoint, secret, now)
+    rotated = await state["batcher"].run(_rotate, rotation)
     return JSONResponse(
         {
             "id": endpoint.id,
             "secret": secret,
             "former_secrets_end_at": rfc3339(now + ROTATION_OVERLAP),
+            **_public_key(rotated, state["vault"]),
         }
     )
 
@@ -345,17 +358,18 @@ class _Rotation:
             return None
 
 
-async def _rotate(tx: Transaction, rotations: Sequence[_Rotation]) -> list[NotFound | None]:
+async def _rotate(tx: Transaction, rotations: Sequence[_Rotation]) -> list[Endpoint | NotFound]:
     """From what is stored by then: of two at once each gets a secret that signs."""
-    results: list[NotFound | None] = []
+    results: list[Endpoint | NotFound] = []
     await tx.hold("endpoint", {rotation.seen.id for rotation in rotations})
     for rotation in rotations:
         endpoint = await endpoints.get(tx, rotation.seen.id, account_id=rotation.seen.account_id)
         if endpoint is None:
             results.append(NotFound(f"There is no endpoint {rotation.seen.id}."))
             continue
-        await rotation.publisher.save(tx, rotation.after(endpoint), before=endpoint)
-        results.append(None)
+        rotated = rotation.after(endpoint)
+        await rotation.publisher.save(tx, rotated, before=endpoint)
+        results.append(rotated)
     return results
 
 

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from yarl import URL
 
+from service.domain.errors import ConfigurationError
 from service.domain.events import Event, EventType
 from service.domain.expressions import Budget, CannotEvaluate, evaluate
 from service.domain.ids import AccountId, EndpointId, LaneKey, TaskId, new_endpoint_id
+from service.domain.secrets import Vault
+from service.domain.signatures import public_key
 from service.domain.times import optional_rfc3339, rfc3339
 from service.domain.values import Struct
 
@@ -110,6 +113,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         by_person = self.disabled_reason == DISABLED_BY_PERSON
         return f"the endpoint was {'' if by_person else 'disabled: '}{self.disabled_reason}"
 
+    @property
+    def signs_publicly(self) -> bool:
+        """Whether a public key verifies what is sent there."""
+        return self.config.get("signature") == "v1a"
+
     def is_configured_as(self, other: "Endpoint") -> bool:
         """If not, what one has answered says nothing of the other: it may be elsewhere, or be asked in another way."""
         return (self.config, self.credentials) == (other.config, other.credentials)
@@ -130,6 +138,15 @@ class Endpoint(Struct, frozen=True, kw_only=True):
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),
         }
+
+    def public_key(self, vault: Vault) -> str | None:
+        """Of the newest secret. None where `v1a` is not asked for, or the secret cannot be opened."""
+        if not self.signs_publicly:
+            return None
+        try:
+            return public_key(vault.open(self.secrets[0].sealed))
+        except ConfigurationError:  # what else is known of it can be shown
+            return None
 
     def judge(self, event: Event, content: object, budget: Budget) -> Judgement:
         """Whether this event goes here, and why: what is told later is what was decided.

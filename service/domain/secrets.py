@@ -10,6 +10,7 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -236,3 +237,15 @@ def hash_api_key(key: str) -> str:
 def new_endpoint_secret() -> str:
     """`whsec_` and 32 random bytes (Standard Webhooks 1.0.0, "Signature scheme": 24 to 64 bytes)."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def asymmetric_key(secret: str) -> Ed25519PrivateKey:
+    """What signs for those who know a public key alone.
+
+    It is the endpoint's own, as its secret is: under one key for all, whoever registers somebody's URL could have
+    genuine events of their own sent there.
+
+    Args:
+        secret: of an endpoint, with or without `whsec_`.
+    """
+    return Ed25519PrivateKey.from_private_bytes(_derive(secret.removeprefix("whsec_"), "webhook-v1a"))

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from service.domain.secrets import HmacKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from service.domain.secrets import HmacKey, asymmetric_key
 
 TOLERANCE: Final = timedelta(minutes=5)
 
@@ -42,18 +44,51 @@ def sign(body: bytes, *, message_id: str, sent_at: datetime, secrets: Sequence[s
 
     Source: Standard Webhooks 1.0.0, "Signature scheme".
     """
+    signed = _signed(body, message_id, sent_at)
+    return " ".join([_v1(signed, secret) for secret in secrets])
+
+
+def sign_publicly(body: bytes, *, message_id: str, sent_at: datetime, secrets: Sequence[str]) -> str:
+    """As `sign`; beside each `v1` stands a `v1a,<base64>`, by Ed25519, which `public_key` of its secret verifies."""
+    signed = _signed(body, message_id, sent_at)
+    return " ".join([f"{_v1(signed, secret)} {_v1a(signed, secret)}" for secret in secrets])
+
+
+def public_key(secret: str) -> str:
+    """`whpk_` and the Base64 of 32 bytes.
+
+    Source: Standard Webhooks 1.0.0, "Signature scheme".
+    """
+    return _pair(secret)[1]
+
+
+def _signed(body: bytes, message_id: str, sent_at: datetime) -> bytes:
     # As the official library does, which the tests compare it with, in a third of the time.
-    signed = f"{message_id}.{math.floor(sent_at.timestamp())}.".encode() + body
-    return " ".join([f"v1,{_base64(_key(secret).digest(signed))}" for secret in secrets])
+    return f"{message_id}.{math.floor(sent_at.timestamp())}.".encode() + body
 
 
-def _base64(mac: bytes) -> str:
-    return binascii.b2a_base64(mac, newline=False).decode()
+def _v1(signed: bytes, secret: str) -> str:
+    return f"v1,{_base64(_key(secret).digest(signed))}"
+
+
+def _v1a(signed: bytes, secret: str) -> str:
+    return f"v1a,{_base64(_pair(secret)[0].sign(signed))}"
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 @lru_cache(maxsize=1024)
 def _key(secret: str) -> HmacKey:
     return HmacKey(base64.b64decode(secret.removeprefix("whsec_")))
+
+
+@lru_cache(maxsize=1024)  # making one takes 70 µs, and a list shows 200
+def _pair(secret: str) -> tuple[Ed25519PrivateKey, str]:
+    """The private key, and the public one as text."""
+    private = asymmetric_key(secret)
+    return private, f"whpk_{_base64(private.public_key().public_bytes_raw())}"
 
 
 def verifies(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: datetime) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from service.cli import main
 from service.cli.session import Exit
 from service.domain.lifecycle import TRANSITIONS
-from service.domain.signatures import sign
+from service.domain.signatures import public_key, sign, sign_publicly
 from service.domain.times import utc_now
 from tests.e2e.parties import Klingel, running_klingel
 from tests.e2e.processes import BIN, ROOT, run
@@ -146,7 +146,7 @@ def verifier(language: str, code: str, folder: Path) -> Verifier:
         return judge
 
     match language:
-        case "python":
+        case "python" | "v1a":
             return interpreted(BIN / "python", write("check.py", code + PYTHON))
         case "node":
             return interpreted(program("node"), write("check.cjs", code + NODE))
@@ -186,13 +186,14 @@ def test_every_language_of_the_page_is_tried() -> None:
     marked = {
         block.mark.removeprefix("verify: ") for block in blocks("endpoints.md") if "verify" in block.mark
     }
-    assert marked == {"python", "node", "go", "php", "ruby", "java"}
+    assert marked == {"python", "node", "go", "php", "ruby", "java", "v1a"}
 
 
-@pytest.mark.parametrize("language", ["python", "node", "go", "php", "ruby", "java"])
+@pytest.mark.parametrize("language", ["python", "node", "go", "php", "ruby", "java", "v1a"])
 def test_the_signature_check_of_a_page_believes_klingel_alone(tmp_path: Path, language: str) -> None:
     [code] = [block.code for block in blocks("endpoints.md") if block.mark == f"verify: {language}"]
     judge = verifier(language, code, tmp_path)
+    signer, key_of = (sign_publicly, public_key) if language == "v1a" else (sign, str)
     secret, former, foreign = (f"whsec_{b64encode(bytes([n]) * 32).decode()}" for n in (1, 2, 251))
     body = '{"type":"task.succeeded","data":{"prompt":"Zwölf Boxkämpfer 猫"}}'
 
@@ -200,9 +201,9 @@ def test_the_signature_check_of_a_page_believes_klingel_alone(tmp_path: Path, la
         headers = {
             "webhook-id": "evt_1",
             "webhook-timestamp": str(int(sent_at.timestamp())),
-            "webhook-signature": sign(body.encode(), message_id="evt_1", sent_at=sent_at, secrets=secrets),
+            "webhook-signature": signer(body.encode(), message_id="evt_1", sent_at=sent_at, secrets=secrets),
         }
-        given = {"secret": secret, "body": changes.pop("body", body)}
+        given = {"secret": key_of(secret), "body": changes.pop("body", body)}
         return given | {"headers": headers | {name.replace("_", "-"): text for name, text in changes.items()}}
 
     now = utc_now()
@@ -214,6 +215,7 @@ def test_the_signature_check_of_a_page_believes_klingel_alone(tmp_path: Path, la
     assert judge(webhook(now - timedelta(minutes=6), [secret])) == 1
     assert judge(webhook(utc_now() + timedelta(minutes=6), [secret])) == 1
     assert judge(webhook(now, [secret], webhook_signature="v1,")) == 1
+    assert judge(webhook(now, [secret], webhook_signature="v1a,")) == 1
     assert judge(webhook(now, [secret], webhook_signature="")) == 1
     assert judge(webhook(now, [secret], webhook_timestamp="now")) == 1
 

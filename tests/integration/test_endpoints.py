@@ -4,12 +4,15 @@ import asyncio
 import base64
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
@@ -38,6 +41,19 @@ def signed_by(klingel: Klingel, received: Received, secret: str) -> bool:
     )
     expected = Webhook(secret).sign(received.headers["webhook-id"], sent_at, received.body.decode())
     return expected in received.headers["webhook-signature"].split()
+
+
+def verified_by(received: Received, public_key: str) -> bool:
+    """Whether one of its `v1a` signatures is."""
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
+    headers = received.headers
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + received.body
+    for version, _, signature in (one.partition(",") for one in headers["webhook-signature"].split()):
+        if version == "v1a":
+            with suppress(InvalidSignature):
+                key.verify(base64.b64decode(signature), signed)
+                return True
+    return False
 
 
 async def show(klingel: Klingel, endpoint_id: str) -> dict[str, Any]:
@@ -547,6 +563,153 @@ async def test_a_secret_of_ones_own_signs(klingel: Klingel) -> None:
     await send_test(klingel, endpoint["id"])
     [received] = await klingel.receiver.until(1)
     assert signed_by(klingel, received, secret)
+
+
+# Public keys
+
+
+@pytest.mark.parametrize("form", ["standard", "cloudevents", "kling"])
+async def test_the_public_key_that_an_endpoint_shows_verifies_what_is_sent_there(
+    klingel: Klingel, form: str
+) -> None:
+    """Standard Webhooks, "Signature scheme": `v1a`, beside the `v1` that the secret verifies."""
+    config = {"url": klingel.receiver.url, "format": form, "signature": "v1a"}
+    endpoint = await klingel.endpoint(config=config)
+    assert endpoint["config"] == config
+    await klingel.submit()
+    [received] = await klingel.receiver.until(1)
+    assert verified_by(received, endpoint["public_key"])
+    assert signed_by(klingel, received, endpoint["secret"])
+    assert len(received.headers["webhook-signature"].split()) == 2
+    forged = Received(received.headers, received.body + b" ", received.path)
+    assert not verified_by(forged, endpoint["public_key"])
+
+
+async def test_a_public_key_is_shown_wherever_its_endpoint_is_read(klingel: Klingel) -> None:
+    plain = await klingel.endpoint()
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"})
+    key = endpoint["public_key"]
+    assert len(base64.b64decode(key.removeprefix("whpk_"), validate=True)) == 32
+    assert (await show(klingel, endpoint["id"]))["public_key"] == key
+    assert (await patch(klingel, endpoint["id"], description="mine"))["public_key"] == key
+    listed = (await klingel.http.get("/v1/endpoints")).json()["items"]
+    assert [one.get("public_key") for one in listed] == [key, None]
+    for answer in (plain, await show(klingel, plain["id"]), await patch(klingel, plain["id"], filter=None)):
+        assert "public_key" not in answer
+
+
+async def test_an_endpoint_of_one_task_shows_its_public_key_to_who_reads_it(klingel: Klingel) -> None:
+    bound = {"config": {"url": klingel.receiver.url, "signature": "v1a"}}
+    task = await klingel.submit(endpoints=[bound])
+    [received] = await klingel.receiver.until(1)
+    [endpoint] = task["endpoints"]
+    assert verified_by(received, (await show(klingel, endpoint["id"]))["public_key"])
+
+
+async def test_no_endpoint_s_public_key_verifies_what_others_are_sent(klingel: Klingel) -> None:
+    """Else whoever registers somebody's URL could have genuine events of their own sent there."""
+    config = {"url": klingel.receiver.url, "signature": "v1a"}
+    mine, second = await klingel.endpoint(config=config), await klingel.endpoint(config=config)
+    async with klingel.another_account() as other:
+        theirs = (await other.post("/v1/endpoints", json={"config": config})).json()
+        assert (await other.post(f"/v1/endpoints/{theirs['id']}/test")).status_code == 202
+        [received] = await klingel.receiver.until(1)
+    assert verified_by(received, theirs["public_key"])
+    for endpoint in (mine, second):
+        assert not verified_by(received, endpoint["public_key"])
+
+
+async def test_during_a_rotation_both_public_keys_verify_for_24_hours(klingel: Klingel) -> None:
+    """The key rotates with the secret that it is made of."""
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"})
+    rotated = (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")).json()
+    old, new = endpoint["public_key"], rotated["public_key"]
+    assert old != new
+    assert (await show(klingel, endpoint["id"]))["public_key"] == new
+    for number, advance in enumerate(({}, {"hours": 24, "seconds": -1}), 1):
+        klingel.clock.advance(**advance)
+        await send_test(klingel, endpoint["id"])
+        received = (await klingel.receiver.until(number))[-1]
+        assert verified_by(received, new)
+        assert verified_by(received, old)
+        assert signed_by(klingel, received, endpoint["secret"])
+        assert signed_by(klingel, received, rotated["secret"])
+        assert len(received.headers["webhook-signature"].split()) == 4
+    klingel.clock.advance(seconds=1)
+    await send_test(klingel, endpoint["id"])
+    received = (await klingel.receiver.until(3))[-1]
+    assert verified_by(received, new)
+    assert not verified_by(received, old)
+
+
+async def test_of_rotations_at_once_each_answer_names_the_public_key_of_its_own_secret(
+    klingel: Klingel,
+) -> None:
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"})
+    path = f"/v1/endpoints/{endpoint['id']}/rotate-secret"
+    answers = [answer.json() for answer in await asyncio.gather(*(klingel.http.post(path) for _ in range(3)))]
+    for answer in answers:
+        again = await klingel.endpoint(config=endpoint["config"], secret=answer["secret"])
+        assert again["public_key"] == answer["public_key"]
+    assert len({answer["public_key"] for answer in answers}) == 3
+
+
+async def test_v1a_can_be_switched_on_and_off_and_stays_when_other_things_change(klingel: Klingel) -> None:
+    """The key is made of the secret, so that it is the same one each time."""
+    endpoint = await klingel.endpoint()
+    before = endpoint["config"]
+    public = (await patch(klingel, endpoint["id"], config={"signature": "v1a"}))["public_key"]
+    changed = await patch(klingel, endpoint["id"], config={"format": "cloudevents"})
+    assert changed["config"] == before | {"format": "cloudevents", "signature": "v1a"}
+    assert changed["public_key"] == public
+    await send_test(klingel, endpoint["id"])
+    assert verified_by((await klingel.receiver.until(1))[-1], public)
+    off = await patch(klingel, endpoint["id"], config={"signature": "v1", "format": "standard"})
+    assert (off["config"], "public_key" in off) == (before, False)
+    await send_test(klingel, endpoint["id"])
+    received = (await klingel.receiver.until(2))[-1]
+    assert signed_by(klingel, received, endpoint["secret"])
+    assert len(received.headers["webhook-signature"].split()) == 1
+    again = await patch(klingel, endpoint["id"], config={"signature": "v1a"})
+    assert again["public_key"] == public
+
+
+async def test_a_signature_of_another_version_or_a_public_key_of_ones_own_is_refused(
+    klingel: Klingel,
+) -> None:
+    endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"})
+    path, key = f"/v1/endpoints/{endpoint['id']}", endpoint["public_key"]
+    for config, pointer in (({"signature": "v2"}, "signature"), ({"public_key": key}, "public_key")):
+        refusals = [
+            await klingel.http.patch(path, json={"config": config}),
+            await klingel.http.post(
+                "/v1/endpoints", json={"config": {"url": klingel.receiver.url, **config}}
+            ),
+        ]
+        for refusal in refusals:
+            assert (refusal.status_code, pointers(refusal)) == (422, [f"#/config/{pointer}"])
+    for refusal in (
+        await klingel.http.patch(path, json={"public_key": key}),
+        await klingel.http.post("/v1/endpoints", json={"config": endpoint["config"], "public_key": key}),
+    ):
+        assert (refusal.status_code, pointers(refusal)) == (422, ["#/public_key"])
+
+
+async def test_an_endpoint_whose_secret_cannot_be_opened_is_listed_without_its_public_key(
+    tmp_path: Path,
+) -> None:
+    """`KLINGEL_SECRET` was changed without listing the former one: all else of it can be seen."""
+    async with running_klingel(tmp_path, secret="the-first-secret-0123456789") as klingel:
+        endpoint = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"})
+    async with running_klingel(tmp_path, secret="the-second-secret-0123456789") as klingel:
+        [listed] = (await klingel.http.get("/v1/endpoints")).json()["items"]
+        del endpoint["secret"], endpoint["public_key"]
+        assert listed == endpoint
+        rotated = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")
+        assert (await show(klingel, endpoint["id"]))["public_key"] == rotated.json()["public_key"]
+
+
+# Credentials
 
 
 async def test_headers_and_basic_auth_are_sent_but_never_shown_nor_stored_readably(klingel: Klingel) -> None:

@@ -442,6 +442,8 @@ async def _endpoints(klingel: Klingel) -> None:
     assert (await http.patch(where, json={"filter": None})).status_code == 200
     assert (await http.patch(where, json={"filter": "["})).status_code == 422
     assert (await http.patch(where, content=b"{")).status_code == 400
+    public = await klingel.endpoint(config={"url": klingel.receiver.url, "signature": "v1a"}, enabled=False)
+    assert (await http.post(f"/v1/endpoints/{public['id']}/rotate-secret")).json()["public_key"]
     assert (await http.post(f"{where}/test")).status_code == 202
     await klingel.receiver.until(4)
     assert (await http.post(f"{where}/rotate-secret")).status_code == 200

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from service.domain.secrets import new_endpoint_secret
-from service.domain.signatures import TOLERANCE, InvalidSecret, check_secret, sign, verifies
+from service.domain.signatures import (
+    TOLERANCE,
+    InvalidSecret,
+    check_secret,
+    public_key,
+    sign,
+    sign_publicly,
+    verifies,
+)
 from service.domain.times import utc_now
 
 SECRET = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
@@ -171,6 +181,72 @@ def test_any_of_several_secrets_verifies_and_none_verifies_nothing() -> None:
     for vector in VECTORS:
         assert verifies(vector.headers, vector.body, secrets=[OTHER, SECRET], now=vector.sent_at)
         assert not verifies(vector.headers, vector.body, secrets=[], now=vector.sent_at)
+
+
+# Signatures that a public key verifies
+
+
+def is_signed_for(key: str, signature: str, signed: bytes) -> bool:
+    """As a receiver finds out: `whpk_…`, `v1a,…`, and `{id}.{timestamp}.{body}`."""
+    version, _, encoded = signature.partition(",")
+    assert version == "v1a"
+    raw = base64.b64decode(key.removeprefix("whpk_"), validate=True)
+    try:
+        Ed25519PublicKey.from_public_bytes(raw).verify(base64.b64decode(encoded, validate=True), signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+any_secret = st.binary(min_size=24, max_size=64).map(lambda raw: f"whsec_{base64.b64encode(raw).decode()}")
+moments = st.integers(min_value=0, max_value=2**33)
+
+
+@given(st.binary(), any_secret, any_secret, moments)
+def test_the_public_key_of_a_secret_verifies_its_v1a_signature_and_no_other(
+    body: bytes, secret: str, other: str, at: int
+) -> None:
+    assume(secret != other)
+    moment = datetime.fromtimestamp(at, UTC)
+    _, signature = sign_publicly(body, message_id="evt_1", sent_at=moment, secrets=[secret]).split()
+    signed = f"evt_1.{at}.".encode() + body
+    assert is_signed_for(public_key(secret), signature, signed)
+    assert not is_signed_for(public_key(other), signature, signed)
+    for changed in (signed + b" ", f"evt_2.{at}.".encode() + body, f"evt_1.{at + 1}.".encode() + body):
+        assert not is_signed_for(public_key(secret), signature, changed)
+
+
+@given(st.binary(), st.lists(any_secret, min_size=1, max_size=5), moments)
+def test_each_v1_keeps_its_place_beside_a_v1a_by_the_same_secret(
+    body: bytes, secrets: list[str], at: int
+) -> None:
+    moment = datetime.fromtimestamp(at, UTC)
+    parts = sign_publicly(body, message_id="evt_1", sent_at=moment, secrets=secrets).split(" ")
+    assert parts[::2] == sign(body, message_id="evt_1", sent_at=moment, secrets=secrets).split(" ")
+    signed = f"evt_1.{at}.".encode() + body
+    assert all(
+        is_signed_for(public_key(secret), part, signed)
+        for secret, part in zip(secrets, parts[1::2], strict=True)
+    )
+
+
+def test_the_official_library_passes_over_a_v1a_to_the_v1_that_it_knows() -> None:
+    secrets, now = [new_endpoint_secret(), new_endpoint_secret()], utc_now()
+    headers = {
+        "webhook-id": "evt_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": sign_publicly(b"{}", message_id="evt_1", sent_at=now, secrets=secrets),
+    }
+    for secret in secrets:
+        assert Webhook(secret).verify(b"{}", headers) == {}
+
+
+def test_a_public_key_is_32_bytes_that_stay_the_same_for_its_secret_with_or_without_the_prefix() -> None:
+    """Receivers keep it, so no release may make another one of the same secret."""
+    key = public_key(SECRET)
+    assert key == "whpk_ZE8Kug2rFAkH77zLzD3AnR+Cmz0aIDdfgtAeUZM3Nxw="
+    assert len(base64.b64decode(key.removeprefix("whpk_"), validate=True)) == 32
+    assert public_key(SECRET.removeprefix("whsec_")) == key
 
 
 any_header = st.one_of(

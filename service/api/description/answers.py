@@ -41,6 +41,13 @@ KeyId = Annotated[str, WithJsonSchema(id_schema("key"))]
 BotId = Annotated[str, WithJsonSchema(id_schema("bot"))]
 TaskTypeName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASK_TYPES)})]
 EventSequence = Annotated[int, Field(ge=1, description="counts a task's events from 1 without gaps")]
+PublicKey = Annotated[
+    str,
+    Field(
+        pattern="^whpk_[A-Za-z0-9+/]{43}=$",
+        description="if `config.signature` is `v1a`, where the endpoint is read; in no event",
+    ),
+]
 Secret = Annotated[str, Field(pattern="^whsec_", description="shown this once; signs deliveries")]
 
 
@@ -191,6 +198,7 @@ class Endpoint(TypedDict):
     failing_since: Moment | None
     created_at: Moment
     updated_at: Moment
+    public_key: NotRequired[PublicKey]
 
 
 class CreatedEndpoint(Endpoint):
@@ -207,6 +215,7 @@ class RotatedSecret(TypedDict):
     id: EndpointId
     secret: Secret
     former_secrets_end_at: Annotated[Moment, Field(description="until then both sign")]
+    public_key: NotRequired[PublicKey]
 
 
 class _Delivery(TypedDict):
