@@ -100,9 +100,8 @@ class WebhookSink:
         if faults or config is None:
             raise InvalidFields(faults)
         public: dict[str, Any] = {"url": config.url, "format": config.format}
-        if (
-            config.signature != "v1"
-        ):  # which is not named, as in configurations that are older than the choice
+        # The usual one is not named, as in configurations that are older than the choice.
+        if config.signature != "v1":
             public["signature"] = config.signature
         credentials: dict[str, Any] = {}
         if config.headers:

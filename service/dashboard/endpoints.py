@@ -267,6 +267,7 @@ class EndpointPages:
             "endpoint.html",
             status=status,
             endpoint=endpoint,
+            public_key=endpoint.public_key(state["vault"]),
             name=name_of(endpoint),
             names=EndpointNames({endpoint.id: endpoint}, archive_id(visit.account_id)),
             latest=latest,

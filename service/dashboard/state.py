@@ -7,7 +7,7 @@ from service.batching import Batcher
 from service.dashboard.sessions import Sessions
 from service.delivery import Sink
 from service.domain.links import Links
-from service.domain.secrets import PushKeys
+from service.domain.secrets import PushKeys, Vault
 from service.domain.times import Clock
 from service.doors.guesses import Guesses
 from service.doors.recognition import KnownKeys
@@ -23,6 +23,7 @@ class State(TypedDict):
     clock: Clock
     database: Database
     batcher: Batcher
+    vault: Vault
     push_keys: PushKeys
     sinks: Mapping[str, Sink]
     providers: Mapping[str, Provider]

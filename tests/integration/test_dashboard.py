@@ -884,6 +884,24 @@ async def test_the_life_of_an_endpoint(klingel: Klingel, admin: Browser) -> None
     assert (await admin.get(page)).status_code == 404
 
 
+async def test_the_page_of_an_endpoint_shows_its_public_key_if_it_has_one(
+    klingel: Klingel, admin: Browser
+) -> None:
+    new = "/endpoints/new/webhook"
+    made = await admin.send(
+        new, on=new, config__url=klingel.receiver.url, config__signature="v1a", action="create"
+    )
+    assert made.status_code == 200
+    [endpoint] = (await klingel.http.get("/v1/endpoints")).json()["items"]
+    page = f"/endpoints/{endpoint['id']}"
+    assert endpoint["public_key"] in unescape(await admin.page(page))
+    changed = await admin.send(
+        page, on=page, config__url=klingel.receiver.url, config__signature="v1", config__format="standard"
+    )
+    assert changed.status_code == 303, changed.text
+    assert "whpk_" not in await admin.page(page)
+
+
 async def test_a_change_that_names_no_secret_keeps_it(klingel: Klingel, admin: Browser) -> None:
     config = {
         "url": klingel.receiver.url,
@@ -921,7 +939,7 @@ async def test_a_form_that_is_saved_without_a_change_leaves_the_config_alone(
     response = await admin.send(
         page, on=page, config__url=klingel.receiver.url, config__headers="",
         config__basic_auth__username="me", config__basic_auth__password="", config__format="standard",
-        more__types="task.*", more__description="The shop",
+        config__signature="v1", more__types="task.*", more__description="The shop",
     )  # fmt: skip
     assert response.status_code == 303, response.text
     shown = (await klingel.http.get(f"/v1{page}")).json()
