@@ -502,6 +502,8 @@ async def test_an_archive_that_fails_for_days_is_never_switched_off(
         await made(klingel, broken)
         await archived(klingel, *["dead"] * (number + 1))
     await kept(klingel, await made(klingel, cdn.at("/out.png", sends(PICTURE))))
+    events = (await klingel.http.get("/v1/events")).json()["items"]
+    assert "endpoint.disabled" not in {event["type"] for event in events}
 
 
 # Who sees what

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.klingel import Klingel, callback, pointers, succeed
+from tests.integration.cdn import running_cdn, sends
+from tests.integration.klingel import Klingel, callback, png, pointers, running_klingel, succeed
 
 
 def charged(units: str, **more: Any) -> dict[str, Any]:
@@ -65,6 +67,17 @@ async def test_a_cost_that_comes_late_is_taken_once(klingel: Klingel) -> None:
     assert (await klingel.task(task["id"]))["cost"] == [{"amount": "8", "unit": "units"}]
     assert await klingel.verdicts(task["id"]) == ["advanced", "duplicate", "duplicate"]
     assert (await usage(klingel))["totals"] == [{"unit": "units", "amount": "8", "tasks": 1}]
+
+
+async def test_an_output_that_is_kept_costs_nothing_more(tmp_path: Path) -> None:
+    """Its task is changed once more by it, and has a cost by then."""
+    async with running_klingel(tmp_path, store_url=None) as klingel, running_cdn() as cdn:
+        task = await klingel.submit()
+        outputs = [{"index": 0, "url": cdn.at("/out.png", sends(png()))}]
+        await klingel.call_back(callback(task, "succeed", task_result={"images": outputs}, **charged("8")))
+        await klingel.until_deliveries("delivered", kind="archive")
+        assert (await klingel.event_types(task["id"]))[-1] == "output.stored"
+        assert (await usage(klingel))["totals"] == [{"unit": "units", "amount": "8", "tasks": 1}]
 
 
 async def test_a_failure_may_cost_nothing(klingel: Klingel) -> None:
