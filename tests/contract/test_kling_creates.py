@@ -301,6 +301,7 @@ GATEWAY_ROWS = [
     (httpx.Response(307, headers={"location": "https://elsewhere.example.com/"}), "http_307", ACCOUNT),
     (httpx.Response(400, json={"error": "plain text"}), "http_400", REQUEST),
     (httpx.Response(418, text="teapot"), "http_418", REQUEST),
+    (httpx.Response(499, json={"message": "client closed request"}), "http_499", UNKNOWN),
     (httpx.Response(503, text="upstream connect error"), "http_503", UNKNOWN),
     (httpx.Response(520), "http_520", UNKNOWN),
     (httpx.Response(204), "unreadable_answer", UNKNOWN),

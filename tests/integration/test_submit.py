@@ -914,14 +914,23 @@ async def test_a_create_that_may_have_been_accepted_is_sent_again_only_after_its
     assert await klingel.event_types(task["id"]) == ["task.unconfirmed", "task.submitted"]
 
 
-async def unconfirmed(klingel: Klingel) -> dict[str, Any]:
+async def unconfirmed(klingel: Klingel, **body: Any) -> dict[str, Any]:
     klingel.kling.answers(httpx.ReadTimeout("no answer"))
-    return await klingel.until_status((await klingel.submit_async())["id"], "unconfirmed")
+    return await klingel.until_status((await klingel.submit_async(**body))["id"], "unconfirmed")
 
 
-async def test_exists_as_the_answer_to_a_second_create_confirms_the_first(klingel: Klingel) -> None:
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param({}, id="under an id of ours"),
+        pytest.param({"external_task_id": "job-1"}, id="under an id of the caller's"),
+    ],
+)
+async def test_exists_as_the_answer_to_a_second_create_confirms_the_first(
+    klingel: Klingel, named: Mapping[str, str]
+) -> None:
     """Live note in Kling, "Error Codes": a repeated `external_task_id` is refused with 400 / 1201."""
-    task = await unconfirmed(klingel)
+    task = await unconfirmed(klingel, **named)
     klingel.kling.answers(refused(400, 1201, "external_task_id already exists"))
     klingel.clock.advance(seconds=120)
     await klingel.until_status(task["id"], "submitted")
