@@ -98,6 +98,24 @@ async def test_redirects_are_shown_not_followed(dialler: Dialler, cdn: Cdn) -> N
     assert cdn.requests == ["/a"]
 
 
+async def test_proxy_variables_are_not_read(
+    dialler: Dialler, cdn: Cdn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:1/")
+    status, _ = await fetched(dialler, cdn.at("/a", sends(b"x")))
+    assert status == 200
+
+
+async def test_cookies_are_not_kept(dialler: Dialler, cdn: Cdn) -> None:
+    """From a host with a name: from bare numbers no jar would take any."""
+    url = cdn.at("/a", sends(b"x", set_cookie="a=b")).replace("127.0.0.1", "localhost")
+    for _ in range(2):
+        await fetched(dialler, url)
+    assert len(cdn.heads) == 2
+    assert all(b"cookie" not in head.lower() for head in cdn.heads)
+
+
 async def test_nothing_is_unpacked(dialler: Dialler, cdn: Cdn) -> None:
     _, pieces = await fetched(dialler, cdn.at("/a", sends(b"packed", content_encoding="gzip")))
     assert pieces == [b"packed"]
