@@ -252,6 +252,10 @@ async def test_the_same_message_is_the_same_command_however_often_it_comes(
     )
     another = heard(platform, slack, slack.mention(text, event_id="Ev3", ts="1515449522.000017"))
     assert first.key == retried.key == edited.key != another.key
+    place = {"channel_type": "im", "channel": DIRECT}
+    mention = heard(platform, slack, slack.mention(text, **place))
+    message = heard(platform, slack, slack.mention(text, event_id="Ev4", type="message", **place))
+    assert mention.key == message.key
 
 
 @pytest.mark.parametrize(

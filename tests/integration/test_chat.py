@@ -149,7 +149,11 @@ async def test_a_crash_between_the_task_and_the_note_of_it_makes_no_second_one(
         await chat.until_done()
         left = await klingel.snapshot(tmp_path / "two")
     mattermost.files.clear()
-    klingel.places.rows(left, "update commands set task_id = null, tries = 0, next_try_at = created_at")
+    klingel.places.rows(
+        left,
+        "update commands set task_id = null, tries = 0, next_try_at = created_at, taken_by = ?",
+        klingel.state["presence"].id,
+    )
     clock.advance(days=3)
     async with running_klingel(left, kling=kling, clock=clock) as klingel:
         again = Chat(klingel, mattermost, chat.bot)
