@@ -357,6 +357,40 @@ async def test_a_reader_that_was_cut_off_goes_on_where_it_was(klingel: Klingel) 
     assert told == [row["id"] for row in klingel.rows("select id from events order by position")]
 
 
+async def test_a_reader_that_was_away_for_more_than_a_page_gets_all_of_it(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.streams.PAGE", 2)
+    await story(klingel)
+    await story(klingel)
+    first, *others = ids((await klingel.http.get("/v1/events", params={"order": "asc"})).json()["items"])
+    async with (
+        klingel.served() as client,
+        following(client, "/v1/events", {"last-event-id": first}) as events,
+    ):
+        assert [one.id for one in await heard(events, 5)] == others
+
+
+async def test_what_is_committed_while_the_log_is_read_is_told_once(klingel: Klingel) -> None:
+    """It comes by both ways: it is in the log by then, and was heard."""
+    await klingel.submit()
+    [key] = klingel.rows("select id, account_id from api_keys limit 1")
+    followed = klingel.state["streams"].follow(
+        klingel.state["database"],
+        key["account_id"],
+        key_id=key["id"],
+        task_id=None,
+        after_position=0,
+        beat_s=0.01,
+    )
+    async with aclosing(followed) as live:
+        told = [(await anext(live)).id]
+        await klingel.submit()
+        while (event := await anext(live)) is not None:
+            told.append(event.id)
+    assert told == [row["id"] for row in klingel.rows("select id from events order by position")]
+
+
 @pytest.mark.parametrize("before", ["nothing", "a story", "a story that is forgotten meanwhile"])
 async def test_a_reader_that_was_cut_off_before_its_first_event_goes_on_where_it_began(
     klingel: Klingel, before: str

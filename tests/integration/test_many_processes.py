@@ -36,6 +36,7 @@ from tests.integration.klingel import (
     accepted,
     callback,
     picture,
+    refused,
     running_klingel,
     succeed,
 )
@@ -51,6 +52,10 @@ LISTENING = (
     "select pid from pg_stat_activity "
     "where application_name = 'klingel notices' and datname = current_database() "
     "and state = 'idle' and query ~* '^(listen|select 1)'"
+)
+CUT = (
+    "select pg_terminate_backend(pid) as cut from pg_stat_activity "
+    "where application_name = 'klingel notices' and datname = current_database()"
 )
 STREAM = {"accept": "text/event-stream"}
 
@@ -227,13 +232,26 @@ async def test_a_stream_goes_on_when_the_connection_for_notices_was_cut(house: H
         await there.submit()
         first = await heard(events, 1)
         await house.until_listening(2)
-        cut = await house.sql(
-            "select pg_terminate_backend(pid) as cut from pg_stat_activity "
-            "where application_name = 'klingel notices' and datname = current_database()"
-        )
-        assert len(cut) == 2
+        assert len(await house.sql(CUT)) == 2
         await there.submit()
         assert first + await heard(events, 1) == await logged(there)
+
+
+async def test_a_stream_hears_all_of_one_commit_however_many_pages_that_is(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.streams.PAGE", 2)
+    here, there = await house.add(), await house.add("web")
+    tasks = [await there.submit() for _ in range(5)]
+    async with here.served() as client, stream(client) as events:
+        async with there.writes_held() as are_waiting:
+            answers = [
+                asyncio.create_task(there.call_back(callback(task, "processing"), number=number))
+                for number, task in enumerate(tasks)
+            ]
+            await are_waiting("apply", 5)
+        assert {answer.status_code for answer in await asyncio.gather(*answers)} == {200}
+        assert await heard(events, 5) == (await logged(there))[5:]
 
 
 async def test_a_revoked_key_ends_its_streams_at_every_process(house: House) -> None:
@@ -247,6 +265,25 @@ async def test_a_revoked_key_ends_its_streams_at_every_process(house: House) -> 
                 told = [event.event async for event in events]
         assert told == ["stream.dropped"]
         assert (await client.get("/v1/events")).status_code == 401
+
+
+async def test_a_stream_ends_whose_key_was_revoked_when_the_connection_for_notices_was_cut(
+    house: House,
+) -> None:
+    klingel = await house.add()
+    made = (await klingel.http.post("/v1/keys", json={"name": "guest"})).json()
+    async with klingel.served() as client:
+        client.headers["authorization"] = f"Bearer {made['key']}"
+        async with stream(client) as events:
+            await klingel.submit()
+            await heard(events, 1)
+            await house.until_listening(1)
+            # As it is when nobody could hear that it was.
+            await house.sql("update api_keys set revoked_at = 1 where id = $1", made["id"])
+            assert len(await house.sql(CUT)) == 1
+            async with asyncio.timeout(PATIENCE_S):
+                told = [json.loads(event.data) async for event in events]
+    assert [each["reason"] for each in told] == ["key-revoked"]
 
 
 async def test_signing_out_ends_what_the_session_watches_at_every_process(house: House) -> None:
@@ -568,6 +605,34 @@ async def test_what_a_dead_process_had_in_hand_is_done_by_another(house: House) 
     house.clock.advance(minutes=2)
     await web.until_status(task["id"], "submitted")
     assert await house.sql("select id from processes where id = 'proc_gone'") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "provider_task_id"),
+    [
+        pytest.param(refused(400, 1301, "content-safety policy"), "unconfirmed", None, id="refused"),
+        pytest.param(accepted("8800"), "submitted", "8800", id="accepted"),
+    ],
+)
+async def test_an_answer_that_comes_after_a_second_create_was_begun_counts_if_it_is_an_acceptance(
+    house: House, answer: httpx.Response, status: str, provider_task_id: str | None
+) -> None:
+    """To a process that was counted as dead meanwhile. A refusal says nothing of the create that is on its way now."""
+    late, second = OpenCreate(answer), OpenCreate(httpx.ReadTimeout("no answer"))
+    house.kling.answers(late, second)
+    async with house.process(every=NEVER, confirm_after=60) as stalled:
+        task = await stalled.submit_async()
+        await house.kling.until(1)
+        await house.sql("update processes set until = 0")
+        others = await house.add(confirm_after=60)
+        await others.until_status(task["id"], "unconfirmed")
+        house.clock.advance(minutes=2)
+        await house.kling.until(2)
+        late.end()
+    [row] = await house.sql("select * from tasks")
+    assert (row["status"], row["provider_task_id"], row["sends"]) == (status, provider_task_id, 2)
+    assert (row["sending_since"] is None) == (status == "submitted")
+    second.end()
 
 
 async def test_deliveries_in_a_dead_process_s_hand_are_made_by_another(house: House) -> None:
