@@ -1084,6 +1084,21 @@ async def test_an_attempt_that_ends_after_its_delivery_is_evidence_only(ready: D
         assert len(await deliveries.attempts(reader, dead.id)) == 1
 
 
+async def test_what_arrives_after_its_delivery_was_buried_is_delivered(ready: Database) -> None:
+    """The receiver has it, whatever became of its endpoint in the meantime."""
+    await deliver(ready, delivery("dlv_1"), lease_until=NOW + HOUR)
+    arrived = Outcome(
+        attempt=attempted("dlv_1", AttemptOutcome.DELIVERED),
+        status=DeliveryStatus.DELIVERED,
+        next_attempt_at=None,
+    )
+    async with ready.transaction() as tx:
+        await deliveries.bury(tx, EndpointId("end_1"), reason="disabled", now=NOW)
+        await deliveries.record(tx, [arrived], now=NOW)
+    ended = await fetch(ready, "dlv_1")
+    assert (ended.status, ended.attempts) == (DeliveryStatus.DELIVERED, 1)
+
+
 async def test_all_that_waits_for_an_endpoint_can_be_buried(ready: Database) -> None:
     await deliver(ready, delivery("dlv_1", "evt_1"), delivery("dlv_3", endpoint_id=EndpointId("end_2")))
     await deliver(ready, delivery("dlv_2", "evt_2"), lease_until=NOW + HOUR)

@@ -163,6 +163,30 @@ async def test_a_deleted_endpoint_is_gone_and_gets_nothing_more(klingel: Klingel
     assert len(klingel.receiver.received) == 1
 
 
+@pytest.mark.parametrize("whose", ["the account's", "the task's"])
+async def test_for_an_endpoint_that_is_deleted_no_delivery_is_made(klingel: Klingel, whose: str) -> None:
+    """Not even one that would be a dead letter at once."""
+    wanted: dict[str, Any] = {
+        "config": {"url": klingel.receiver.url},
+        "types": ["task.succeeded", "budget.*"],
+    }
+    if whose == "the account's":
+        endpoint, task = await klingel.endpoint(**wanted), await klingel.submit()
+    else:
+        task = await klingel.submit(endpoints=[wanted])
+        [endpoint] = task["endpoints"]
+    assert (await klingel.http.delete(f"/v1/endpoints/{endpoint['id']}")).status_code == 204
+    await klingel.call_back(succeed(task))
+    assert (await klingel.http.put("/v1/budgets", json={"limit": "0"})).status_code == 200
+    refused = await klingel.http.post(
+        "/v1/tasks", json={"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT)}
+    )
+    assert refused.status_code == 402
+    happened = (await klingel.http.get("/v1/events")).json()["items"]
+    assert [event["type"] for event in happened[:2]] == ["budget.exceeded", "task.succeeded"]
+    assert await klingel.deliveries() == []
+
+
 # Faults
 
 
@@ -529,6 +553,20 @@ async def test_during_a_rotation_both_secrets_sign_for_24_hours(klingel: Klingel
     received = (await klingel.receiver.until(3))[-1]
     assert signed_by(klingel, received, new)
     assert not signed_by(klingel, received, old)
+
+
+async def test_another_rotation_gives_a_former_secret_no_more_time(klingel: Klingel) -> None:
+    """It may be the leaked one."""
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}/rotate-secret"
+    second = (await klingel.http.post(path)).json()["secret"]
+    klingel.clock.advance(hours=23)
+    third = (await klingel.http.post(path)).json()["secret"]
+    klingel.clock.advance(hours=2)
+    await send_test(klingel, endpoint["id"])
+    [received] = await klingel.receiver.until(1)
+    secrets = (endpoint["secret"], second, third)
+    assert [signed_by(klingel, received, secret) for secret in secrets] == [False, True, True]
 
 
 async def test_two_rotations_at_once_give_two_secrets_that_both_sign(klingel: Klingel) -> None:
@@ -1106,6 +1144,27 @@ async def test_a_replay_of_more_than_a_page_is_whole(klingel: Klingel) -> None:
     assert response.json() == {"replayed": 205}
     received = await klingel.receiver.until(205)
     assert len({one.headers["webhook-id"] for one in received}) == 205
+
+
+async def test_a_replay_of_all_ends_with_what_had_happened_when_it_began(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens between two pages of it goes out once, by itself."""
+    monkeypatch.setattr("service.replays.PAGE", 2)
+    tasks = [await klingel.submit() for _ in range(2)]
+    endpoint = await klingel.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}/replay"
+    replay = {"since": "2026-11-22T00:00:00Z", "only": "all"}
+    async with klingel.writes_held() as are_waiting:
+        replayed = asyncio.create_task(klingel.http.post(path, json=replay))
+        await are_waiting("make_page", 1)
+        called_back = asyncio.create_task(klingel.call_back(succeed(tasks[1])))
+        await are_waiting("apply", 1)
+    assert (await called_back).status_code == 200
+    assert (await replayed).json() == {"replayed": 2}
+    await klingel.until_deliveries(*["delivered"] * 3)
+    told = [one.event["type"] for one in klingel.receiver.received]
+    assert sorted(told) == ["task.submitted", "task.submitted", "task.succeeded"]
 
 
 async def test_a_replay_with_faults_is_refused(klingel: Klingel) -> None:
