@@ -729,6 +729,19 @@ async def test_the_clients_callback_url_gets_klings_callbacks_signed(klingel: Kl
     assert len({one.headers["webhook-id"] for one in received}) == 3
 
 
+async def test_a_client_is_called_back_again_with_outputs_that_come_after_the_success(
+    klingel: Klingel,
+) -> None:
+    made = await create(klingel, callback_url=klingel.receiver.url)
+    task = await klingel.task(made["task_id"])
+    await klingel.call_back(callback(task, "succeed"))
+    await klingel.call_back(succeed(task))
+    _, first, second = await klingel.receiver.until(3)
+    assert "images" not in first.event["task_result"]
+    [image] = second.event["task_result"]["images"]
+    assert image["url"].endswith("/out.png")
+
+
 async def test_a_client_is_called_back_for_klings_own_changes_alone(tmp_path: Path) -> None:
     """Not while Klingel sees to it that the create arrives, nor when a callback is overdue."""
     async with running_klingel(tmp_path, submit_wait=0) as klingel:
