@@ -591,6 +591,28 @@ async def test_nobody_sees_anothers(klingel: Klingel, admin: Browser) -> None:
         assert (klingel.rows("select * from endpoints"), klingel.rows("select * from deliveries")) == before
 
 
+async def test_nobody_counts_anothers(klingel: Klingel, admin: Browser) -> None:
+    """Whoever has done nothing yet is told so."""
+    klingel.receiver.answers(200, 410)
+    await klingel.endpoint()
+    await klingel.call_back(succeed(await klingel.submit()))
+    [_, dead] = await klingel.until_deliveries("delivered", "dead")
+    async with signed_in(klingel, account="other") as (stranger, _):
+        mine, theirs = await admin.page("/"), await stranger.page("/")
+        for said in (
+            'Tasks in 24 hours</h2><p class="figure">0<',
+            "No tasks in 24 hours.",
+            "nothing was delivered in 24 hours",
+            "Nothing was delivered in 24 hours.",
+            'Dead letters</h2><p class="figure">0<',
+        ):
+            assert said in theirs
+            assert said not in mine
+        dead_letters = "/deliveries?status=dead"
+        assert dead["id"] in await admin.page(dead_letters)
+        assert dead["id"] not in await stranger.page(dead_letters)
+
+
 async def test_keys_are_for_admins(klingel: Klingel, admin: Browser) -> None:
     assert 'href="/keys"' in await admin.page("/")
     async with signed_in(klingel) as (member, key):

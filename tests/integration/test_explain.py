@@ -284,9 +284,14 @@ async def test_a_faulty_question_is_refused(klingel: Klingel, query: dict[str, s
 
 
 async def test_anothers_endpoint_is_not_told_of(klingel: Klingel) -> None:
-    event = await happened(klingel, await klingel.submit(), "task.submitted")
+    """Neither while it is there nor once it is deleted."""
     async with klingel.another_account() as stranger:
         config = {"url": klingel.receiver.url}
         theirs = (await stranger.post("/v1/endpoints", json={"config": config})).json()
+        event = await happened(klingel, await klingel.submit(), "task.submitted")
+        assert await explained(klingel, event["id"]) == {}
+        assert await explained(klingel, event["id"], endpoint_id=theirs["id"]) == {}
+        klingel.clock.advance(seconds=1)
+        assert (await stranger.delete(f"/v1/endpoints/{theirs['id']}")).status_code == 204
     assert await explained(klingel, event["id"]) == {}
     assert await explained(klingel, event["id"], endpoint_id=theirs["id"]) == {}

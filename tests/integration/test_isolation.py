@@ -52,6 +52,16 @@ async def whole_story(klingel: Klingel) -> dict[str, str]:
     }
 
 
+async def something_pending_and_dead(klingel: Klingel) -> None:
+    """A delivery each: one waits for its retry, the endpoint of the other is deleted."""
+    klingel.receiver.always = 500
+    endpoint = await klingel.endpoint()
+    await klingel.submit()
+    for delivery in await klingel.deliveries(status="pending"):
+        await klingel.until_attempts(delivery["id"], 1)
+    assert (await klingel.http.delete(f"/v1/endpoints/{endpoint['id']}")).status_code == 204
+
+
 async def everything(klingel: Klingel) -> dict[str, list[dict[str, Any]]]:
     """All rows that a stranger might have changed."""
     tables = (
@@ -109,6 +119,7 @@ async def test_no_list_holds_anothers(klingel: Klingel) -> None:
     """Nor with filters that name it, nor with cursors that point at it."""
     mine = await whole_story(klingel)
     event_id = (await klingel.events(mine["/v1/tasks/"]))[0]["id"]
+    await something_pending_and_dead(klingel)
     async with klingel.another_account() as stranger:
         for path in ("/v1/tasks", "/v1/events", "/v1/endpoints", "/v1/deliveries", "/v1/bots"):
             assert (await klingel.http.get(path)).json()["items"]
@@ -116,15 +127,21 @@ async def test_no_list_holds_anothers(klingel: Klingel) -> None:
         for path, query in (
             ("/v1/tasks", {"external_task_id": "job-1"}),
             ("/v1/tasks", {"metadata.customer": "acme"}),
+            ("/v1/tasks", {"status": "succeeded"}),
+            ("/v1/tasks", {"type": "kling.multi-image-to-image"}),
             ("/v1/tasks", {"cursor": "task_" + "f" * 32}),
             ("/v1/events", {"order": "asc", "cursor": "0"}),
             ("/v1/events", {"cursor": "1000"}),
             ("/v1/deliveries", {"task_id": mine["/v1/tasks/"]}),
             ("/v1/deliveries", {"endpoint_id": mine["/v1/endpoints/"]}),
             ("/v1/deliveries", {"event_id": event_id}),
+            ("/v1/deliveries", {"status": "delivered"}),
+            ("/v1/deliveries", {"status": "pending"}),
+            ("/v1/deliveries", {"status": "dead"}),
             ("/v1/deliveries", {"cursor": "dlv_" + "f" * 32}),
             ("/v1/bots", {"cursor": "bot_" + "f" * 32}),
         ):
+            assert (await klingel.http.get(path, params=query)).json()["items"], (path, query)
             response = await stranger.get(path, params=query)
             assert (response.status_code, response.json()["items"]) == (200, []), (path, query)
 

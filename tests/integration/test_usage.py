@@ -179,9 +179,11 @@ async def test_ten_thousand_tenths_are_a_thousand(klingel: Klingel) -> None:
 
 
 async def test_accounts_do_not_see_each_others_usage(klingel: Klingel) -> None:
-    await spend(klingel, "5")
+    await spend(klingel, "5", metadata={"customer": "7"})
     async with klingel.another_account("shop") as shop:
-        assert (await shop.get("/v1/usage")).json()["items"] == []
+        for by in ("day", "type", "provider", "metadata.customer"):
+            assert rows(await usage(klingel, by=by))
+            assert (await shop.get("/v1/usage", params={"by": by})).json()["items"] == []
         assert (await shop.get("/v1/usage", params={"account": "default"})).status_code == 403
         assert (await shop.get("/v1/budgets")).json() == {"items": []}
     assert (await usage(klingel, account="shop"))["items"] == []
