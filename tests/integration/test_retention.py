@@ -1,15 +1,21 @@
 """Forgetting what is old: in order, in bounded steps, and nothing that is still needed."""
 
-import base64
+import os
 from datetime import timedelta
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from service.domain.ids import first_id, new_task_id
 from service.domain.times import utc_now
-from tests.integration.klingel import Klingel, callback, running_klingel, succeed
+from tests.integration.klingel import (
+    Klingel,
+    base64_png,
+    callback,
+    picture,
+    refused,
+    running_klingel,
+    succeed,
+)
 
 
 async def counts(klingel: Klingel) -> dict[str, int]:
@@ -72,17 +78,45 @@ async def test_a_task_that_ended_late_is_kept_as_long_as_any_other(tmp_path: Pat
         assert (await klingel.http.get(f"/v1/tasks/{task['id']}")).status_code == 404
 
 
+async def test_what_was_told_of_a_task_that_goes_on_is_kept_however_old_it_is(klingel: Klingel) -> None:
+    """Whoever reads its story reads it from its beginning, and it is as old as its end will be."""
+    await counts(klingel)  # after the one that every start begins
+    task = await klingel.submit()
+    klingel.clock.now += timedelta(days=400)
+    await klingel.submit()  # the log never loses its newest event
+    assert set((await counts(klingel)).values()) == {0}
+    assert await klingel.event_types(task["id"]) == ["task.submitted"]
+
+
+async def test_a_task_that_still_waits_to_be_accepted_is_kept_however_old_it_is(tmp_path: Path) -> None:
+    """Nothing has been told of it yet that would keep it."""
+    month_s = 30 * 86_400
+    async with running_klingel(
+        tmp_path, retention_days=1, task_retention_days=1, queue_max_age=month_s
+    ) as klingel:
+        await counts(klingel)  # after the one that every start begins
+        klingel.kling.otherwise = refused(429, 1303)
+        task = await klingel.submit_async()
+        await klingel.until_row(task["id"], sends=1, sending_since=None)
+        klingel.clock.now += timedelta(days=29)
+        assert (await counts(klingel))["tasks"] == 0
+        assert (await klingel.task(task["id"]))["status"] == "queued"
+
+
 async def test_what_still_waits_is_kept_however_old_it_is(klingel: Klingel) -> None:
-    await klingel.endpoint()
+    """A delivery, and the event that it is about: not what else was told of a task that has ended."""
+    await klingel.endpoint(types=["task.succeeded"])
     klingel.receiver.always = 500
     task = await klingel.submit()
+    await klingel.call_back(succeed(task))
     [delivery] = await klingel.deliveries()
     await klingel.until_attempts(delivery["id"], 1)
+    await klingel.submit()  # the log never loses its newest event
     klingel.clock.now = klingel.clock.now.replace(
         year=2030
     )  # the moment of the retry is not told: nobody is woken
     await counts(klingel)
-    assert [event["type"] for event in await klingel.events(task["id"])] == ["task.submitted"]
+    assert await klingel.event_types(task["id"]) == ["task.succeeded"]
     assert [one["id"] for one in await klingel.deliveries()] == [delivery["id"]]
 
 
@@ -112,25 +146,31 @@ async def test_it_happens_by_itself_once_a_day(klingel: Klingel) -> None:
 
 
 async def test_an_input_file_goes_with_the_last_task_that_needs_it(tmp_path: Path) -> None:
-    buffer = BytesIO()
-    Image.new("RGB", (400, 400), "red").save(buffer, "PNG")
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    given = {
-        "subject_image_list": [{"subject_image": picture}, {"subject_image": "https://example.com/a.png"}]
-    }
+    """But for a young one: a submit may be about to refer to it."""
+    subjects = [{"subject_image": base64_png()}, {"subject_image": picture()}]
 
     def kept() -> list[Path]:
         return [path for path in (tmp_path / "inputs").rglob("*") if path.is_file()]
 
-    async with running_klingel(tmp_path) as klingel:
-        for _ in range(2):
-            answer = await klingel.http.post(
-                "/v1/tasks", json={"type": "kling.multi-image-to-image", "input": given}
-            )
-            assert answer.status_code == 201
-            await klingel.call_back(succeed(answer.json()))
-        assert len(kept()) == 1
-        klingel.clock.advance(days=400)
-        assert (await counts(klingel))["tasks"] >= 0
-        # A young file stays: a submit may be about to refer to it.
-        assert len(kept()) == 1
+    async def ended() -> dict[str, Any]:
+        task = await klingel.submit(input={"subject_image_list": subjects})
+        await klingel.call_back(succeed(task))
+        return task
+
+    async with running_klingel(tmp_path, retention_days=1, task_retention_days=7) as klingel:
+        await counts(klingel)  # after the one that every start begins
+        await ended()
+        klingel.clock.now += timedelta(days=4)
+        await ended()
+        await klingel.submit()  # the log never loses its newest event
+        [file] = kept()
+        for days, is_old, forgotten, left in (
+            (4, True, {"tasks": 1, "input_files": 0}, [file]),
+            (4, False, {"tasks": 1, "input_files": 0}, [file]),
+            (0, True, {"tasks": 0, "input_files": 1}, []),
+        ):
+            klingel.clock.now += timedelta(days=days)
+            os.utime(file, (0, 0) if is_old else None)
+            found = await counts(klingel)
+            assert found | forgotten == found
+            assert kept() == left
