@@ -1,7 +1,7 @@
 """The lines in which tasks wait for one of a provider's parallel places: no task is asked for more than needed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -9,7 +9,7 @@ from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.providers import ProviderAccounts
 from service.domain.task_types import TASK_TYPES
-from service.domain.tasks import OutputKind, Task
+from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.notices import Notices, Topic
@@ -17,9 +17,13 @@ from service.turns import Served
 from service.wakeups import Wakeups
 from storage import tasks
 from storage.database import Reader, Transaction
-from storage.tasks import Kind
+from storage.tasks import Kind, Waiting
 
 LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
+
+# A provider and a kind of output. The types that make it share places, as far as we know: so Kling counts by packs, and
+# so the operator does.
+Pool = tuple[str, str]
 
 
 class Lines:
@@ -29,7 +33,8 @@ class Lines:
     place although something runs, or all have asked, or too many in a row were refused.
 
     In a line accounts take turns, who got a place longest ago first; an account's own stand in the order in which they
-    came.
+    came. Each type has its line, and a free place goes to one of those that share it. Some may have places of their own
+    all the same: one that needs a single place and finds none passes it on to the other types.
     """
 
     def __init__(
@@ -45,12 +50,14 @@ class Lines:
         self._clock = clock
         self._accounts = accounts
         # Lines in which one after the other asks; how many in a row were refused.
-        self._walks: dict[Kind, int] = {}
-        self._served: defaultdict[Kind, Served] = defaultdict(Served)
+        self._walks: dict[Pool, int] = {}
+        # Types that one after the other found no place, though others had one to pass on.
+        self._passed: dict[Pool, set[str]] = {}
+        self._served: defaultdict[Pool, Served] = defaultdict(Served)
 
     async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
         """Those of them that must wait: behind somebody else, or for a place where the operator allows so many."""
-        first_in_line = await self._first_in_line(reader)
+        first_in_line = self._first_in_line(await tasks.first_awaiting_slot(reader))
         behind = [
             task
             for task in due
@@ -67,17 +74,16 @@ class Lines:
         queued = [(task, slots) for task in due if (slots := self._slots(task)) is not None]
         if not queued:
             return []
-        taken: Counter[tuple[str, OutputKind]] = Counter()
+        taken: Counter[Pool] = Counter()
         for (provider, type), places in (await tasks.places_at_providers(reader, now=self._clock())).items():
-            if (known := TASK_TYPES.get(type)) is not None:
-                taken[provider, known.deadline_as] += places
+            taken[_pool(provider, type)] += places
         without: list[Task] = []
         for task, slots in queued:
-            kind = task.provider, TASK_TYPES[task.type].deadline_as
-            if taken[kind] and taken[kind] + task.places > slots:
+            pool = pool_of(task)
+            if taken[pool] and taken[pool] + task.places > slots:
                 without.append(task)
             else:
-                taken[kind] += task.places
+                taken[pool] += task.places
         return without
 
     def _slots(self, task: Task) -> int | None:
@@ -88,10 +94,10 @@ class Lines:
             return None
         return account.slots.get(known.deadline_as)
 
-    async def _first_in_line(self, reader: Reader) -> dict[Kind, tuple[int, int, TaskId]]:
+    def _first_in_line(self, heads: Iterable[Waiting]) -> dict[Kind, tuple[int, int, TaskId]]:
         """Of all accounts: its place."""
         first: dict[Kind, tuple[int, int, TaskId]] = {}
-        for one in await tasks.first_awaiting_slot(reader):
+        for one in heads:
             place = self._place(one.kind, one.account_id, one.slot_turn, one.id)
             first[one.kind] = min(first.get(one.kind, place), place)
         return first
@@ -100,7 +106,7 @@ class Lines:
         self, kind: Kind, account_id: AccountId, slot_turn: int, id: TaskId
     ) -> tuple[int, int, TaskId]:
         """What is lower is before what is higher."""
-        return slot_turn, self._served[kind].last.get(account_id, 0), id
+        return slot_turn, self._served[_pool(*kind)].last.get(account_id, 0), id
 
     async def hold(self, tx: Transaction) -> None:
         """Until its end nobody else settles who is first, or gives places away."""
@@ -119,14 +125,14 @@ class Lines:
         Args:
             anybody_waits: in any line, where that is known already.
         """
-        freed: Counter[Kind] = Counter()
+        freed: Counter[Pool] = Counter()
         for change in changes:
             if _takes_place(change):
-                self._served[kind_of(change.after)].note(change.after.account_id)
+                self._served[pool_of(change.after)].note(change.after.account_id)
             if change.frees_slot:
-                freed[kind_of(change.after)] += change.after.places
+                freed[pool_of(change.after)] += change.after.places
             elif change.transition is not None and change.after.status is Status.REJECTED:
-                freed[kind_of(change.after)] += 1
+                freed[pool_of(change.after)] += 1
         if not freed:
             return
         if anybody_waits is None:
@@ -134,49 +140,88 @@ class Lines:
         if not anybody_waits:
             return
         await self.hold(tx)  # each place goes to one
-        for (provider, type), number in freed.items():
-            released = await tasks.release_slots(
-                tx,
-                provider=provider,
-                type=type,
-                number=number,
-                served=self._served[provider, type].last,
-                now=self._clock(),
-            )
-            if released:
+        for pool, number in freed.items():
+            if await self._give(tx, pool, _types_of(pool), number, self._clock()):
                 await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
     async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
         """After the answers to creates are written: lets the next in line ask, where waiting would not help."""
         refused = [change.after for change in changes if change.after.awaits_slot]
-        entered = {kind_of(change.after) for change in changes if _is_entry(change)}
+        entered = {pool_of(change.after) for change in changes if _is_entry(change)}
+        for pool in entered:
+            self._passed.pop(pool, None)
         if not refused and not self._walks.keys() & entered:
             return
-        running = await tasks.kinds_at_providers(tx, now=now)
-        stuck = [task for task in refused if kind_of(task) not in running]
+        running = {_pool(*kind) for kind in await tasks.kinds_at_providers(tx, now=now)}
+        stuck = [task for task in refused if pool_of(task) not in running]
         await tasks.go_to_end_of_line(tx, [task.id for task in stuck])
-        for kind in {kind_of(task) for task in refused} & running:
-            self._walks.pop(kind, None)
-        for kind in entered & self._walks.keys():
-            self._walks[kind] = 0
-        turns: dict[Kind, int] = {}  # the highest that was asked in vain
+        for pool in {pool_of(task) for task in refused} & running:
+            self._walks.pop(pool, None)
+        for pool in entered & self._walks.keys():
+            self._walks[pool] = 0
+        turns: dict[Pool, int] = {}  # the highest that was asked in vain
         for task in stuck:
-            kind = kind_of(task)
-            self._walks[kind] = self._walks.get(kind, 0) + 1
-            turns[kind] = max(task.slot_turn, turns.get(kind, 0))
-        first_in_line = await self._first_in_line(tx)
-        for kind in (entered & self._walks.keys()) | turns.keys():
-            turn = first_in_line[kind][0] if kind in first_in_line else None
-            if turn is None or turn > turns.get(kind, turn) or self._walks[kind] >= LONGEST_WALK:
-                del self._walks[kind]  # whoever is first now asks when its own moment comes
+            pool = pool_of(task)
+            self._walks[pool] = self._walks.get(pool, 0) + 1
+            turns[pool] = max(task.slot_turn, turns.get(pool, 0))
+        heads = await tasks.first_awaiting_slot(tx)
+        for pool in (entered & self._walks.keys()) | turns.keys():
+            turn = min((one.slot_turn for one in heads if _pool(*one.kind) == pool), default=None)
+            if turn is None or turn > turns.get(pool, turn) or self._walks[pool] >= LONGEST_WALK:
+                del self._walks[pool]  # whoever is first now asks when its own moment comes
             else:
-                provider, type = kind
-                served = self._served[kind].last
-                await tasks.release_slots(tx, provider=provider, type=type, number=1, served=served, now=now)
+                await self._give(tx, pool, _types_of(pool), 1, now)
+        given = [
+            change.after for change in changes if change.after.awaits_slot and _has_waited(change.before)
+        ]
+        alone = [task for task in given if task.places == 1 and pool_of(task) in running]
+        await self._pass_on(tx, alone, heads, now)
+
+    async def _pass_on(
+        self, tx: Transaction, refused: Sequence[Task], heads: Sequence[Waiting], now: datetime
+    ) -> None:
+        """A place may be free that is none of theirs: of each of the other types that wait for one, one may ask."""
+        for pool in {pool_of(task) for task in refused}:
+            passed = self._passed.setdefault(pool, set())
+            passed.update(task.type for task in refused if pool_of(task) == pool)
+            others = {one.kind[1] for one in heads if _pool(*one.kind) == pool} - passed
+            if others:
+                await self._give(tx, pool, sorted(others), 1, now)
+            else:
+                del self._passed[pool]
+
+    async def _give(
+        self, tx: Transaction, pool: Pool, types: Sequence[str], number: int, now: datetime
+    ) -> int:
+        served = self._served[pool].last
+        return await tasks.release_slots(
+            tx, provider=pool[0], types=types, number=number, served=served, now=now
+        )
 
 
 def kind_of(task: Task) -> Kind:
     return task.provider, task.type
+
+
+def pool_of(task: Task) -> Pool:
+    return _pool(task.provider, task.type)
+
+
+def _pool(provider: str, type: str) -> Pool:
+    """A type that is not known any more shares with none."""
+    known = TASK_TYPES.get(type)
+    return provider, type if known is None else known.deadline_as
+
+
+def _types_of(pool: Pool) -> Sequence[str]:
+    """The types that share its places."""
+    _, kind = pool
+    return [name for name, known in TASK_TYPES.items() if known.deadline_as == kind] or [kind]
+
+
+def _has_waited(task: Task) -> bool:
+    """Whether it was asked for because a place may be free, and not because it has just come."""
+    return task.next_send_at is not None and task.next_send_at > task.created_at
 
 
 def _is_entry(change: Change) -> bool:

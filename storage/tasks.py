@@ -567,7 +567,7 @@ async def interrupted_sends(
     return [task_of(row) for row in await tx.all("interrupted_sends", processes=named, limit=limit)]
 
 
-Kind = tuple[str, str]  # a provider and a type of task: places are counted, and waited for, by both
+Kind = tuple[str, str]  # a provider and a type of task
 
 
 class Waiting(Struct, frozen=True):
@@ -612,12 +612,12 @@ async def release_slots(
     tx: Transaction,
     *,
     provider: str,
-    type: str,
+    types: Sequence[str],
     number: int,
     served: Mapping[AccountId, int],
     now: datetime,
 ) -> int:
-    """So many places of this type are free at this provider. Gives how many waiting tasks may now go.
+    """So many places that these types share are free at this provider. Gives how many waiting tasks may now go.
 
     Args:
         served: as in `due_to_send`.
@@ -625,7 +625,7 @@ async def release_slots(
     return await tx.run(
         "release_slots",
         provider=provider,
-        type=type,
+        types=json_text(list(types)),
         number=number,
         served=json_text(dict(served)),
         now=milliseconds(now),

@@ -410,7 +410,7 @@ async def test_accounts_take_turns_at_being_sent_and_at_places(database: Databas
     for number in (1, 1, 2, 9):
         async with database.transaction() as tx:
             await tasks.release_slots(
-                tx, provider="cometapi", type=IMAGE, number=number, served=served, now=NOW
+                tx, provider="cometapi", types=[IMAGE], number=number, served=served, now=NOW
             )
         async with database.reading() as reader:
             now_due = set(ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})))
@@ -457,7 +457,7 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
     for _ in range(4):
         async with database.transaction() as tx:
             count = await tasks.release_slots(
-                tx, provider="cometapi", type=IMAGE, number=1, served={}, now=NOW + SECOND
+                tx, provider="cometapi", types=[IMAGE], number=1, served={}, now=NOW + SECOND
             )
         async with database.reading() as reader:
             due = {one.id for one in await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})}
@@ -470,6 +470,30 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
     ]
 
 
+async def test_types_that_share_places_stand_in_one_order(database: Database) -> None:
+    other_type = "kling.image-generation"
+    born = [
+        task("task_1", type=VIDEO),
+        task("task_2"),
+        task("task_3", type=other_type),
+        task("task_4"),
+        task("task_5", account_id=OTHER, type=other_type),
+    ]
+    await store(database, *born)
+    for one in born:
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    order: list[str] = []
+    for _ in born:
+        async with database.transaction() as tx:
+            await tasks.release_slots(
+                tx, provider="cometapi", types=[IMAGE, other_type], number=1, served={ACCOUNT: 1}, now=NOW
+            )
+        async with database.reading() as reader:
+            due = ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={}))
+        order += [id for id in due if id not in order]
+    assert order == ["task_5", "task_2", "task_3", "task_4", "task_1"]
+
+
 async def test_no_more_go_than_there_are_places_but_always_one(database: Database) -> None:
     born = [task(f"task_{index}", places=n) for index, n in enumerate((2, 2, 1, 9, 1))]
     await store(database, *born)
@@ -480,7 +504,7 @@ async def test_no_more_go_than_there_are_places_but_always_one(database: Databas
         async with database.transaction() as tx:
             freed.append(
                 await tasks.release_slots(
-                    tx, provider="cometapi", type=IMAGE, number=number, served={}, now=NOW
+                    tx, provider="cometapi", types=[IMAGE], number=number, served={}, now=NOW
                 )
             )
     assert freed == [2, 1, 1, 1]
@@ -501,7 +525,7 @@ async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_of_its_k
             [first] = await tasks.first_awaiting_slot(reader)
             order.append((first.slot_turn, first.id))
         async with database.transaction() as tx:
-            await tasks.release_slots(tx, provider="cometapi", type=IMAGE, number=1, served={}, now=NOW)
+            await tasks.release_slots(tx, provider="cometapi", types=[IMAGE], number=1, served={}, now=NOW)
     assert order == [(0, "task_1"), (0, "task_2"), (1, "task_0")]
 
 

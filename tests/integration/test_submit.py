@@ -826,6 +826,46 @@ async def test_accounts_take_turns_at_a_providers_places(klingel: Klingel) -> No
             await klingel.until_row(following["id"], status="submitted")
 
 
+GENERATION = {"input": {"prompt": "a cat"}}
+
+
+async def test_types_that_share_places_take_turns_at_them(klingel: Klingel) -> None:
+    """Kling, "Concurrency Rules": all kinds of pictures are of one pack. One with fifty of a type once had them all."""
+    places = klingel.kling.otherwise = Places(1)
+    running = await klingel.submit(**pictures(1))
+    waiting = [await klingel.submit_async(**pictures(1)) for _ in range(3)]
+    async with klingel.another_account() as other:
+        body = {"type": "kling.image-generation", **GENERATION}
+        theirs = (await other.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})).json()
+        for task in (*waiting, theirs):
+            await klingel.until_row(
+                task["id"], awaits_slot=1, slot_turn=0
+            )  # what holds the place is of its kind
+        for task, following in pairwise((running, theirs, *waiting)):
+            row = klingel.row(task["id"])
+            await ended(klingel, places, {**task, "external_task_id": row["provider_external_id"]})
+            await klingel.until_row(following["id"], status="submitted")
+
+
+async def test_a_place_that_one_type_cannot_use_goes_to_another_that_waits(klingel: Klingel) -> None:
+    """Virtual try-on makes pictures, and has a pack of its own."""
+    try_on = {
+        "input": {"human_image": "https://example.com/a.png", "cloth_image": "https://example.com/b.png"}
+    }
+    packs = {True: Places(1), False: Places(1)}
+    klingel.kling.otherwise = lambda request: packs["try-on" in request.url.path](request)
+    await klingel.submit("kling.virtual-try-on", **try_on)
+    running = await klingel.submit(**pictures(1))
+    older = await klingel.submit_async("kling.virtual-try-on", **try_on)
+    await klingel.until_row(older["id"], awaits_slot=1, sends=1)
+    waiting = await klingel.submit_async(**pictures(1))
+    await klingel.until_row(waiting["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, packs[False], running)
+    await klingel.until_status(waiting["id"], "submitted")
+    assert klingel.row(older["id"])["awaits_slot"] == 1
+
+
 async def test_a_line_that_is_refused_one_after_the_other_is_left_alone_for_a_while(
     klingel: Klingel,
 ) -> None:

@@ -42,9 +42,8 @@ order by line.turn, line.served, line.next_send_at, line.id
 limit :limit;
 
 -- name: release_slots!
--- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
--- them before others (providers count places by kind, but which kinds share them is theirs to know). Accounts take
--- turns, as in `due_to_send`.
+-- Places are free: those who are first in line go next, as many as fit and always one, those of the types that share them
+-- (:types) before others, for in the end which do is the provider's to know. Accounts take turns, as in `due_to_send`.
 update tasks set next_send_at = :now, awaits_slot = 0
 where id in (
     with recursive heads (type, account_id) as (
@@ -61,12 +60,14 @@ where id in (
         ) as later
     ),
     waiting as (
-        select waits.id, waits.places, waits.slot_turn, heads.type <> :type as other,
+        select waits.id, waits.places, waits.slot_turn, heads.other,
             coalesce(cast(cast(:served as json) ->> heads.account_id as bigint), 0) as served,
             row_number() over (
-                partition by heads.type <> :type, heads.account_id, waits.slot_turn order by waits.id
+                partition by heads.other, heads.account_id, waits.slot_turn order by waits.id
             ) as turn
-        from heads cross join lateral (
+        from (
+            select type, account_id, type not in (select value from json_each(:types)) as other from heads
+        ) as heads cross join lateral (
             select id, places, slot_turn from tasks
             where awaits_slot = 1 and provider = :provider and type = heads.type
               and account_id = heads.account_id and sending_since is null

@@ -41,9 +41,8 @@ order by line.turn, line.served, line.next_send_at, line.id
 limit :limit;
 
 -- name: release_slots!
--- Places are free: those who are first in line go next, as many as fit and always one, those of the kind that freed
--- them before others (providers count places by kind, but which kinds share them is theirs to know). Accounts take
--- turns, as in `due_to_send`.
+-- Places are free: those who are first in line go next, as many as fit and always one, those of the types that share them
+-- (:types) before others, for in the end which do is the provider's to know. Accounts take turns, as in `due_to_send`.
 update tasks set next_send_at = :now, awaits_slot = 0
 where id in (
     with recursive heads (type, account_id) as (
@@ -60,12 +59,14 @@ where id in (
         )
     ),
     waiting as (
-        select waits.id, waits.places, waits.slot_turn, waits.type <> :type as other,
+        select waits.id, waits.places, waits.slot_turn, heads.other,
             coalesce(:served ->> waits.account_id, 0) as served,
             row_number() over (
-                partition by waits.type <> :type, waits.account_id, waits.slot_turn order by waits.id
+                partition by heads.other, waits.account_id, waits.slot_turn order by waits.id
             ) as turn
-        from heads cross join tasks as waits on waits.id in (
+        from (
+            select type, account_id, type not in (select value from json_each(:types)) as other from heads
+        ) as heads cross join tasks as waits on waits.id in (
             select id from tasks
             where awaits_slot = 1 and provider = :provider and type = heads.type
               and account_id = heads.account_id and sending_since is null
