@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 
 from service import spending
 from service.batching import Batcher
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
 from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.errors import (
     Conflict,
@@ -25,16 +25,16 @@ from service.domain.errors import (
 )
 from service.domain.faults import InvalidFields
 from service.domain.follow_ups import MOST_DESCENDANTS
-from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_task_id
+from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_callback_id, new_task_id
 from service.domain.inputs import ValidatedInput, referenced_files, with_files
 from service.domain.lifecycle import Signal, Status, Verdict
 from service.domain.providers import ProviderAccounts
 from service.domain.secrets import CallbackTokens
 from service.domain.task_types import TASK_TYPES, TaskType
-from service.domain.tasks import Lineage, OutputKind, Report, Task, TaskError
+from service.domain.tasks import Lineage, OutputKind, Refusal, Report, Task, TaskError
 from service.domain.times import Clock
 from service.domain.traces import Trace
-from service.domain.transitions import Change, signalled
+from service.domain.transitions import Change, reported, signalled
 from service.domain.values import replace
 from service.lines import Lines
 from service.loops import Loop
@@ -49,7 +49,7 @@ from storage import endpoints, tasks
 from storage import keys as stored_keys
 from storage.database import Database, Transaction
 from storage.files import Files, kept
-from storage.tasks import IdempotencyKey
+from storage.tasks import IdempotencyKey, StoredCallback
 
 CREATES_AT_A_TIME: Final = 16
 AFTER_TROUBLE: Final = timedelta(seconds=1)
@@ -593,8 +593,17 @@ class Submitter:
             if stored[task.id].sends == task.sends or isinstance(outcome, Accepted)
         ]
         changes = [self._settled(task, outcome, now) for task, outcome in counting]
+        answers = [
+            _answered(change.after, outcome, now)
+            for change, (_, outcome) in zip(changes, counting, strict=True)
+        ]
+        ends = [end for end, _ in answers if end is not None]
         await self._lines.prepare(tx, changes)
+        if ends:  # they give their places away, after their accounts' logs are held for what came before
+            await self._lines.hold(tx)
         await self._publisher.record(tx, changes)
+        await self._publisher.record(tx, ends)
+        await tasks.insert_callbacks(tx, [one for _, one in answers if one is not None])
         await self._lines.walk_on(tx, changes, now)
         await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
         return [None] * len(outcomes)
@@ -666,6 +675,39 @@ class Submitter:
         doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
         delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
         return replace(task, next_send_at=now + delay)
+
+
+def _answered(
+    task: Task, outcome: CreateOutcome, now: datetime
+) -> tuple[Change | None, StoredCallback | None]:
+    """What a create's answer says beyond that there is a task, as a callback would; and the answer, to be kept as one."""
+    match outcome:
+        case Accepted(report=Report() as report, answer=bytes() as answer):
+            # It is about this task whatever ids it names: it came on the create's own connection.
+            about = replace(report, provider_task_id=None, external_task_id=None)
+            end = reported(task, about, now)
+            if end.verdict is Verdict.CONFLICTING:
+                log.warning("callback.set_aside", task_id=task.id, verdict=end.verdict, reason=end.reason)
+            return end, _evidence(
+                task, answer, end.verdict, end.reason or "it is the answer to the create", now
+            )
+        case Unknown(answer=bytes() as answer):
+            reason = "it is the answer to the create, and names no task"
+            return None, _evidence(task, answer, Verdict.UNREADABLE, reason, now)
+        case _:
+            return None, None
+
+
+def _evidence(task: Task, body: bytes, verdict: Verdict, reason: str, now: datetime) -> StoredCallback:
+    return StoredCallback(
+        id=new_callback_id(),
+        task_id=task.id,
+        provider=task.provider,
+        received_at=now,
+        verdict=verdict,
+        reason=reason,
+        body=body,
+    )
 
 
 def _may_be_sent(task: Task, now: datetime) -> bool:

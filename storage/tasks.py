@@ -6,10 +6,9 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from service.domain.costs import Charge, charge_of
-from service.domain.creates import Refusal
 from service.domain.ids import AccountId, CallbackId, EndpointId, ProcessId, TaskId, first_id
 from service.domain.lifecycle import Status, Verdict
-from service.domain.tasks import Child, Output, OutputKind, Task, TaskError, Transition
+from service.domain.tasks import Child, Output, OutputKind, Refusal, Task, TaskError, Transition
 from service.domain.times import rfc3339
 from service.domain.traces import Trace
 from service.domain.values import Struct
@@ -643,7 +642,7 @@ async def next_deadline_at(reader: Reader) -> datetime | None:
 
 
 class StoredCallback(Struct, frozen=True, kw_only=True):
-    """Evidence: a callback as it came, and what became of it."""
+    """Evidence: a callback as it came, and what became of it. Or a create's answer that says more than that there is a task."""
 
     id: CallbackId
     task_id: TaskId

@@ -7,10 +7,9 @@ from starlette.requests import Request
 
 from service.api.answers import Json
 from service.domain import errors
-from service.domain.creates import Refusal
 from service.domain.errors import Fault, KlingelError, Unprocessable
 from service.domain.kling_shapes import STATUS
-from service.domain.tasks import TaskError
+from service.domain.tasks import Refusal, TaskError
 from service.observability.logs import noted
 
 ROOT: Final = "/kling/"

@@ -14,12 +14,11 @@ from service.api.problems import problem_of
 from service.api.state import State
 from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
 from service.domain import errors
-from service.domain.creates import Refusal
 from service.domain.endpoints import Endpoint
 from service.domain.errors import NotFound, ProviderUnavailable, TaskNotRefreshable
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
-from service.domain.tasks import Child, Task, Transition
+from service.domain.tasks import Child, Refusal, Task, Transition
 from service.doors.bodies import read_body
 from service.doors.sharing import room_for_body
 from service.observability.tracing import trace_of
@@ -173,7 +172,7 @@ async def show(request: Request[State]) -> Response:
 
 
 async def callbacks(request: Request[State]) -> Response:
-    """The evidence, in the order in which it came."""
+    """The evidence, in the order in which it came: callbacks, and answers to creates that say more than `submitted`."""
     key = await authenticate(request)
     query = Query(request, known=())
     page = query.page()

@@ -3,26 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 from service.domain.ids import TaskId
+from service.domain.tasks import Refusal, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider has the task. It may already say how far it is; callbacks will say it again."""
+    """The provider has the task. It may already say how far it is; callbacks will say it again, but for an end."""
 
     provider_task_id: str | None
-
-
-class Refusal(StrEnum):
-    """Whose business a refusal is."""
-
-    REQUEST = "request"  # this body would be refused however often it is sent
-    EXISTS = "exists"  # a task under this external_task_id is there already
-    PAYMENT = "payment"  # the provider account has no money or pack left
-    ACCOUNT = "account"  # key, permission or network of the provider account
+    report: Report | None = None  # of a task that ended at once
+    answer: bytes | None = None  # which says so, as it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,7 @@ class Unknown:
 
     code: str
     message: str
+    answer: bytes | None = None  # says that something was accepted, and does not name it
 
 
 CreateOutcome = Accepted | Refused | Deferred | Unknown

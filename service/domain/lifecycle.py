@@ -33,7 +33,7 @@ class Signal(StrEnum):
     REFUSED = "refused"
     UNKNOWN = "unknown"  # sent, but whether it was accepted cannot be told
     EXPIRED = "expired"  # waited in the queue beyond its limit
-    # from a callback, or from a refresh
+    # from a callback, or from a refresh; an end also from a create's answer
     SUBMITTED = "submitted"
     STARTED = "started"
     COMPLETED = "completed"

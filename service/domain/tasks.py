@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import field
 
 from service.domain.costs import Charge
-from service.domain.creates import Refusal
 from service.domain.ids import AccountId, EndpointId, TaskId
 from service.domain.lifecycle import Signal, Status
 from service.domain.times import optional_rfc3339, rfc3339
@@ -52,6 +51,15 @@ class Output(Struct, frozen=True, kw_only=True):
         }
         required = {"kind": str(self.kind), "index": self.index, "url": self.url}
         return required | {name: value for name, value in optional.items() if value is not None}
+
+
+class Refusal(StrEnum):
+    """Whose business a refusal is."""
+
+    REQUEST = "request"  # this body would be refused however often it is sent
+    EXISTS = "exists"  # a task under this external_task_id is there already
+    PAYMENT = "payment"  # the provider account has no money or pack left
+    ACCOUNT = "account"  # key, permission or network of the provider account
 
 
 class TaskError(Struct, frozen=True):
@@ -167,7 +175,7 @@ class Child(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What a provider says about a task, in our terms: in a callback, or in the answer to a refresh."""
+    """What a provider says about a task, in our terms: in a callback, or in the answer to a create or a refresh."""
 
     signal: Signal  # one of `lifecycle.FROM_PROVIDER`
     provider_task_id: str | None

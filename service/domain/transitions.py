@@ -30,7 +30,7 @@ def signalled(task: Task, signal: Signal, now: datetime, *, error: TaskError | N
 
 
 def reported(task: Task, report: Report, now: datetime) -> Change:
-    """What a callback, or the answer to a refresh, does to a task.
+    """What a callback, or the answer to a refresh, does to a task; so does a create's that brings the end at once.
 
     The first report that carries the provider's id sets it, whatever else it changes. Outputs and an error come
     with the signal that they belong to, so a report that changes no status changes neither; only outputs that a

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -18,10 +19,13 @@ from handlers.providers.connections import Transport
 from handlers.providers.kling import KlingProvider, authorization_for
 from handlers.providers.kling.answers import Reply
 from handlers.providers.kling.outcomes import FATES, FAULTS, create_outcome
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
+from service.domain.costs import Charge
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
 from service.domain.errors import ConfigurationError
 from service.domain.ids import TaskId
+from service.domain.lifecycle import Signal
 from service.domain.task_types import Layout
+from service.domain.tasks import Refusal, TaskError
 from service.domain.values import replace
 from tests.servers import start_server
 
@@ -221,6 +225,84 @@ async def test_a_refusal_sent_as_html_is_a_refusal_still() -> None:
     assert await FarSide([answer]).create() == Refused(Refusal.REQUEST, "http_400", "no prompt")
 
 
+# --- ended at once (Kling, "TTS": the answer to the create is that to a query of an ended task)
+
+SOUND = {
+    "task_id": "901",
+    "task_status": "succeed",
+    "task_result": {"audios": [{"id": "a1", "url": "https://cdn.example.com/a.mp3", "duration": "3.2"}]},
+    "final_unit_deduction": "0.05",
+    "created_at": 1790000000000,
+    "updated_at": 1790000000000,
+}
+ELEMENT = {"task_id": "901", "task_status": "succeed", "task_result": {"elements": [{"element_id": 8}]}}
+
+
+@pytest.mark.parametrize(
+    ("body", "sounds"),
+    [
+        pytest.param(ENVELOPE | {"data": SOUND}, 1, id="in the envelope"),
+        pytest.param(SOUND, 1, id="flat"),
+        pytest.param({"code": "success", "data": {"status": "SUCCESS", "data": SOUND}}, 1, id="wrapped"),
+        pytest.param({"code": 0, "data": SOUND | {"task_status": "success"}}, 1, id="a gateway's word"),
+        pytest.param(ENVELOPE | {"data": ELEMENT}, 0, id="without a file"),
+        pytest.param({"code": 0, "data": {"id": "901", "status": "succeeded"}}, 0, id="new standard"),
+    ],
+)
+async def test_an_answer_that_brings_the_result_is_read_like_a_callback(body: Any, sounds: int) -> None:
+    outcome = await FarSide([httpx.Response(200, json=body)]).create()
+    assert isinstance(outcome, Accepted)
+    assert outcome.provider_task_id == "901"
+    assert outcome.report is not None
+    assert outcome.report.signal is Signal.COMPLETED
+    assert [each.url for each in outcome.report.outputs] == ["https://cdn.example.com/a.mp3"] * sounds
+    assert outcome.report.cost == ((Charge(amount=Decimal("0.05"), unit="units"),) if sounds else None)
+    assert outcome.answer is not None
+    assert json.loads(outcome.answer) == body
+
+
+async def test_an_answer_that_says_why_the_task_has_failed_is_read_like_a_callback() -> None:
+    data = {"task_id": "901", "task_status": "failed", "task_status_msg": f"no such voice, {KEY}"}
+    outcome = await FarSide([httpx.Response(200, json={"code": 0, "data": data})]).create()
+    assert isinstance(outcome, Accepted)
+    assert outcome.report is not None
+    assert outcome.report.signal is Signal.FAILED
+    assert outcome.report.error == TaskError("provider_failed", "no such voice, [redacted]")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success", "code": 0, "data": {"task_id": "901"}},
+        {"status": "succeed", "code": 0, "data": {"task_id": "901"}},
+        {"status": "success", "task_id": "901"},
+        {"status": "failure", "task_id": "901"},
+        {"code": 0, "data": {"task_id": "901", "task_status": "processing"}},
+        {"code": 0, "data": {"task_id": "901", "task_status": "a word of tomorrow"}},
+        {"status": "success", "data": {"task_id": "901", "task_status": "submitted"}},
+    ],
+)
+async def test_a_word_that_may_speak_of_the_request_ends_no_task(body: object) -> None:
+    assert await FarSide([httpx.Response(200, json=body)]).create() == Accepted("901")
+
+
+async def test_an_answer_that_succeeds_and_names_no_task_is_worth_keeping() -> None:
+    body = {"code": 0, "data": {"element_id": 8, "element_name": "Mia"}}
+    outcome = await FarSide([httpx.Response(200, json=body)]).create()
+    assert isinstance(outcome, Unknown)
+    assert outcome.answer is not None
+    assert json.loads(outcome.answer) == body
+
+
+async def test_an_answer_that_is_kept_is_whole_and_holds_neither_key_nor_token() -> None:
+    data = SOUND | {"callback_url": CALLBACK_URL, "note": "x" * 4000 + KEY}
+    outcome = await FarSide([httpx.Response(200, json={"code": 0, "data": data})]).create()
+    assert isinstance(outcome, Accepted)
+    assert outcome.answer is not None
+    kept = json.loads(outcome.answer)["data"]
+    assert kept == data | {"callback_url": "[redacted]", "note": "x" * 4000 + "[redacted]"}
+
+
 # --- every row of both error tables
 
 REQUEST, EXISTS = (Refused, Refusal.REQUEST), (Refused, Refusal.EXISTS)
@@ -407,7 +489,7 @@ async def test_a_wrong_address_sends_the_operator_to_its_setting(answer: httpx.R
 
 @given(status=st.integers(100, 999), body=st.binary(max_size=200))
 def test_any_answer_has_an_outcome(status: int, body: bytes) -> None:
-    outcome = create_outcome(Reply(status=status, headers={}, body=body), str)
+    outcome = create_outcome(Reply(status=status, headers={}, body=body), str, str)
     assert isinstance(outcome, (Refused, Deferred, Unknown))
 
 
@@ -430,7 +512,7 @@ JSON = st.recursive(
 def test_any_json_answer_has_an_outcome(status: int, document: object) -> None:
     body = json.dumps(document).encode()
     assert isinstance(
-        create_outcome(Reply(status=status, headers={}, body=body), str),
+        create_outcome(Reply(status=status, headers={}, body=body), str, str),
         (Accepted, Refused, Deferred, Unknown),
     )
 

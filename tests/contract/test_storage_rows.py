@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.domain.creates import Refusal
 from service.domain.deliveries import Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint, SealedSecret
 from service.domain.errors import StorageUnavailable
@@ -28,7 +27,7 @@ from service.domain.ids import (
     new_callback_id,
 )
 from service.domain.lifecycle import Status, Verdict
-from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.tasks import Output, OutputKind, Refusal, Task, TaskError, Transition
 from service.domain.traces import Trace
 from service.domain.values import replace
 from storage import deliveries, endpoints, events, keys, processes, tasks

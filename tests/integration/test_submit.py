@@ -1156,3 +1156,121 @@ async def test_a_callback_before_the_creates_answer_counts_and_the_answer_change
     klingel.clock.advance(minutes=10)
     await klingel.submit()
     assert len(klingel.kling.creates) == 2
+
+
+# Answers that bring the end at once
+
+SPEECH: Mapping[str, Any] = {
+    "type": "kling.raw",
+    "input": {"path": "/v1/audio/tts", "body": {"text": "miaow"}},
+}
+
+
+def spoken(status: str = "succeed", **more: Any) -> httpx.Response:
+    """Kling, "TTS": what a query says of other tasks that ended, in the answer to the create."""
+    data = {
+        "task_id": "77",
+        "task_status": status,
+        "task_status_msg": "",
+        "task_result": {"audios": [{"id": "a1", "url": "https://example.com/a.mp3", "duration": "3.2"}]},
+        "final_unit_deduction": "0.05",
+        "created_at": 1790000000000,
+        "updated_at": 1790000000000,
+        **more,
+    }
+    return httpx.Response(200, json={"code": 0, "message": "SUCCEED", "request_id": "r", "data": data})
+
+
+async def test_a_result_in_the_creates_answer_is_kept_like_one_in_a_callback(klingel: Klingel) -> None:
+    """Promise 8, where no callback will come."""
+    klingel.kling.answers(spoken())
+    response = await klingel.http.post("/v1/tasks", json=SPEECH)
+    task = response.json()
+    assert (response.status_code, task["status"], task["provider_task_id"]) == (201, "succeeded", "77")
+    assert [(each["kind"], each["url"]) for each in task["outputs"]] == [
+        ("audio", "https://example.com/a.mp3")
+    ]
+    assert task["cost"] == [{"amount": "0.05", "unit": "units"}]
+    events = await klingel.events(task["id"])
+    assert [(each["type"], each["sequence"]) for each in events] == [
+        ("task.submitted", 1),
+        ("task.succeeded", 2),
+    ]
+    [kept] = await klingel.callbacks(task["id"])
+    assert (kept["verdict"], kept["reason"]) == ("advanced", "it is the answer to the create")
+    assert json.loads(kept["body"])["data"]["task_result"]["audios"][0]["id"] == "a1"
+    klingel.clock.advance(days=1)
+    await klingel.submit()  # by when it would have been overdue
+    assert (await klingel.task(task["id"]))["overdue_at"] is None
+
+
+async def test_a_failure_in_the_creates_answer_ends_the_task(klingel: Klingel) -> None:
+    klingel.kling.answers(spoken("failed", task_status_msg="no such voice", task_result={}))
+    response = await klingel.http.post("/v1/tasks", json=SPEECH)
+    task = response.json()
+    assert (response.status_code, task["status"]) == (201, "failed")
+    assert task["error"] == {"code": "provider_failed", "message": "no such voice"}
+    assert await klingel.event_types(task["id"]) == ["task.submitted", "task.failed"]
+
+
+async def test_a_callback_after_an_answer_that_brought_the_end_is_a_duplicate(klingel: Klingel) -> None:
+    """The cost counts once."""
+    klingel.kling.answers(spoken())
+    task = (await klingel.http.post("/v1/tasks", json=SPEECH)).json()
+    again = {**json.loads(spoken().content)["data"], "task_info": {"external_task_id": task["id"]}}
+    assert (await klingel.call_back(again)).status_code == 200
+    assert await klingel.verdicts(task["id"]) == ["advanced", "duplicate"]
+    assert await klingel.event_types(task["id"]) == ["task.submitted", "task.succeeded"]
+    usage = (await klingel.http.get("/v1/usage")).json()
+    assert [(each["amount"], each["tasks"]) for each in usage["items"]] == [("0.05", 1)]
+
+
+@pytest.mark.parametrize(
+    ("word", "verdict", "events"),
+    [
+        ("submitted", "advanced", ["task.submitted", "task.succeeded"]),
+        ("processing", "advanced", ["task.processing", "task.succeeded"]),
+        ("succeed", "advanced", ["task.succeeded", "task.outputs_added"]),
+        ("failed", "conflicting", ["task.failed"]),
+    ],
+)
+async def test_an_answer_that_brings_the_end_after_a_callback_moves_the_task_only_forwards(
+    klingel: Klingel, word: str, verdict: str, events: list[str]
+) -> None:
+    """Also where the callback had Kling's id, and the answer has a gateway's."""
+
+    async def call_back_first(request: httpx.Request) -> httpx.Response:
+        body = {"task_id": "78", "task_status": word, "updated_at": 1790000000000}
+        assert (await klingel.call_back(body)).status_code == 200
+        return spoken()
+
+    klingel.kling.answers(call_back_first)
+    answer = await klingel.http.post("/v1/tasks", json=SPEECH)
+    task = answer.json()
+    await klingel.until_row(task["id"], sending_since=None)
+    assert await klingel.event_types(task["id"]) == events
+    assert await klingel.verdicts(task["id"]) == ["advanced", verdict]
+
+
+async def test_a_task_that_ended_at_once_gives_its_place_to_the_next(klingel: Klingel) -> None:
+    """One who waits in line asks as soon as the first has ended, and not when its own moment comes."""
+    await klingel.http.post("/v1/tasks", json=SPEECH)  # has a place until its callback
+    klingel.kling.answers(FULL, spoken(), spoken(task_id="78"))
+    for _ in range(2):
+        answer = await klingel.http.post("/v1/tasks", json=SPEECH, headers={"prefer": "respond-async"})
+        await klingel.until_row(answer.json()["id"], awaits_slot=1)
+    assert len(klingel.kling.creates) == 2  # the second in line did not even ask
+    klingel.clock.advance(minutes=2)
+    task = await klingel.until_status(answer.json()["id"], "succeeded")
+    assert task["provider_task_id"] == "78"
+
+
+async def test_what_a_create_answers_without_naming_a_task_is_kept(klingel: Klingel) -> None:
+    """Kling's older custom elements are made at once, under an id of their own."""
+    body = {"code": 0, "message": "SUCCEED", "data": {"element_id": 829836802793406551}}
+    klingel.kling.answers(httpx.Response(200, json=body))
+    input = {"path": "/v1/general/custom-elements", "body": {"element_name": "Mia"}}
+    task = (await klingel.http.post("/v1/tasks", json={"type": "kling.raw", "input": input})).json()
+    task = await klingel.until_status(task["id"], "unconfirmed")
+    [kept] = await klingel.callbacks(task["id"])
+    assert (kept["verdict"], json.loads(kept["body"])) == ("unreadable", body)

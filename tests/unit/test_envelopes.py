@@ -11,10 +11,9 @@ import handlers
 import service
 import storage
 from service.api.envelopes import CODES, OF_REFUSAL, are_spoken, providers_refusal, refusal
-from service.domain.creates import Refusal
 from service.domain.errors import Fault, KlingelError, Unprocessable
 from service.domain.kling_shapes import STATUS
-from service.domain.tasks import TaskError
+from service.domain.tasks import Refusal, TaskError
 
 
 def everything(root: type[KlingelError]) -> set[type[KlingelError]]:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.creates import Refusal
 from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, TERMINAL_EVENTS
 from service.domain.lifecycle import (
@@ -22,6 +21,7 @@ from service.domain.lifecycle import (
     Verdict,
     advance,
 )
+from service.domain.tasks import Refusal
 from storage.keys import KeyRole
 from storage.statements import Dialect, load_statements
 

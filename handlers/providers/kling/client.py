@@ -19,13 +19,13 @@ from handlers.providers.kling.outcomes import (
     read_error,
     status_report,
 )
-from handlers.providers.kling.redaction import redactor
+from handlers.providers.kling.redaction import hider, redactor
 from handlers.providers.kling.requests import create_request, query_path
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refusal, Refused, Unknown
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
 from service.domain.errors import ConfigurationError, ProviderRefused
 from service.domain.long_texts import dump_large, holds_long_texts
 from service.domain.task_types import TASK_TYPES, Layout, NotSold, Route
-from service.domain.tasks import Report, Task
+from service.domain.tasks import Refusal, Report, Task
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 PIECE_BYTES: Final = 256 * 1024
@@ -134,6 +134,7 @@ class KlingProvider(KlingCallbacks):
         theirs: datetime | None = None
         request = create_request(route, order)
         redact = redactor(authorization=authorization, callback_url=order.callback_url)
+        hide = hider(authorization=authorization, callback_url=order.callback_url)
         word = "unknown"
         try:
             # A task's pictures are Base64 here: written at once, they would hold up everybody for half a second.
@@ -143,7 +144,7 @@ class KlingProvider(KlingCallbacks):
             )
             reply = await self._exchange("POST", request.path, authorization, content)
             theirs = http_date(reply.headers.get("date", ""))
-            outcome = create_outcome(reply, redact)
+            outcome = create_outcome(reply, redact, hide)
             word = OUTCOME_WORDS[type(outcome)]
         except (httpx.HTTPError, OSError) as error:
             outcome = fault(error, redact)

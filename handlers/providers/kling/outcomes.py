@@ -14,8 +14,8 @@ import httpx
 
 from handlers.providers.kling.answers import Answer, Reply, read_answer
 from handlers.providers.kling.redaction import Redact
-from handlers.providers.kling.reports import report_of, task_id
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Refusal, Refused, Unknown
+from handlers.providers.kling.reports import final_report, report_of, task_id
+from service.domain.creates import Accepted, CreateOutcome, Deferred, Refused, Unknown
 from service.domain.errors import (
     KlingelError,
     NotFound,
@@ -24,7 +24,8 @@ from service.domain.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from service.domain.tasks import Report, Unreadable
+from service.domain.tasks import Refusal, Report, Unreadable
+from service.domain.values import replace
 
 
 class Fate(StrEnum):
@@ -150,12 +151,22 @@ UNPAID: Final = re.compile(
 )
 
 
-def create_outcome(reply: Reply, redact: Redact) -> CreateOutcome:
-    """Accepted is only what says so and names a task."""
+def create_outcome(reply: Reply, redact: Redact, hide: Redact) -> CreateOutcome:
+    """Accepted is only what says so and names a task.
+
+    Args:
+        hide: as `redact`, and leaves the whole length: for an answer that is worth keeping.
+    """
     answer = read_answer(reply)
-    if answer.succeeded and (known := task_id(answer.layers)) is not None:
-        return Accepted(known)
-    return _shortfall(answer, redact)
+    known = task_id(answer.layers) if answer.succeeded else None
+    outcome = _shortfall(answer, redact) if known is None else Accepted(known, _final_report(answer, redact))
+    match outcome:
+        case Accepted(report=Report()) | Unknown() if (
+            answer.succeeded
+        ):  # what was paid may stand nowhere else
+            return replace(outcome, answer=hide(reply.body.decode()).encode())
+        case _:
+            return outcome
 
 
 def fault(error: Exception, redact: Redact) -> Deferred | Refused | Unknown:
@@ -199,6 +210,13 @@ def _report(answer: Answer) -> Report:
         raise ProviderUnavailable(
             f"The provider's answer cannot be read: {error}.", provider_code="unreadable_answer"
         ) from None
+
+
+def _final_report(answer: Answer, redact: Redact) -> Report | None:
+    report = final_report(answer.layers)
+    if report is None or report.error is None:
+        return report
+    return replace(report, error=replace(report.error, message=redact(report.error.message)))
 
 
 def _shortfall(answer: Answer, redact: Redact) -> Refused | Deferred | Unknown:

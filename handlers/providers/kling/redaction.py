@@ -12,7 +12,18 @@ Redact = Callable[[str], str]
 
 
 def redactor(*, authorization: str, callback_url: str | None = None) -> Redact:
-    """Gives at most 500 characters, in which the credential, the callback URL and its token are hidden.
+    """As `hider`, and gives at most 500 characters."""
+    hide = hider(authorization=authorization, callback_url=callback_url)
+
+    def redact(message: str) -> str:
+        shown = hide(message)
+        return shown if len(shown) <= MAX_MESSAGE_LENGTH else shown[: MAX_MESSAGE_LENGTH - 1] + "…"
+
+    return redact
+
+
+def hider(*, authorization: str, callback_url: str | None = None) -> Redact:
+    """Gives all, in which the credential, the callback URL and its token are hidden.
 
     Args:
         authorization: the header's value as sent; what follows its last space is the credential.
@@ -24,9 +35,8 @@ def redactor(*, authorization: str, callback_url: str | None = None) -> Redact:
     if len(stem) >= SHORTEST_SECRET:
         hidden.insert(0, re.escape(stem) + r"[^\s\"'<>]*")
 
-    def redact(message: str) -> str:
+    def hide(message: str) -> str:
         # Compiled here, for few answers have anything to be shown, and each callback URL is a pattern of its own.
-        shown = re.compile("|".join(hidden) or r"(?!)", re.IGNORECASE).sub(REPLACEMENT, message)
-        return shown if len(shown) <= MAX_MESSAGE_LENGTH else shown[: MAX_MESSAGE_LENGTH - 1] + "…"
+        return re.compile("|".join(hidden) or r"(?!)", re.IGNORECASE).sub(REPLACEMENT, message)
 
-    return redact
+    return hide

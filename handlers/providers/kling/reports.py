@@ -1,4 +1,4 @@
-"""What Kling says of a task, in a callback or in a query's answer, read into a `Report`.
+"""What Kling says of a task, in a callback or in the answer to a create or a query, read into a `Report`.
 
 Both of Kling's standards (legacy: `task_id`, `task_status`; new: `id`, `status`), bare or in layers of `data`. The
 outermost task id counts, because a gateway that mints its own ids is asked by those; of everything else the
@@ -39,6 +39,8 @@ SIGNALS: Final[Mapping[str, Signal]] = {
     "failed": Signal.FAILED,
     "failure": Signal.FAILED,  # the wrapper of new-api gateways
 }
+
+ENDS: Final = frozenset({"succeed", "succeeded", "failed"})  # in Kling's own words
 
 SERIES: Final = "series_images"
 RESULT_LISTS: Final[Mapping[str, OutputKind]] = {
@@ -91,6 +93,23 @@ def report_of(found: Sequence[JSONObject]) -> Report:
         error=TaskError("provider_failed", _reason(found)) if signal is Signal.FAILED else None,
         cost=read_cost(found) if signal in {Signal.COMPLETED, Signal.FAILED} else None,
     )
+
+
+def final_report(found: Sequence[JSONObject]) -> Report | None:
+    """What the answer to a create says of a task that ended at once; None where it says no such thing.
+
+    Beside its outputs, or in Kling's own words beside its id, an end is the task's. Else a gateway may mean by it that
+    the request has ended.
+    """
+    try:
+        report = report_of(found)
+    except Unreadable:
+        return None
+    if report.signal not in {Signal.COMPLETED, Signal.FAILED}:
+        return None
+    speaking = next(layer for layer in reversed(found) if _status_word(layer) is not None)
+    is_own_word = (_status_word(speaking) or "").casefold() in ENDS and task_id([speaking]) is not None
+    return report if report.outputs or is_own_word else None
 
 
 def task_id(found: Sequence[JSONObject]) -> str | None:
