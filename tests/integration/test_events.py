@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
+from service.domain.events import Event
 from service.streams import KeyRevoked
 from tests.integration.klingel import (
     PATIENCE_S,
@@ -254,11 +255,10 @@ async def test_a_revoked_stream_is_given_nothing_more_of_the_log(klingel: Klinge
             await anext(followed)
 
 
-async def test_a_stream_on_which_nothing_happens_says_so_now_and_then(klingel: Klingel) -> None:
-    """What is in between would else take the connection for dead, and a reader that has gone would not be noticed."""
-    task = await klingel.submit()
+def followed(klingel: Klingel) -> AsyncGenerator[Event | None, None]:
+    """The account's log from its beginning, without HTTP."""
     [key] = klingel.rows("select id, account_id from api_keys limit 1")
-    followed = klingel.state["streams"].follow(
+    return klingel.state["streams"].follow(
         klingel.state["database"],
         key["account_id"],
         key_id=key["id"],
@@ -266,7 +266,12 @@ async def test_a_stream_on_which_nothing_happens_says_so_now_and_then(klingel: K
         after_position=0,
         beat_s=0.01,
     )
-    async with aclosing(followed) as live:
+
+
+async def test_a_stream_on_which_nothing_happens_says_so_now_and_then(klingel: Klingel) -> None:
+    """What is in between would else take the connection for dead, and a reader that has gone would not be noticed."""
+    task = await klingel.submit()
+    async with aclosing(followed(klingel)) as live:
         assert (await anext(live)).type == "task.submitted"
         assert await anext(live) is None
         assert await anext(live) is None
@@ -374,16 +379,7 @@ async def test_a_reader_that_was_away_for_more_than_a_page_gets_all_of_it(
 async def test_what_is_committed_while_the_log_is_read_is_told_once(klingel: Klingel) -> None:
     """It comes by both ways: it is in the log by then, and was heard."""
     await klingel.submit()
-    [key] = klingel.rows("select id, account_id from api_keys limit 1")
-    followed = klingel.state["streams"].follow(
-        klingel.state["database"],
-        key["account_id"],
-        key_id=key["id"],
-        task_id=None,
-        after_position=0,
-        beat_s=0.01,
-    )
-    async with aclosing(followed) as live:
+    async with aclosing(followed(klingel)) as live:
         told = [(await anext(live)).id]
         await klingel.submit()
         while (event := await anext(live)) is not None:
