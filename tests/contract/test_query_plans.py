@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import asyncpg
 import pytest
@@ -94,11 +94,17 @@ HOT = {
 }
 
 
-@pytest.fixture(scope="module")
-def connection() -> Iterator[sqlite3.Connection]:
+@contextmanager
+def migrated() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:")) as connection:
         for _, script in load_migrations(Dialect.SQLITE):
             connection.executescript(script)
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[sqlite3.Connection]:
+    with migrated() as connection:
         yield connection
 
 
@@ -156,9 +162,7 @@ def steps_of(connection: sqlite3.Connection, statement: str, **given: object) ->
 @pytest.mark.parametrize("busy", ["busy_lanes", "no_retries"])
 def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(busy: str, free: int) -> None:
     def claims(waiting: int) -> tuple[int, int]:
-        with closing(sqlite3.connect(":memory:")) as connection:
-            for _, script in load_migrations(Dialect.SQLITE):
-                connection.executescript(script)
+        with migrated() as connection:
             connection.execute("pragma foreign_keys = off")
             connection.executemany(
                 "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status, attempts,"
@@ -178,9 +182,7 @@ def test_what_waits_for_a_full_lane_costs_a_claim_the_same_however_much_it_is(bu
 
 def test_what_waits_for_others_costs_nobody_s_list_of_what_is_pending_anything() -> None:
     def listing(waiting: int) -> int:
-        with closing(sqlite3.connect(":memory:")) as connection:
-            for _, script in load_migrations(Dialect.SQLITE):
-                connection.executescript(script)
+        with migrated() as connection:
             connection.execute("pragma foreign_keys = off")
             connection.executemany(
                 "insert into deliveries (id, account_id, event_id, event_type, endpoint_id, lane, status,"
