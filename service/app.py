@@ -276,13 +276,14 @@ def create_app(
             tracing = await stack.enter_async_context(telemetry)
             dispatches = Role.DISPATCH in settings.roles
             lanes = Lanes(open=dispatches, clock=clock)
-            client = await stack.enter_async_context(_provider_client(provider_transport))
             guard = Guard(settings.allow_networks)
             dialler = await stack.enter_async_context(open_dialler(guard))
             brokers = await stack.enter_async_context(open_brokers(guard))
-            providers: dict[str, Provider] = {
-                each.name: _provider(each, settings, client, clock, metrics) for each in configured.all
-            }
+            providers: dict[str, Provider] = {}
+            for each in configured.all:
+                # One each: a provider that hangs holds its own connections alone.
+                client = await stack.enter_async_context(_provider_client(provider_transport))
+                providers[each.name] = _provider(each, settings, client, clock, metrics)
             apprise = AppriseSink(guard, vault)
             stack.callback(apprise.close)
             sinks: dict[str, Sink] = {

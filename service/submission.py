@@ -51,7 +51,7 @@ from storage.database import Database, Transaction
 from storage.files import Files, kept
 from storage.tasks import IdempotencyKey, StoredCallback
 
-CREATES_AT_A_TIME: Final = 16
+CREATES_AT_A_TIME: Final = 16  # of one provider: one that hangs holds up no other
 AFTER_TROUBLE: Final = timedelta(seconds=1)
 KEY_LIFE: Final = timedelta(hours=24)
 
@@ -183,7 +183,7 @@ class Submitter:
         self._wakeups = wakeups
         self._stopping = stopping
         self._clock = clock
-        self._sends: dict[asyncio.Task[None], TaskId] = {}
+        self._sends: dict[asyncio.Task[None], Task] = {}
         self._first_account: AccountId | None = None  # once it is known: it stays the first
         self._in_doubt = False  # the database may count creates as ours that were not begun here
         notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
@@ -399,18 +399,22 @@ class Submitter:
         if self._stopping.has_begun:
             return None
         await self._presence.until_alive()
-        if len(self._sends) < CREATES_AT_A_TIME:
-            by, begun = await self._batcher.run(self._begin, CREATES_AT_A_TIME - len(self._sends))
-            for task in begun:
-                self._start_sending(task, by)
-        if len(self._sends) >= CREATES_AT_A_TIME:
-            return None  # whichever ends first says so
+        if not any(self._room(provider) for provider in self._providers):
+            return None  # whichever create ends first says so
+        by, begun = await self._batcher.run(self._begin, None)
+        for task in begun:
+            self._start_sending(task, by)
         async with self._database.reading() as reader:
-            return await tasks.next_send_at(reader)
+            moments = await tasks.next_sends(reader)
+        return min((at for provider, at in moments.items() if self._room(provider)), default=None)
+
+    def _room(self, provider: str) -> int:
+        """How many more creates may be on their way to it."""
+        return CREATES_AT_A_TIME - sum(task.provider == provider for task in self._sends.values())
 
     def _start_sending(self, task: Task, by: ProcessId) -> None:
         send = asyncio.create_task(self._send(task, by))
-        self._sends[send] = task.id
+        self._sends[send] = task
         send.add_done_callback(self._on_sent)
 
     def _on_sent(self, send: "asyncio.Task[None]") -> None:
@@ -419,7 +423,7 @@ class Submitter:
         if not send.cancelled() and (error := send.exception()) is not None:
             log.error("submission.send_broke", exc_info=error)
 
-    async def _begin(self, tx: Transaction, rooms: Sequence[int]) -> list[tuple[ProcessId, list[Task]]]:
+    async def _begin(self, tx: Transaction, asked: Sequence[None]) -> list[tuple[ProcessId, list[Task]]]:
         """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
         take turns, so that nobody waits behind all that another has queued.
 
@@ -431,11 +435,11 @@ class Submitter:
         by = self._presence.id
         if self._in_doubt:
             await self._take_back_unsent(tx)
-        found = await tasks.due_to_send(tx, now=now, limit=sum(rooms), served=self._served.last)
+        found = await self._due(tx, now)
         free = await tasks.free_to_change(tx, (task.id for task in found))
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
         if due and not await self._presence.may_take(tx):
-            return [(by, []) for _ in rooms]
+            return [(by, []) for _ in asked]
         expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
         error = TaskError(
             "queue_expired", "The provider did not take the task before its time in the queue ended."
@@ -465,7 +469,16 @@ class Submitter:
         for task, _ in begun:
             self._served.note(task.account_id)
         # One loop asks, so there is one answer; were there more, the first would have it all.
-        return [(by, [after for _, after in begun]), *((by, []) for _ in rooms[1:])]
+        return [(by, [after for _, after in begun]), *((by, []) for _ in asked[1:])]
+
+    async def _due(self, tx: Transaction, now: datetime) -> list[Task]:
+        """Of providers that have room; the loop comes back for what is more than `CREATES_AT_A_TIME`."""
+        due: list[Task] = []
+        for provider, at in (await tasks.next_sends(tx)).items():
+            room = min(self._room(provider), CREATES_AT_A_TIME - len(due))
+            if at <= now and room > 0:
+                due += await tasks.due_to_send(tx, provider, now=now, limit=room, served=self._served.last)
+        return due
 
     async def _leave_unsent(self) -> None:
         """What was marked while the loop was told to stop: whoever comes next sends it."""
@@ -486,8 +499,9 @@ class Submitter:
         """What a commit of which this process did not learn has marked as on its way: nothing of it was sent."""
         self._in_doubt = False
         tx.on_rollback(self._doubt)
-        begun = set(self._sends.values())
-        marked = await tasks.interrupted_sends(tx, [self._presence.id], limit=CREATES_AT_A_TIME * 2)
+        begun = {task.id for task in self._sends.values()}
+        most = len(begun) + CREATES_AT_A_TIME
+        marked = await tasks.interrupted_sends(tx, [self._presence.id], limit=most)
         await tasks.save(
             tx,
             [

@@ -537,20 +537,26 @@ async def count_by_status(reader: Reader) -> dict[Status, int]:
 
 
 async def due_to_send(
-    reader: Reader, *, now: datetime, limit: int, served: Mapping[AccountId, int]
+    reader: Reader, provider: str, *, now: datetime, limit: int, served: Mapping[AccountId, int]
 ) -> list[Task]:
-    """Accounts take turns.
+    """To this provider; accounts take turns.
 
     Args:
         served: when each was last, as a number that grows; who is not in it comes first.
     """
-    rows = await reader.all("due_to_send", now=milliseconds(now), limit=limit, served=json_text(dict(served)))
+    rows = await reader.all(
+        "due_to_send",
+        provider=provider,
+        now=milliseconds(now),
+        limit=limit,
+        served=json_text(dict(served)),
+    )
     return [task_of(row) for row in rows]
 
 
-async def next_send_at(reader: Reader) -> datetime | None:
-    at: int | None = await reader.value("next_send_at")
-    return moment(at)
+async def next_sends(reader: Reader) -> dict[str, datetime]:
+    """Of each provider for which a create waits: when the first may go out."""
+    return {row["provider"]: moment(row["next_send_at"]) for row in await reader.all("next_sends")}
 
 
 async def mark_sent(tx: Transaction, ids: Iterable[TaskId], *, by: ProcessId) -> None:

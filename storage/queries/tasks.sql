@@ -192,8 +192,21 @@ order by id desc;
 -- name: count_tasks_by_status
 select status, count(*) as number from tasks group by status;
 
--- name: next_send_at$
-select min(next_send_at) from tasks where next_send_at is not null and sending_since is null;
+-- name: next_sends
+-- Of each provider for which a create waits: when the first may go out.
+with recursive providers (name) as (
+    select min(provider) from tasks where next_send_at is not null and sending_since is null
+    union all
+    select (
+        select min(provider) from tasks
+        where provider > providers.name and next_send_at is not null and sending_since is null
+    ) from providers where providers.name is not null
+)
+select providers.name as provider, (
+    select min(next_send_at) from tasks
+    where provider = providers.name and next_send_at is not null and sending_since is null
+) as next_send_at
+from providers where providers.name is not null;
 
 -- name: interrupted_sends
 -- Creates that were on their way when their process died: any, or one of these. `>= 0` and `|| ''` lead the planner to

@@ -129,7 +129,9 @@ def test_a_statement_of_a_request_finds_its_rows_by_an_index(
     assert [step for step in steps if step.startswith("scan") and "found" not in step] == []
 
 
-@pytest.mark.parametrize("statement", ["due_to_send", "first_awaiting_slot", "release_slots", "family"])
+@pytest.mark.parametrize(
+    "statement", ["due_to_send", "next_sends", "first_awaiting_slot", "release_slots", "family"]
+)
 def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
     connection: sqlite3.Connection, statement: str
 ) -> None:
@@ -138,9 +140,9 @@ def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
     found = [step for step in steps if step[1] in tables]
     assert found
     for step in found:
-        assert step[0] == "search" or step[4] in {"tasks_to_send_by_account", "tasks_awaiting_slot"}, step
+        assert step[0] == "search" or step[4] == "tasks_awaiting_slot", step
     indexes = {step[4] for step in found if step[4].startswith("tasks_")}
-    assert indexes <= {"tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}
+    assert indexes <= {"tasks_to_send", "tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}
 
 
 def steps_of(connection: sqlite3.Connection, statement: str, **given: object) -> int:
@@ -241,7 +243,8 @@ CLAIMS = ["lanes_waited_for", "due_deliveries", "endpoints_awaited"]
 
 
 @pytest.mark.parametrize(
-    "statement", [*HOT, "due_to_send", "first_awaiting_slot", "release_slots", "family", *CLAIMS]
+    "statement",
+    [*HOT, "due_to_send", "next_sends", "first_awaiting_slot", "release_slots", "family", *CLAIMS],
 )
 async def test_a_statement_of_a_request_reads_no_large_table_whole_in_postgresql_either(
     asked: asyncpg.Connection, statement: str

@@ -380,14 +380,29 @@ async def test_a_create_is_due_at_its_moment_unless_it_is_on_its_way(database: D
     await store(database, later, task("task_2"), sent, task("task_4", next_send_at=None))
     await change(database, sent, sending_since=NOW, sends=1)
     async with database.transaction() as reader:
-        assert ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})) == ["task_2"]
-        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})) == [
+        assert ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served={})) == ["task_2"]
+        assert ids(await tasks.due_to_send(reader, "cometapi", now=NOW + SECOND, limit=9, served={})) == [
             "task_2",
             "task_1",
         ]
-        assert ids(await tasks.due_to_send(reader, now=NOW + SECOND, limit=1, served={})) == ["task_2"]
-        assert await tasks.next_send_at(reader) == NOW
+        assert ids(await tasks.due_to_send(reader, "cometapi", now=NOW + SECOND, limit=1, served={})) == [
+            "task_2"
+        ]
+        assert await tasks.next_sends(reader) == {"cometapi": NOW}
         assert ids(await tasks.interrupted_sends(reader, None, limit=9)) == ["task_3"]
+
+
+async def test_each_provider_has_its_own_creates_that_are_due(database: Database) -> None:
+    mine = [task("task_1"), task("task_2", next_send_at=NOW - SECOND)]
+    theirs = [
+        task(f"task_{number}", provider="kling", next_send_at=NOW + number * SECOND) for number in (3, 4)
+    ]
+    await store(database, *mine, *theirs, task("task_5", provider="later", next_send_at=None))
+    async with database.reading() as reader:
+        assert await tasks.next_sends(reader) == {"cometapi": NOW - SECOND, "kling": NOW + 3 * SECOND}
+        then = {"now": NOW + 9 * SECOND, "limit": 9, "served": {}}
+        assert ids(await tasks.due_to_send(reader, "cometapi", **then)) == ["task_2", "task_1"]
+        assert ids(await tasks.due_to_send(reader, "kling", **then)) == ["task_3", "task_4"]
 
 
 async def test_accounts_take_turns_at_being_sent_and_at_places(database: Database) -> None:
@@ -397,9 +412,9 @@ async def test_accounts_take_turns_at_being_sent_and_at_places(database: Databas
     await store(database, *mine, *theirs)
     served = {ACCOUNT: 1}
     async with database.reading() as reader:
-        due = ids(await tasks.due_to_send(reader, now=NOW, limit=9, served=served))
+        due = ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served=served))
         assert due == ["task_3", "task_0", "task_4", "task_1", "task_2"]
-        assert ids(await tasks.due_to_send(reader, now=NOW, limit=2, served=served)) == due[:2]
+        assert ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=2, served=served)) == due[:2]
     for one in (*mine, *theirs):
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
@@ -412,7 +427,7 @@ async def test_accounts_take_turns_at_being_sent_and_at_places(database: Databas
                 tx, provider="cometapi", types=[IMAGE], number=number, served=served, now=NOW
             )
         async with database.reading() as reader:
-            now_due = set(ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={})))
+            now_due = set(ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served={})))
         freed.append(" ".join(sorted(now_due - {id for one in freed for id in one.split()})))
 
     assert freed == ["task_3", "task_4", "task_0 task_1", "task_2"]
@@ -459,7 +474,10 @@ async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_other
                 tx, provider="cometapi", types=[IMAGE], number=1, served={}, now=NOW + SECOND
             )
         async with database.reading() as reader:
-            due = {one.id for one in await tasks.due_to_send(reader, now=NOW + SECOND, limit=9, served={})}
+            due = {
+                one.id
+                for one in await tasks.due_to_send(reader, "cometapi", now=NOW + SECOND, limit=9, served={})
+            }
         freed.append((count, due - {"task_5"}))
     assert freed == [
         (1, {"task_2"}),
@@ -488,7 +506,7 @@ async def test_types_that_share_places_stand_in_one_order(database: Database) ->
                 tx, provider="cometapi", types=[IMAGE, other_type], number=1, served={ACCOUNT: 1}, now=NOW
             )
         async with database.reading() as reader:
-            due = ids(await tasks.due_to_send(reader, now=NOW, limit=9, served={}))
+            due = ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served={}))
         order += [id for id in due if id not in order]
     assert order == ["task_5", "task_2", "task_3", "task_4", "task_1"]
 

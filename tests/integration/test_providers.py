@@ -10,9 +10,12 @@ import httpx
 import pytest
 
 from service.domain.signatures import sign
+from service.submission import CREATES_AT_A_TIME
 from tests.integration.klingel import (
     FakeKling,
     Klingel,
+    OpenCreate,
+    accepted,
     callback,
     pointers,
     refused,
@@ -158,6 +161,26 @@ async def test_no_more_are_sent_than_an_account_has_slots(tmp_path: Path) -> Non
         await klingel.call_back(succeed(first[0]), number=0)
         await klingel.kling.until(4)
         assert (await klingel.until_status(third["id"], "submitted"))["provider"] == "gateway"
+
+
+async def test_an_account_that_hangs_holds_up_no_other_and_what_waits_for_it_goes_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    async with with_providers(tmp_path) as klingel:
+        hangs = [OpenCreate(accepted(f"77{number:016d}")) for number in range(CREATES_AT_A_TIME)]
+        klingel.kling.answers(*hangs)
+        films = [
+            await klingel.submit_async("kling.multi-image-to-video") for _ in range(CREATES_AT_A_TIME + 1)
+        ]
+        await klingel.kling.until(CREATES_AT_A_TIME)
+        picture = await klingel.submit()
+        assert (picture["provider"], picture["status"]) == ("gateway", "submitted")
+        assert klingel.row(films[-1]["id"])["sends"] == 0
+        hangs[0].end()
+        await klingel.until_status(films[-1]["id"], "submitted")
+        assert went_to(klingel.kling) == [*[TOKYO] * CREATES_AT_A_TIME, GATEWAY, TOKYO]
+        for one in hangs:
+            one.end()
 
 
 async def test_pictures_take_a_slot_each_and_more_than_there_are_go_alone(tmp_path: Path) -> None:

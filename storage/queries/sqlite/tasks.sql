@@ -17,14 +17,16 @@ family (id) as (
 select (select id from root) as root, count(*) - 1 as number from family;
 
 -- name: due_to_send
--- Tasks whose create may go out now; those on their way have `sending_since`. Accounts take turns, who was served
--- longest ago first (:served is a JSON object of numbers); an account's own go by their age.
+-- Tasks whose create may go out to this provider now; those on their way have `sending_since`. Accounts take turns, who
+-- was served longest ago first (:served is a JSON object of numbers); an account's own go by their age.
 with recursive accounts (id) as (
-    select min(account_id) from tasks where next_send_at is not null and sending_since is null
+    select min(account_id) from tasks
+    where provider = :provider and next_send_at is not null and sending_since is null
     union all
     select (
         select min(account_id) from tasks
-        where account_id > accounts.id and next_send_at is not null and sending_since is null
+        where provider = :provider and account_id > accounts.id
+          and next_send_at is not null and sending_since is null
     ) from accounts where accounts.id is not null
 )
 select tasks.* from (
@@ -32,7 +34,8 @@ select tasks.* from (
         row_number() over (partition by due.account_id order by due.next_send_at, due.id) as turn
     from accounts cross join tasks as due on due.id in (
         select id from tasks
-        where account_id = accounts.id and next_send_at <= :now and sending_since is null
+        where provider = :provider and account_id = accounts.id
+          and next_send_at <= :now and sending_since is null
         order by next_send_at, id limit :limit
     )
 ) as line
