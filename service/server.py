@@ -233,6 +233,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        # Uvicorn leaves it running where the connection was reset: it would end a connection that is no more.
+        self._unset_keepalive_if_required()
         for timer in (
             self._stalled,
             self._ending,

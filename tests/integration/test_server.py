@@ -1,6 +1,8 @@
 """Slow, huge and endless requests on raw sockets: each is cut within its deadline, and nobody else notices."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -304,6 +306,27 @@ async def test_connections_beyond_the_cap_are_told_so_when_all_are_in_use(port: 
                 writer.write(b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
                 await reader.readuntil(b"held")
             assert b" 503 " in await answer_to(port, b"")
+
+
+async def test_connections_that_were_reset_after_their_answers_count_no_more(anyio_backend: str) -> None:
+    request = b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(served(Limits(connections=3, idle_s=1)))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        for _ in range(3):
+            async with connection(port_of(server)) as (reader, writer):
+                writer.write(request)
+                await reader.readuntil(b"\r\n\r\n")
+                reset = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        await until(lambda: not server.server_state.connections)
+        # By the time at which the server ends this one, it would have ended those.
+        assert b" 200 " in await answer_to(port_of(server), request)
+        for _ in range(3):
+            reader, writer = await stack.enter_async_context(connection(port_of(server)))
+            writer.write(b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.readuntil(b"held")
+        assert b" 503 " in await answer_to(port_of(server), b"")
 
 
 async def test_connections_that_ask_for_nothing_shut_nobody_out(anyio_backend: str) -> None:
