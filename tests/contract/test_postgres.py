@@ -143,7 +143,14 @@ async def test_a_pooler_is_told_nothing_that_it_may_not_take_and_the_session_is_
         for pool, wanted in (
             (database._writers, {"enable_seqscan": "off"}),
             (database._readers, {"default_transaction_read_only": "on"}),
-            (database._searchers, {"statement_timeout": "2s", "default_transaction_read_only": "on"}),
+            (
+                database._searchers,
+                {
+                    "statement_timeout": "2s",
+                    "default_transaction_read_only": "on",
+                    "plan_cache_mode": "force_custom_plan",
+                },
+            ),
         ):
             async with pool.acquire() as connection:
                 named = await connection.fetch("select name from pg_settings where source = 'client'")
