@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -200,8 +199,7 @@ class CallbackReceiver:
         known, affected = await self._publisher.affected(tx, {received.task_id for received in batch})
         results: list[Taken | None] = []
         evidence: list[StoredCallback] = []
-        rounds: defaultdict[int, list[Change]] = defaultdict(list)
-        heard: defaultdict[TaskId, int] = defaultdict(int)
+        changes: list[Change] = []
         for received in batch:
             task = known.get(received.task_id)
             if task is None:
@@ -213,17 +211,14 @@ class CallbackReceiver:
                 verdict, reason = change.verdict, change.reason
                 if change.after is not change.before:
                     known[task.id] = change.after
-                    # A task changes once in each round, so that each change starts from what the last one wrote.
-                    rounds[heard[task.id]].append(change)
-                    heard[task.id] += 1
+                    changes.append(change)
             assert verdict is not None
             if verdict in SET_ASIDE:
                 log.warning("callback.set_aside", task_id=task.id, verdict=verdict, reason=reason)
             results.append(Taken(verdict, task.trace))
             evidence.append(_evidence(received, task, verdict, reason))
         await tasks.insert_callbacks(tx, evidence)
-        for number in sorted(rounds):
-            await self._publisher.record(tx, rounds[number], known=affected)
+        await self._publisher.record(tx, changes, known=affected)
         return results
 
 

@@ -63,16 +63,14 @@ class Expiry:
         now = max(moments)
         due = await kept_files.due_expiries(tx, now=now, limit=PAGE)
         known = await tasks.to_change(tx, {one.task_id for one in due})
-        await self._publisher.hold(tx, known.values())
-        for one in due:
-            # One after another: several may be the same task's.
+        changes: list[Change] = []
+        for one in due:  # several may be the same task's
             before = known[one.task_id]
             after = replace(before, sequence=before.sequence + 1, updated_at=now)
             event = output_event(EventType.OUTPUT_EXPIRING, self._links.shown(after), one.place, now)
-            await self._publisher.record(
-                tx, [Change(verdict=Verdict.ADVANCED, before=before, after=after, event=event)]
-            )
+            changes.append(Change(verdict=Verdict.ADVANCED, before=before, after=after, event=event))
             known[one.task_id] = after
             log.warning("output.expiring", task_id=after.id, place=one.place)
         await kept_files.forget_expiries(tx, [(one.task_id, one.place) for one in due])
+        await self._publisher.record(tx, changes)
         return [len(due)] * len(moments)

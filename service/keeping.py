@@ -125,17 +125,25 @@ class Keeper:
         return [None] * len(items)
 
     async def _record(self, tx: Transaction, items: Sequence[Sequence[KeptFile]]) -> list[bool]:
+        """For each, whether it is the copy that counts."""
         known = await tasks.to_change(tx, {files[0].task_id for files in items})
-        await self._publisher.hold(tx, known.values())
-        return [await self._record_one(tx, files) for files in items]
+        changes: list[Change] = []
+        results: list[bool] = []
+        for files in items:
+            task = known[files[0].task_id]
+            if (change := await self._record_one(tx, task, files)) is not None:
+                known[task.id] = change.after
+                changes.append(change)
+            results.append(change is not None)
+        await self._publisher.record(tx, changes)
+        return results
 
-    async def _record_one(self, tx: Transaction, files: Sequence[KeptFile]) -> bool:
-        """Whether this is the copy that counts."""
+    async def _record_one(self, tx: Transaction, task: Task, files: Sequence[KeptFile]) -> Change | None:
+        """What the task is changed by; None where another copy counts."""
         names, output = [file.name for file in files], files[0]
-        task = (await tasks.get_many(tx, [output.task_id]))[output.task_id]
         if task.outputs[output.place].stored_url is not None:
             await kept_files.set_status(tx, names, FileStatus.LEAVING)
-            return False
+            return None
         await kept_files.set_status(tx, names, FileStatus.KEPT)
         await kept_files.forget_expiries(tx, [(task.id, output.place)])
         now = self._clock()
@@ -143,10 +151,7 @@ class Keeper:
         event = output_event(
             EventType.OUTPUT_STORED, self._links.shown(after), output.place, now, file=output.view()
         )
-        await self._publisher.record(
-            tx, [Change(verdict=Verdict.ADVANCED, before=task, after=after, event=event)]
-        )
-        return True
+        return Change(verdict=Verdict.ADVANCED, before=task, after=after, event=event)
 
     def read(self, file: KeptFile, *, start: int, end: int) -> AsyncIterator[bytes]:
         """As `Store.read`.

@@ -112,11 +112,6 @@ class Lines:
         """Until its end nobody else settles who is first, or gives places away."""
         await tx.hold("line", ["all"])
 
-    async def prepare(self, tx: Transaction, changes: Sequence[Change]) -> None:
-        """Before the answers to creates are written: holds what `walk_on` may need."""
-        if self._walks or any(change.after.awaits_slot for change in changes):
-            await self.hold(tx)
-
     async def release(
         self, tx: Transaction, changes: Sequence[Change], *, anybody_waits: bool | None = None
     ) -> None:
@@ -152,6 +147,7 @@ class Lines:
             self._passed.pop(pool, None)
         if not refused and not self._walks.keys() & entered:
             return
+        await self.hold(tx)
         running = {_pool(*kind) for kind in await tasks.kinds_at_providers(tx, now=now)}
         stuck = [task for task in refused if pool_of(task) not in running]
         await tasks.go_to_end_of_line(tx, [task.id for task in stuck])

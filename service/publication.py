@@ -15,7 +15,7 @@ from service.domain.expressions import Budget
 from service.domain.ids import LaneKey, TaskId, new_delivery_id
 from service.domain.tasks import Task
 from service.domain.times import Clock
-from service.domain.transitions import Change
+from service.domain.transitions import Change, overall
 from service.domain.values import replace
 from service.holdings import Holdings
 from service.lanes import Lanes, place_name
@@ -72,26 +72,29 @@ class Publisher:
     async def record(
         self, tx: Transaction, changes: Sequence[Change], *, known: Affected | None = None
     ) -> None:
-        """Each task changes at most once in one call. Whoever changes tasks has read them `to_change`.
-
-        What is held for the accounts' logs is held last, for all who publish wait for it.
+        """Whoever changes tasks has read them `to_change`. Who changes several, or one several times, records all of it in one
+        call, in its order; each change of a task starts from what the one before has made of it.
 
         Args:
             known: of these tasks, and perhaps of others.
         """
-        await tasks.save(tx, [(c.before, c.after) for c in changes if c.after is not c.before])
+        happened = await self.write(tx, changes, known=known)
+        await self.publish(tx, happened, candidates=None if known is None else known.candidates)
+
+    async def write(
+        self, tx: Transaction, changes: Sequence[Change], *, known: Affected | None = None
+    ) -> list[Event]:
+        """As `record`, but for the events: gives them, for who has more to write before they are published. What is held for
+        the accounts' logs is held last, for all who publish wait for it.
+        """
+        await tasks.save(tx, overall(changes))
         await tasks.insert_transitions(
             tx, [(c.after.id, c.transition) for c in changes if c.transition is not None]
         )
         spent = await spending.count(tx, changes, self._clock())
         await self._outputs.expect(tx, changes)
         await self._lines.release(tx, changes, anybody_waits=None if known is None else known.in_line)
-        happened = [*(c.event for c in changes if c.event is not None), *spent]
-        await self.publish(tx, happened, candidates=None if known is None else known.candidates)
-
-    async def hold(self, tx: Transaction, changing: Iterable[Task]) -> None:
-        """For who is about to record one change after another: all their accounts' logs, in one order for everybody."""
-        await tx.hold("events", {task.account_id for task in changing})
+        return [*(c.event for c in changes if c.event is not None), *spent]
 
     async def publish(
         self, tx: Transaction, happened: Sequence[Event], *, candidates: Sequence[Endpoint] | None = None

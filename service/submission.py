@@ -612,13 +612,10 @@ class Submitter:
             for change, (_, outcome) in zip(changes, counting, strict=True)
         ]
         ends = [end for end, _ in answers if end is not None]
-        await self._lines.prepare(tx, changes)
-        if ends:  # they give their places away, after their accounts' logs are held for what came before
-            await self._lines.hold(tx)
-        await self._publisher.record(tx, changes)
-        await self._publisher.record(tx, ends)
+        happened = await self._publisher.write(tx, [*changes, *ends])
         await tasks.insert_callbacks(tx, [one for _, one in answers if one is not None])
         await self._lines.walk_on(tx, changes, now)
+        await self._publisher.publish(tx, happened)
         await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
         return [None] * len(outcomes)
 

@@ -1,8 +1,10 @@
 """A signal becomes a change: the task before and after, its transition and its event, all or none."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from service.domain.events import ON_ARRIVAL, Event, EventType, task_event
+from service.domain.ids import TaskId
 from service.domain.lifecycle import Signal, Status, Verdict, advance
 from service.domain.tasks import Report, Task, TaskError, Transition, contradiction
 from service.domain.values import Struct, replace
@@ -58,6 +60,16 @@ def overdue(task: Task, now: datetime) -> Change:
         after=after,
         event=task_event(EventType.TASK_OVERDUE, after, None, now),
     )
+
+
+def overall(changes: Iterable[Change]) -> list[tuple[Task, Task]]:
+    """Each task that changes, as it was before the first of its changes and as it is after the last."""
+    both: dict[TaskId, tuple[Task, Task]] = {}
+    for change in changes:
+        if change.after is not change.before:
+            first = both.get(change.after.id)
+            both[change.after.id] = (change.before if first is None else first[0], change.after)
+    return list(both.values())
 
 
 def _ends(task: Task, report: Report) -> bool:

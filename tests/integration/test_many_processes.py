@@ -155,9 +155,43 @@ class House:
                 except TimeoutError:
                     continue
 
+    @asynccontextmanager
+    async def in_the_way(self, rows: str, *parameters: Any) -> AsyncIterator["InTheWay"]:
+        """Somebody else is changing what this selects, until the block ends."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            async with connection.transaction():
+                assert await connection.fetch(f"{rows} for update", *parameters)
+                yield InTheWay(self, connection)
+        finally:
+            await connection.close()
+
     async def until_listening(self, number: int) -> None:
         """So many of them hear the notices of the others."""
         await self.until_sql(LISTENING, lambda rows: len(rows) == number)
+
+
+@dataclass
+class InTheWay:
+    """Use `House.in_the_way`."""
+
+    house: House
+    connection: asyncpg.Connection
+
+    async def until_waited_for(self) -> None:
+        pid = self.connection.get_server_pid()
+        waiting = f"select pid from pg_stat_activity where {pid} = any(pg_blocking_pids(pid))"
+        await self.house.until_sql(waiting, lambda rows: len(rows) == 1)
+
+    async def finds_free(self, kind: str, name: str) -> bool:
+        """Whether it may hold this name at once: else each would wait for the other from now on."""
+        free: bool = await self.connection.fetchval("select pg_try_advisory_xact_lock($1)", _lock(kind, name))
+        return free
+
+    async def finds_log_free(self) -> bool:
+        """Of the account that has tasks."""
+        [account] = await self.house.sql("select distinct account_id from tasks")
+        return await self.finds_free("events", account["account_id"])
 
 
 @pytest.fixture(autouse=True)
@@ -973,6 +1007,78 @@ async def test_who_is_in_each_other_s_way_is_done_one_after_the_other(house: Hou
             done = await asyncio.gather(here.run(taking("a", "b"), "one"), there.run(taking("b", "a"), "two"))
     assert done == ["one", "two"]
     assert len(tried) == 3
+
+
+def charged_speech() -> httpx.Response:
+    """Its result, and what it costs, are in the answer to the create."""
+    ended = succeed({"id": "speech", "external_task_id": None, "provider_task_id": "77"})
+    data = {**ended, "final_unit_deduction": "0.05"}
+    del data["task_info"]
+    return httpx.Response(200, json={"code": 0, "message": "SUCCEED", "request_id": "r", "data": data})
+
+
+async def test_an_answer_that_brings_the_end_waits_for_nobody_while_it_holds_the_line_or_a_log(
+    house: House,
+) -> None:
+    """As a callback elsewhere, which counts its cost, gives its place away and then publishes: they would deadlock."""
+    klingel = await house.add()
+    speech = {"type": "kling.raw", "input": {"path": "/v1/audio/tts", "body": {"text": "miaow"}}}
+    house.kling.otherwise = charged_speech()
+    assert (await klingel.http.post("/v1/tasks", json=speech)).json()["status"] == "succeeded"
+    async with house.in_the_way("select * from usage_days") as other:
+        respond = {"prefer": "respond-async"}
+        task = (await klingel.http.post("/v1/tasks", json=speech, headers=respond)).json()
+        await other.until_waited_for()
+        assert await other.finds_free("line", "all")
+        assert await other.finds_log_free()
+    await klingel.until_status(task["id"], "succeeded")
+    assert await klingel.event_types(task["id"]) == ["task.submitted", "task.succeeded"]
+    assert [row["tasks"] for row in await house.sql("select tasks from usage_days")] == [2]
+
+
+async def test_callbacks_about_one_task_in_one_commit_wait_for_nobody_while_they_hold_its_log(
+    house: House,
+) -> None:
+    klingel = await house.add()
+    tasks = [await klingel.submit() for _ in range(2)]
+    ended = [succeed(task, final_unit_deduction="1") for task in tasks]
+    assert (await klingel.call_back(ended[0], number=0)).status_code == 200
+    async with house.in_the_way("select * from usage_days") as other:
+        answers = []
+        async with klingel.writes_held() as are_waiting:
+            for number, body in enumerate([callback(tasks[1], "processing"), ended[1]], start=1):
+                answers.append(asyncio.create_task(klingel.call_back(body)))
+                await are_waiting("apply", number)
+        await other.until_waited_for()
+        assert await other.finds_log_free()
+    assert {answer.status_code for answer in await asyncio.gather(*answers)} == {200}
+    events = await klingel.events(tasks[1]["id"])
+    assert [(event["type"], event["sequence"]) for event in events] == [
+        ("task.submitted", 1),
+        ("task.processing", 2),
+        ("task.succeeded", 3),
+    ]
+
+
+async def test_who_lets_the_next_in_line_ask_waits_for_nobody_while_it_holds_a_log(house: House) -> None:
+    """As whoever says that the next one is overdue, and then publishes that."""
+    klingel = await house.add()
+    running = await klingel.submit()
+    full = refused(429, 1303, "parallel task over resource pack limit")
+    let_in = OpenCreate(accepted("8800"))
+    house.kling.answers(full, full, let_in)
+    waiting = []
+    for number in range(1, 4):
+        waiting.append(await klingel.submit_async())
+        in_line = "select id from tasks where awaits_slot = 1"
+        await house.until_sql(in_line, lambda rows, number=number: len(rows) == number)
+    assert (await klingel.call_back(succeed(running), number=0)).status_code == 200
+    await house.kling.until(4)  # nothing runs and the first is refused again, so that the second asks
+    async with house.in_the_way("select * from tasks where id = $1", waiting[2]["id"]) as other:
+        let_in.end()
+        await other.until_waited_for()
+        assert await other.finds_log_free()
+    await klingel.until_status(waiting[2]["id"], "submitted")
 
 
 # The public URL

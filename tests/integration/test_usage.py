@@ -248,6 +248,32 @@ async def test_a_spent_budget_refuses_submits_and_says_so_once_in_a_period(kling
     assert told.event["data"]["budget"]["since"] == "2026-11-23T00:00:00.000Z"
 
 
+async def test_a_budget_that_several_results_of_one_commit_use_up_is_said_once(klingel: Klingel) -> None:
+    """After them, and after what else they tell of one task."""
+    await put_budget(klingel, limit="10")
+    tasks = [await klingel.submit() for _ in range(2)]
+    told = [
+        (callback(tasks[0], "processing"), 0),
+        (succeed(tasks[0], **charged("8")), 0),
+        (succeed(tasks[1], **charged("8")), 1),
+    ]
+    async with klingel.writes_held() as are_waiting:
+        answers = []
+        for number, (body, create) in enumerate(told, start=1):
+            answers.append(asyncio.create_task(klingel.call_back(body, number=create)))
+            await are_waiting("apply", number)
+    assert {answer.status_code for answer in await asyncio.gather(*answers)} == {200}
+    log = (await klingel.http.get("/v1/events", params={"order": "asc"})).json()["items"]
+    assert [(event["type"], event["data"].get("task", {}).get("id")) for event in log[2:]] == [
+        ("task.processing", tasks[0]["id"]),
+        ("task.succeeded", tasks[0]["id"]),
+        ("task.succeeded", tasks[1]["id"]),
+        ("budget.exceeded", None),
+    ]
+    assert [event["sequence"] for event in log[:5]] == [1, 1, 2, 3, 2]
+    assert (await usage(klingel))["totals"] == [{"unit": "units", "amount": "16", "tasks": 2}]
+
+
 def an_order() -> dict[str, Any]:
     pictures = [{"subject_image": f"https://example.com/{name}.png"} for name in "ab"]
     return {

@@ -13,7 +13,7 @@ from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import FROM_PROVIDER, Signal, Status, Verdict
 from service.domain.tasks import Output, OutputKind, Report, Task, TaskError
-from service.domain.transitions import Change, overdue, reported, signalled
+from service.domain.transitions import Change, overall, overdue, reported, signalled
 from service.domain.values import replace
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -276,6 +276,18 @@ def test_overdue_says_so_once_and_leaves_the_status() -> None:
         3,
     )
     assert change.transition is None
+
+
+def test_of_several_changes_a_task_keeps_where_it_began_and_where_it_has_come_to() -> None:
+    other = overdue(task(id=TaskId("task_2"), status=Status.SUBMITTED), START)
+    accepted = signalled(task(), Signal.ACCEPTED, START)
+    ended = reported(accepted.after, report(Signal.COMPLETED), START)
+    repeated = reported(ended.after, report(Signal.COMPLETED), START)
+    assert overall([accepted, other, ended, repeated]) == [
+        (accepted.before, ended.after),
+        (other.before, other.after),
+    ]
+    assert overall([repeated]) == []
 
 
 @pytest.mark.parametrize(
