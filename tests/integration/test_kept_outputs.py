@@ -573,6 +573,24 @@ async def test_three_days_before_its_end_it_is_said_once_what_could_not_be_kept(
         assert klingel.rows("select * from expiring_outputs") == []
 
 
+async def test_of_several_outputs_that_are_about_to_be_lost_each_is_told_in_its_turn(tmp_path: Path) -> None:
+    async with keeping(tmp_path, store_url="none:", retention_days=365) as klingel:
+        task = await made(klingel, *(f"https://cdn.example.com/{number}.png" for number in range(3)))
+        klingel.clock.advance(days=28)
+
+        async def told() -> list[dict[str, Any]] | None:
+            events = (await klingel.events(task["id"]))[2:]
+            return events or None
+
+        events = await klingel.until(told)
+        assert [(event["sequence"], event["data"]["output"]["index"]) for event in events] == [
+            (3, 0),
+            (4, 1),
+            (5, 2),
+        ]
+        assert klingel.row(task["id"])["sequence"] == 5
+
+
 async def test_what_fell_due_while_klingel_was_stopped_is_said_at_its_start(tmp_path: Path) -> None:
     async with keeping(tmp_path, store_url="none:") as klingel:
         clock = klingel.clock
