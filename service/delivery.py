@@ -155,15 +155,17 @@ class Deliverer:
         self._log: structlog.typing.FilteringBoundLogger | None = None
         self._claims = Loop("deliveries.claim", self._claim_due, wakeup=wakeups.delivery, clock=clock)
         self._starts = Loop("deliveries.start", self._start_again, wakeup=wakeups.attempts, clock=clock)
+        self._paces = Loop("deliveries.pace", self._go_on, wakeup=wakeups.paces, clock=clock)
         lanes.startable.on_set = self._start_soon
         lanes.on_offer = self._start
         notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
+        lanes.on_pace = wakeups.paces.due_at
 
     @property
     def alive(self) -> bool:
-        return self._claims.alive and self._starts.alive
+        return self._claims.alive and self._starts.alive and self._paces.alive
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -172,7 +174,7 @@ class Deliverer:
             # Whatever is leased was in the hands of a process that died: nobody else can have it.
             await self._batcher.run(self._rescue, datetime.max.replace(tzinfo=UTC))
         try:
-            async with self._claims.running(), self._starts.running():
+            async with self._claims.running(), self._starts.running(), self._paces.running():
                 self._is_open = True
                 self._start()
                 try:
@@ -337,8 +339,8 @@ class Deliverer:
         return len(overdue) < CLAIM
 
     async def _keep_in_hand(self, tx: Transaction, now: datetime) -> None:
-        """What waits in a lane that rests may do so for longer than a lease: it is leased anew, or each claim would find it
-        due, and take nothing.
+        """What waits in a lane that rests, or keeps to a rate, may do so for longer than a lease: it is leased anew, or each
+        claim would find it due, and take nothing.
         """
         ending = await deliveries.leases_ending(tx, self._presence.id, before=now + RENEWED_BEFORE)
         lost = set(self._lanes.not_here(ending)) if ending else set()
@@ -364,6 +366,10 @@ class Deliverer:
         self._stalled.clear()
         self._start()
         return AT_ONCE
+
+    async def _go_on(self) -> datetime | None:
+        """A loop of its own, for the one that claims would commit each time."""
+        return self._lanes.go_on()
 
     def _start_soon(self) -> None:
         if not self._is_start_due:

@@ -2,9 +2,10 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from heapq import heappop, heappush
 from itertools import chain
 from typing import Final, Protocol
 
@@ -40,6 +41,23 @@ IN_HAND: Final = 4096
 FAILING_REMEMBERED: Final = 1024  # shared lanes that failed last, and have nothing to do now
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pace:
+    """Of a lane in which an attempt has begun, and the next one must not yet.
+
+    Args:
+        by: whose attempt that was.
+    """
+
+    by: DeliveryId
+    since: datetime
+    gap: timedelta
+
+    @property
+    def until(self) -> datetime:
+        return self.since + self.gap
+
+
 class Lane:
     """What one endpoint has to get, or the endpoints of many tasks at one host.
 
@@ -63,6 +81,7 @@ class Lane:
         self.delivered = 0  # in a row
         self.rests = False
         self.rested = 0  # times in a row
+        self.pace: _Pace | None = None  # while it waits for its endpoint's rate
         self._concurrency = SHARED_CONCURRENCY if is_shared else CONCURRENCY
         self._retries_at_a_time = self._concurrency // 2  # so that retries never starve first attempts
         self._active_retries = 0
@@ -84,7 +103,8 @@ class Lane:
         held = self._held + len(self.promised)
         if held < DEPTH:
             return False
-        return held >= DEEPEST or self.delivered < DEPTH or in_hand >= IN_HAND
+        is_quick = self.delivered >= DEPTH and self.pace is None
+        return held >= DEEPEST or not is_quick or in_hand >= IN_HAND
 
     @property
     def is_full_of_retries(self) -> bool:
@@ -106,7 +126,7 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """Nothing in it has to be remembered."""
-        return not (self._held or self.promised or self.rests or self.overflowed)
+        return not (self._held or self.promised or self.rests or self.pace or self.overflowed)
 
     def promise(self, delivery_id: DeliveryId, endpoint_id: EndpointId, *, attempt: int) -> None:
         self.promised[delivery_id] = endpoint_id
@@ -134,7 +154,9 @@ class Lane:
             self._first.append(duty)
 
     def can_start(self) -> bool:
-        if self.rests or self.active >= (1 if self.failures >= BREAKS_AFTER else self._concurrency):
+        if self.rests or self.pace is not None:
+            return False
+        if self.active >= (1 if self.failures >= BREAKS_AFTER else self._concurrency):
             return False
         return bool(self._first) or (bool(self._retries) and self._active_retries < self._retries_at_a_time)
 
@@ -290,6 +312,10 @@ class Lanes:
         self._clock = clock
         self._resting: dict[LaneKey, datetime] = {}  # until when
         self.on_rest: Callable[[datetime], None] = lambda _until: None  # `wake` is due then
+        # When the paces end that lanes have, or had: the first one first, for many may end within a second.
+        self._paced: list[tuple[datetime, LaneKey]] = []
+        self._last_looked = clock()  # at the clock, for a pace
+        self.on_pace: Callable[[datetime], None] = lambda _until: None  # `go_on` is due then
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
@@ -377,6 +403,8 @@ class Lanes:
             elif duty.id not in self._in_hand:
                 self._in_hand.add(duty.id)
                 lane.add(duty)
+                if lane.pace is not None and lane.pace.gap != duty.endpoint.gap:
+                    self._change_pace(lane, lane.pace, duty.endpoint.gap)
             self._take_turn_or_leave(lane)
         self.on_offer()
 
@@ -460,6 +488,10 @@ class Lanes:
                         break
                 else:
                     duty = lane.start()
+                    if (gap := duty.endpoint.gap) is not None:
+                        now = self._clock()
+                        self._last_looked = max(self._last_looked, now)
+                        self._pace(lane, _Pace(by=duty.id, since=now, gap=gap))
                     self._under_way[duty.id] = (lane, limits)
                     for limit in limits:
                         limit.active += 1
@@ -481,7 +513,7 @@ class Lanes:
 
         Args:
             delivered: or ended in a way that is no reason to rest. None where nothing went out: then all that is known
-                of the lane stays as it is.
+                of the lane stays as it is, and no rate counts it.
         """
         lane, limits = self._under_way.pop(duty.id)
         lane.end(duty, delivered=delivered)
@@ -491,6 +523,8 @@ class Lanes:
                 self._let_in(limit)
             if not limit.active and not limit.waiting:
                 del self._limits[limit.name]
+        if delivered is None and lane.pace is not None and lane.pace.by == duty.id:
+            lane.pace = None
         if delivered:
             lane.rested = 0
             if lane.rests:
@@ -552,7 +586,7 @@ class Lanes:
         self._resting.pop(lane.key, None)
 
     def rouse(self, endpoint: Place) -> None:
-        """A person asks for an attempt, and does not want to wait until the lane has rested."""
+        """A person asks for an attempt, and does not want to wait until the lane has rested. The rate is kept all the same."""
         lane = self._lanes.get(endpoint.lane)
         if lane is not None and lane.rests:
             self._end_rest(lane)
@@ -570,10 +604,49 @@ class Lanes:
                 self._take_turn_or_leave(lane)
         return min(self._resting.values(), default=None)
 
+    # Paces
+
+    def _pace(self, lane: Lane, pace: _Pace) -> None:
+        lane.pace = pace
+        heappush(self._paced, (pace.until, lane.key))
+        self.on_pace(pace.until)
+
+    def _change_pace(self, lane: Lane, pace: _Pace, gap: timedelta | None) -> None:
+        """Its endpoint has another rate now, or none."""
+        if gap is None:
+            lane.pace = None
+        else:
+            self._pace(lane, replace(pace, gap=gap))
+
+    def go_on(self) -> datetime | None:
+        """Lets those begin their next attempts that have waited for as long as their rates say. Gives when the next one
+        will have.
+        """
+        now = self._clock()
+        if now < self._last_looked:
+            self._pace_anew(now)
+        self._last_looked = now
+        while self._paced and self._paced[0][0] <= now:
+            _, key = heappop(self._paced)
+            lane = self._lanes.get(key)
+            if lane is not None and lane.pace is not None and lane.pace.until <= now:
+                lane.pace = None
+                self._take_turn_or_leave(lane)
+        return self._paced[0][0] if self._paced else None
+
+    def _pace_anew(self, now: datetime) -> None:
+        """The clock was set back: whoever began later than now would wait for as long as that."""
+        self._paced.clear()
+        for lane in self._lanes.values():
+            if lane.pace is not None:
+                self._pace(lane, replace(lane.pace, since=min(lane.pace.since, now)))
+
     # What is taken out again
 
     def drop(self, endpoint: Place) -> None:
-        """It wants no more: what is not begun is forgotten here, and is the database's business alone."""
+        """It wants no more: what is not begun is forgotten here, and is the database's business alone. When it was sent to
+        last is not: it may be wanted again at once.
+        """
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
             return

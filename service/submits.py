@@ -36,7 +36,7 @@ from service.domain.values import replace
 from service.doors.bodies import SMALL_BODY, parse_json, parse_large_json
 from service.doors.sharing import Readers
 from service.submission import Draft
-from service.subscriptions import read_endpoint, subscription_faults
+from service.subscriptions import bound_faults, read_endpoint, subscription_faults
 
 LARGEST_METADATA: Final = 16 * 1024
 DEEPEST_METADATA: Final = 32  # levels; an event holds it deeper still, and parsers end at 200
@@ -304,6 +304,7 @@ class _Frames:
         listed = fields.get("endpoints")
         for index, raw in enumerate(listed[:MOST_ENDPOINTS] if isinstance(listed, list) else []):
             where = f"{pointer}/endpoints/{index}"
+            faults += bound_faults(raw, where)
             try:
                 drafts.append(self._endpoint(raw, where))
             except InvalidFields as error:

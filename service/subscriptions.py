@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Protocol, runtime_checkable
 from pydantic import Field
 
 from service.delivery import Sink
-from service.domain.endpoints import ALL_TASK_EVENTS, EndpointDraft, is_pattern
+from service.domain.endpoints import ALL_TASK_EVENTS, MOST_A_MINUTE, EndpointDraft, is_pattern
 from service.domain.errors import Fault
 from service.domain.events import EventType
 from service.domain.expressions import InvalidExpression, check
@@ -16,6 +16,10 @@ from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
 
 MOST_TYPES: Final = 50  # patterns of one endpoint; what comes after them is not looked at
+
+Rate = Annotated[
+    int, Field(ge=1, le=MOST_A_MINUTE, description="attempts that begin within a minute, at most")
+]
 
 
 @runtime_checkable
@@ -43,6 +47,7 @@ class EndpointBody(StrictModel):
     types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] = Field(list(ALL_TASK_EVENTS))
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+    rate_per_minute: Rate | None = None
     enabled: bool = True
     secret: str | None = Field(None, description="whsec_…; made when left out")
 
@@ -52,6 +57,7 @@ class EndpointPatch(StrictModel):
     types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] | None = None
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+    rate_per_minute: Rate | None = None
     enabled: bool | None = None
 
 
@@ -105,9 +111,18 @@ def read_endpoint(
         types=tuple(types),
         filter=body.filter,
         description=body.description,
+        rate_per_minute=body.rate_per_minute,
         enabled=body.enabled,
     )
     return draft, secret
+
+
+def bound_faults(raw: object, pointer: str) -> list[Fault]:
+    """What an endpoint that is bound to a task does not take, though others do."""
+    if not isinstance(raw, dict) or raw.get("rate_per_minute") is None:
+        return []
+    detail = "It gets the events of one task, which are few, and takes no rate: endpoints of the account do."
+    return [Fault(detail, f"{pointer}/rate_per_minute")]
 
 
 def _texts(listed: object) -> list[str] | None:

@@ -61,6 +61,7 @@ class Wakeups:
         self.submission = Wakeup(clock)
         self.delivery = Wakeup(clock)
         self.attempts = Wakeup(clock)
+        self.paces = Wakeup(clock)
         self.deadlines = Wakeup(clock)
         self.retention = Wakeup(clock)
         self.expiry = Wakeup(clock)
@@ -72,6 +73,7 @@ class Wakeups:
             self.submission,
             self.delivery,
             self.attempts,
+            self.paces,
             self.deadlines,
             self.retention,
             self.expiry,

@@ -45,7 +45,7 @@ from service.doors.bodies import parse_json, read_body
 from service.doors.sharing import Full
 from service.publication import Publisher
 from service.replays import Replays
-from service.subscriptions import Choosy, EndpointPatch, read_endpoint, subscription_faults
+from service.subscriptions import Choosy, EndpointPatch, bound_faults, read_endpoint, subscription_faults
 from storage import endpoints
 from storage.database import Transaction
 from storage.keys import ApiKey
@@ -123,7 +123,7 @@ def _public_key(endpoint: Endpoint, vault: Vault) -> dict[str, str]:
 
 
 async def update(request: Request[State]) -> Response:
-    """Changes what is named. `filter` and `description` may be set to null."""
+    """Changes what is named. `filter`, `description` and `rate_per_minute` may be set to null."""
     key = await authenticate(request)
     state = request.state
     body = await read_body(request)
@@ -161,6 +161,8 @@ def _read_change(
         faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), "#")
+    if endpoint.task_id is not None:
+        faults += bound_faults(raw, "#")
     configured: _Configured | None = None
     if "config" in fields:
         if sink is None:
@@ -239,6 +241,7 @@ async def _edit(tx: Transaction, edits: Sequence[_Edit]) -> list[Endpoint | Klin
             types=tuple(patch.types) if patch.types is not None else endpoint.types,
             filter=patch.filter if "filter" in given else endpoint.filter,
             description=patch.description if "description" in given else endpoint.description,
+            rate_per_minute=patch.rate_per_minute if "rate_per_minute" in given else endpoint.rate_per_minute,
             updated_at=edit.now,
         )
         if edit.configured is not None:

@@ -22,6 +22,7 @@ klingel endpoints create --url https://example.com/hooks \\
     --filter "data.task.metadata.shop == 'berlin'"
 klingel endpoints test end_0198c5…
 klingel endpoints update end_0198c5… --disable
+klingel endpoints update end_0198c5… --rate-per-minute 20
 klingel endpoints replay end_0198c5… --since 2026-11-22T00:00:00Z
 ```
 """,
@@ -43,6 +44,10 @@ Types = Annotated[tuple[str, ...], Parameter(metavar="TYPE", help="Event types; 
 Filter = Annotated[
     str | None,
     Parameter(name="--filter", metavar="JMESPATH", help="Over the event; what it finds must be true."),
+]
+Rate = Annotated[
+    int | None,
+    Parameter(metavar="N", help="So many attempts begin within a minute, at most; 0 is no limit."),
 ]
 Headers = Annotated[
     tuple[str, ...], Parameter(name="--header", metavar="NAME=VALUE", help="Sent with each delivery.")
@@ -74,13 +79,14 @@ def create(
     types: Types = (),
     filter_: Filter = None,
     description: str | None = None,
+    rate_per_minute: Rate = None,
     header: Headers = (),
     config: Config = (),
     json: Json = False,
     session: Given,
 ) -> None:
     """Make an endpoint. Its secret, with which webhooks are signed, is printed this once."""
-    body = {"kind": kind, **_changes(url, types, filter_, description, header, config)}
+    body = {"kind": kind, **_changes(url, types, filter_, description, rate_per_minute, header, config)}
     _print_with_secret(session, session.api.post("endpoints", body=body), json=json)
 
 
@@ -96,13 +102,14 @@ def update(
     types: Types = (),
     filter_: Filter = None,
     description: str | None = None,
+    rate_per_minute: Rate = None,
     header: Headers = (),
     config: Config = (),
     json: Json = False,
     session: Given,
 ) -> None:
-    """Change what is given; the rest stays. An empty filter or description removes it."""
-    changes = _changes(url, types, filter_, description, header, config)
+    """Change what is given; the rest stays. An empty filter or description, or a rate of 0, removes it."""
+    changes = _changes(url, types, filter_, description, rate_per_minute, header, config)
     if enabled is not None:
         changes["enabled"] = enabled
     if not changes:
@@ -153,6 +160,7 @@ def _changes(
     types: tuple[str, ...],
     filter_: str | None,
     description: str | None,
+    rate_per_minute: int | None,
     header: tuple[str, ...],
     config: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -168,6 +176,8 @@ def _changes(
         changes["filter"] = filter_ or None
     if description is not None:
         changes["description"] = description or None
+    if rate_per_minute is not None:
+        changes["rate_per_minute"] = rate_per_minute or None
     return changes
 
 

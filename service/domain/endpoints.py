@@ -1,7 +1,7 @@
 """Endpoints: where events go, and which of them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
@@ -21,6 +21,7 @@ ALL_TASK_EVENTS: Final = ("task.*",)
 DISABLED_BY_PERSON: Final = "switched off"
 DELETED: Final = "the endpoint was deleted"  # as `Endpoint.why_closed`
 ENDPOINTS_OF_AN_ACCOUNT: Final = 200  # but for those that are bound to tasks
+MOST_A_MINUTE: Final = 60_000  # a clock that counts milliseconds tells no more of them apart
 # More than a host that can be dialled makes; an index of PostgreSQL's holds no text of 3,000 bytes.
 LONGEST_LANE: Final = 350
 STEPS_OF_A_FILTER: Final = 5_000  # over one event
@@ -73,6 +74,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     types: Sequence[str] = ALL_TASK_EVENTS
     filter: str | None = None
     description: str | None = None
+    rate_per_minute: int | None = None  # None is no limit, as for all that are bound to tasks
     enabled: bool = True
     disabled_reason: str | None = None
     secrets: Sequence[SealedSecret] = ()  # newest first
@@ -108,6 +110,13 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         return LaneKey(f"{self.account_id}/{self.host}"[:LONGEST_LANE])
 
     @property
+    def gap(self) -> timedelta | None:
+        """Between the beginnings of two attempts, at least."""
+        if self.rate_per_minute is None:
+            return None
+        return -(-timedelta(minutes=1) // self.rate_per_minute)  # rounded up: no minute sees one more
+
+    @property
     def why_closed(self) -> str:
         """What is told of the deliveries that one which is disabled does not take."""
         by_person = self.disabled_reason == DISABLED_BY_PERSON
@@ -131,6 +140,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
             "types": list(self.types),
             "filter": self.filter,
             "description": self.description,
+            "rate_per_minute": self.rate_per_minute,
             "enabled": self.enabled,
             "disabled_reason": self.disabled_reason,
             "failures": self.failures,
@@ -184,6 +194,7 @@ class EndpointDraft(Struct, frozen=True, kw_only=True):
     types: Sequence[str] = ALL_TASK_EVENTS
     filter: str | None = None
     description: str | None = None
+    rate_per_minute: int | None = None
     enabled: bool = True
 
     def made(self, account_id: AccountId, now: datetime, *, task_id: TaskId | None = None) -> Endpoint:
@@ -197,6 +208,7 @@ class EndpointDraft(Struct, frozen=True, kw_only=True):
             types=self.types,
             filter=self.filter,
             description=self.description,
+            rate_per_minute=self.rate_per_minute,
             enabled=self.enabled,
             disabled_reason=None if self.enabled else DISABLED_BY_PERSON,
             secrets=(SealedSecret(self.secret, None),),

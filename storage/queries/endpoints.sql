@@ -2,20 +2,20 @@
 
 -- name: insert_endpoint*!
 insert into endpoints (
-    id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, created_at, updated_at, subscribed_at
+    id, account_id, task_id, kind, config, credentials, types, filter, description, rate_per_minute, enabled,
+    disabled_reason, secrets, created_at, updated_at, subscribed_at
 ) values (
-    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :created_at, :updated_at, :created_at
+    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :rate_per_minute,
+    :enabled, :disabled_reason, :secrets, :created_at, :updated_at, :created_at
 );
 
 -- name: ensure_endpoint*!
 insert into endpoints (
-    id, account_id, task_id, kind, config, credentials, types, filter, description, enabled, disabled_reason,
-    secrets, created_at, updated_at, subscribed_at
+    id, account_id, task_id, kind, config, credentials, types, filter, description, rate_per_minute, enabled,
+    disabled_reason, secrets, created_at, updated_at, subscribed_at
 ) values (
-    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :enabled,
-    :disabled_reason, :secrets, :created_at, :updated_at, :created_at
+    :id, :account_id, :task_id, :kind, :config, :credentials, :types, :filter, :description, :rate_per_minute,
+    :enabled, :disabled_reason, :secrets, :created_at, :updated_at, :created_at
 )
 on conflict (id) do nothing;
 
@@ -93,7 +93,7 @@ update endpoints set
         else subscribed_at
     end,
     config = :config, credentials = :credentials, types = :types, filter = :filter, description = :description,
-    enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets,
+    rate_per_minute = :rate_per_minute, enabled = :enabled, disabled_reason = :disabled_reason, secrets = :secrets,
     failures = :failures, failing_since = :failing_since, updated_at = :updated_at
 where id = :id and deleted_at is null;
 

@@ -734,7 +734,13 @@ async def get(database: Database, id: str = "end_1") -> Endpoint | None:
 
 
 async def test_an_endpoint_comes_back_as_it_was_made_and_changed(database: Database) -> None:
-    made = endpoint(credentials="sealed", filter="type", description="d", types=("task.failed", "output.*"))
+    made = endpoint(
+        credentials="sealed",
+        filter="type",
+        description="d",
+        types=("task.failed", "output.*"),
+        rate_per_minute=20,
+    )
     await put(database, made)
     assert await get(database) == made
     changed = replace(
@@ -744,6 +750,7 @@ async def test_an_endpoint_comes_back_as_it_was_made_and_changed(database: Datab
         types=("*",),
         filter=None,
         description=None,
+        rate_per_minute=None,
         enabled=False,
         disabled_reason="switched off",
         secrets=(SealedSecret("new", None), SealedSecret("old", NOW + HOUR)),
@@ -754,6 +761,30 @@ async def test_an_endpoint_comes_back_as_it_was_made_and_changed(database: Datab
     async with database.transaction() as tx:
         await endpoints.save(tx, changed)
     assert await get(database) == changed
+
+
+@pytest.mark.parametrize(
+    ("rate", "task_id", "is_kept"),
+    [
+        (1, None, True),
+        (60_000, None, True),
+        (None, "task_1", True),
+        (0, None, False),
+        (60_001, None, False),
+        (1, "task_1", False),
+    ],
+)
+async def test_a_rate_is_one_to_60000_a_minute_and_an_accounts_endpoint_s_alone(
+    database: Database, rate: int | None, task_id: str | None, is_kept: bool
+) -> None:
+    await store(database, task("task_1"))
+    made = endpoint(rate_per_minute=rate, task_id=task_id)
+    if is_kept:
+        await put(database, made)
+        assert await get(database) == made
+    else:
+        with pytest.raises(VIOLATIONS):
+            await put(database, made)
 
 
 async def test_events_may_go_to_the_accounts_endpoints_and_to_the_tasks_own(database: Database) -> None:

@@ -96,6 +96,7 @@ async def test_a_new_endpoint_shows_its_secret_once(klingel: Klingel) -> None:
         "types": ["task.*"],
         "filter": None,
         "description": None,
+        "rate_per_minute": None,
         "enabled": True,
         "disabled_reason": None,
         "failures": 0,
@@ -124,8 +125,8 @@ async def test_endpoints_are_listed_page_by_page_newest_first(klingel: Klingel) 
 
 
 async def test_a_change_names_only_what_it_changes(klingel: Klingel) -> None:
-    """RFC 5789; `filter` and `description` may be taken away with null."""
-    endpoint = await klingel.endpoint(types=["*"], filter="data.task", description="mine")
+    """RFC 5789; `filter`, `description` and `rate_per_minute` may be taken away with null."""
+    endpoint = await klingel.endpoint(types=["*"], filter="data.task", description="mine", rate_per_minute=20)
     del endpoint["secret"]
     klingel.clock.advance(seconds=1)
     changed = await patch(klingel, endpoint["id"], description=None)
@@ -134,10 +135,11 @@ async def test_a_change_names_only_what_it_changes(klingel: Klingel) -> None:
         klingel,
         endpoint["id"],
         filter=None,
+        rate_per_minute=None,
         types=["task.failed"],
         config={"url": klingel.receiver.url + "/b"},
     )
-    assert (changed["filter"], changed["types"]) == (None, ["task.failed"])
+    assert (changed["filter"], changed["rate_per_minute"], changed["types"]) == (None, None, ["task.failed"])
     assert changed["config"] == {"url": klingel.receiver.url + "/b", "format": "standard"}
     assert await show(klingel, endpoint["id"]) == changed
 
@@ -210,6 +212,7 @@ async def test_all_faults_of_an_endpoint_are_told_at_once(klingel: Klingel) -> N
         "types": ["task.*", "task.cancelled", 7],
         "filter": "data.task[?",
         "description": "x" * 501,
+        "rate_per_minute": 0,
         "enabled": "yes",
         "secret": "hunter2",
         "priority": 1,
@@ -232,6 +235,7 @@ async def test_all_faults_of_an_endpoint_are_told_at_once(klingel: Klingel) -> N
             "#/types/2",
             "#/filter",
             "#/description",
+            "#/rate_per_minute",
             "#/enabled",
             "#/secret",
             "#/priority",
@@ -242,7 +246,57 @@ async def test_all_faults_of_an_endpoint_are_told_at_once(klingel: Klingel) -> N
     del body["kind"], body["secret"]
     response = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json=body)
     assert response.status_code == 422
-    assert {"#/config/url", "#/types/1", "#/filter", "#/enabled", "#/priority"} <= set(pointers(response))
+    told = {"#/config/url", "#/types/1", "#/filter", "#/rate_per_minute", "#/enabled", "#/priority"}
+    assert told <= set(pointers(response))
+
+
+@pytest.mark.parametrize(
+    ("rate", "why"),
+    [
+        (0, "must be at least 1"),
+        (-20, "must be at least 1"),
+        (60_001, "must be at most 60000"),
+        (10**30, "must be at most 60000"),
+        (0.5, "must be a whole number"),
+        ("20", "must be a whole number"),
+        (True, "must be a whole number"),
+    ],
+)
+async def test_a_rate_is_a_whole_number_of_attempts_a_minute(
+    klingel: Klingel, rate: object, why: str
+) -> None:
+    endpoint = await klingel.endpoint(rate_per_minute=60_000)
+    body = {"config": {"url": klingel.receiver.url}, "rate_per_minute": rate}
+    path = f"/v1/endpoints/{endpoint['id']}"
+    for response in (
+        await klingel.http.post("/v1/endpoints", json=body),
+        await klingel.http.patch(path, json=body),
+    ):
+        assert (response.status_code, pointers(response)) == (422, ["#/rate_per_minute"])
+        assert response.json()["errors"][0]["detail"] == f'"rate_per_minute" {why}.'
+    assert (await show(klingel, endpoint["id"]))["rate_per_minute"] == 60_000
+
+
+async def test_an_endpoint_of_one_task_takes_no_rate(klingel: Klingel) -> None:
+    """Those at one host share a lane; neither when it is made, nor later, nor in what follows the task."""
+    bound = {"config": {"url": klingel.receiver.url}, "rate_per_minute": 20}
+    submit = {"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT), "endpoints": [bound]}
+    follow_up = {"on": "task.failed", "submit": submit}
+    response = await klingel.http.post(
+        "/v1/tasks", json={**submit, "follow_ups": [follow_up], "callback_url": "ftp://example.com"}
+    )
+    assert sorted(pointers(response)) == [
+        "#/callback_url",
+        "#/endpoints/0/rate_per_minute",
+        "#/follow_ups/0/submit/endpoints/0/rate_per_minute",
+    ]
+    detail = "It gets the events of one task, which are few, and takes no rate: endpoints of the account do."
+    assert [fault["detail"] for fault in response.json()["errors"]].count(detail) == 2
+    task = await klingel.submit(endpoints=[bound | {"rate_per_minute": None}])
+    path = f"/v1/endpoints/{task['endpoints'][0]['id']}"
+    response = await klingel.http.patch(path, json={"rate_per_minute": 20, "filter": "data["})
+    assert sorted(pointers(response)) == ["#/filter", "#/rate_per_minute"]
+    assert (await klingel.http.patch(path, json={"rate_per_minute": None})).is_success
 
 
 PRIVATE = [

@@ -96,9 +96,10 @@ async def test_the_metrics_count_the_database_once_in_a_while(klingel: Klingel) 
     assert (await metrics(klingel))["klingel_tasks{status=submitted}"] == 2
 
 
-async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel) -> None:
+@pytest.mark.parametrize("name", ["deliveries.claim", "deliveries.start", "deliveries.pace"])
+async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel, name: str) -> None:
     """A process that takes callbacks and delivers nothing looks healthy from the outside."""
-    [loop] = [task for task in asyncio.all_tasks() if task.get_name() == "deliveries.claim"]
+    [loop] = [task for task in asyncio.all_tasks() if task.get_name() == name]
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
     status, answer = await ready(klingel)

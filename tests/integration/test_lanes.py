@@ -4,9 +4,10 @@ import asyncio
 import json
 import sys
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -15,7 +16,15 @@ import pytest
 from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
 from service.publication import LEASE
 from storage.columns import moment
-from tests.integration.klingel import Klingel, Receiver, callback, succeed
+from tests.integration.klingel import (
+    FakeKling,
+    Klingel,
+    ManualClock,
+    Receiver,
+    callback,
+    running_klingel,
+    succeed,
+)
 from tests.servers import start_server
 
 FAULT = (
@@ -249,6 +258,140 @@ async def test_a_replay_of_more_than_a_lane_holds_keeps_to_it(klingel: Klingel) 
     klingel.receiver.gate.set()
     received = await klingel.receiver.until(DEPTH + 20)
     assert len({one.headers["webhook-id"] for one in received}) == len(received) == DEPTH + 20
+
+
+# An endpoint with a rate
+
+
+def begun(klingel: Klingel, endpoint: Mapping[str, Any]) -> list[float]:
+    """When each attempt there began, in seconds after the first."""
+    statement = """
+        select started_at from attempts join deliveries on deliveries.id = attempts.delivery_id
+        where deliveries.endpoint_id = ? order by started_at
+    """
+    moments = [row["started_at"] for row in klingel.rows(statement, endpoint["id"])]
+    return [(each - moments[0]) / 1000 for each in moments]
+
+
+async def test_an_endpoint_with_a_rate_gets_its_events_one_by_one_and_the_others_theirs_at_once(
+    klingel: Klingel,
+) -> None:
+    async with Receiver().running() as other:
+        paced = await klingel.endpoint(types=["task.submitted"], rate_per_minute=20)
+        await klingel.endpoint(config={"url": other.url}, types=["task.submitted"])
+        tasks = [await klingel.submit() for _ in range(4)]
+        await other.until(4)
+        for number in range(2, 5):
+            klingel.clock.advance(seconds=3)
+            await klingel.receiver.until(number)
+        await klingel.until_deliveries(*["delivered"] * 8)
+    received = [one.event["data"]["task"]["id"] for one in klingel.receiver.received]
+    assert received == [task["id"] for task in tasks]
+    assert begun(klingel, paced) == [0, 3, 6, 9]
+
+
+async def test_tests_replays_and_retries_keep_to_the_rate_too(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint(types=["task.submitted"], rate_per_minute=2)
+    klingel.receiver.answers(500)
+    await klingel.submit()
+    await klingel.receiver.until(1)
+    path = f"/v1/endpoints/{endpoint['id']}"
+    assert (await klingel.http.post(f"{path}/test")).status_code == 202
+    replay = {"since": "2026-01-01T00:00:00Z", "only": "all"}
+    assert (await klingel.http.post(f"{path}/replay", json=replay)).json() == {"replayed": 1}
+    for number in range(2, 5):
+        klingel.clock.advance(seconds=30)
+        await klingel.receiver.until(number)
+    await klingel.until_deliveries(*["delivered"] * 3)
+    assert begun(klingel, endpoint) == [0, 30, 60, 90]
+    types = [one.event["type"] for one in klingel.receiver.received]
+    assert types == ["task.submitted", "endpoint.test", "task.submitted", "task.submitted"]
+
+
+async def test_an_endpoint_whose_rate_is_taken_away_gets_the_rest_at_once(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint(types=["task.submitted"], rate_per_minute=1)
+    for _ in range(DEPTH + 5):
+        await klingel.submit()
+    await klingel.receiver.until(1)
+    changed = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"rate_per_minute": None})
+    assert changed.json()["rate_per_minute"] is None
+    received = await klingel.receiver.until(DEPTH + 5)
+    assert len({one.headers["webhook-id"] for one in received}) == len(received) == DEPTH + 5
+
+
+async def test_an_endpoint_that_is_given_a_rate_keeps_to_it_in_what_waits_already(klingel: Klingel) -> None:
+    """And keeps its record of failures: it is where it was, and what it answers says as much as before."""
+    gate = klingel.receiver.gate = Turnstile()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.answers(500)
+    for _ in range(CONCURRENCY + 3):
+        await klingel.submit_async()
+    await klingel.receiver.until(CONCURRENCY)
+    gate.let(1)
+
+    async def has_failed() -> bool:
+        shown = (await klingel.http.get(f"/v1/endpoints/{endpoint['id']}")).json()
+        return bool(shown["failures"] == 1)
+
+    await klingel.until(has_failed)
+    received = await klingel.receiver.until(CONCURRENCY + 1)  # the next one took its place
+    changed = await klingel.http.patch(f"/v1/endpoints/{endpoint['id']}", json={"rate_per_minute": 60})
+    assert changed.json()["failures"] == 1
+    gate.let(100)
+    received = await klingel.receiver.until(CONCURRENCY + 2)
+    klingel.clock.advance(seconds=1)
+    received = await klingel.receiver.until(CONCURRENCY + 3)
+    for _ in range(6):  # and the retry
+        klingel.clock.advance(seconds=1)
+    received = await klingel.receiver.until(CONCURRENCY + 4)
+    await klingel.until_deliveries(*["delivered"] * (CONCURRENCY + 3))
+    assert len({one.headers["webhook-id"] for one in received}) == len(received) - 1
+    assert begun(klingel, endpoint)[: CONCURRENCY + 3] == [0] * (CONCURRENCY + 2) + [1]
+
+
+async def test_what_waits_for_its_rate_is_sent_once_also_after_a_restart(tmp_path: Path) -> None:
+    clock, kling = ManualClock(), FakeKling()
+    async with Receiver().running() as receiver:
+        async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
+            endpoint = await klingel.endpoint(types=["task.submitted"], rate_per_minute=1)
+            for _ in range(4):
+                await klingel.submit()
+            await receiver.until(1)
+        assert len(receiver.received) == 1
+        clock.advance(seconds=60)
+        async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
+            for number in range(2, 5):
+                await receiver.until(number)
+                clock.advance(seconds=60)
+            delivered = await klingel.until_deliveries(*["delivered"] * 4)
+            assert [len(await klingel.attempts(one["id"])) for one in delivered] == [1] * 4
+            assert begun(klingel, endpoint) == [0, 60, 120, 180]
+    assert len({one.headers["webhook-id"] for one in receiver.received}) == 4
+
+
+async def test_what_waits_for_its_rate_for_longer_than_a_lease_is_sent_once(klingel: Klingel) -> None:
+    await klingel.endpoint(types=["task.submitted"], rate_per_minute=1)
+    for _ in range(3):
+        await klingel.submit()
+    await klingel.receiver.until(1)
+    for number in (2, 3):
+        klingel.clock.advance(seconds=LEASE.total_seconds())
+        await klingel.receiver.until(number)
+    delivered = await klingel.until_deliveries(*["delivered"] * 3)
+    assert [len(await klingel.attempts(one["id"])) for one in delivered] == [1] * 3
+
+
+async def test_what_waits_for_the_rate_of_a_deleted_endpoint_becomes_dead_letters_at_once(
+    klingel: Klingel,
+) -> None:
+    endpoint = await klingel.endpoint(types=["task.submitted"], rate_per_minute=1)
+    for _ in range(3):
+        await klingel.submit()
+    await klingel.receiver.until(1)
+    assert (await klingel.http.delete(f"/v1/endpoints/{endpoint['id']}")).status_code == 204
+    await klingel.until_deliveries("delivered", "dead", "dead")
+    klingel.clock.advance(seconds=60)
+    assert len(klingel.receiver.received) == 1
 
 
 # What cannot be kept of an attempt

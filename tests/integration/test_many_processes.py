@@ -440,6 +440,21 @@ async def test_a_lane_that_is_empty_is_anybodys(house: House) -> None:
     await house.until_sql("select * from lane_holders", lambda rows: not rows)
 
 
+async def test_a_rate_holds_for_all_processes_together(house: House) -> None:
+    """Who has sent knows when that was, and so keeps the lane until the next one may go."""
+    here, there = await house.add(), await house.add()
+    await here.endpoint(types=["task.submitted"], rate_per_minute=20)
+    for number, klingel in enumerate((here, there, here, there), start=1):
+        await klingel.submit()
+        await house.receiver.until(number)
+        await here.until_deliveries(*["delivered"] * number)
+        for one in (here, there):
+            await one.state["publisher"]._holdings._tidy()
+        assert len(await house.sql("select * from lane_holders")) == 1
+        house.clock.advance(seconds=3)
+    await house.until_sql("select * from lane_holders", lambda rows: not rows)
+
+
 async def test_what_waits_in_a_lane_that_its_endpoint_has_left_is_sent_by_the_holder_of_its_new_one(
     house: House,
 ) -> None:

@@ -860,7 +860,7 @@ def test_an_endpoint_is_made_and_its_secret_shown_once(klingel: Klingel) -> None
     run = klingel.run(
         "endpoints", "create", "--url", "https://hooks.test/a", "--types", "task.*", "output.stored",
         "--filter", "data.task.type == 'x'", "--description", "mine", "--header", "X-A=1=2", "--header", "X-B=",
-        "--config", "format=cloudevents",
+        "--rate-per-minute", "20", "--config", "format=cloudevents",
     )  # fmt: skip
     assert run.code == 0
     assert "secret   whsec_x" in run.lines
@@ -876,6 +876,7 @@ def test_an_endpoint_is_made_and_its_secret_shown_once(klingel: Klingel) -> None
         "types": ["task.*", "output.stored"],
         "filter": "data.task.type == 'x'",
         "description": "mine",
+        "rate_per_minute": 20,
     }
 
 
@@ -889,16 +890,18 @@ def test_nobody_is_told_to_verify_what_is_not_signed(klingel: Klingel) -> None:
 
 
 def test_an_update_sends_only_what_changes(klingel: Klingel) -> None:
-    klingel.on("PATCH /v1/endpoints/end_1", ENDPOINT, ENDPOINT, ENDPOINT)
+    klingel.on("PATCH /v1/endpoints/end_1", ENDPOINT, ENDPOINT, ENDPOINT, ENDPOINT)
     for flags in (
         ("--disable",),
         ("--enable", "--filter", ""),
+        ("--rate-per-minute", "0"),
         ("--url", "https://b.test", "--types", "task.failed"),
     ):
         assert klingel.run("endpoints", "update", "end_1", *flags).code == 0
     assert [json.loads(one.content) for one in klingel.requests] == [
         {"enabled": False},
         {"enabled": True, "filter": None},
+        {"rate_per_minute": None},
         {"config": {"url": "https://b.test"}, "types": ["task.failed"]},
     ]
     assert klingel.run("endpoints", "update", "end_1").code == 2

@@ -39,7 +39,13 @@ ids = count(1)
 
 
 def endpoint(
-    id: str = "a", *, of_task: str | None = None, host: str = "", account: str = "acc_1", failures: int = 0
+    id: str = "a",
+    *,
+    of_task: str | None = None,
+    host: str = "",
+    account: str = "acc_1",
+    failures: int = 0,
+    rate: int | None = None,
 ) -> Endpoint:
     return Endpoint(
         id=EndpointId(id),
@@ -48,6 +54,7 @@ def endpoint(
         kind="webhook",
         config={"url": f"https://{host or id}/hook"},
         failures=failures,
+        rate_per_minute=rate,
         created_at=NOW,
         updated_at=NOW,
     )
@@ -323,6 +330,201 @@ def test_a_single_failure_among_deliveries_slows_nobody() -> None:
     lanes.end(begun[0], delivered=True)
     lanes.end(begun[1], delivered=False)
     assert len(started(lanes)) == 2
+
+
+# An endpoint with a rate
+
+
+def pass_time(lanes: Lanes, clock: Moved, seconds: float) -> datetime | None:
+    clock.now += timedelta(seconds=seconds)
+    return lanes.go_on()
+
+
+def test_attempts_at_an_endpoint_with_a_rate_begin_one_after_another_in_its_time() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    told: list[datetime] = []
+    lanes.on_pace = told.append
+    twenty = endpoint(rate=20)
+    retry, *firsts = [duty(to=twenty, attempt=2), *(duty(to=twenty) for _ in range(3))]
+    lanes.offer([retry, *firsts])
+    for expected in (*firsts, retry):
+        assert started(lanes) == [expected]
+        assert told[-1] == lanes.go_on() == clock.now + timedelta(seconds=3)
+        pass_time(lanes, clock, 2.9)
+        assert not lanes.startable.is_set()
+        assert pass_time(lanes, clock, 0.1) is None
+    assert started(lanes) == []
+
+
+@pytest.mark.parametrize("rate", [1, 7, 20, 59, 60_000])
+def test_no_minute_sees_more_than_the_rate_allows(rate: int) -> None:
+    gap = endpoint(rate=rate).gap
+    assert gap is not None
+    assert gap * rate >= timedelta(minutes=1)
+    assert (gap - timedelta(microseconds=1)) * rate < timedelta(minutes=1)
+
+
+def test_a_slow_endpoint_with_a_rate_gets_no_more_at_a_time_than_others() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    lanes.offer([duty(to=endpoint(rate=60)) for _ in range(CONCURRENCY + 5)])
+    begun = started(lanes)
+    for _ in range(CONCURRENCY + 3):
+        pass_time(lanes, clock, 1)
+        begun += started(lanes)
+    assert len(begun) == CONCURRENCY
+    lanes.end(begun[0], delivered=True)
+    assert len(started(lanes)) == 1
+
+
+def test_nobody_waits_for_the_rate_of_another() -> None:
+    """Not even who waits for a place of the same host, or of the same account."""
+    clock = Moved()
+    lanes = Lanes(clock=clock, of_a_host=2, of_an_account_there=2, of_an_account=2)
+    slow = endpoint("slow", host="h", rate=1)
+    first, second = duty(to=slow), duty(to=slow)
+    others = [duty(to=endpoint(id, host="h")) for id in "abcd"]
+    lanes.offer([first, second, *others])
+    assert started(lanes) == [first, others[0]]
+    lanes.end(first, delivered=True)
+    assert started(lanes) == [others[1]]
+    pass_time(lanes, clock, 60)
+    assert started(lanes) == []  # in line for a place, behind those who came before
+    for ended, following in zip(others, [others[2], others[3], second], strict=False):
+        lanes.end(ended, delivered=True)
+        assert started(lanes) == [following]
+
+
+def test_when_an_endpoint_was_sent_to_last_is_remembered_until_its_next_one_may_go_and_no_longer() -> None:
+    """On PostgreSQL the process that knows it keeps the lane for as long."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    minutely = endpoint(rate=1)
+    for _ in range(3):
+        one = duty(to=minutely)
+        lanes.offer([one])
+        assert started(lanes) == [one]
+        lanes.end(one, delivered=True)
+        lanes.settle(one)
+        pass_time(lanes, clock, 59)
+        assert lanes.is_in_use(minutely.lane)
+        lanes.offer([duty(to=minutely)])
+        assert started(lanes) == []
+        lanes.drop(minutely)
+        assert lanes.is_in_use(minutely.lane)
+        assert pass_time(lanes, clock, 1) is None
+        assert not lanes.is_in_use(minutely.lane)
+    assert not lanes._lanes
+
+
+def test_who_is_asked_to_send_at_once_keeps_to_the_rate_all_the_same() -> None:
+    """Tests and replays end rests, but a receiver that counts messages counts these, too."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    twenty = endpoint(rate=20)
+    lanes.offer([duty(to=twenty), duty(to=twenty)])
+    assert len(started(lanes)) == 1
+    lanes.rouse(twenty)
+    assert started(lanes) == []
+    pass_time(lanes, clock, 3)
+    assert len(started(lanes)) == 1
+
+
+def test_what_sends_nothing_takes_no_time_from_what_follows() -> None:
+    """A chat that is told of ends alone would else hear of a third of the tasks that it could."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    minutely = endpoint(rate=1)
+    silent, told, last = (duty(to=minutely) for _ in range(3))
+    lanes.offer([silent, told, last])
+    assert started(lanes) == [silent]
+    lanes.end(silent, delivered=None)
+    assert started(lanes) == [told]
+    lanes.end(told, delivered=True)
+    assert started(lanes) == []
+    pass_time(lanes, clock, 60)
+    assert started(lanes) == [last]
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(None, 0), (60, 1), (1, 60)])
+def test_a_changed_rate_holds_for_what_has_not_begun(rate: int | None, seconds: int) -> None:
+    """Counted from the last attempt, whichever rate that had."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    first, second, third = (duty(to=endpoint(rate=6)) for _ in range(3))
+    lanes.offer([first, second, third])
+    assert started(lanes) == [first]
+    lanes.recall(first.endpoint)
+    changed = [replace(one, endpoint=endpoint(rate=rate)) for one in (second, third)]
+    lanes.offer(changed)
+    if rate is None:
+        assert started(lanes) == changed
+        return
+    pass_time(lanes, clock, seconds - 0.001)
+    assert started(lanes) == []
+    pass_time(lanes, clock, 0.001)
+    assert started(lanes) == changed[:1]
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(120, 1), (1, 60)])
+def test_an_endpoint_that_rests_and_has_a_rate_waits_for_both(rate: int, seconds: int) -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    where = endpoint(rate=rate, failures=BREAKS_AFTER)
+    lanes.offer([duty(to=where), duty(to=where)])
+    [begun] = started(lanes)
+    lanes.end(begun, delivered=False)
+    assert lanes.wake() == clock.now + timedelta(seconds=1)
+    for step in (0.5, seconds - 0.501):
+        pass_time(lanes, clock, step)
+        lanes.wake()
+        assert started(lanes) == []
+    pass_time(lanes, clock, 0.001)
+    lanes.wake()
+    assert len(started(lanes)) == 1
+
+
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_longer_than_the_rate_says() -> None:
+    """Nor is anything sent too early for that, as nobody knows how much time has passed."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    lanes.offer([duty(to=endpoint(rate=20)) for _ in range(3)])
+    assert len(started(lanes)) == 1
+    pass_time(lanes, clock, -3600)
+    other = duty(to=endpoint("b", rate=20))
+    lanes.offer([other])
+    assert started(lanes) == [other]
+    assert lanes.go_on() == clock.now + timedelta(seconds=3)
+    pass_time(lanes, clock, 3)
+    assert len(started(lanes)) == 1
+
+
+def test_a_clock_that_is_set_back_is_noticed_also_after_another_has_begun() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    lanes.offer([duty(to=endpoint(rate=20)) for _ in range(2)])
+    assert len(started(lanes)) == 1
+    clock.now -= timedelta(hours=1)
+    lanes.offer([duty(to=endpoint("b", rate=20))])
+    assert len(started(lanes)) == 1
+    assert lanes.go_on() == clock.now + timedelta(seconds=3)
+
+
+def test_who_waits_for_a_rate_holds_no_more_than_who_does_not_deliver() -> None:
+    """What it has in memory would take up the room of those who could send it."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    quick = endpoint(rate=60_000)
+    lanes.offer([duty(to=quick) for _ in range(DEPTH)])
+    for _ in range(DEPTH):
+        [ended] = started(lanes)
+        lanes.end(ended, delivered=True)
+        lanes.settle(ended)
+        lanes.offer([duty(to=quick)])
+        pass_time(lanes, clock, 0.001)
+    assert len(started(lanes)) == 1
+    assert not promised(lanes, duty(to=quick))
 
 
 # An endpoint that wants no more
@@ -908,7 +1110,7 @@ AT = {
     "a": endpoint("a", host="h"),
     "b": endpoint("b", host="h", account="acc_2"),
     "c": endpoint("c", host="i"),
-    "d": endpoint("d", host="i", account="acc_2"),
+    "d": endpoint("d", host="i", account="acc_2", rate=6),
 }
 
 
@@ -926,13 +1128,14 @@ class AnyOrder(RuleBasedStateMachine):
         )
         self.rests: dict[EndpointId, datetime] = {}  # until when
         self.rested: Counter[EndpointId] = Counter()  # in a row
+        self.paces: dict[EndpointId, tuple[DeliveryId, datetime]] = {}  # since whose attempt, and until when
         self.waiting: list[Duty] = []
         self.running: list[Duty] = []
         self.seen: Counter[DeliveryId] = Counter()
         self.failures: Counter[EndpointId] = Counter()  # in a row
 
     def may_start(self, one: Duty) -> bool:
-        if one.endpoint.id in self.rests:
+        if one.endpoint.id in self.rests or one.endpoint.id in self.paces:
             return False
         here = [other for other in self.running if other.endpoint.id == one.endpoint.id]
         if sum(other.endpoint.host == one.endpoint.host for other in self.running) >= HOST_LIMIT:
@@ -990,6 +1193,8 @@ class AnyOrder(RuleBasedStateMachine):
                 )
             self.waiting.remove(one)
             self.running.append(one)
+            if one.endpoint.gap is not None:
+                self.paces[one.endpoint.id] = (one.id, self.clock.now + one.endpoint.gap)
             self.seen[one.id] += 1
             assert self.seen[one.id] == 1
 
@@ -1004,6 +1209,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.lanes.end(one, delivered=delivered)
         self.lanes.settle(one)
         here = one.endpoint.id
+        if delivered is None and self.paces.get(here, ("", NOW))[0] == one.id:
+            del self.paces[here]
         self.failures[here] += delivered is False
         if delivered:
             self.begin_anew(here)
@@ -1018,7 +1225,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def forget_if_idle(self, endpoint_id: EndpointId) -> None:
         held = any(other.endpoint.id == endpoint_id for other in [*self.waiting, *self.running])
-        if not held and endpoint_id not in self.rests:
+        if not held and endpoint_id not in self.rests and endpoint_id not in self.paces:
             self.begin_anew(endpoint_id)
 
     @rule(seconds=st.integers(1, 40))
@@ -1030,6 +1237,11 @@ class AnyOrder(RuleBasedStateMachine):
                 del self.rests[endpoint_id]
                 self.forget_if_idle(endpoint_id)
         assert next_one == min(self.rests.values(), default=None)
+        self.lanes.go_on()
+        for endpoint_id, (_, until) in list(self.paces.items()):
+            if until <= self.clock.now:
+                del self.paces[endpoint_id]
+                self.forget_if_idle(endpoint_id)
 
     @rule(to=st.sampled_from("abcd"))
     def rouse(self, to: str) -> None:
@@ -1057,13 +1269,13 @@ class AnyOrder(RuleBasedStateMachine):
     def counts_are_true(self) -> None:
         held = Counter(one.endpoint.id for one in [*self.waiting, *self.running])
         assert {id: len(lane) for id, lane in self.lanes._lanes.items() if len(lane)} == held
-        assert self.lanes._lanes.keys() == held.keys() | self.rests.keys()
+        assert self.lanes._lanes.keys() == held.keys() | self.rests.keys() | self.paces.keys()
         for id, lane in self.lanes._lanes.items():
             assert lane.active == sum(one.endpoint.id == id for one in self.running)
 
     def teardown(self) -> None:
         """All of it can be brought to an end, and then nothing is held."""
-        while self.waiting or self.running or self.rests:
+        while self.waiting or self.running or self.rests or self.paces:
             self.pass_time(40)
             self.start(1000)
             for one in [*self.running]:

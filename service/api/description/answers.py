@@ -192,6 +192,9 @@ class Endpoint(TypedDict):
     types: list[str]
     filter: str | None
     description: str | None
+    rate_per_minute: Annotated[
+        int | None, Field(description="attempts that begin within a minute, at most; null is no limit")
+    ]
     enabled: bool
     disabled_reason: str | None
     failures: Annotated[int, Field(ge=0, description="attempts that failed in a row")]

@@ -207,7 +207,7 @@ BODY_EXAMPLES: Final[Mapping[str, Any]] = {
         "on": EventType.TASK_SUCCEEDED,
         "submit": {"type": SHOWN.name, "input": _FOLLOWING},
     },
-    "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}},
+    "EndpointBody.ntfy": {"kind": "ntfy", "config": {"topic": "shop-videos"}, "rate_per_minute": 12},
     "EndpointBody.mattermost": {
         "kind": "mattermost",
         "config": {"webhook_url": "https://chat.example.com/hooks/7w6ygs3x7jbpdfpmskmk7q1cda"},

@@ -137,6 +137,9 @@ def _endpoint_bodies(configs: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "EndpointBody": {"oneOf": [reference(f"EndpointBody.{kind}") for kind in configs]},
         "BoundEndpointBody": {
             "description": "An endpoint for one task's events; what follows it stands in its `follow_ups`.",
+            "properties": {
+                "rate_per_minute": {"type": "null", "description": "for endpoints of the account"}
+            },
             "oneOf": [reference(f"EndpointBody.{kind}") for kind in configs if kind != FOLLOW_UP],
         },
         "EndpointPatch": patch,
