@@ -29,7 +29,7 @@ from service.dashboard.names import EndpointNames, name_of
 from service.dashboard.rendering import show_milliseconds
 from service.dashboard.state import State
 from service.domain.deliveries import AttemptOutcome
-from service.domain.endpoints import Endpoint
+from service.domain.endpoints import MOST_A_MINUTE, Endpoint
 from service.domain.errors import Conflict, Fault, NotFound, SearchTooWide
 from service.domain.events import EventType
 from service.domain.kept import archive_id
@@ -88,6 +88,17 @@ SUBSCRIPTION: Final = (
         hint="What it is called here.",
     ),
 )
+RATE: Final = Field(
+    name="more.rate_per_minute",
+    pointer="#/rate_per_minute",
+    label="Attempts a minute, at most",
+    widget=Widget.NUMBER,
+    least=1,
+    most=MOST_A_MINUTE,
+    is_whole=True,
+    hint="For a receiver that takes so many: 20 for a chat group's robot. Blank is no limit.",
+)
+OF_AN_ACCOUNT: Final = (*SUBSCRIPTION, RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +206,7 @@ class EndpointPages:
     async def create(self, request: Request[State], visit: Visit, form: FormData) -> Response:
         kind = self._kind(request)
         given = await entered(self._fields[kind], form)
-        more = await entered(SUBSCRIPTION, form)
+        more = await entered(OF_AN_ACCOUNT, form)
         body: dict[str, Any] = {"kind": kind, "config": given.body, **more.body}
         faults = [*given.faults, *more.faults]
         if text_of(form, "action") != "create":
@@ -220,7 +231,7 @@ class EndpointPages:
         command: str | None = None,
         status: int = 200,
     ) -> Response:
-        everything = [*self._fields[kind], *SUBSCRIPTION]
+        everything = [*self._fields[kind], *OF_AN_ACCOUNT]
         return visit.render(
             request,
             "endpoint_new.html",
@@ -228,7 +239,7 @@ class EndpointPages:
             kind=kind,
             about=ABOUT.get(kind, f"messages in {kind.capitalize()}"),
             fields=self._fields[kind],
-            more=SUBSCRIPTION,
+            more=OF_AN_ACCOUNT,
             values={} if form is None else values_of(everything, form),
             faults=sorted_faults(everything, faults),
             is_uncertain=status >= 500,
@@ -259,9 +270,9 @@ class EndpointPages:
                 limit=LATEST,
             )
             fared = await _last_hour(reader, endpoint, now)
-        fields = self._fields.get(endpoint.kind, [])
-        everything = [*fields, *SUBSCRIPTION]
-        current = shown_values(fields, endpoint.config) | shown_values(SUBSCRIPTION, endpoint.view())
+        fields, more = self._fields.get(endpoint.kind, []), _more(endpoint)
+        everything = [*fields, *more]
+        current = shown_values(fields, endpoint.config) | shown_values(more, endpoint.view())
         return visit.render(
             request,
             "endpoint.html",
@@ -273,7 +284,7 @@ class EndpointPages:
             latest=latest,
             fared=fared,
             fields=fields,
-            more=SUBSCRIPTION,
+            more=more,
             values=current if values is None else values,
             faults=sorted_faults(everything, faults),
             is_uncertain=status >= 500,
@@ -289,7 +300,7 @@ class EndpointPages:
             endpoint = await _found(reader, request, visit)
         fields = self._fields.get(endpoint.kind, [])
         config = await changes(fields, form, endpoint.config)
-        more = await changes(SUBSCRIPTION, form, endpoint.view())
+        more = await changes(_more(endpoint), form, endpoint.view())
         body = dict(more.body)
         if config.body:
             body["config"] = config.body
@@ -301,8 +312,12 @@ class EndpointPages:
                 return back_to(f"/endpoints/{endpoint.id}", done="changed")
             status = answer.status
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
-        values = values_of([*fields, *SUBSCRIPTION], form)
+        values = values_of([*fields, *_more(endpoint)], form)
         return await self._page(request, visit, values=values, faults=faults, status=status)
+
+
+def _more(endpoint: Endpoint) -> Sequence[Field]:
+    return OF_AN_ACCOUNT if endpoint.task_id is None else SUBSCRIPTION
 
 
 def _curl(request: Request[State], body: dict[str, Any]) -> str:

@@ -924,6 +924,38 @@ async def test_the_page_of_an_endpoint_shows_its_public_key_if_it_has_one(
     assert "whpk_" not in await admin.page(page)
 
 
+async def test_a_rate_is_given_changed_and_taken_away_by_the_form_and_shown_on_the_page(
+    klingel: Klingel, admin: Browser
+) -> None:
+    new, url = "/endpoints/new/webhook", klingel.receiver.url
+    refused = await admin.send(new, on=new, config__url=url, more__rate_per_minute="half", action="create")
+    assert refused.status_code == 422
+    assert "must be a whole number" in refused.text
+    assert 'value="half"' in refused.text
+    made = await admin.send(new, on=new, config__url=url, more__rate_per_minute="20", action="create")
+    assert made.status_code == 200
+    [endpoint] = (await klingel.http.get("/v1/endpoints")).json()["items"]
+    page = f"/endpoints/{endpoint['id']}"
+    assert endpoint["rate_per_minute"] == 20
+    assert "at most 20 attempts a minute" in await admin.page(page)
+    for given, kept, shown in (("1", 1, True), ("", None, False)):
+        changed = await admin.send(
+            page, on=page, config__url=url, config__format="standard", config__signature="v1",
+            more__types="task.*", more__rate_per_minute=given,
+        )  # fmt: skip
+        assert changed.status_code == 303, changed.text
+        assert (await klingel.http.get(f"/v1{page}")).json()["rate_per_minute"] == kept
+        assert ("at most 1 attempt a minute" in await admin.page(page)) == shown
+
+
+async def test_the_page_of_a_task_s_own_endpoint_offers_no_rate(klingel: Klingel, admin: Browser) -> None:
+    task = await klingel.submit(callback_url=klingel.receiver.url)
+    page = f"/endpoints/{task['endpoints'][0]['id']}"
+    shown = await admin.page(page)
+    assert 'name="more.filter"' in shown
+    assert "rate_per_minute" not in shown
+
+
 async def test_a_change_that_names_no_secret_keeps_it(klingel: Klingel, admin: Browser) -> None:
     config = {
         "url": klingel.receiver.url,
