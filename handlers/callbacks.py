@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -61,13 +61,13 @@ class Taken(Struct, frozen=True):
 
 
 class CallbackReader(Protocol):
-    """Reads what one provider sends. Every provider that a task may be with has one, also where it is not in use now."""
+    """Reads the callbacks of one provider."""
 
     @property
     def name(self) -> str: ...
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
-        """Whether a callback is by this provider, as far as it signs at all. Names in lower case."""
+        """Whether a callback's signature is this provider's; True where it does not sign. Headers' names in lower case."""
 
     def parse(self, body: bytes) -> Report:
         """
@@ -82,7 +82,7 @@ class CallbackReceiver:
     def __init__(
         self,
         *,
-        readers: Mapping[str, CallbackReader],
+        reader_of: Callable[[str], CallbackReader],
         tokens: CallbackTokens,
         batcher: Batcher,
         publisher: Publisher,
@@ -91,8 +91,12 @@ class CallbackReceiver:
         clock: Clock,
         tracing: Tracing = UNTRACED,
     ) -> None:
+        """
+        Args:
+            reader_of: by a provider's name, also of one that is not configured any more: its tasks may still run.
+        """
         self._tracing = tracing
-        self._readers = readers
+        self._reader_of = reader_of
         self._tokens = tokens
         self._batcher = batcher
         self._publisher = publisher
@@ -102,12 +106,9 @@ class CallbackReceiver:
         self._guesses = Guesses(burst=TOKENS)
 
     async def receive(self, scope: Scope, receive: Receive) -> Response:
-        """Of plain ASGI: what Starlette puts around a request takes as long as reading a callback does."""
+        """Takes plain ASGI: Starlette's `Request` would cost as much time as reading the callback does."""
         path = scope["path_params"]
-        reader = self._readers.get(path["provider"])
-        # The token is checked also for a provider that is none, so that both take the same time.
-        genuine = self._tokens.verify(path["token"], path["provider"], path["task_id"])
-        if reader is None or not genuine:
+        if not self._tokens.verify(path["token"], path["provider"], path["task_id"]):
             return self.turn_away(HTTPConnection(scope))
         notes = scope.setdefault(NOTES, {})
         notes["task_id"] = path["task_id"]
@@ -121,7 +122,7 @@ class CallbackReceiver:
             return PlainTextResponse("A callback has at most 1 MiB.\n", status_code=413)
         if self._probes.arrived(path["task_id"], body):
             return OK
-        received = self._read(reader, path["task_id"], headers, body)
+        received = self._read(self._reader_of(path["provider"]), path["task_id"], headers, body)
         taken = await self._batcher.run(self.apply, received)
         if taken is None:
             if await self._probes.passed_on(received.task_id, body):
@@ -142,10 +143,10 @@ class CallbackReceiver:
                 return OK
 
     def _tell(self, received: Received, taken: Taken, began_ns: int, given: Trace | None) -> None:
-        """Afterwards, for only what is stored says to which trace it belongs.
+        """Records the span of a callback: after the commit, for its trace is that of the stored task.
 
         Args:
-            given: by the provider: its own, so it is named beside ours.
+            given: the provider's own trace, which the span links to.
         """
         with self._tracing.span(
             "callback",
@@ -164,7 +165,7 @@ class CallbackReceiver:
                 span.fail(taken.verdict)
 
     def turn_away(self, request: HTTPConnection[Any]) -> Response:
-        """For a URL that is not ours. Only who guesses waits: a genuine one works from any address at any time."""
+        """Answers a URL that is not ours. Wrong URLs alone are limited: a genuine one works from any address at any time."""
         self._metrics.callback_received("not_found")
         if wait := math.ceil(self._guesses.wait(request)):
             return PlainTextResponse(
@@ -195,7 +196,7 @@ class CallbackReceiver:
         )
 
     async def apply(self, tx: Transaction, batch: Sequence[Received]) -> list[Taken | None]:
-        """One for each; None where there is no such task. Several about one task count in their order."""
+        """One result for each callback; None where there is no such task. Several about one task count in their order."""
         known, affected = await self._publisher.affected(tx, {received.task_id for received in batch})
         results: list[Taken | None] = []
         evidence: list[StoredCallback] = []

@@ -25,7 +25,7 @@ from handlers.callbacks import CallbackReader, CallbackReceiver
 from handlers.chat.desk import Desk
 from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
 from handlers.chat.sink import ChatSink, endpoint_model
-from handlers.providers.kling import CallbackReaders, KlingProvider, authorization_for
+from handlers.providers.kling import KlingProvider, authorization_for, callback_readers
 from handlers.providers.transport import LateTransport
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
 from handlers.sinks.apprise import AppriseConfig, AppriseSink
@@ -419,7 +419,7 @@ def create_app(
                 notices=notices,
             )
             callbacks = CallbackReceiver(
-                readers=_callback_readers(configured, settings),
+                reader_of=_callback_readers(configured, settings),
                 tokens=tokens,
                 batcher=batcher,
                 publisher=publisher,
@@ -603,22 +603,21 @@ def _provider(
         layout=configured.account.layout,
         authorization=authorization,
         correct=authorization.correct,
-        webhook_secrets=[secret.get_secret_value() for secret in configured.webhook_secrets],
         on_call=metrics.provider_called,
         timeout=timedelta(seconds=settings.provider_timeout),
     )
 
 
-def _callback_readers(configured: Providers, settings: Settings) -> Mapping[str, CallbackReader]:
-    """For each provider, not the present ones alone: tasks may still be with one that was in use before."""
-    # Of those that were in use before, Kling itself may sign with a secret that is still listed. Who sells it on has none to
-    # sign with, and what is paid for there would be lost.
+def _callback_readers(configured: Providers, settings: Settings) -> Callable[[str], CallbackReader]:
+    """By a provider's name, also of one that was in use before: tasks may still be with it."""
+    # Of a provider that was in use before, Kling itself may sign with a secret that is still listed. A reseller has none to
+    # sign with: were a signature asked of it, its callbacks, and results that are paid for, would be lost.
     of_settings = {
         str(name): settings.provider_webhook_secret if name is ProviderName.KLING else ()
         for name in ProviderName
     }
     of_accounts = {each.name: tuple(each.webhook_secrets) for each in configured.all}
-    return CallbackReaders(
+    return callback_readers(
         {
             name: [secret.get_secret_value() for secret in secrets]
             for name, secrets in {**of_settings, **of_accounts}.items()

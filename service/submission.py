@@ -84,15 +84,6 @@ class Provider(Protocol):
             ProviderUnavailable, ProviderRefused, NotFound.
         """
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> bool:
-        """Whether a callback is by this provider, as far as it signs at all. Names in lower case."""
-
-    def parse(self, body: bytes) -> Report:
-        """
-        Raises:
-            Unreadable: not a callback of this provider.
-        """
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:

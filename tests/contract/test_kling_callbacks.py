@@ -14,11 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handlers.providers.kling import KlingProvider
+from handlers.providers.kling import KlingCallbacks
 from handlers.providers.kling.reports import SIGNALS, read_report
 from service.domain.costs import Charge
 from service.domain.lifecycle import FROM_PROVIDER, Signal
-from service.domain.task_types import Layout
 from service.domain.tasks import Output, OutputKind, Report, TaskError, Unreadable
 
 EXPIRES_AT = datetime.fromtimestamp(1790000060, UTC) + timedelta(days=30)
@@ -544,16 +543,8 @@ VECTORS = {
 }
 
 
-def provider(*secrets: str) -> KlingProvider:
-    return KlingProvider(
-        name="kling",
-        client=httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(500))),
-        base_url="https://api-singapore.klingai.com",
-        layout=Layout.OFFICIAL,
-        authorization=lambda: "Bearer key",
-        webhook_secrets=secrets,
-        on_call=lambda kind, outcome: None,
-    )
+def callbacks(*secrets: str) -> KlingCallbacks:
+    return KlingCallbacks("kling", webhook_secrets=secrets)
 
 
 @pytest.fixture(params=list(VECTORS.values()), ids=list(VECTORS))
@@ -571,13 +562,13 @@ def test_a_signed_callback_verifies_within_five_minutes(
 ) -> None:
     secret, headers, body = vector
     now = signed_at(headers) + timedelta(seconds=skew)
-    assert provider(secret).verify(headers, body, now=now)
-    assert provider("whsec_" + "QUJD" * 8, secret).verify(headers, body, now=now)
-    assert provider(secret).verify({name.title(): value for name, value in headers.items()}, body, now=now)
-    assert provider(secret).verify(httpx.Headers(headers), body, now=now)
+    assert callbacks(secret).verify(headers, body, now=now)
+    assert callbacks("whsec_" + "QUJD" * 8, secret).verify(headers, body, now=now)
+    assert callbacks(secret).verify({name.title(): value for name, value in headers.items()}, body, now=now)
+    assert callbacks(secret).verify(httpx.Headers(headers), body, now=now)
     rotating = headers | {"webhook-signature": "v1,b3RoZXI= " + headers["webhook-signature"]}
-    assert provider(secret).verify(rotating, body, now=now)
-    provider(secret).parse(body)
+    assert callbacks(secret).verify(rotating, body, now=now)
+    callbacks(secret).parse(body)
 
 
 @pytest.mark.parametrize("skew", [301, -301, 10**8])
@@ -585,7 +576,7 @@ def test_a_signature_outside_five_minutes_does_not_verify(
     vector: tuple[str, dict[str, str], bytes], skew: int
 ) -> None:
     secret, headers, body = vector
-    assert not provider(secret).verify(headers, body, now=signed_at(headers) + timedelta(seconds=skew))
+    assert not callbacks(secret).verify(headers, body, now=signed_at(headers) + timedelta(seconds=skew))
 
 
 def flips(content: bytes) -> list[bytes]:
@@ -598,7 +589,7 @@ def flips(content: bytes) -> list[bytes]:
 
 def test_one_flipped_bit_anywhere_does_not_verify(vector: tuple[str, dict[str, str], bytes]) -> None:
     secret, headers, body = vector
-    now, checked = signed_at(headers), provider(secret)
+    now, checked = signed_at(headers), callbacks(secret)
     assert not any(checked.verify(headers, flipped, now=now) for flipped in flips(body))
     for name, value in headers.items():
         for flipped in flips(value.encode()):
@@ -611,14 +602,14 @@ def test_with_a_secret_set_an_unsigned_callback_does_not_verify(
 ) -> None:
     secret, headers, body = vector
     unsigned = {name: value for name, value in headers.items() if name != missing}
-    assert not provider(secret).verify(unsigned, body, now=signed_at(headers))
-    assert not provider(secret).verify({}, body, now=signed_at(headers))
+    assert not callbacks(secret).verify(unsigned, body, now=signed_at(headers))
+    assert not callbacks(secret).verify({}, body, now=signed_at(headers))
 
 
 def test_another_secret_does_not_verify(vector: tuple[str, dict[str, str], bytes]) -> None:
     _, headers, body = vector
-    assert not provider("whsec_" + "QUJD" * 8).verify(headers, body, now=signed_at(headers))
+    assert not callbacks("whsec_" + "QUJD" * 8).verify(headers, body, now=signed_at(headers))
 
 
 def test_without_a_secret_there_is_nothing_to_verify() -> None:
-    assert provider().verify({}, b"whatever", now=datetime.now(UTC))
+    assert callbacks().verify({}, b"whatever", now=datetime.now(UTC))

@@ -1,6 +1,6 @@
-"""What Kling sends back: read by whoever knows where it was sent to, with no account at the provider."""
+"""Reads Kling's callbacks. It needs no account there: tasks may be with one that is not configured any more."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from handlers.providers.kling.reports import read_report
@@ -8,33 +8,11 @@ from service.domain.signatures import verifies
 from service.domain.tasks import Report
 
 
-class CallbackReaders(Mapping[str, "KlingCallbacks"]):
-    """Of every account that is configured, and of any other name: tasks may be with one that was so before. What
-    comes for these is told apart by its URL alone.
-
-    Args:
-        webhook_secrets: of each that is configured.
-    """
-
-    def __init__(self, webhook_secrets: Mapping[str, Sequence[str]]) -> None:
-        self._known = {
-            name: KlingCallbacks(name, webhook_secrets=secrets) for name, secrets in webhook_secrets.items()
-        }
-
-    def __getitem__(self, name: str) -> "KlingCallbacks":
-        return self._known.get(name) or KlingCallbacks(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-
 class KlingCallbacks:
-    """
+    """Reads the callbacks of one account at Kling.
+
     Args:
-        webhook_secrets: `whsec_…`; with none, callbacks are told apart by their URL alone.
+        webhook_secrets: `whsec_…`; without any no signature is asked for, and the callback's URL alone proves it.
     """
 
     def __init__(self, name: str, *, webhook_secrets: Sequence[str] = ()) -> None:
@@ -54,3 +32,13 @@ class KlingCallbacks:
             Unreadable: a ValueError whose message says why no task can be read from it.
         """
         return read_report(body)
+
+
+def callback_readers(webhook_secrets: Mapping[str, Sequence[str]]) -> Callable[[str], KlingCallbacks]:
+    """The reader of each account by its name; for a name that is not configured, one without secrets.
+
+    Args:
+        webhook_secrets: of each account that is configured.
+    """
+    known = {name: KlingCallbacks(name, webhook_secrets=secrets) for name, secrets in webhook_secrets.items()}
+    return lambda name: known.get(name) or KlingCallbacks(name)

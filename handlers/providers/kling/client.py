@@ -1,8 +1,8 @@
-"""One account at Kling: sends its creates and reads its callbacks; asks for a status only when told to."""
+"""One account at Kling: sends its creates; asks for a status only when told to."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,7 +10,6 @@ import httpx
 from anyio.to_thread import run_sync
 
 from handlers.providers.kling.answers import Reply, http_date, read_answer
-from handlers.providers.kling.callbacks import KlingCallbacks
 from handlers.providers.kling.outcomes import (
     EXPIRED,
     NOT_YET_VALID,
@@ -38,13 +37,12 @@ OUTCOME_WORDS: Final[Mapping[type[CreateOutcome], str]] = {
 }
 
 
-class KlingProvider(KlingCallbacks):
+class KlingProvider:
     """
     Args:
         client: pooled and shared; its redirects and time-outs are overruled here.
         authorization: gives the header's value, anew for each request.
         correct: as `Authorization.correct`.
-        webhook_secrets: `whsec_…`; with none, callbacks are told apart by their URL alone.
         timeout: of one request from the wait for a connection to the answer's last byte.
         on_call: called once for each request sent: `create` with `accepted`, `refused`, `deferred` or `unknown`;
             `status_query` with `ok` or `failed`.
@@ -64,11 +62,10 @@ class KlingProvider(KlingCallbacks):
         authorization: Callable[[], str],
         correct: Callable[[datetime, str], bool] = lambda _theirs, _refused: False,
         on_call: Callable[[str, str], None],
-        webhook_secrets: Sequence[str] = (),
         timeout: timedelta = timedelta(seconds=60),
         skew_pause: timedelta = timedelta(seconds=5),
     ) -> None:
-        super().__init__(name, webhook_secrets=webhook_secrets)
+        self.name = name
         self._client = client
         self._base_url = _checked(base_url)
         self._layout = layout
