@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from yarl import URL
 
 from handlers.chat.platform import Card, Destination, Spoken
-from handlers.chat.webhooks import JSON_HEADERS, MARKS, Address, Codes, server_faults, webhook_faults
+from handlers.chat.webhooks import MARKS, Address, Codes, server_faults, webhook_faults
 from handlers.messages import cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.errors import Fault
@@ -78,7 +78,7 @@ class Dingtalk:
             self._dialler,
             url if secret is None else f"{url}&{_signature(secret, now)}",
             body=to_json({**_content(card), "at": {"isAtAll": False}}),
-            headers=JSON_HEADERS,
+            headers=exchange.JSON_UTF8_HEADERS,
             now=now,
             hidden=[url, URL(url).query["access_token"], secret or ""],
         )

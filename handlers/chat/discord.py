@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from yarl import URL
 
 from handlers.chat.grammar import IMAGE, VIDEO, as_said, option_schemas, options
@@ -272,7 +272,7 @@ class Discord:
         if answer is None:
             return _Told(reply)
         self._heed(place.path, answer.headers)
-        return _judged(reply, answer.headers, _object(answer.body), is_own=to.address is None)
+        return _judged(reply, answer.headers, exchange.json_object(answer.body), is_own=to.address is None)
 
     def _heed(self, path: str, headers: Mapping[str, str]) -> None:
         """Of a bucket that is empty now, until when (Discord, "Rate Limits": "Header Format")."""
@@ -610,14 +610,6 @@ def _seconds(value: str | None) -> float:
     if value is None or not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
         return 0.0
     return min(float(value), LONGEST_RETRY_AFTER_S)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        read = from_json(body)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 # What is heard

@@ -42,7 +42,7 @@ from handlers.chat.platform import (
     uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
-from handlers.chat.webhooks import JSON_HEADERS, Codes, object_of, server_faults, webhook_faults
+from handlers.chat.webhooks import Codes, server_faults, webhook_faults
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.bots import Person
@@ -420,7 +420,7 @@ class Feishu:
     ) -> _Ended:
         app = _app(to)
         assert app is not None
-        return await self._exchange(app, method, path, to_json(body), JSON_HEADERS, now)
+        return await self._exchange(app, method, path, to_json(body), exchange.JSON_UTF8_HEADERS, now)
 
     async def _exchange(
         self, app: _App, method: str, path: str, body: bytes, headers: Mapping[str, str], now: datetime
@@ -480,7 +480,7 @@ class Feishu:
             self._dialler,
             f"{app.server}/open-apis/auth/v3/tenant_access_token/internal",
             body=to_json({"app_id": app.id, "app_secret": app.secret}),
-            headers=JSON_HEADERS,
+            headers=exchange.JSON_UTF8_HEADERS,
             now=now,
             hidden=[app.secret],
         )
@@ -490,7 +490,7 @@ class Feishu:
         ended = _judged(replace(reply, excerpt="") if CODES.of(answer) == 0 else reply, answer)
         if ended.reply.ending is not AttemptOutcome.DELIVERED:
             return ended
-        content = object_of(answer.body)
+        content = exchange.json_object(answer.body)
         token, expire = content.get("tenant_access_token"), content.get("expire")
         if not isinstance(token, str) or not TOKEN.fullmatch(token) or type(expire) is not int:
             reason = "answered, but not as Feishu does"
@@ -507,7 +507,7 @@ class Feishu:
             self._dialler,
             url,
             body=to_json({**signed, "msg_type": "interactive", "card": shown}),
-            headers=JSON_HEADERS,
+            headers=exchange.JSON_UTF8_HEADERS,
             now=now,
             hidden=[url, URL(url).name, secret or ""],
         )
@@ -594,7 +594,7 @@ def _judged(reply: Reply, answer: HttpAnswer) -> _Ended:
     may_come = code is None or code in CODES.too_fast | TOKEN_ENDED
     if exchange.refuses_for_good(answer.status) and judged.ending is AttemptOutcome.RETRY and not may_come:
         judged = replace(judged, ending=AttemptOutcome.DEAD)
-    data = object_of(answer.body).get("data")
+    data = exchange.json_object(answer.body).get("data")
     return _Ended(judged, code, data if isinstance(data, dict) else {})
 
 
@@ -648,7 +648,7 @@ def _labelled(label: str, behavior: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(content: Mapping[str, Any]) -> Answer:
-    return Answer(headers=JSON_HEADERS, body=to_json(content))
+    return Answer(headers=exchange.JSON_UTF8_HEADERS, body=to_json(content))
 
 
 def _verified(
@@ -666,9 +666,9 @@ def _verified(
     is_signed = encrypt_key is not None and "x-lark-signature" in request.headers
     if encrypt_key is not None and is_signed:
         _verify_signature(request, encrypt_key, now)
-    event = object_of(request.body)
+    event = exchange.json_object(request.body)
     if encrypt_key is not None:
-        event = object_of(_decrypted(event.get("encrypt"), encrypt_key))
+        event = exchange.json_object(_decrypted(event.get("encrypt"), encrypt_key))
     is_check = event.get("type") == "url_verification"
     if encrypt_key is not None and not (is_signed or is_check):
         raise Forged("not signed")
@@ -769,7 +769,7 @@ def _heard_press(header: _Header, acted: _Acted) -> Pressed | Answer:
 
 def _read(message: _Message) -> tuple[str, list[str]]:
     """Its text, and its pictures' keys. What has neither says nothing, and is answered with help."""
-    content = object_of(message.content.encode())
+    content = exchange.json_object(message.content.encode())
     match message.message_type:
         case "text":
             return str(content.get("text") or ""), []

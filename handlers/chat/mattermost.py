@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, Field
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from yarl import URL
 
 from handlers.chat.pictures import fetch_picture
@@ -206,7 +206,7 @@ class Mattermost:
         if answer is None:
             return Spoken(reply=reply)
         reply = _judged(reply, answer)
-        post = _object(answer.body)
+        post = exchange.json_object(answer.body)
         if reply.ending is None and 200 <= answer.status < 300:
             if not isinstance(post.get("id"), str):
                 return Spoken(reply=_not_mattermost(reply))
@@ -235,7 +235,7 @@ class Mattermost:
             return reply
         if (
             answer.status == 400
-            and _object(answer.body).get("id") == "web.incoming_webhook.invalid.app_error"
+            and exchange.json_object(answer.body).get("id") == "web.incoming_webhook.invalid.app_error"
         ):
             return replace(reply, ending=AttemptOutcome.GONE, reason="there is no such incoming webhook")
         if 200 <= answer.status < 300 and answer.body.strip() != b"ok":
@@ -417,14 +417,6 @@ def _not_mattermost(reply: Reply) -> Reply:
     return replace(reply, ending=AttemptOutcome.RETRY, reason="answered, but not as Mattermost does")
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        read = from_json(body)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
 # What is heard
 
 
@@ -434,7 +426,7 @@ def _fields(request: Inbound) -> dict[str, Any]:
         Forged: neither a form nor a JSON object, which is all that Mattermost sends.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-        return _object(request.body)
+        return exchange.json_object(request.body)
     try:
         return dict(parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=100))
     except ValueError:

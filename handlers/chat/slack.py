@@ -667,7 +667,7 @@ def _response_url(to: Destination, now: datetime) -> str | None:
 
 def _judged(reply: Reply, status: int, body: bytes) -> _Ended:
     """An answer of the Web API: 200 also for what it refuses."""
-    content = _json(body)
+    content = exchange.json_object(body)
     if content.get("ok") is True and status == 200:
         return _Ended(replace(reply, ending=AttemptOutcome.DELIVERED), content=content)
     error = content.get("error")
@@ -687,7 +687,7 @@ def _judged(reply: Reply, status: int, body: bytes) -> _Ended:
 
 def _judged_hook(reply: Reply, status: int, body: bytes) -> _Ended:
     """A hook says in plain text what it thinks; `ok` is the only good word."""
-    content = _json(body)
+    content = exchange.json_object(body)
     if status == 200 and (body.strip() in {b"ok", b""} or content.get("ok") is True):
         return _Ended(replace(reply, ending=AttemptOutcome.DELIVERED))
     error = str(content.get("error") or body[:80].decode(errors="replace").strip())
@@ -698,14 +698,6 @@ def _judged_hook(reply: Reply, status: int, body: bytes) -> _Ended:
     if status == 200:
         return _Ended(replace(reply, ending=AttemptOutcome.RETRY, reason="answered, but not as Slack does"))
     return _Ended(replace(reply, ending=AttemptOutcome.RETRY))
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        content = from_json(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _content(card: Card, *, note: str | None, with_picture: bool) -> dict[str, Any]:

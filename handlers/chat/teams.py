@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from yarl import URL
 
 from handlers.chat.platform import Card, Destination, Spoken
-from handlers.chat.webhooks import JSON_HEADERS, Address, object_of
+from handlers.chat.webhooks import Address
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -70,7 +70,7 @@ class Teams:
             self._dialler,
             url,
             body=to_json(_content(card)),
-            headers=JSON_HEADERS,  # without its charset the size would count twice
+            headers=exchange.JSON_UTF8_HEADERS,  # without its charset the size would count twice
             now=now,
             hidden=_hidden(url),
         )
@@ -133,7 +133,7 @@ def _judged(reply: Reply, answer: Answer) -> Reply:
         if "html" in answer.headers.get("content-type", ""):  # a page to sign in at, or a portal
             return replace(reply, ending=AttemptOutcome.RETRY, reason="answered, but not as Teams does")
         return replace(reply, ending=AttemptOutcome.DELIVERED)
-    error = object_of(answer.body).get("error")
+    error = exchange.json_object(answer.body).get("error")
     code = error.get("code") if isinstance(error, dict) else None
     if status == 404 and code == "WorkflowNotFound":
         return replace(reply, ending=AttemptOutcome.GONE, reason="there is no such workflow any more")

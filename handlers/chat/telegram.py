@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from handlers.chat.pictures import LARGEST_PICTURE, fetch_picture
 from handlers.chat.platform import (
@@ -240,7 +240,7 @@ class Telegram:
         )
         if answer is None:
             return _Told(reply, chat)
-        return _judged(reply, _object(answer.body), chat, is_own=to.address is None)
+        return _judged(reply, exchange.json_object(answer.body), chat, is_own=to.address is None)
 
     # Listening
 
@@ -298,7 +298,7 @@ class Telegram:
         )
         if answer is None:
             raise NotFetched(reply.reason, may_come=True)
-        content = _object(answer.body)
+        content = exchange.json_object(answer.body)
         if not content.get("ok"):
             judged = _judged(reply, content, "", is_own=False)
             may_come = judged.reply.ending in {None, AttemptOutcome.RETRY}
@@ -457,14 +457,6 @@ def _spoken(told: _Told, media: _Media | None) -> Spoken:
         return Spoken(reply=told.reply)
     url = None if media is None else media.url
     return Spoken(reply=told.reply, reference={"chat": told.chat, "message": told.message, "media": url})
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        read = from_json(body)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 # What is heard

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
-from pydantic_core import from_json
 from yarl import URL
 
 from handlers.messages import Mood
@@ -17,7 +16,6 @@ from service.domain.values import replace
 from service.network.connections import Answer
 from service.network.dialler import Dialler, Refused
 
-JSON_HEADERS: Final = {"content-type": "application/json; charset=utf-8"}
 MARKS: Final[Mapping[Mood, str]] = {
     Mood.WORKING: "⏳",
     Mood.GOOD: "✅",
@@ -102,14 +100,5 @@ class Codes:
         return replace(reply, ending=ending, reason=reason)
 
     def of(self, answer: Answer) -> int | None:
-        code = object_of(answer.body).get(self.code_name)
+        code = exchange.json_object(answer.body).get(self.code_name)
         return code if type(code) is int else None
-
-
-def object_of(body: bytes) -> dict[str, Any]:
-    """An answer's JSON; empty where it is none."""
-    try:
-        read = from_json(body)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}

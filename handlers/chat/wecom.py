@@ -14,7 +14,7 @@ from yarl import URL
 
 from handlers.chat.pictures import download_picture
 from handlers.chat.platform import Card, Destination, NotFetched, Spoken
-from handlers.chat.webhooks import JSON_HEADERS, MARKS, Address, Codes, server_faults, webhook_faults
+from handlers.chat.webhooks import MARKS, Address, Codes, server_faults, webhook_faults
 from handlers.messages import Made, cut_bytes
 from handlers.sinks import exchange
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -127,7 +127,7 @@ class Wecom:
             self._dialler,
             url,
             body=to_json(content),
-            headers=JSON_HEADERS,
+            headers=exchange.JSON_UTF8_HEADERS,
             now=now,
             hidden=[url, URL(url).query["key"]],
         )

@@ -4,7 +4,9 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+
+from pydantic_core import from_json
 
 from handlers.sinks.credentials import MASK
 from service.domain.deliveries import ANSWERED, Reply, parse_retry_after
@@ -15,6 +17,7 @@ READ_LIMIT: Final = 64 * 1024
 EXCERPT_LIMIT: Final = 2048
 SHORTEST_HIDDEN: Final = 4  # characters; what is shorter stands in many an answer by chance
 USER_AGENT: Final = "Klingel/0.1"
+JSON_UTF8_HEADERS: Final = {"content-type": "application/json; charset=utf-8"}
 # 408 Request Timeout, 425 Too Early, 429 Too Many Requests: the same request may be taken later (RFC 9110, 6585, 8470).
 TAKEN_LATER: Final = frozenset({408, 425, 429})
 
@@ -89,6 +92,15 @@ def _spellings(text: str) -> Iterator[bytes]:
     for escaped in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield escaped.encode()
         yield escaped.replace("/", r"\/").encode()
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; empty where it is anything else."""
+    try:
+        read = from_json(body)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def refuses_for_good(status: int) -> bool:
