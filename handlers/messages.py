@@ -28,6 +28,16 @@ class Mood(StrEnum):
     NOTE = "note"  # about Klingel itself, not about a task
 
 
+# A mood in a text, where no colour shows it.
+MARKS: Final[Mapping[Mood, str]] = {
+    Mood.WORKING: "⏳",
+    Mood.GOOD: "✅",
+    Mood.BAD: "❌",
+    Mood.WARNING: "⚠️",
+    Mood.NOTE: "🔔",
+}
+
+
 class Urgency(StrEnum):
     """How much somebody wants to know at once."""
 

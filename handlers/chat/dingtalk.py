@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from yarl import URL
 
+from handlers.chat.codes import Codes
 from handlers.chat.platform import Card, Destination, Spoken
-from handlers.chat.webhooks import MARKS, Address, Codes, server_faults, webhook_faults
-from handlers.messages import cut, cut_bytes
+from handlers.chat.urls import WebUrl, server_faults, webhook_faults
+from handlers.messages import MARKS, cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.errors import Fault
 from service.domain.models import StrictModel
@@ -45,11 +46,11 @@ TWINS: Final = str.maketrans(
 class DingtalkEndpoint(StrictModel):
     """Both secrets are kept sealed."""
 
-    webhook_url: Address = Field(description="of the custom bot, with its access_token")
+    webhook_url: WebUrl = Field(description="of the custom bot, with its access_token")
     secret: Annotated[str, Field(pattern=r"^[\x21-\x7e]{8,255}$")] | None = Field(
         None, description="where the bot asks for signatures: it begins with SEC"
     )
-    server: Address = SERVER
+    server: WebUrl = SERVER
 
 
 class Dingtalk:

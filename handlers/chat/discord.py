@@ -31,6 +31,7 @@ from handlers.chat.platform import (
     Spoken,
     uncounted,
 )
+from handlers.chat.urls import WebUrl, plain_url_faults
 from handlers.messages import Message, Mood, cut
 from handlers.sinks import exchange
 from service.domain.bots import Person
@@ -40,7 +41,7 @@ from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import rfc3339
 from service.domain.values import replace
-from service.network.dialler import Dialler, Refused
+from service.network.dialler import Dialler
 
 SERVER: Final = "https://discord.com"
 # Discord, "User Agent": this form; what lacks it may be refused before it is read.
@@ -97,15 +98,13 @@ TOO_LATE: Final = Reply(
 NOBODY: Final = Answer(status=400, body=b"It does not say who asks for what\n")
 
 Snowflake = Annotated[str, Field(pattern=r"^[0-9]{15,21}$")]
-Server = Annotated[str, Field(max_length=2048, description="another server than Discord's own")]
+Server = Annotated[WebUrl, Field(description="another server than Discord's own")]
 
 
 class DiscordEndpoint(StrictModel):
     """A webhook of a channel."""
 
-    webhook_url: Annotated[str, Field(max_length=2048)] = Field(
-        description="whoever has it can post: kept sealed"
-    )
+    webhook_url: WebUrl = Field(description="whoever has it can post: kept sealed")
     thread_id: Snowflake | None = Field(None, description="of a thread in its channel")
     server: Server = SERVER
 
@@ -171,13 +170,7 @@ class Discord:
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, DiscordBot | DiscordEndpoint)
-        faults = []
-        try:
-            url = self._dialler.check(config.server)
-            if url.raw_query_string or url.raw_fragment:
-                faults.append(Fault("It has no query and no fragment.", f"{pointer}/server"))
-        except Refused as error:
-            faults.append(Fault(f"It cannot be used: {error}.", f"{pointer}/server"))
+        faults = plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
         if isinstance(config, DiscordEndpoint) and _webhook(config.webhook_url, config.server) is None:
             detail = f"It is no webhook of {config.server}: those look like {SERVER}/api/webhooks/…/…"
             faults.append(Fault(detail, f"{pointer}/webhook_url"))

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from yarl import URL
 
+from handlers.chat.codes import Codes
 from handlers.chat.pictures import download_picture, fetch_picture
 from handlers.chat.platform import (
     MOST_PICTURES,
@@ -42,7 +43,7 @@ from handlers.chat.platform import (
     uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
-from handlers.chat.webhooks import Codes, server_faults, webhook_faults
+from handlers.chat.urls import WebUrl, server_faults, webhook_faults
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.bots import Person
@@ -114,7 +115,6 @@ MESSAGE_ID: Final = re.compile(r"om_[A-Za-z0-9_-]{1,100}")
 TOKEN: Final = re.compile(r"[\x21-\x7e]{1,2048}")
 IMAGE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
-Address = Annotated[str, Field(max_length=2048)]
 Secret = Annotated[str, Field(min_length=8, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 AppId = Annotated[str, Field(pattern=r"^cli_[A-Za-z0-9]{4,60}$")]
 
@@ -126,18 +126,18 @@ class FeishuBot(StrictModel):
     app_secret: Secret
     verification_token: Secret
     encrypt_key: Secret | None = None
-    server: Address = Field(FEISHU, description=f"{LARK} for Lark")
+    server: WebUrl = Field(FEISHU, description=f"{LARK} for Lark")
 
 
 class FeishuEndpoint(StrictModel):
     """An app and a chat that its bot is in, or a group's custom bot; the app's messages are edited."""
 
-    webhook_url: Address | None = Field(None, description="of a custom bot: kept sealed")
+    webhook_url: WebUrl | None = Field(None, description="of a custom bot: kept sealed")
     secret: Secret | None = Field(None, description="of a custom bot that asks for signatures")
     app_id: AppId | None = Field(None, description="with a webhook_url: the app that uploads pictures for it")
     app_secret: Secret | None = None
     chat_id: Annotated[str, Field(pattern=r"^oc_[A-Za-z0-9_-]{1,100}$")] | None = None
-    server: Address = Field(FEISHU, description=f"{LARK} for Lark")
+    server: WebUrl = Field(FEISHU, description=f"{LARK} for Lark")
 
 
 # What comes in, as far as it is read

@@ -30,6 +30,7 @@ from handlers.chat.platform import (
     repeats_end,
     uncounted,
 )
+from handlers.chat.urls import WebUrl, plain_url_faults
 from handlers.messages import Message, Mood, Urgency, cut
 from handlers.sinks import exchange
 from service.domain.bots import Person
@@ -38,7 +39,7 @@ from service.domain.errors import Fault
 from service.domain.models import StrictModel
 from service.domain.values import replace
 from service.network.connections import Answer as HttpAnswer
-from service.network.dialler import Dialler, Refused
+from service.network.dialler import Dialler
 
 LONGEST_POST: Final = 16383  # characters of a post; of an attachment's text we take no more either
 LONGEST_PROMPT: Final = 1000
@@ -69,7 +70,6 @@ TOO_LATE: Final = Reply(
     ending=AttemptOutcome.DEAD,
 )
 
-Address = Annotated[str, Field(max_length=2048)]
 Token = Annotated[str, Field(max_length=255, pattern=r"^[\x21-\x7e]+$")]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]{26}$")]
 
@@ -77,8 +77,8 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9]{26}$")]
 class MattermostEndpoint(StrictModel):
     """An incoming webhook, or a bot account in a channel, whose posts are edited as a task advances."""
 
-    webhook_url: Address | None = Field(None, description="whoever has it can post: kept sealed")
-    server: Address | None = Field(None, description="with `bot_token`: the address of the Mattermost server")
+    webhook_url: WebUrl | None = Field(None, description="whoever has it can post: kept sealed")
+    server: WebUrl | None = Field(None, description="with `bot_token`: the address of the Mattermost server")
     bot_token: Token | None = None
     channel_id: Id | None = None
 
@@ -86,7 +86,7 @@ class MattermostEndpoint(StrictModel):
 class MattermostBot(StrictModel):
     """Without `bot_token` posts are not edited, attached pictures not seen, and after half an hour nothing is answered."""
 
-    server: Address = Field(description="the address of the Mattermost server")
+    server: WebUrl = Field(description="the address of the Mattermost server")
     command_token: Token | None = Field(None, description="of the slash command")
     webhook_token: Token | None = Field(None, description="of the outgoing webhook")
     bot_token: Token | None = Field(None, description="of the bot account that answers")
@@ -109,7 +109,7 @@ class Mattermost:
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         if isinstance(config, MattermostBot):
-            faults = self._address_faults(config.server, f"{pointer}/server")
+            faults = plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
             if config.command_token is None and config.webhook_token is None:
                 detail = "Give the token of a slash command, of an outgoing webhook, or both."
                 faults.append(Fault(detail, f"{pointer}/command_token"))
@@ -119,21 +119,16 @@ class Mattermost:
         if config.webhook_url is not None:
             detail = "An incoming webhook takes nothing else."
             return [
-                *self._address_faults(config.webhook_url, f"{pointer}/webhook_url"),
+                *plain_url_faults(self._dialler, config.webhook_url, pointer=f"{pointer}/webhook_url"),
                 *(Fault(detail, f"{pointer}/{name}") for name, value in by_bot.items() if value is not None),
             ]
         detail = "Give a webhook_url, or a server, a bot_token and a channel_id."
         missing = [Fault(detail, f"{pointer}/{name}") for name, value in by_bot.items() if value is None]
-        return missing + (self._address_faults(config.server, f"{pointer}/server") if config.server else [])
-
-    def _address_faults(self, address: str, pointer: str) -> list[Fault]:
-        try:
-            url = self._dialler.check(address)
-        except Refused as error:
-            return [Fault(f"It cannot be used: {error}.", pointer)]
-        if url.raw_query_string or url.raw_fragment:
-            return [Fault("It has no query and no fragment.", pointer)]
-        return []
+        return missing + (
+            plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
+            if config.server
+            else []
+        )
 
     # Speaking
 

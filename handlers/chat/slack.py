@@ -39,7 +39,8 @@ from handlers.chat.platform import (
     uncounted,
 )
 from handlers.chat.sink import SAID_AT_THE_END
-from handlers.messages import ELLIPSIS, Mood, cut
+from handlers.chat.urls import WebUrl, plain_url_faults, server_faults
+from handlers.messages import ELLIPSIS, MARKS, cut
 from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -48,7 +49,7 @@ from service.domain.media_types import HEAD, is_page
 from service.domain.models import Model, StrictModel
 from service.domain.times import utc_now
 from service.domain.values import replace
-from service.network.dialler import Dialler, Refused
+from service.network.dialler import Dialler
 
 # docs.slack.dev, "Verifying requests from Slack", "Handling user interaction", "Block Kit"; November 2026.
 WINDOW_S: Final = 5 * 60
@@ -85,13 +86,6 @@ FOR_GOOD: Final = frozenset({
 HOOK_GONE: Final = frozenset({"no_service", "no_service_id", "no_active_hooks", "no_team", "invalid_token"})
 PICTURE_REFUSED: Final = frozenset({"invalid_blocks", "invalid_blocks_format", "invalid_attachments"})
 
-MARKS: Final[Mapping[Mood, str]] = {
-    Mood.WORKING: "⏳",
-    Mood.GOOD: "✅",
-    Mood.BAD: "❌",
-    Mood.WARNING: "⚠️",
-    Mood.NOTE: "🔔",
-}
 HALF_AN_HOUR: Final = (
     "Here Slack takes my answer for half an hour only. Later than that, ask me for the status."
 )
@@ -114,7 +108,6 @@ FILE_PATH: Final = re.compile(
 JSON: Final = "application/json; charset=utf-8"
 FORM: Final = "application/x-www-form-urlencoded"
 
-Url = Annotated[str, Field(max_length=2048)]
 Token = Annotated[str, Field(max_length=512, pattern=r"^xox[\x21-\x7e]+$")]
 
 
@@ -125,18 +118,18 @@ class SlackBot(StrictModel):
 
     signing_secret: Annotated[str, Field(min_length=16, max_length=255, pattern=r"^[\x21-\x7e]+$")]
     bot_token: Token | None = None
-    webhook_url: Url | None = None
-    server: Url = "https://slack.com"
+    webhook_url: WebUrl | None = None
+    server: WebUrl = "https://slack.com"
 
 
 class SlackEndpoint(StrictModel):
     """An incoming webhook's URL, or a bot token and a channel's id: only with these is the message edited."""
 
-    webhook_url: Url | None = None
+    webhook_url: WebUrl | None = None
     bot_token: Token | None = None
     channel: Annotated[str, Field(pattern=r"^[CDGUW][A-Z0-9]{2,30}$")] | None = None
     thread_ts: Annotated[str, Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,9}$")] | None = None
-    server: Url = "https://slack.com"
+    server: WebUrl = "https://slack.com"
 
 
 # What comes in, as far as it is read
@@ -269,25 +262,14 @@ class Slack:
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, (SlackBot, SlackEndpoint))
-        faults = [*self._url_faults(config.server, "server", pointer)]
+        faults = server_faults(self._dialler, config.server, pointer=f"{pointer}/server")
         if config.webhook_url is not None:
-            faults += self._url_faults(config.webhook_url, "webhook_url", pointer)
+            faults += plain_url_faults(self._dialler, config.webhook_url, pointer=f"{pointer}/webhook_url")
             if not faults and not _is_slacks(config.server, config.webhook_url):
                 faults.append(Fault("This is not a webhook of Slack.", f"{pointer}/webhook_url"))
         if isinstance(config, SlackEndpoint):
             faults += _either_faults(config, pointer)
         return faults
-
-    def _url_faults(self, url: str, name: str, pointer: str) -> list[Fault]:
-        try:
-            target = self._dialler.check(url)
-        except Refused as error:
-            return [Fault(f"The URL cannot be used: {error}.", f"{pointer}/{name}")]
-        if target.raw_query_string or target.raw_fragment:
-            return [Fault("This URL has no query.", f"{pointer}/{name}")]
-        if name == "server" and target.raw_path != "/":
-            return [Fault("Give the server's address alone.", f"{pointer}/{name}")]
-        return []
 
     # Listening
 

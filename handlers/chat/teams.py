@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from yarl import URL
 
 from handlers.chat.platform import Card, Destination, Spoken
-from handlers.chat.webhooks import Address
+from handlers.chat.urls import WebUrl
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -42,7 +42,7 @@ COLOURS: Final[Mapping[Mood, str]] = {
 class TeamsEndpoint(StrictModel):
     """The workflow's own address: whoever has it can post."""
 
-    webhook_url: Address = Field(description="of the workflow, with its signature: kept sealed")
+    webhook_url: WebUrl = Field(description="of the workflow, with its signature: kept sealed")
 
 
 class Teams:

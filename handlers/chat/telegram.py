@@ -30,7 +30,8 @@ from handlers.chat.platform import (
     Spoken,
     uncounted,
 )
-from handlers.messages import ELLIPSIS, Mood
+from handlers.chat.urls import WebUrl, plain_url_faults
+from handlers.messages import ELLIPSIS, MARKS
 from handlers.sinks import exchange
 from service.domain.bots import Person
 from service.domain.deliveries import AttemptOutcome, Reply
@@ -39,7 +40,7 @@ from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
 from service.domain.times import utc_now
 from service.domain.values import replace
-from service.network.dialler import Dialler, Refused
+from service.network.dialler import Dialler
 
 SERVER: Final = "https://api.telegram.org"
 SIGNED_BY: Final = "x-telegram-bot-api-secret-token"
@@ -51,13 +52,6 @@ LONGEST_PROMPT: Final = 600
 LONGEST_RETRY_AFTER_S: Final = 3600
 MOST_SIZES: Final = 50  # of a photo; Telegram tells of a handful
 JSON_HEADERS: Final = {"content-type": "application/json"}
-ICONS: Final[Mapping[Mood, str]] = {
-    Mood.WORKING: "⏳",
-    Mood.GOOD: "✅",
-    Mood.BAD: "❌",
-    Mood.WARNING: "⚠️",
-    Mood.NOTE: "🔔",
-}
 MOVED: Final = Reply(status_code=None, reason="the group has another id now", ending=AttemptOutcome.DEAD)
 UPDATES: Final = ("message", "callback_query")  # what Telegram is asked to send
 PICTURES: Final = frozenset({"image/jpeg", "image/png"})
@@ -70,7 +64,7 @@ ALONE: Final = WHOLE | {"image", "video"}  # in a group, what is ours without th
 FILE_PATH: Final = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*(?:\.[A-Za-z0-9]+)?")
 
 Token = Annotated[str, Field(pattern=r"^[0-9]{3,20}:[A-Za-z0-9_-]{20,100}$")]
-Server = Annotated[str, Field(max_length=2048, description="another Bot API server than Telegram's own")]
+Server = Annotated[WebUrl, Field(description="another Bot API server than Telegram's own")]
 
 
 class TelegramEndpoint(StrictModel):
@@ -155,13 +149,7 @@ class Telegram:
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, TelegramBot | TelegramEndpoint)
-        try:
-            url = self._dialler.check(config.server)
-        except Refused as error:
-            return [Fault(f"It cannot be used: {error}.", f"{pointer}/server")]
-        if url.raw_query_string or url.raw_fragment:
-            return [Fault("It has no query and no fragment.", f"{pointer}/server")]
-        return []
+        return plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
 
     # Speaking
 
@@ -373,7 +361,7 @@ def _buttons(card: Card) -> dict[str, Any]:
 def _text(card: Card, most: int) -> str:
     """HTML, of which at most so much is seen."""
     message = card.message
-    title = f"{ICONS[message.mood]} {_cut(message.title, 100)}"
+    title = f"{MARKS[message.mood]} {_cut(message.title, 100)}"
     asker = "" if card.asked_by is None else _cut(f"asked for by {card.asked_by.name}", 100)
     links = " · ".join(made.label for made in message.made)
     room = most - _size(title + asker + links) - 10  # line ends

@@ -12,10 +12,11 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from yarl import URL
 
+from handlers.chat.codes import Codes
 from handlers.chat.pictures import download_picture
 from handlers.chat.platform import Card, Destination, NotFetched, Spoken
-from handlers.chat.webhooks import MARKS, Address, Codes, server_faults, webhook_faults
-from handlers.messages import Made, cut_bytes
+from handlers.chat.urls import WebUrl, server_faults, webhook_faults
+from handlers.messages import MARKS, Made, cut_bytes
 from handlers.sinks import exchange
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
@@ -50,11 +51,11 @@ CODES: Final = Codes(
 class WecomEndpoint(StrictModel):
     """Articles show pictures by their addresses, so WeCom must be able to reach these."""
 
-    webhook_url: Address = Field(description="of the group's bot, with its key: kept sealed")
+    webhook_url: WebUrl = Field(description="of the group's bot, with its key: kept sealed")
     pictures: Literal["linked", "sent"] = Field(
         "linked", description="`sent`: the picture itself follows the message, and outlives its address"
     )
-    server: Address = SERVER
+    server: WebUrl = SERVER
 
 
 class Wecom:
