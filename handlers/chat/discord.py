@@ -25,10 +25,10 @@ from handlers.chat.platform import (
     Heard,
     Inbound,
     NotFetched,
-    Press,
     Pressed,
     Said,
     Spoken,
+    read_button_id,
     uncounted,
 )
 from handlers.chat.urls import WebUrl, plain_url_faults
@@ -51,7 +51,7 @@ WEBHOOK: Final = re.compile(
 )
 HOSTS: Final = frozenset({"discord.com", "discordapp.com", "canary.discord.com", "ptb.discord.com"})
 FILE_HOSTS: Final = frozenset({"cdn.discordapp.com", "media.discordapp.net"})
-WINDOW_S: Final = 300  # of the clocks' difference
+WINDOW: Final = timedelta(minutes=5)  # between Discord's clock and ours
 # A command's token lasts 15 minutes; a minute less, for clocks and the way there.
 ANSWERS_WITHIN: Final = timedelta(minutes=14)
 # Discord, "Message" (embed limits), "Component Reference".
@@ -83,7 +83,6 @@ COLOURS: Final[Mapping[Mood, int]] = {
     Mood.WARNING: 0xFEE75C,
     Mood.NOTE: 0x99AAB5,
 }
-PRESSED: Final = re.compile(rf"(?P<press>{'|'.join(Press)}):(?P<task>task_[0-9a-f]{{32}})")
 ADDRESS: Final = re.compile(r"https?://[^\s<>]+")
 MARKUP: Final = re.compile(r"([\\*_~`|<>#\[\]()@:-])")
 MOST_OPTIONS: Final = 25  # of a command ("Application command structure")
@@ -507,7 +506,7 @@ def _components(card: Card) -> list[dict[str, Any]]:
             "type": 2,
             "style": 2,
             "label": cut(button.label, LONGEST_LABEL),
-            "custom_id": f"{button.press}:{button.task_id}",
+            "custom_id": button.id,
         }
         for button in card.buttons
     ]
@@ -662,17 +661,13 @@ def _verify(request: Inbound, public_key: str, now: datetime) -> None:
     Raises:
         Forged.
     """
-    sent_at = request.headers.get("x-signature-timestamp", "")
-    if not (sent_at.isascii() and sent_at.isdigit() and len(sent_at) <= 12):
-        raise Forged("no timestamp")
+    sent_at = request.sent_at("x-signature-timestamp", within=WINDOW, now=now)
     try:
         signature = bytes.fromhex(request.headers.get("x-signature-ed25519", ""))
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(signature, sent_at.encode() + request.body)
     except (ValueError, InvalidSignature):
         raise Forged("another signature") from None
-    if abs(int(sent_at) - now.timestamp()) > WINDOW_S:
-        raise Forged("too old, or of another time")
 
 
 def _commanded(asked: _Interaction, now: datetime) -> Heard:
@@ -707,17 +702,17 @@ def _value(value: object) -> str:
 
 def _pressed(asked: _Interaction, now: datetime) -> Heard:
     spoken = _speaker(asked)
-    pressed = PRESSED.fullmatch(asked.data.custom_id)
-    if spoken is None or pressed is None:
+    button = read_button_id(asked.data.custom_id)
+    if spoken is None or button is None:
         return _aside("I do not know that button.")
-    person, address = spoken
+    (person, address), (press, task_id) = spoken, button
     if asked.message is not None:
         address["message"] = asked.message.id
     return Pressed(
         key=asked.id,
         person=person,
-        press=Press(pressed["press"]),
-        task_id=pressed["task"],
+        press=press,
+        task_id=task_id,
         address={**address, "asked_at": rfc3339(now)},
     )
 

@@ -1,8 +1,9 @@
 """What a chat platform must be able to do; each is one file beside this one, and holds only what is particular to it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -48,6 +49,19 @@ class Inbound:
     headers: Mapping[str, str]  # names in lower case
     query: Mapping[str, str]
     body: bytes
+
+    def sent_at(self, header: str, *, within: timedelta, now: datetime) -> str:
+        """The seconds since 1970 in this header, as they were signed.
+
+        Raises:
+            Forged: there are none, or they are further than `within` from now.
+        """
+        seconds = self.headers.get(header, "")
+        if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 12):
+            raise Forged("no timestamp")
+        if abs(int(seconds) - now.timestamp()) > within.total_seconds():
+            raise Forged("too old, or of another time")
+        return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +130,20 @@ class Button:
     label: str
     press: Press
     task_id: str
+
+    @property
+    def id(self) -> str:
+        """For platforms that give a button's own id back when it is pressed."""
+        return f"{self.press}:{self.task_id}"
+
+
+_BUTTON_ID: Final = re.compile(rf"(?P<press>{'|'.join(Press)}):(?P<task_id>task_[0-9a-f]{{32}})")
+
+
+def read_button_id(id: str) -> tuple[Press, str] | None:
+    """What a button does, and to which task; None for an id that is not one of ours."""
+    read = _BUTTON_ID.fullmatch(id)
+    return None if read is None else (Press(read["press"]), read["task_id"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

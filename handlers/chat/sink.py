@@ -89,7 +89,8 @@ class ChatSink:
             return (await self._voice.post(to, card, now=now)).reply
         if updates == "final" and not card.message.matters_at_the_end:
             return SAID_AT_THE_END
-        async with self._turn(endpoint.id, event.task_id):  # each sees what the one before has posted
+        # One after another, so that each sees what the one before has posted.
+        async with self._turns.setdefault((endpoint.id, event.task_id), asyncio.Lock()):
             return await self._show(to, card, event.task_id, event.sequence, endpoint.id, now)
 
     async def _show(
@@ -134,13 +135,6 @@ class ChatSink:
             asked_at=datetime.fromisoformat(secrets["asked_at"]),
             url=f"{self._reachable_url}{bot.path}",
         )
-
-    def _turn(self, endpoint_id: EndpointId, task_id: TaskId) -> asyncio.Lock:
-        key = (endpoint_id, task_id)
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = asyncio.Lock()
-        return turn
 
 
 async def _remember(

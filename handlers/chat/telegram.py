@@ -24,10 +24,10 @@ from handlers.chat.platform import (
     Heard,
     Inbound,
     NotFetched,
-    Press,
     Pressed,
     Said,
     Spoken,
+    read_button_id,
     uncounted,
 )
 from handlers.chat.urls import WebUrl, plain_url_faults
@@ -55,7 +55,6 @@ JSON_HEADERS: Final = {"content-type": "application/json"}
 MOVED: Final = Reply(status_code=None, reason="the group has another id now", ending=AttemptOutcome.DEAD)
 UPDATES: Final = ("message", "callback_query")  # what Telegram is asked to send
 PICTURES: Final = frozenset({"image/jpeg", "image/png"})
-PRESSED: Final = re.compile(rf"(?P<press>{'|'.join(Press)}):(?P<task>task_[0-9a-f]{{32}})")
 COMMAND: Final = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<to>[A-Za-z0-9_]{1,64}))?(?:\s+(?P<rest>.*))?", re.DOTALL
 )
@@ -351,10 +350,7 @@ def _markup(card: Card) -> dict[str, Any]:
 
 def _buttons(card: Card) -> dict[str, Any]:
     """One a row. What is not named goes away with an edit."""
-    rows = [
-        [{"text": button.label, "callback_data": f"{button.press}:{button.task_id}"}]
-        for button in card.buttons
-    ]
+    rows = [[{"text": button.label, "callback_data": button.id}] for button in card.buttons]
     return {"reply_markup": {"inline_keyboard": rows}} if rows else {}
 
 
@@ -560,14 +556,15 @@ def _asked(text: str, chat: _Chat, username: str) -> str | None:
 
 
 def _pressed(update_id: int, query: _Query) -> Heard:
-    pressed = PRESSED.fullmatch(query.data)
-    if pressed is None or query.message is None:
+    button = read_button_id(query.data)
+    if button is None or query.message is None:
         return Answer()
+    press, task_id = button
     return Pressed(
         key=str(update_id),
         person=_person(query.sender, query.message.chat),
-        press=Press(pressed["press"]),
-        task_id=pressed["task"],
+        press=press,
+        task_id=task_id,
         address={**query.message.address(), "query": query.id},
     )
 
