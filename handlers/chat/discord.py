@@ -39,7 +39,6 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.domain.models import Model, StrictModel
 from service.domain.tasks import OutputKind
-from service.domain.times import rfc3339
 from service.domain.values import replace
 from service.network.dialler import Dialler
 
@@ -296,9 +295,9 @@ class Discord:
             case 1:
                 return _json_answer({"type": 1})
             case 2:
-                return _commanded(asked, now)
+                return _commanded(asked)
             case 3:
-                return _pressed(asked, now)
+                return _pressed(asked)
             case 4:
                 return _json_answer({"type": 8, "data": {"choices": []}})
             case _:
@@ -445,7 +444,7 @@ def _own(to: Destination) -> _Place:
 
 def _answer(to: Destination, now: datetime) -> _Place | None:
     assert to.address is not None
-    if now - datetime.fromisoformat(to.address["asked_at"]) >= ANSWERS_WITHIN:
+    if not to.asked_within(ANSWERS_WITHIN, now):
         return None
     path = f"/webhooks/{to.config['application_id']}/{to.address['token']}"
     return _Place("answer", path, holds_original=True)
@@ -670,7 +669,7 @@ def _verify(request: Inbound, public_key: str, now: datetime) -> None:
         raise Forged("another signature") from None
 
 
-def _commanded(asked: _Interaction, now: datetime) -> Heard:
+def _commanded(asked: _Interaction) -> Heard:
     """The options said as the grammar has them."""
     spoken = _speaker(asked)
     if spoken is None:
@@ -688,7 +687,7 @@ def _commanded(asked: _Interaction, now: datetime) -> Heard:
         person=person,
         text=" ".join([word, *prompts, *named]),
         pictures=[{"url": one.url, "size": one.size} for one in there],
-        address={**address, "asked_at": rfc3339(now)},
+        address=address,
     )
 
 
@@ -700,7 +699,7 @@ def _value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _pressed(asked: _Interaction, now: datetime) -> Heard:
+def _pressed(asked: _Interaction) -> Heard:
     spoken = _speaker(asked)
     button = read_button_id(asked.data.custom_id)
     if spoken is None or button is None:
@@ -713,7 +712,7 @@ def _pressed(asked: _Interaction, now: datetime) -> Heard:
         person=person,
         press=press,
         task_id=task_id,
-        address={**address, "asked_at": rfc3339(now)},
+        address=address,
     )
 
 

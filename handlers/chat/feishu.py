@@ -27,6 +27,7 @@ from handlers.chat.codes import Codes
 from handlers.chat.pictures import download_picture, fetch_picture
 from handlers.chat.platform import (
     MOST_PICTURES,
+    SAID_AT_THE_END,
     Answer,
     Button,
     Card,
@@ -42,7 +43,6 @@ from handlers.chat.platform import (
     Spoken,
     uncounted,
 )
-from handlers.chat.sink import SAID_AT_THE_END
 from handlers.chat.urls import WebUrl, server_faults, webhook_faults
 from handlers.messages import Mood, cut, cut_bytes
 from handlers.sinks import exchange

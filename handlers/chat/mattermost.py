@@ -13,6 +13,7 @@ from yarl import URL
 
 from handlers.chat.pictures import fetch_picture
 from handlers.chat.platform import (
+    END_WAS_TOLD,
     MOST_PICTURES,
     Answer,
     Card,
@@ -58,7 +59,7 @@ MARKUP: Final = str.maketrans(
     | {"@": "@\u200b"}  # nobody is called by what others wrote
 )
 JSON_HEADERS: Final = {"content-type": "application/json"}
-SAID_AT_THE_END: Final = Reply(
+NOT_IN_CHANNEL: Final = Reply(
     status_code=None,
     reason="the bot is not in that channel: said when the task has ended",
     ending=AttemptOutcome.DELIVERED,
@@ -141,7 +142,7 @@ class Mattermost:
         spoken = await self._create(to, content, now)
         if spoken.reply.status_code == 403 and _response_url(to, now) is not None:
             if not (card.message.is_final or card.message.urgency is Urgency.HIGH):
-                return Spoken(reply=SAID_AT_THE_END)
+                return Spoken(reply=NOT_IN_CHANNEL)
             reply = await self._respond(to, content, now)
             is_said = reply.status_code is not None and 200 <= reply.status_code < 300
             is_end = is_said and card.message.is_final
@@ -153,7 +154,7 @@ class Mattermost:
     ) -> Spoken:
         if "post" not in reference:
             if repeats_end(reference, card):
-                return Spoken(reply=SAID_AT_THE_END, reference=reference)
+                return Spoken(reply=END_WAS_TOLD, reference=reference)
             return await self.post(to, card, now=now)
         props = {"props": {"attachments": [_attachment(card, to)]}}
         spoken = await self._call(to, "PUT", f"posts/{reference['post']}/patch", props, now)
@@ -315,7 +316,7 @@ def _hidden(to: Destination) -> list[str]:
 def _response_url(to: Destination, now: datetime) -> str | None:
     """Where a command is answered, while it is."""
     url: str | None = None if to.address is None else to.address.get("response_url")
-    if url is None or to.asked_at is None or now - to.asked_at >= ANSWERS_WITHIN:
+    if url is None or not to.asked_within(ANSWERS_WITHIN, now):
         return None
     return url if _is_at(url, to.config["server"]) else None  # the server may have been changed since
 

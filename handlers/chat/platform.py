@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from handlers.messages import Message
 from service.domain.bots import Person
-from service.domain.deliveries import Reply
+from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.network.dialler import Dialler
 
@@ -163,8 +163,12 @@ class Destination:
     config: Mapping[str, Any]  # of the endpoint, or of the bot
     secrets: Mapping[str, Any]  # opened
     address: Address | None = None  # where the bot was asked; None for an endpoint of one's own
-    asked_at: datetime | None = None  # when that was: some addresses end
+    asked_at: datetime | None = None  # when that was; None for an endpoint of one's own
     url: str | None = None  # where the bot listens, for platforms that are told so with each button
+
+    def asked_within(self, span: timedelta, now: datetime) -> bool:
+        """Whether the bot was asked less than `span` ago: some platforms take an answer to a command for a while only."""
+        return self.asked_at is not None and now - self.asked_at < span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,19 +179,33 @@ class Spoken:
     reference: Mapping[str, Any] | None = None
 
 
+SAID_AT_THE_END: Final = Reply(
+    status_code=None,
+    reason="said when the task has ended",
+    ending=AttemptOutcome.DELIVERED,
+    exchanged=False,
+)
+END_WAS_TOLD: Final = Reply(
+    status_code=None,
+    reason="the task's end was told already",
+    ending=AttemptOutcome.DELIVERED,
+    exchanged=False,
+)
 ENDED_WITH: Final = "ended_with"  # of a reference: how many outputs were linked when the end was told
 
 
 def remembering_end(reference: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
-    """For what cannot be edited: as it was, or with the end that this card has told."""
+    """The reference of a message that cannot be edited: with the end of its task, where this card tells it."""
     if not card.message.is_final:
         return reference
     return {**reference, ENDED_WITH: len(card.message.made)}
 
 
 def repeats_end(reference: Mapping[str, Any], card: Card) -> bool:
-    """Whether the end was told with all that this links to. Of copies that are kept each brings the end again, for
-    those who edit; where a message would be added it is news only with outputs that were missing.
+    """Whether the end was told with as many outputs as this card links to.
+
+    Each copy of an output that Klingel keeps brings a card of the end again, to be edited into the message. Where
+    messages cannot be edited it would be one more message, which is news only with outputs that were missing before.
     """
     return card.message.is_final and len(card.message.made) <= reference.get(ENDED_WITH, -1)
 

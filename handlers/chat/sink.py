@@ -10,7 +10,17 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, create_model
 
 from handlers.chat.configuration import configured, opened
-from handlers.chat.platform import Button, Card, Destination, EditsSomewhere, Platform, Press, Spoken, Voice
+from handlers.chat.platform import (
+    SAID_AT_THE_END,
+    Button,
+    Card,
+    Destination,
+    EditsSomewhere,
+    Platform,
+    Press,
+    Spoken,
+    Voice,
+)
 from handlers.messages import message_of
 from service.batching import Batcher
 from service.domain.bots import Person
@@ -28,12 +38,6 @@ from storage.database import Database, Transaction
 SHOWN_ALREADY: Final = Reply(
     status_code=None,
     reason="a later state is shown already",
-    ending=AttemptOutcome.DELIVERED,
-    exchanged=False,
-)
-SAID_AT_THE_END: Final = Reply(
-    status_code=None,
-    reason="said when the task has ended",
     ending=AttemptOutcome.DELIVERED,
     exchanged=False,
 )

@@ -20,7 +20,9 @@ from yarl import URL
 
 from handlers.chat.pictures import fetch_picture
 from handlers.chat.platform import (
+    END_WAS_TOLD,
     MOST_PICTURES,
+    SAID_AT_THE_END,
     Answer,
     Button,
     Card,
@@ -38,7 +40,6 @@ from handlers.chat.platform import (
     repeats_end,
     uncounted,
 )
-from handlers.chat.sink import SAID_AT_THE_END
 from handlers.chat.urls import WebUrl, plain_url_faults, server_faults
 from handlers.messages import ELLIPSIS, MARKS, cut
 from handlers.sinks import exchange
@@ -53,7 +54,7 @@ from service.network.dialler import Dialler
 
 # docs.slack.dev, "Verifying requests from Slack", "Handling user interaction", "Block Kit"; November 2026.
 WINDOW: Final = timedelta(minutes=5)  # between Slack's clock and ours
-RESPONSE_WINDOW: Final = timedelta(minutes=29)  # of 30: the last minute is for the way there
+ANSWERS_WITHIN: Final = timedelta(minutes=29)  # of 30: the last minute is for clocks and the way there
 MOST_RESPONSES: Final = 5
 LONGEST_TEXT: Final = 3000
 LONGEST_FALLBACK: Final = 1000  # of what a notification shows
@@ -286,8 +287,8 @@ class Slack:
                 return _heard_event(_Call.model_validate_json(request.body), server)
             form = dict(parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=100))
             if "payload" in form:
-                return _heard_press(from_json(form["payload"]), server, now)
-            return _heard_command(_Command.model_validate(form), server, now)
+                return _heard_press(from_json(form["payload"]), server)
+            return _heard_command(_Command.model_validate(form), server)
         except ValueError:
             return Answer(status=400, body=b"Not as Slack sends it\n")
 
@@ -405,9 +406,11 @@ class Slack:
     ) -> Spoken:
         matters = card.message.matters_at_the_end
         if "ts" not in reference:
-            # The last is kept for the end.
+            if repeats_end(reference, card):
+                return Spoken(reply=END_WAS_TOLD, reference=reference)
+            # The last response is kept for the end.
             is_too_much = not card.message.is_final and reference["responses"] >= MOST_RESPONSES - 1
-            if not matters or is_too_much or repeats_end(reference, card):
+            if not matters or is_too_much:
                 return Spoken(reply=SAID_AT_THE_END, reference=reference)
             return await self._post(to, card, now, reference)
         if "bot_token" not in to.secrets:
@@ -478,7 +481,7 @@ def _verify(request: Inbound, signing_secret: str, now: datetime) -> None:
         raise Forged("another signature")
 
 
-def _heard_command(command: _Command, server: str, now: datetime) -> Said:
+def _heard_command(command: _Command, server: str) -> Said:
     person = Person(
         workspace=command.team_id,
         chat=command.channel_id,
@@ -486,7 +489,7 @@ def _heard_command(command: _Command, server: str, now: datetime) -> Said:
         name=command.user_name or command.user_id,
     )
     text, linked = _linked(_plain(command.text), server, person)
-    address = _response_address(command.response_url, server, now)
+    address = _response_address(command.response_url, server)
     return Said(
         key=f"command:{command.trigger_id}",
         person=person,
@@ -533,7 +536,7 @@ def _heard_event(call: _Call, server: str) -> Said | Answer:
     )
 
 
-def _heard_press(payload: object, server: str, now: datetime) -> Pressed | Answer:
+def _heard_press(payload: object, server: str) -> Pressed | Answer:
     interaction = _Interaction.model_validate(payload)
     if interaction.type != "block_actions":
         return Answer()
@@ -543,7 +546,7 @@ def _heard_press(payload: object, server: str, now: datetime) -> Pressed | Answe
         return Answer()
     user, chat, under = interaction.user, interaction.channel.id, interaction.message
     team = None if interaction.team is None else interaction.team.id
-    address = _response_address(interaction.response_url, server, now)
+    address = _response_address(interaction.response_url, server)
     if under is not None and under.thread_ts is not None:
         address["thread_ts"] = under.thread_ts
     return Pressed(
@@ -560,11 +563,9 @@ def _heard_press(payload: object, server: str, now: datetime) -> Pressed | Answe
     )
 
 
-def _response_address(url: str | None, server: str, now: datetime) -> dict[str, Any]:
-    """Only where it leads to Slack."""
-    if url is None or not _is_slacks(server, url):
-        return {}
-    return {"response_url": url, "until": (now + RESPONSE_WINDOW).timestamp()}
+def _response_address(url: str | None, server: str) -> dict[str, Any]:
+    """The URL at which Slack takes answers, only where it leads to Slack."""
+    return {"response_url": url} if url is not None and _is_slacks(server, url) else {}
 
 
 def _after_mention(text: str, ourselves: set[str]) -> str:
@@ -638,9 +639,8 @@ def _place(to: Destination) -> dict[str, str]:
 
 
 def _response_url(to: Destination, now: datetime) -> str | None:
-    address = to.address or {}
-    url: str | None = address.get("response_url")
-    return url if url is not None and now.timestamp() < address["until"] else None
+    url: str | None = None if to.address is None else to.address.get("response_url")
+    return url if to.asked_within(ANSWERS_WITHIN, now) else None
 
 
 def _judged(reply: Reply, status: int, body: bytes) -> _Ended:
