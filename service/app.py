@@ -22,9 +22,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.callbacks import CallbackReader, CallbackReceiver
+from handlers.chat.commands import CommandLoop
 from handlers.chat.desk import Desk
+from handlers.chat.drafting import Drafter
 from handlers.chat.platforms import LISTENING, SPEAKING, open_platforms, open_voices
 from handlers.chat.sink import ChatSink, endpoint_model
+from handlers.chat.telling import Teller
 from handlers.providers.kling import KlingProvider, authorization_for, callback_readers
 from handlers.providers.transport import LateTransport
 from handlers.sinks.amqp import AmqpConfig, AmqpSink
@@ -441,16 +444,28 @@ def create_app(
             )
             submits = SubmitReader(sinks=sinks, vault=vault, accounts=configured.accounts)
             shares = shares_of(streams=settings.account_streams)
+            platforms, teller = open_platforms(dialler), Teller(vault=vault, clock=clock)
             desk = Desk(
-                platforms=open_platforms(dialler),
+                platforms=platforms,
                 database=database,
                 batcher=batcher,
-                submits=submits,
-                submitter=submitter,
-                files=files,
+                teller=teller,
                 links=links,
                 vault=vault,
-                room=shares.bodies,
+                notices=notices,
+                wakeup=wakeups.commands,
+                clock=clock,
+            )
+            commands = CommandLoop(
+                platforms=platforms,
+                database=database,
+                batcher=batcher,
+                drafter=Drafter(
+                    database=database, submits=submits, files=files, vault=vault, room=shares.bodies
+                ),
+                submitter=submitter,
+                teller=teller,
+                vault=vault,
                 presence=presence,
                 notices=notices,
                 wakeup=wakeups.commands,
@@ -458,11 +473,11 @@ def create_app(
             )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
-            for heir in (deliverer, submitter, desk):
+            for heir in (deliverer, submitter, commands):
                 presence.bequeath(heir.inherit)
             await stack.enter_async_context(presence.running())
             if dispatches:
-                for part in (deliverer, deadlines, expiry, submitter, retention, desk):
+                for part in (deliverer, deadlines, expiry, submitter, retention, commands):
                     await stack.enter_async_context(part.running())
             await stack.enter_async_context(notices.listening())
             told.stop_starting, told.stop_streams = stopping.begin, streams.close

@@ -32,10 +32,7 @@ from storage.glances import Glances
 
 
 class BotDesk(Protocol):
-    """Where chat bots work: knows what each platform needs."""
-
-    @property
-    def alive(self) -> bool: ...
+    """Knows what a bot needs on each platform."""
 
     @property
     def platforms(self) -> Sequence[str]:

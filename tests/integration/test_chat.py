@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers.chat.desk import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT, WAITING_OF_BOT
+from handlers.chat.commands import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF_BOT
+from handlers.chat.desk import WAITING_OF_BOT
 from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
 from service.lanes import BREAKS_AFTER
@@ -34,7 +35,7 @@ FILES = ("f" * 26, "g" * 26)
 
 @pytest.fixture(autouse=True)
 def _pictures_hang_as_long_as_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit in ("pictures.SILENCE", "pictures.DEADLINE", "desk.WORK_DEADLINE"):
+    for limit in ("pictures.SILENCE", "pictures.DEADLINE", "commands.WORK_DEADLINE"):
         monkeypatch.setattr(f"handlers.chat.{limit}", timedelta(minutes=4))
 
 
