@@ -124,8 +124,8 @@ class _Place:
     path: str  # to post to; a message's is below `messages`
     query: str = ""
     authorization: str | None = None
-    holds_original: bool = False  # what is posted first is there already, and is filled
-    about: str | None = None  # the message that the first one answers
+    holds_original: bool = False  # a deferred answer stands there already: the first message is put into it
+    about: str | None = None  # the message that is replied to
 
     def message(self, id: str) -> str:
         return f"{self.path.removesuffix('/messages')}/messages/{id}{self._query()}"
@@ -145,12 +145,14 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
+    """An answer of Discord's, judged."""
+
     reply: Reply
-    message: str | None = None
+    message: str | None = None  # its id
     code: int | None = None  # Discord's own, of a refusal
 
     @property
-    def is_malcontent(self) -> bool:
+    def refuses_content(self) -> bool:
         return self.reply.status_code == 400
 
 
@@ -164,7 +166,8 @@ class Discord:
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
-        self._empty_until: dict[str, float] = {}  # by place: its bucket, by the event loop's clock
+        # By a place's path: until when the bucket of its rate limit is empty, by the event loop's clock.
+        self._empty_until: dict[str, float] = {}
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, DiscordBot | DiscordEndpoint)
@@ -188,11 +191,11 @@ class Discord:
         return await self._post(to, place, card, now)
 
     async def _post(self, to: Destination, place: _Place, card: Card, now: datetime) -> Spoken:
-        """Into a place, or where that has ended into the next."""
+        """Posts at a place; in the channel instead, where a command's token turns out to have ended."""
         told = await self._said(to, place, _content(card), now)
-        if told.is_malcontent:  # an address that Discord finds fault with must not keep the result back
+        if told.refuses_content:  # a URL that Discord finds fault with must not keep the result back
             told = await self._said(to, place, _content(card, bare=True), now)
-        later = _next(place, told, to)
+        later = _fallback(place, told, to)
         if later is not None:
             return await self._post(to, later, card, now)
         if told.message is None:
@@ -212,15 +215,15 @@ class Discord:
         before = reference["message"]
         place = _place_of(reference["place"], to, now)
         if place is None:
-            later = _channel(to, about=before)
+            later = _channel_place(to, about=before)
             return Spoken(reply=TOO_LATE) if later is None else await self._post(to, later, card, now)
         path = place.message(before)
         told = await self._call(to, place, "PATCH", path, _content(card), now)
-        if told.is_malcontent:
+        if told.refuses_content:
             told = await self._call(to, place, "PATCH", path, _content(card, bare=True), now)
         if told.code == UNKNOWN_MESSAGE:  # what became of the task is said all the same
             return await self._post(to, replace(place, holds_original=False), card, now)
-        later = _next(place, told, to, about=before)
+        later = _fallback(place, told, to, about=before)
         if later is not None:
             return await self._post(to, later, card, now)
         return Spoken(reply=told.reply, reference=None if told.message is None else dict(reference))
@@ -231,7 +234,7 @@ class Discord:
             return TOO_LATE
         content = {**_line(text), "embeds": [], "components": []}
         told = await self._said(to, place, content, now)
-        later = _next(place, told, to)
+        later = _fallback(place, told, to)
         return (told if later is None else await self._said(to, later, content, now)).reply
 
     async def _call(
@@ -266,7 +269,7 @@ class Discord:
         return _judged(reply, answer.headers, exchange.json_object(answer.body), is_own=to.address is None)
 
     def _heed(self, path: str, headers: Mapping[str, str]) -> None:
-        """Of a bucket that is empty now, until when (Discord, "Rate Limits": "Header Format")."""
+        """Remembers until when a bucket is empty (Discord, "Rate Limits": "Header Format")."""
         clock = asyncio.get_running_loop().time()
         if headers.get("x-ratelimit-remaining") != "0":
             self._empty_until.pop(path, None)
@@ -419,22 +422,22 @@ def _is_file_of(url: str, server: str) -> bool:
 def _first_place(to: Destination, now: datetime) -> _Place | None:
     """Where something new is said now."""
     if to.address is None:
-        return _own(to)
-    return _answer(to, now) or _channel(to)
+        return _webhook_place(to)
+    return _answer_place(to, now) or _channel_place(to)
 
 
 def _place_of(name: str, to: Destination, now: datetime) -> _Place | None:
-    """That of a message that was said before, if it can still be edited."""
+    """The place of a message that was posted before, if it can still be edited there."""
     match name:
         case "webhook":
-            return _own(to)
+            return _webhook_place(to)
         case "answer":
-            return _answer(to, now)
+            return _answer_place(to, now)
         case _:
-            return _channel(to)
+            return _channel_place(to)
 
 
-def _own(to: Destination) -> _Place:
+def _webhook_place(to: Destination) -> _Place:
     webhook = _webhook(to.secrets["webhook_url"], to.config["server"])
     assert webhook is not None, "it was checked when it was configured"
     thread = to.config.get("thread_id")
@@ -442,7 +445,7 @@ def _own(to: Destination) -> _Place:
     return _Place("webhook", f"/webhooks/{webhook['id']}/{webhook['token']}", query)
 
 
-def _answer(to: Destination, now: datetime) -> _Place | None:
+def _answer_place(to: Destination, now: datetime) -> _Place | None:
     assert to.address is not None
     if not to.asked_within(ANSWERS_WITHIN, now):
         return None
@@ -450,8 +453,8 @@ def _answer(to: Destination, now: datetime) -> _Place | None:
     return _Place("answer", path, holds_original=True)
 
 
-def _channel(to: Destination, *, about: str | None = None) -> _Place | None:
-    """Where the command was given, as the bot itself."""
+def _channel_place(to: Destination, *, about: str | None = None) -> _Place | None:
+    """The channel in which the command was given, where the bot may post by itself."""
     if to.address is None or "bot_token" not in to.secrets:
         return None
     return _Place(
@@ -462,20 +465,20 @@ def _channel(to: Destination, *, about: str | None = None) -> _Place | None:
     )
 
 
-def _next(place: _Place, told: _Told, to: Destination, *, about: str | None = None) -> _Place | None:
-    """Where to speak instead, if a command's token has ended sooner than by our clock."""
+def _fallback(place: _Place, told: _Told, to: Destination, *, about: str | None = None) -> _Place | None:
+    """The channel, if a command's token has ended sooner than by our clock."""
     has_ended = told.code in {UNKNOWN_WEBHOOK, INVALID_WEBHOOK_TOKEN} or told.reply.status_code == 401
-    return _channel(to, about=about) if has_ended and place.name == "answer" else None
+    return _channel_place(to, about=about) if has_ended and place.name == "answer" else None
 
 
 # What is sent
 
 
 def _content(card: Card, *, bare: bool = False) -> dict[str, Any]:
-    """All of it each time: an edit leaves as it is what is not named.
+    """All of a message each time: an edit leaves unchanged what it does not name.
 
     Args:
-        bare: without addresses that Discord looks at more closely.
+        bare: without the URLs that Discord may refuse: of the title and of the picture.
     """
     message = card.message
     embed: dict[str, Any] = {
@@ -534,7 +537,7 @@ def _links(message: Message) -> Sequence[str]:
 
 
 def _escaped(text: str) -> str:
-    """Discord shows any punctuation after a backslash as it is; but addresses, which it finds by themselves, stay whole."""
+    """With a backslash before all markup, but not in URLs, which a backslash would break."""
     parts: list[str] = []
     at = 0
     for address in ADDRESS.finditer(text):
@@ -564,6 +567,10 @@ def _aside(text: str) -> Answer:
 
 
 def _judged(reply: Reply, headers: Mapping[str, str], content: Mapping[str, Any], *, is_own: bool) -> _Told:
+    """
+    Args:
+        is_own: an endpoint that somebody made, not the answer to a command.
+    """
     status = reply.status_code or 0
     message, code = content.get("id"), content.get("code")
     if 200 <= status < 300:
@@ -582,7 +589,7 @@ def _judged(reply: Reply, headers: Mapping[str, str], content: Mapping[str, Any]
         if reply.retry_after is not None:
             waits.append(reply.retry_after.total_seconds())
         return _Told(_too_fast(reply, max(waits)), code=code)
-    # Who calls a webhook that is no more, again and again, is shut out.
+    # Discord shuts out callers that go on calling a webhook that was deleted.
     if is_own and (code in {UNKNOWN_WEBHOOK, INVALID_WEBHOOK_TOKEN} or (status == 404 and code is None)):
         return _Told(replace(reply, ending=AttemptOutcome.GONE, reason="there is no such webhook"), code=code)
     if exchange.refuses_for_good(status):
@@ -655,7 +662,7 @@ class _Interaction(Model):
 
 
 def _verify(request: Inbound, public_key: str, now: datetime) -> None:
-    """Of the bytes as they came (Discord, "Security and Authorization").
+    """Checks the signature of the bytes as they came (Discord, "Security and Authorization").
 
     Raises:
         Forged.
@@ -670,7 +677,7 @@ def _verify(request: Inbound, public_key: str, now: datetime) -> None:
 
 
 def _commanded(asked: _Interaction) -> Heard:
-    """The options said as the grammar has them."""
+    """The command as a person would have typed it: the grammar reads its options."""
     spoken = _speaker(asked)
     if spoken is None:
         return NOBODY

@@ -69,10 +69,10 @@ LONGEST_BODY_BYTES: Final = 3000
 LONGEST_TOLD_BYTES: Final = 6000
 LONGEST_URL: Final = 2000
 MOST_LINKS: Final = 4
-# From when an attempt begins, for the picture: what is not there by then is left out, and the message is sent in time.
+# For the upload of an attempt's picture: after it the message is sent without one, while there is time for that.
 PICTURE_DEADLINE: Final = timedelta(seconds=8)
-MOST_UPLOADED: Final = 256  # whose keys are remembered
-MOST_APPS: Final = 256  # whose tokens are
+MOST_UPLOADED: Final = 256  # pictures, whose keys are remembered
+MOST_APPS: Final = 256  # whose tokens are remembered
 TOKEN_MARGIN: Final = timedelta(minutes=5)
 
 CODES: Final = Codes(
@@ -97,7 +97,7 @@ CODES: Final = Codes(
     },
 )  # fmt: skip
 TOKEN_ENDED: Final = frozenset({99991661, 99991663, 99991664, 99991665, 99991668})
-TOKEN_STATUSES: Final = frozenset({400, 401})  # under which that is said
+TOKEN_STATUSES: Final = frozenset({400, 401})  # under which a file's answer says so
 LOST: Final = frozenset({230011, 230031, 230110})  # recalled, deleted, or too old to be edited
 NOT_ANSWERABLE: Final = frozenset({230011, 230019, 230071, 230110})  # but in its chat something can be said
 CARD_REFUSED: Final = frozenset({230099, 11246})
@@ -239,12 +239,12 @@ class Feishu:
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
-        self._tokens: dict[_App, tuple[str, datetime]] = {}  # until when each is good
+        self._tokens: dict[_App, tuple[str, datetime]] = {}  # with until when each is good
         self._asking: WeakValueDictionary[_App, asyncio.Lock] = WeakValueDictionary()
         self._uploaded: dict[tuple[_App, str], str] = {}  # pictures' keys, by their URLs
 
     def can_edit(self, to: Destination) -> bool:
-        """What a custom bot said has no name."""
+        """A custom bot is told no ids of its messages."""
         return "webhook_url" not in to.secrets
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
@@ -295,13 +295,13 @@ class Feishu:
             return Answer(status=400, body=b"Not as Feishu sends it\n")
 
     def answer(self, heard: Said | Pressed, text: str | None) -> Answer | None:
-        """A press is answered to who pressed, a message to nobody."""
+        """The answer to a press is shown to the person alone; that to a message is not shown at all."""
         if isinstance(heard, Pressed):
             return _said({"toast": {"type": "info", "content": cut(text or "On its way.", 200)}})
         return _said({}) if text is None else None
 
     async def tell(self, to: Destination, text: str, *, now: datetime) -> Reply:
-        """As a card, for in it plain text is plain."""
+        """As a card, in which plain text has no markup."""
         elements = [_plain_text(cut_bytes(text, LONGEST_TOLD_BYTES))]
         shown = {"schema": "2.0", "body": {"elements": elements}}
         return (await self._send(to, shown, task_id=None, now=now)).reply
@@ -382,11 +382,11 @@ class Feishu:
         send: Callable[[Mapping[str, Any]], Awaitable[_Ended]],
         now: datetime,
     ) -> _Ended:
-        """With its picture, unless that cannot be had, or is not taken."""
+        """With the card's picture, unless that cannot be had or Feishu refuses it."""
         picture = await self._picture(to, card.message.picture, now)
         ended = await send(_shown(card, picture))
         if ended.code in CARD_REFUSED and picture is not None:
-            self._forget(picture)
+            self._forget_picture(picture)
             return await send(_shown(card, None))
         return ended
 
@@ -396,7 +396,7 @@ class Feishu:
         """As an answer to what was said, in its thread; or into the endpoint's chat.
 
         Args:
-            task_id: of a task's card, that another attempt shall not show a second time.
+            task_id: of a task's card: by it Feishu knows a second attempt at the same card, and shows it once.
         """
         content = json.dumps(shown)
         body = {"msg_type": "interactive", "content": content}
@@ -461,7 +461,7 @@ class Feishu:
         return _Ended(reply) if answer is None else _judged(reply, answer)
 
     async def _token(self, app: _App, now: datetime) -> str | _Ended:
-        """The app's own, for some two hours; or why there is none. Who comes meanwhile waits for the same."""
+        """The app's token, good for some two hours; or why there is none. Callers at the same time share one request."""
         async with self._asking.setdefault(app, asyncio.Lock()):
             known = self._tokens.get(app)
             if known is not None and now < known[1]:
@@ -540,9 +540,9 @@ class Feishu:
         key = ended.data.get("image_key")
         return key if isinstance(key, str) and IMAGE_KEY.fullmatch(key) else None
 
-    def _forget(self, picture: str) -> None:
-        for name, key in list(self._uploaded.items()):
-            if key == picture:
+    def _forget_picture(self, key: str) -> None:
+        for name, known in list(self._uploaded.items()):
+            if known == key:
                 del self._uploaded[name]
 
 
@@ -551,7 +551,7 @@ def _base(server: str) -> str:
 
 
 def _app(to: Destination) -> _App | None:
-    """Who calls the API; a custom bot has an app for its pictures alone, where it has one."""
+    """The app that calls the API. A custom bot needs one only to upload pictures, and may have none."""
     if "app_secret" not in to.secrets:
         return None
     url = to.secrets.get("webhook_url")
@@ -560,7 +560,7 @@ def _app(to: Destination) -> _App | None:
 
 
 def _signature(secret: str, now: datetime) -> dict[str, str]:
-    """Good for an hour. The key is what others sign, and nothing is signed: so it is (open.feishu.cn, "Custom bot")."""
+    """Good for an hour. Time and secret are the key, and the text that is signed is empty (open.feishu.cn, "Custom bot")."""
     timestamp = str(int(now.timestamp()))
     digest = hmac.digest(f"{timestamp}\n{secret}".encode(), b"", "sha256")
     return {"timestamp": timestamp, "sign": base64.b64encode(digest).decode()}
@@ -599,7 +599,7 @@ def _judged(reply: Reply, answer: HttpAnswer) -> _Ended:
 
 
 def _shown(card: Card, picture: str | None) -> dict[str, Any]:
-    """A card (schema 2.0). What others wrote is in plain text, in which nothing is markup and nobody is called."""
+    """A card (schema 2.0). Other people's words are plain text in it: without markup, and without mentions."""
     message = card.message
     title = cut(message.title, LONGEST_TITLE)
     prompt = cut_bytes(" ".join((card.prompt or "").split()), LONGEST_PROMPT_BYTES)
@@ -621,7 +621,7 @@ def _shown(card: Card, picture: str | None) -> dict[str, Any]:
         elements.append({"tag": "column_set", "flex_mode": "flow", "columns": columns})
     return {
         "schema": "2.0",
-        "config": {"update_multi": True, "summary": {"content": title}},  # what is not shared is not edited
+        "config": {"update_multi": True, "summary": {"content": title}},  # only shared cards can be edited
         "header": {"title": {"tag": "plain_text", "content": title}, "template": TEMPLATES[message.mood]},
         "body": {"elements": elements},
     }
@@ -783,7 +783,7 @@ def _read(message: _Message) -> tuple[str, list[str]]:
 
 
 def _paragraphs(content: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
-    """Of a post; some are told of by language."""
+    """Of a post's content, which stands below its language in some events."""
     post = content if "content" in content else next((v for v in content.values() if isinstance(v, dict)), {})
     if title := post.get("title"):
         yield [{"tag": "text", "text": str(title)}]
@@ -805,7 +805,7 @@ def _words(element: Mapping[str, Any]) -> str:
 
 
 def _typed(text: str, mentions: Mapping[str, _Mention]) -> str:
-    """Without the bot's own name, and with other people's."""
+    """As it was typed: without mentions of the bot, and with the names of people who are mentioned."""
 
     def named(found: re.Match[str]) -> str:
         mention = mentions.get(found[0])

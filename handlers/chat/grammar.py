@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from service.domain.task_types import TASK_TYPES, TaskType, row_for, rows_for
 
-# What the two words mean with as many pictures as can be; with fewer, the row that takes these.
+# The task types of the two words with the most pictures; with fewer, `of_pictures` finds the type that takes them.
 IMAGE: Final = rows_for("image")[0].name
 VIDEO: Final = rows_for("video")[0].name
 # Some platforms write addresses as <https://…|label>.
@@ -25,7 +25,7 @@ TOKEN: Final = re.compile(
     rf"(?P<name>[a-z][a-z_]{{0,39}})=(?P<value>[{QUOTES}][^{QUOTES}]*[{QUOTES}]|\S*)|\S+"
 )
 _NO_QUOTES: Final = str.maketrans("", "", QUOTES)
-# Said by name in the options' place, they would be a second way to say what has one.
+# Input fields that are no options: a command has a way of its own to give them.
 NOT_OPTIONS: Final = frozenset({"prompt", "image", "image_list", "subject_image_list", "scence_image"})
 
 
@@ -79,7 +79,7 @@ def submitted(ask: Ask, attached: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def of_pictures(type: str, pictures: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """What is meant with so many pictures, and the input fields that they become."""
+    """The task type that takes so many pictures, and the input fields that these become."""
     row = row_for(_word(type), len(pictures))
     assert row.words is not None
     return row.name, row.words.pictures(pictures)
@@ -97,7 +97,7 @@ def most_pictures(type: str) -> int:
 
 
 def _meant(type: str) -> Sequence[TaskType]:
-    """What else the word may mean that has led to this type; itself first."""
+    """All task types of the word that stands for this type, that with the most pictures first."""
     return rows_for(_word(type))
 
 
@@ -151,7 +151,7 @@ def as_said(name: str, value: str) -> str:
 
 
 def options(type: str) -> dict[str, str]:
-    """By name: the JSON type of those input fields that fit on a line, of all that the word may mean."""
+    """The JSON types, by name, of the input fields that can be given as name=value, of all task types of its word."""
     fields = option_schemas(type)
     typed = {name: _json_type(schema) for name, schema in fields.items() if name not in NOT_OPTIONS}
     return {name: kind for name, kind in typed.items() if kind in {"string", "integer", "number", "boolean"}}
@@ -159,7 +159,7 @@ def options(type: str) -> dict[str, str]:
 
 @cache
 def option_schemas(type: str) -> Mapping[str, Any]:
-    """Of fields that several of them have, as the first has it."""
+    """By name: the input fields of all task types of its word; of a field that several have, the first one's."""
     found: dict[str, Any] = {}
     for row in _meant(type):
         found = row.input_model.model_json_schema()["properties"] | found
@@ -176,7 +176,7 @@ def _json_type(schema: Mapping[str, Any]) -> str:
 
 
 def _typed(value: str, kind: str) -> Any:
-    """As JSON has it; what is not of its type stays text, and is refused by name."""
+    """As a JSON value. Text that is not of the type stays text: the submit refuses it, and names the field."""
     try:
         match kind:
             case "integer":

@@ -105,7 +105,7 @@ class Mattermost:
         self._dialler = dialler
 
     def can_edit(self, to: Destination) -> bool:
-        """An incoming webhook and a `response_url` tell no name of what they posted."""
+        """An incoming webhook and a `response_url` do not tell the ids of their posts."""
         return "bot_token" in to.secrets
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
@@ -140,6 +140,7 @@ class Mattermost:
         if not self.can_edit(to):
             return Spoken(reply=await self._respond(to, content, now))
         spoken = await self._create(to, content, now)
+        # 403: the bot is not in the channel. `response_url` reaches it without, but cannot edit.
         if spoken.reply.status_code == 403 and _response_url(to, now) is not None:
             if not (card.message.is_final or card.message.urgency is Urgency.HIGH):
                 return Spoken(reply=NOT_IN_CHANNEL)
@@ -160,7 +161,7 @@ class Mattermost:
         spoken = await self._call(to, "PUT", f"posts/{reference['post']}/patch", props, now)
         if (
             spoken.reply.status_code == 404
-        ):  # somebody deleted it: what became of the task is said all the same
+        ):  # somebody deleted the post: what became of the task is said all the same
             return await self.post(to, card, now=now)
         return spoken
 
@@ -314,7 +315,7 @@ def _hidden(to: Destination) -> list[str]:
 
 
 def _response_url(to: Destination, now: datetime) -> str | None:
-    """Where a command is answered, while it is."""
+    """Where a command is answered, while Mattermost takes answers."""
     url: str | None = None if to.address is None else to.address.get("response_url")
     if url is None or not to.asked_within(ANSWERS_WITHIN, now):
         return None

@@ -1,4 +1,4 @@
-"""What a chat platform must be able to do; each is one file beside this one, and holds only what is particular to it."""
+"""What a chat platform must be able to do. Each platform is one file beside this one, with what is particular to it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,21 @@ from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.errors import Fault
 from service.network.dialler import Dialler
 
-# Of a message so many are read: one more than a task takes, so that it is said that they are too many.
+# Pictures of one message that are read: one more than a task takes, so that too many are refused instead of cut off.
 MOST_PICTURES: Final = 5
 
 Address = Mapping[str, Any]  # where and how to answer, as JSON; only its platform looks into it
 Grown = Callable[
     [int], None
-]  # told how many bytes have come, whenever more have; what it raises ends the fetching
+]  # called with how many bytes of a picture have come; what it raises ends the fetching
 
 
 def uncounted(size: int) -> None:
-    """Whoever wants one small file counts no bytes."""
+    """For a caller that counts no bytes."""
 
 
 class Forged(Exception):
-    """Not by this platform, or too old: the words are for the log alone."""
+    """A request is not by this platform, or too old. The message is for the log alone."""
 
 
 class NotFetched(Exception):
@@ -173,7 +173,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """How it went, and by what name the platform can find the message again to edit it."""
+    """How showing a card went, and by what the platform finds the message again, to edit it."""
 
     reply: Reply
     reference: Mapping[str, Any] | None = None
@@ -218,7 +218,7 @@ class Voice(Protocol):
     name: str  # the endpoints' kind
     endpoint_model: type[BaseModel]  # the configuration of an endpoint of one's own, flat
     endpoint_secrets: frozenset[str]  # those of its fields that are sealed
-    edits: bool  # whether a message once sent can be changed
+    edits: bool  # whether messages can be changed once they are sent
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         """What the model cannot tell: a URL that is not this platform's, or that the guard refuses."""
@@ -234,7 +234,7 @@ class Voice(Protocol):
 
 @runtime_checkable
 class EditsSomewhere(Protocol):
-    """Of a voice that `edits`, but not what it said everywhere: then one message is sent, when the task has ended."""
+    """A voice that edits at some destinations only. At the others one message is sent, when the task has ended."""
 
     def can_edit(self, to: Destination) -> bool: ...
 

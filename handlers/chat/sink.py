@@ -47,7 +47,7 @@ Updates = Literal["edited", "final", "each"]
 
 
 class ChatSink:
-    """Delivers to endpoints of one platform: those of a bot, bound to a task, and those of one's own."""
+    """Delivers to the endpoints of one platform: those that a bot's command bound to its task, and those of the API."""
 
     def __init__(
         self,

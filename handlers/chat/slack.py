@@ -244,8 +244,19 @@ class _Ended:
 
     @property
     def is_over(self) -> bool:
-        """Another try at the same place would end in the same way."""
-        return self.reply.ending in {AttemptOutcome.DEAD, AttemptOutcome.GONE}
+        return _is_over(self.reply)
+
+    def spoken(self, reference: Mapping[str, Any]) -> Spoken:
+        """
+        Args:
+            reference: of the message, if it was sent.
+        """
+        return Spoken(reply=self.reply, reference=reference if self.is_well else None)
+
+
+def _is_over(reply: Reply) -> bool:
+    """Whether another try at the same place would end in the same way."""
+    return reply.ending in {AttemptOutcome.DEAD, AttemptOutcome.GONE}
 
 
 class Slack:
@@ -339,9 +350,10 @@ class Slack:
         return fetched
 
     async def _found(self, to: Destination, picture: Mapping[str, Any]) -> str:
-        """Where a file is that was named by its id: its author's, or one that can be seen where it was named.
+        """The URL of a file that a person named by its id.
 
-        The bot may see more than who speaks to it.
+        The bot may see more files than this person, so only two kinds are given out: the person's own, and those
+        that can be seen in the chat where they were named.
         """
         form = urlencode({"file": picture["id"]}).encode()
         ended = await self._exchange(to, "files.info", form, FORM, utc_now())
@@ -361,45 +373,65 @@ class Slack:
     # Speaking
 
     def can_edit(self, to: Destination) -> bool:
-        """Where a command was given, what it led to can at least be added."""
+        """By a `response_url` nothing is edited, but `edit` can add a message with the result."""
         return "bot_token" in to.secrets or "response_url" in (to.address or {})
 
     async def post(self, to: Destination, card: Card, *, now: datetime) -> Spoken:
         return await self._post(to, card, now, {"responses": 0})
 
     async def _post(self, to: Destination, card: Card, now: datetime, before: Mapping[str, Any]) -> Spoken:
-        """By the first way that is open.
+        """By the first way that is open: the next one is taken only where another try by this one would not help.
 
         Args:
-            before: the reference of what was told without a name: how often the command's `response_url` was used.
+            before: the reference so far; where nothing can be edited it holds how often the command's
+                `response_url` was used.
         """
-        responses: int = before["responses"]
-        ended: _Ended | None = None
-        if "bot_token" in to.secrets:
-            place = _place(to) | {"unfurl_links": False, "unfurl_media": False}
-            ended = await self._show(
-                card, lambda content: self._call(to, "chat.postMessage", {**place, **content}, now)
-            )
-            if ended.is_well:
-                reference = {"channel": ended.content.get("channel"), "ts": ended.content.get("ts")}
-                return Spoken(reply=ended.reply, reference=reference)
-        response_url = _response_url(to, now)
-        if (ended is None or ended.is_over) and response_url is not None and responses < MOST_RESPONSES:
-            is_all = "webhook_url" not in to.secrets and not card.message.is_final
-            note = HALF_AN_HOUR if is_all else None
-            said = {"response_type": "in_channel", "replace_original": False}
-            ended = await self._show(
-                card, lambda content: self._hook(to, response_url, {**content, **said}, now), note=note
-            )
-            if ended.is_well:
-                told = remembering_end({**before, "responses": responses + 1}, card)
-                return Spoken(reply=ended.reply, reference=told)
-        webhook_url = to.secrets.get("webhook_url")
-        if (ended is None or ended.is_over) and webhook_url is not None:
-            ended = await self._show(card, lambda content: self._hook(to, webhook_url, content, now))
-            if ended.is_well:
-                return Spoken(reply=ended.reply, reference=remembering_end(before, card))
-        return Spoken(reply=NO_WAY_BACK if ended is None else ended.reply)
+        spoken: Spoken | None = None
+        for way in (self._by_token, self._by_response_url, self._by_webhook):
+            if spoken is None or _is_over(spoken.reply):
+                spoken = await way(to, card, now, before) or spoken
+        return Spoken(reply=NO_WAY_BACK) if spoken is None else spoken
+
+    async def _by_token(
+        self,
+        to: Destination,
+        card: Card,
+        now: datetime,
+        before: Mapping[str, Any],  # noqa: ARG002 - nothing before matters to a new message that can be edited
+    ) -> Spoken | None:
+        if "bot_token" not in to.secrets:
+            return None
+        place = _place(to) | {"unfurl_links": False, "unfurl_media": False}
+        ended = await self._show(
+            card, lambda content: self._call(to, "chat.postMessage", {**place, **content}, now)
+        )
+        reference = {"channel": ended.content.get("channel"), "ts": ended.content.get("ts")}
+        return ended.spoken(reference)
+
+    async def _by_response_url(
+        self, to: Destination, card: Card, now: datetime, before: Mapping[str, Any]
+    ) -> Spoken | None:
+        url, responses = _response_url(to, now), before["responses"]
+        if url is None or responses >= MOST_RESPONSES:
+            return None
+        # Without a webhook the end may come too late to be said.
+        end_may_be_lost = "webhook_url" not in to.secrets and not card.message.is_final
+        said = {"response_type": "in_channel", "replace_original": False}
+        ended = await self._show(
+            card,
+            lambda content: self._hook(to, url, {**content, **said}, now),
+            note=HALF_AN_HOUR if end_may_be_lost else None,
+        )
+        return ended.spoken(remembering_end({**before, "responses": responses + 1}, card))
+
+    async def _by_webhook(
+        self, to: Destination, card: Card, now: datetime, before: Mapping[str, Any]
+    ) -> Spoken | None:
+        url = to.secrets.get("webhook_url")
+        if url is None:
+            return None
+        ended = await self._show(card, lambda content: self._hook(to, url, content, now))
+        return ended.spoken(remembering_end(before, card))
 
     async def edit(
         self, to: Destination, reference: Mapping[str, Any], card: Card, *, now: datetime
@@ -421,7 +453,7 @@ class Slack:
         )
         if ended.is_over and matters:  # deleted, or too old to be changed
             return await self.post(to, card, now=now)
-        return Spoken(reply=ended.reply, reference=reference if ended.is_well else None)
+        return ended.spoken(reference)
 
     async def _show(
         self,

@@ -58,8 +58,8 @@ PICTURES: Final = frozenset({"image/jpeg", "image/png"})
 COMMAND: Final = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<to>[A-Za-z0-9_]{1,64}))?(?:\s+(?P<rest>.*))?", re.DOTALL
 )
-WHOLE: Final = frozenset({"kling", "klingel"})  # the command's own words follow
-ALONE: Final = WHOLE | {"image", "video"}  # in a group, what is ours without the bot's name
+WHOLE: Final = frozenset({"kling", "klingel"})  # `/kling image a cat`: the command stands after the name
+ALONE: Final = WHOLE | {"image", "video"}  # taken as ours in a group also without `@` and the bot's name
 FILE_PATH: Final = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*(?:\.[A-Za-z0-9]+)?")
 
 Token = Annotated[str, Field(pattern=r"^[0-9]{3,20}:[A-Za-z0-9_-]{20,100}$")]
@@ -121,8 +121,8 @@ class _Told:
         return self.reply.ending is AttemptOutcome.DELIVERED
 
     @property
-    def is_malcontent(self) -> bool:
-        """What was to be shown is the trouble, not where."""
+    def refuses_content(self) -> bool:
+        """Telegram refuses what is shown, and not the chat."""
         return self.reply.status_code in {400, 413} and "chat not found" not in self.problem
 
     @property
@@ -143,7 +143,7 @@ class Telegram:
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
-        # Groups that became supergroups, by token and chat. Whoever forgets it is told again, with the next refusal.
+        # The new ids of groups that became supergroups, by token and chat. Not stored: Telegram's next refusal tells them.
         self._moved: dict[tuple[str, str], str] = {}
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
@@ -157,7 +157,7 @@ class Telegram:
         for media in _media(card):
             shown = {media.kind: media.url, "caption": _text(card, LONGEST_CAPTION), **_markup(card)}
             told = await self._call(to, media.method, {**place, **shown}, now)
-            if not told.is_malcontent:
+            if not told.refuses_content:
                 return _spoken(told, media)
         told = await self._call(to, "sendMessage", {**place, **_written(card), **_markup(card)}, now)
         return _spoken(told, None)
@@ -188,7 +188,7 @@ class Telegram:
                 break
             new = {"media": {"type": media.kind, "media": media.url, **caption}}
             told = await self._call(to, "editMessageMedia", {**which, **new, **_buttons(card)}, now)
-            if told.is_done or told.is_lost or not told.is_malcontent:
+            if told.is_done or told.is_lost or not told.refuses_content:
                 return told, media
         if shown is not None:
             content = {**which, **caption, **_buttons(card)}
@@ -201,7 +201,10 @@ class Telegram:
         return (await self._call(to, "sendMessage", {**_place(to), **_plain(text)}, now)).reply
 
     async def _call(self, to: Destination, method: str, content: Mapping[str, Any], now: datetime) -> _Told:
-        """One call; and another, where a group has moved: but there, the same id is of another message."""
+        """One call; where the group has become another one, a second call there.
+
+        A message is not edited there, for its id may be another message's: `moved` says that it is lost.
+        """
         token = to.secrets["token"]
         given = str(content["chat_id"])
         chat = self._moved.get((token, given), given)
@@ -325,7 +328,7 @@ def _place_of(address: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _media(card: Card) -> Iterator[_Media]:
-    """What is tried to be shown, the best first."""
+    """What a message may show, the best first: where Telegram does not take one, the next is tried."""
     message = card.message
     film = next((made.url for made in message.made if made.kind is OutputKind.VIDEO), None)
     if film is not None:
@@ -349,13 +352,13 @@ def _markup(card: Card) -> dict[str, Any]:
 
 
 def _buttons(card: Card) -> dict[str, Any]:
-    """One a row. What is not named goes away with an edit."""
+    """One button a row. An edit that names no buttons takes them away."""
     rows = [[{"text": button.label, "callback_data": button.id}] for button in card.buttons]
     return {"reply_markup": {"inline_keyboard": rows}} if rows else {}
 
 
 def _text(card: Card, most: int) -> str:
-    """HTML, of which at most so much is seen."""
+    """HTML, of which at most `most` UTF-16 code units are seen."""
     message = card.message
     title = f"{MARKS[message.mood]} {_cut(message.title, 100)}"
     asker = "" if card.asked_by is None else _cut(f"asked for by {card.asked_by.name}", 100)
