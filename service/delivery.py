@@ -696,6 +696,8 @@ def _health(endpoint: Endpoint, attempts: Sequence[Attempt]) -> Health:
             reason = "it answered 410 Gone" if attempt.status_code == 410 else attempt.reason
         elif endpoint.kind == ARCHIVE:
             continue  # nobody could enable it again; each of its outputs has its own end
+        elif not endpoint.enabled:
+            continue  # what is still sent there is a test, which has retries like any other
         elif failures >= DISABLE_AFTER_FAILURES and attempt.started_at - failing_since >= DISABLE_AFTER:
             reason = f"{failures} attempts in a row failed, over more than {DISABLE_AFTER.days} day"
     return Health(id=endpoint.id, failures=failures, failing_since=failing_since, disabled_reason=reason)

@@ -1273,6 +1273,25 @@ async def test_100_failures_in_a_row_over_a_day_disable_it_and_the_others_are_to
         assert (enabled["failures"], enabled["failing_since"], enabled["disabled_reason"]) == (0, None, None)
 
 
+async def test_tests_of_one_that_failures_have_switched_off_are_tried_again(klingel: Klingel) -> None:
+    """By a test its owner finds out whether its place is well again, and one answer of 503 does not say that it is not."""
+    endpoint = await klingel.endpoint()
+    two_days_ago = 1795176000000
+    await klingel.tamper(
+        f"update endpoints set failures = 100, failing_since = {two_days_ago},"
+        " enabled = 0, disabled_reason = 'it has failed for long'"
+    )
+    klingel.receiver.answers(503, 503, 200, 200)
+    for _ in range(2):
+        test = await send_test(klingel, endpoint["id"])
+        await klingel.until_attempts(test["delivery"]["id"], 1)
+    await klingel.until_deliveries("pending", "pending")
+    shown = await show(klingel, endpoint["id"])
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "it has failed for long")
+    klingel.clock.advance(seconds=7)
+    await klingel.until_deliveries("delivered", "delivered")
+
+
 async def test_what_its_former_place_failed_does_not_count_at_its_new_one(klingel: Klingel) -> None:
     """One failure more there would have switched it off."""
     endpoint = await klingel.endpoint(types=["endpoint.test"])
