@@ -28,6 +28,7 @@ from service.domain.errors import (
     ChangedMeanwhile,
     ConfigurationError,
     Conflict,
+    EndpointDisabled,
     Fault,
     KlingelError,
     NotFound,
@@ -399,7 +400,7 @@ async def replay(request: Request[State]) -> Response:
         raise Unprocessable("The replay has faults.", faults=faults)
     endpoint = await _found(request, key)
     if not endpoint.enabled:
-        raise Conflict('The endpoint is disabled. Enable it first: PATCH it with {"enabled": true}.')
+        raise EndpointDisabled('The endpoint is disabled. Enable it first: PATCH it with {"enabled": true}.')
     replays = Replays(state["publisher"], key.account_id, endpoint, since, only=fields.get("only", "failed"))
     made = 0
     with ExitStack() as stack:

@@ -429,7 +429,7 @@ async def test_switching_off_turns_what_waits_into_dead_letters(klingel: Klingel
     assert delivery["reason"] == "the endpoint was switched off"
     replay = {"since": "2026-11-22T00:00:00Z"}
     response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=replay)
-    assert response.status_code == 409
+    assert (response.status_code, response.json()["type"]) == (409, "/problems/endpoint-disabled")
     await patch(klingel, endpoint["id"], enabled=True)
     response = await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/replay", json=replay)
     assert (response.status_code, response.json()) == (202, {"replayed": 1})

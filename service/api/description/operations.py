@@ -441,7 +441,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         problems=(
             *BODY_PROBLEMS,
             errors.NotFound,
-            errors.Conflict,
+            errors.EndpointDisabled,
             errors.TooManyRequests,
             errors.Unavailable,
         ),
