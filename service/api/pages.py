@@ -1,6 +1,7 @@
 """Lists: `limit` and `cursor` in, `items` and `next_cursor` out."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,9 +51,12 @@ class Query:
         """
         self._parameters = request.query_params
         self._faults: list[Fault] = []
-        for name in self._parameters:
+        given = Counter(name for name, _ in self._parameters.multi_items())
+        for name, times in given.items():
             if name not in {*known, "limit", "cursor"} and not name.startswith(tuple(families) or ("\0",)):
                 self._fault(name, f"There is no filter {name!r} here.")
+            elif times > 1:  # only one of them would be looked at, and nobody told which
+                self._fault(name, "It is given more than once.")
 
     def page(self, *, numeric_cursor: bool = False) -> Page:
         limit = DEFAULT_LIMIT

@@ -91,6 +91,31 @@ async def test_faults_of_a_query_are_told_at_once(klingel: Klingel) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ([("status", "failed"), ("status", "submitted")], "#/query/status"),
+        ([("status", "failed"), ("status", "failed")], "#/query/status"),
+        ([("metadata.shop", "1"), ("metadata.shop", "2")], "#/query/metadata.shop"),
+        ([("limit", "1"), ("limit", "2")], "#/query/limit"),
+    ],
+)
+async def test_a_filter_that_is_given_twice_is_a_fault(
+    klingel: Klingel, given: list[tuple[str, str]], pointer: str
+) -> None:
+    """Whoever asks for two statuses is not to take the tasks of one of them for all there are."""
+    response = await klingel.http.get("/v1/tasks", params=httpx.QueryParams(given))
+    assert (response.status_code, pointers(response)) == (422, [pointer])
+
+
+async def test_filters_by_several_keys_of_the_metadata_are_no_repetition(klingel: Klingel) -> None:
+    task = await klingel.submit(metadata={"shop": "1", "order": "2"})
+    await klingel.submit(metadata={"shop": "1"})
+    both = {"metadata.shop": "1", "metadata.order": "2"}
+    listed = (await klingel.http.get("/v1/tasks", params=both)).json()["items"]
+    assert [each["id"] for each in listed] == [task["id"]]
+
+
 # Refresh
 
 
