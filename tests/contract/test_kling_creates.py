@@ -355,6 +355,7 @@ GATEWAY_ROWS = [
     (gateway(500, "upstream failed"), "http_500", UNKNOWN),
     (gateway(500, "image_list is required", code="invalid_request"), "http_500", REQUEST),
     (gateway(500, "external_task_id exists", code="invalid_request"), "http_500", EXISTS),
+    (gateway(500, "internal error: no image_list", code="invalid_request"), "http_500", REQUEST),
     (gateway(502, "bad gateway"), "http_502", UNKNOWN),
     (gateway(503, "no channel available"), "http_503", UNKNOWN),
     (gateway(504, "gateway timeout"), "http_504", UNKNOWN),
@@ -478,6 +479,66 @@ async def test_other_meanings_of_1201_are_not_taken_for_an_existing_task(message
 async def test_only_1201_among_kling_codes_can_mean_an_existing_task() -> None:
     outcome = await FarSide([kling(400, 1301, "this external_task_id already exists")]).create()
     assert_outcome(outcome, REQUEST, "1301")
+
+
+HIDDEN_ROWS = [
+    ("parallel task over resource pack limit", SLOT),
+    ("Concurrency or QPS exceeds the prepaid resource package limit", SLOT),
+    ("Too many requests; rate limit exceeded", LATER),
+    ("The API request is too fast, exceeding the platform rate limit", LATER),
+    ("Requests are too frequent, please try again later", LATER),
+    ("API rate limit reached. Please try again later.", LATER),
+    ("Server temporarily unavailable, usually due to maintenance", LATER),
+    ("请求过于频繁", LATER),
+    ("Server internal error", UNKNOWN),
+    ("internal error", UNKNOWN),
+    ("Internal Server Error", UNKNOWN),
+    ("Server internal timeout, usually due to a backlog", UNKNOWN),
+    ("the request timed out", UNKNOWN),
+    ("The system is busy, please try again later", UNKNOWN),
+    ("系统繁忙", UNKNOWN),
+    ("Account balance not enough", PAYMENT),
+    ("Account in arrears", PAYMENT),
+    ("Resource pack exhausted or expired", PAYMENT),
+    ("external_task_id already exists", EXISTS),
+]
+
+
+@pytest.mark.parametrize(("message", "expected"), HIDDEN_ROWS)
+async def test_a_gateway_that_hides_klings_code_is_understood_by_klings_words(
+    message: str, expected: tuple[type, object]
+) -> None:
+    """new-api answers 400 to whatever Kling refuses: what may succeed later, or exists already, is not refused for good."""
+    answer = httpx.Response(400, json={"code": "task_failed", "message": message, "data": None})
+    assert_outcome(await FarSide([answer]).create(), expected, "http_400")
+    assert_outcome(await FarSide([gateway(400, message)]).create(), expected, "http_400")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "invalid timeout value",
+        "timeout must be between 1 and 60",
+        "request timeout is invalid",
+        "internal is no value of mode",
+        "frame rate limit exceeded",
+        "the rate limit parameter is invalid",
+        "camera_control.speed: too fast",
+        "too many requested images: n is at most 9",
+        "too many subject images",
+        "resource pack id is invalid",
+        "parallel is no value of mode",
+        "image is temporarily unavailable",
+        "voice is busy",
+    ],
+)
+async def test_what_a_gateway_says_of_a_field_is_a_refusal_for_good(message: str) -> None:
+    assert_outcome(await FarSide([gateway(400, message)]).create(), REQUEST, "http_400")
+
+
+async def test_klings_own_code_counts_more_than_its_words() -> None:
+    outcome = await FarSide([kling(400, 1201, "parallel task over resource pack limit")]).create()
+    assert_outcome(outcome, REQUEST, "1201")
 
 
 @pytest.mark.parametrize("answer", [page(200), page(301), page(404), gateway(404, "Invalid URL (POST /x)")])

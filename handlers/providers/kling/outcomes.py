@@ -145,10 +145,37 @@ UNPAID: Final = re.compile(
     | \b (?: quota | balance | credits? | funds ) \b .{0,40} \b (?: insufficient | enough | exhausted | used \s up | low | depleted | failed )
     | \b not \s enough \s+ (?: \w+ \s+ )? (?: quota | balance | credit )
     | \b (?: exceeded \s your \s current \s quota | out \s of \s credits? | arrears | top \W? up | recharge )
+    | \b resource \s pack (?: age )? \s (?: is \s )? (?: exhausted | expired | depleted | used \s up )
     | 余额 | 额度 | 欠费
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+# A new-api gateway answers 400 to whatever Kling refuses, and leaves only Kling's words (new-api, "relay/channel/task/kling").
+# Whole phrases of Kling, "Error Codes" (2026), and its messages: each of their words also stands in faults of a field.
+HIDDEN: Final[Mapping[Fate, re.Pattern[str]]] = {
+    fate: re.compile(words, re.IGNORECASE | re.VERBOSE)
+    for fate, words in {
+        Fate.SLOT: r"""
+            \b parallel \s tasks? \s over \s (?: the \s )? resource \s pack
+            | \b concurrency \s (?: or \s QPS \s )? exceeds? \s (?: the \s )? (?: prepaid \s )? resource \s pack
+        """,
+        Fate.LATER: r"""
+            \b too \s (?: many | frequent ) \s requests \b
+            | \b requests? \s (?: (?: is | are ) \s )? too \s (?: fast | frequent | many )
+            | (?: ^ | [.:;,] \s* | \b (?: api | request | platform | the ) \s ) rate \s limit \s (?: is \s | was \s )? (?: exceeded | reached )
+            | \b (?: server | service | system ) \s (?: is \s )? temporarily \s unavailable
+            | 请求 (?: 过于 | 太 | 过 ) (?: 频繁 | 快 )
+        """,
+        Fate.UNKNOWN: r"""
+            \b internal \s (?: (?: server | service | system ) \s )? error \b
+            | \b internal \s timeout \b
+            | \b (?: request | server | service | system | upstream ) \s (?: has \s )? timed \s out \b
+            | \b (?: server | service | system ) \s (?: is \s )? (?: too \s )? busy \b
+            | (?: 系统 | 服务器? ) 繁忙 | 内部错误
+        """,
+    }.items()
+}
 
 
 def create_outcome(reply: Reply, redact: Redact, hide: Redact) -> CreateOutcome:
@@ -246,7 +273,9 @@ def _fate(answer: Answer, code: str) -> Fate:
 
 
 def _reworded(answer: Answer, fate: Fate) -> Fate:
-    """What only the words tell: an existing task (1201 means other things too), and a gateway's own reasons."""
+    """What only the words tell: an existing task (1201 means other things too), a gateway's own reasons, and Kling's
+    where the gateway hides its code.
+    """
     message = answer.message or ""
     if answer.kling_code is None and answer.status >= 400:
         if answer.gateway_code == "invalid_request" and fate is Fate.UNKNOWN:
@@ -255,6 +284,8 @@ def _reworded(answer: Answer, fate: Fate) -> Fate:
             f"{answer.gateway_code} {message}"
         ):
             return Fate.PAYMENT
+        if fate is Fate.REQUEST and answer.gateway_code != "invalid_request":
+            fate = next((meant for meant, words in HIDDEN.items() if words.search(message)), fate)
     may_exist = fate is Fate.REQUEST and answer.kling_code in {None, "1201"}
     return Fate.EXISTS if may_exist and EXISTS.search(message) and not EXISTS_NOT.search(message) else fate
 
