@@ -130,17 +130,20 @@ _SPANS: Final[Mapping[str, str]] = {
 }
 
 
-def message_of(event: Event, *, as_it_stands: bool = False) -> Message:
+def message_of(event: Event, *, as_it_stands: bool = False, to_asker: bool = False) -> Message:
     """
     Args:
         as_it_stands: of a copy that was kept: not that it was, but the task with all that it made.
+        to_asker: into the chat in which the task was asked for: it is not told which one it is.
     """
     content = event.content()
     data = content["data"]
     if isinstance(task := data.get("task"), dict):
         if as_it_stands and event.type is EventType.OUTPUT_STORED:
-            return _of_task(ON_ARRIVAL.get(Status(task["status"]), event.type), task, task["outputs"])
-        return _of_task(event.type, task, [data["output"]] if "output" in data else task["outputs"])
+            type, outputs = ON_ARRIVAL.get(Status(task["status"]), event.type), task["outputs"]
+        else:
+            type, outputs = event.type, [data["output"]] if "output" in data else task["outputs"]
+        return _of_task(type, task, outputs, name="" if to_asker else _name(task))
     endpoint = data.get("endpoint") or {}
     match event.type:
         case EventType.BUDGET_EXCEEDED:
@@ -184,7 +187,9 @@ def _noun(row: TaskType | None, made: Sequence[OutputKind]) -> str:
     return "Task" if kind is None else _NOUNS[kind]
 
 
-def _of_task(type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> Message:
+def _of_task(
+    type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], *, name: str
+) -> Message:
     words = _TASK_WORDS.get(type) or _Words(f"- {type}", Mood.NOTE, Urgency.LOW)
     made = _made(outputs)
     known = TASK_TYPES.get(task["type"])
@@ -194,7 +199,7 @@ def _of_task(type: EventType, task: Mapping[str, Any], outputs: Sequence[Mapping
         words.sentence,
         _error(task["error"]),
         _facts(outputs) if words.mood is Mood.GOOD else "",
-        f"{_name(task)}{task['type']}",
+        f"{name} · {task['type']}" if name else task["type"],
     ]
     return Message(
         title=f"{subject} {words.title}",
@@ -242,10 +247,9 @@ def _facts(outputs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _name(task: Mapping[str, Any]) -> str:
-    """The caller's own, where there is one. A chat's command has made its own up, and says nothing to people."""
+    """The caller's own, where there is one. What a chat's command has made up says nothing to people."""
     external = _quoted(task["external_task_id"])
-    is_own = external not in {"", task["id"]} and not is_command_id(external)
-    return f"{external} · " if is_own else ""
+    return task["id"] if not external or is_command_id(external) else external
 
 
 def _quoted(text: object) -> str:

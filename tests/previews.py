@@ -81,7 +81,7 @@ def card(url: str = PICTURE) -> Card:
     ]  # fmt: skip
     command = CommandId("cmd_" + "0" * 32)
     return Card(
-        message=message_of(event_of(outputs=outputs, makes="image", external_task_id=command)),
+        message=message_of(event_of(outputs=outputs, makes="image", external_task_id=command), to_asker=True),
         prompt=PROMPT,
         asked_by=Person(workspace="T", chat="C", user="U", name="ada"),
         buttons=[

@@ -29,9 +29,11 @@ from service.domain.endpoints import Endpoint
 from service.domain.events import Event
 from service.domain.ids import EndpointId, TaskId
 from service.domain.lifecycle import Status
+from service.domain.prompts import prompt_of
 from service.domain.secrets import Vault
 from service.domain.tasks import OutputKind
-from storage import bots
+from service.domain.values import replace
+from storage import bots, tasks
 from storage.bots import ChatMessage
 from storage.database import Database, Transaction
 
@@ -89,13 +91,23 @@ class ChatSink:
         if updates == "edited" and not self._can_edit(to):
             updates = "final"
         card = card_of(event, secrets, has_bot="bot" in endpoint.config, as_it_stands=updates == "edited")
+        if updates == "final" and event.sequence is not None and not card.message.matters_at_the_end:
+            return SAID_AT_THE_END
+        if "bot" not in endpoint.config:
+            card = replace(card, prompt=await self._prompt(event))
         if event.task_id is None or event.sequence is None or updates == "each":
             return (await self._voice.post(to, card, now=now)).reply
-        if updates == "final" and not card.message.matters_at_the_end:
-            return SAID_AT_THE_END
         # One after another, so that each sees what the one before has posted.
         async with self._turns.setdefault((endpoint.id, event.task_id), asyncio.Lock()):
             return await self._show(to, card, event.task_id, event.sequence, endpoint.id, now)
+
+    async def _prompt(self, event: Event) -> str | None:
+        """The task's own, for an event carries no input. None as well where the task is forgotten."""
+        if event.task_id is None:
+            return None
+        async with self._database.reading() as reader:
+            task = await tasks.get(reader, event.task_id, account_id=event.account_id)
+        return None if task is None else prompt_of(task.input)
 
     async def _show(
         self,
@@ -169,7 +181,7 @@ def card_of(event: Event, asked: Mapping[str, Any], *, has_bot: bool, as_it_stan
         asked: what the endpoint of a bot keeps of its command: `prompt`, `person`.
         as_it_stands: as in `message_of`, for what is written over what was said before.
     """
-    message = message_of(event, as_it_stands=as_it_stands)
+    message = message_of(event, as_it_stands=as_it_stands, to_asker=has_bot)
     person = asked.get("person")
     return Card(
         message=message,

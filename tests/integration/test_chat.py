@@ -14,10 +14,11 @@ from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
 from service.lanes import BREAKS_AFTER
 from storage.columns import milliseconds
-from tests.fakes.mattermost import CHANNEL, ELSEWHERE, HOOK, FakeMattermost
+from tests.fakes.mattermost import BOT_TOKEN, CHANNEL, ELSEWHERE, HOOK, FakeMattermost
 from tests.integration.cdn import running_cdn, sends
 from tests.integration.chat import ASKED, USER, Chat, bot_body, opened_chat, running_mattermost
 from tests.integration.klingel import (
+    IMAGE_INPUT,
     START,
     FakeKling,
     Klingel,
@@ -74,7 +75,8 @@ async def test_a_command_becomes_a_task_and_one_message_tells_its_whole_story(ch
     assert post.attachment["image_url"] == picture("out")
     assert "a cat in a hat" in post.attachment["text"]
     assert "asked for by ada" in post.attachment["text"]
-    assert "cmd_" not in post.attachment["text"]
+    assert "cmd" not in post.attachment["text"]
+    assert task["id"].removeprefix("task_") not in post.attachment["text"]  # it stands where it was asked for
     assert [action["name"] for action in post.attachment["actions"]] == ["Again", "Make a video of it"]
 
 
@@ -607,6 +609,24 @@ async def test_an_incoming_webhook_is_told_the_end_alone(
     await klingel.submit()
     await klingel.until_deliveries(*["delivered"] * 4)
     assert len(mattermost.hooked) == 2
+
+
+@pytest.mark.parametrize("updates", ["edited", "final", "each"])
+async def test_a_chat_of_ones_own_is_told_of_which_task_and_what_was_asked_for(
+    klingel: Klingel, mattermost: FakeMattermost, updates: str
+) -> None:
+    """Also when its message is edited, which takes the place of all that it said."""
+    config = {"server": mattermost.url, "bot_token": BOT_TOKEN, "channel_id": CHANNEL, "updates": updates}
+    await klingel.endpoint(kind="mattermost", config=config)
+    task = await klingel.submit(input=IMAGE_INPUT | {"prompt": "a cat\nin a hat"})
+    await klingel.call_back(succeed(task))
+    await klingel.until_deliveries("delivered", "delivered")
+    told = [one for post in mattermost.posts.values() for one in post.history]
+    assert len(told) == (1 if updates == "final" else 2)
+    for one in told:
+        text = one["props"]["attachments"][0]["text"].replace("\\_", "_")
+        assert "> a cat in a hat\n" in text
+        assert task["id"] in text
 
 
 async def test_a_dead_chat_is_not_well_again_with_each_event_that_is_not_for_it(

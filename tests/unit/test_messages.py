@@ -11,7 +11,7 @@ from handlers.messages import Mood, Urgency, cut, cut_bytes, message_of
 from service.domain.events import EventType
 from service.domain.tasks import Output, OutputKind, TaskError
 from service.domain.values import replace
-from tests.contract.push_services import NOW, endpoint_event_of, event_of, picture, video
+from tests.contract.push_services import NOW, TASK, endpoint_event_of, event_of, picture, video
 
 
 @pytest.mark.parametrize("type", [type for type in EventType if type.startswith("task.")])
@@ -72,9 +72,17 @@ def test_the_first_to_expire_says_until_when() -> None:
     assert "until 2026-11-23 12:00 UTC" in message_of(event_of(outputs=made)).body
 
 
-def test_a_name_that_klingel_made_up_is_not_told() -> None:
-    body = message_of(event_of(external_task_id=event_of().task_id or "")).body
-    assert body == "kling.multi-image-to-video"
+def test_a_task_is_told_by_the_callers_name_for_it_or_else_by_its_id() -> None:
+    """Who gets news of many tasks must know of which one it is."""
+    own = TASK
+    for external_task_id, named in [("order-1", "order-1"), (own, own), ("cmd_" + "0" * 32, own)]:
+        body = message_of(event_of(external_task_id=external_task_id)).body
+        assert body == f"{named} · kling.multi-image-to-video"
+
+
+def test_who_asked_for_a_task_in_a_chat_is_told_no_id() -> None:
+    event = event_of(external_task_id="cmd_" + "0" * 32)
+    assert message_of(event, to_asker=True).body == "kling.multi-image-to-video"
 
 
 def test_what_others_wrote_stays_on_its_line_and_turns_nothing_around() -> None:
