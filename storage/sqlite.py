@@ -105,8 +105,8 @@ class SqliteReader(ABC):
     async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]: ...
 
 
-class _AloneReader(SqliteReader):
-    """On a connection that nobody else uses meanwhile."""
+class _ExclusiveReader(SqliteReader):
+    """Reads on a connection that nobody else uses meanwhile."""
 
     def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str]) -> None:
         super().__init__(statements)
@@ -117,116 +117,58 @@ class _AloneReader(SqliteReader):
             return await self._connection.execute_fetchall(self._statements[statement], parameters)  # type: ignore[return-value]  # sqlite3's own list
 
 
-class _SharingReader(SqliteReader):
-    """On connections that many use at a time."""
+class _SharedReader(SqliteReader):
+    """Reads on connections that many callers use at a time: on the one with the shortest queue."""
 
-    def __init__(self, readings: "Sequence[_Readings]", statements: Mapping[str, str]) -> None:
+    def __init__(self, queues: "Sequence[_ReadQueue]", statements: Mapping[str, str]) -> None:
         super().__init__(statements)
-        self._readings = readings
+        self._queues = queues
 
     async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
-        shortest = min(self._readings, key=_Readings.__len__)
+        shortest = min(self._queues, key=_ReadQueue.__len__)
         with _storage_errors():
             return await shortest.fetch(self._statements[statement], parameters)
 
 
+# Several statements in one go. To change to a connection's thread and back takes several times as long as to find a row,
+# and aiosqlite runs nothing there but sqlite3's own methods. So a batch of statements travels as the parameters of one
+# `execute`, and our subclasses of sqlite3's connection take it apart in the thread.
+
+
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Query:
     text: str
     parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    asked: _Asked
-    rows: "asyncio.Future[list[sqlite3.Row]]"
-
-
-class _Readings:
-    """What is asked while others are being read goes to the connection's thread together with the next: to change
-    threads takes several times as long as to find a row.
-    """
-
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        """
-        Args:
-            connection: made by `_Reading`.
-        """
-        self.connection = connection
-        self._waiting: list[_Waiting] = []
-        self._at_work: asyncio.Task[None] | None = None
-        self._under_way = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting) + self._under_way
-
-    async def fetch(self, text: str, parameters: Mapping[str, Any]) -> list[sqlite3.Row]:
-        waiting = _Waiting(_Asked(text, parameters), asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._at_work is None:
-            self._at_work = asyncio.create_task(self._work(), name="readings")
-        return await waiting.rows
-
-    async def rest(self) -> None:
-        """Until nobody waits for anything."""
-        if self._at_work is not None:
-            await self._at_work
-
-    async def _work(self) -> None:
-        while self._waiting:
-            together, self._waiting = self._waiting, []
-            self._under_way = len(together)
-            try:
-                several = _Several([waiting.asked for waiting in together])
-                answers: Sequence[Any] = list(await self.connection.execute_fetchall("", several))
-            except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
-                answers = [error] * len(together)
-            for waiting, answer in zip(together, answers, strict=True):
-                if waiting.rows.done():  # nobody waits any more
-                    continue
-                if isinstance(answer, Exception):
-                    waiting.rows.set_exception(answer)
-                else:
-                    waiting.rows.set_result(answer)
-            self._under_way = 0
-        self._at_work = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Step:
-    """A statement whose result nobody waits for: once, or for many rows."""
+    """A statement whose result nobody waits for: run once, or for many rows."""
 
     text: str
     rows: Sequence[Any] | None = None
 
 
-class _Several(dict[str, Any]):
-    """In the place of parameters: what is to be read instead, each for itself, and what is to be done before."""
+class _Batch(dict[str, Any]):
+    """In the place of parameters: queries that are run instead of the statement's text, and steps to run before them."""
 
-    def __init__(self, asked: Sequence[_Asked], steps: Sequence[_Step] = ()) -> None:
+    def __init__(self, queries: Sequence[_Query], steps: Sequence[_Step] = ()) -> None:
         super().__init__()
-        self.asked = asked
+        self.queries = queries
         self.steps = steps
 
 
-class _Reading(sqlite3.Connection):
-    """Reads several things in one stay in its thread."""
+class _AfterSteps(dict[str, Any]):
+    """The parameters of a statement, and steps to run before it."""
 
-    def execute(self, text: str, parameters: Any = (), /) -> Any:
-        if isinstance(parameters, _Several):
-            return _Answers([self._read(asked) for asked in parameters.asked])
-        return super().execute(text, parameters)
-
-    def _read(self, asked: _Asked) -> list[sqlite3.Row] | sqlite3.Error:
-        try:
-            return super().execute(asked.text, asked.parameters).fetchall()
-        except sqlite3.Error as error:
-            return error
+    def __init__(self, parameters: Mapping[str, Any], steps: Sequence[_Step]) -> None:
+        super().__init__(parameters)
+        self.steps = steps
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """For each that asked, its rows or its error; as a cursor gives its rows."""
+class _BatchResult:
+    """Stands for the cursor of a batch: for each query its rows, or its error."""
 
     each: Sequence[Any]
 
@@ -234,8 +176,41 @@ class _Answers:
         return self.each
 
 
+class _ReadConnection(sqlite3.Connection):
+    """Runs the queries of a `_Batch`, each for itself: one that fails has its error as its result."""
+
+    def execute(self, text: str, parameters: Any = (), /) -> Any:
+        if isinstance(parameters, _Batch):
+            return _BatchResult([self._read(query) for query in parameters.queries])
+        return super().execute(text, parameters)
+
+    def _read(self, query: _Query) -> list[sqlite3.Row] | sqlite3.Error:
+        try:
+            return super().execute(query.text, query.parameters).fetchall()
+        except sqlite3.Error as error:
+            return error
+
+
+class _WriteConnection(sqlite3.Connection):
+    """Runs the steps of a `_Batch` or of `_AfterSteps` first, then the queries or the statement."""
+
+    def execute(self, text: str, parameters: Any = (), /) -> Any:
+        if isinstance(parameters, (_AfterSteps, _Batch)):
+            for step in parameters.steps:
+                if step.rows is None:
+                    super().execute(step.text)
+                else:
+                    super().executemany(step.text, step.rows)
+        if isinstance(parameters, _Batch):
+            execute = super().execute
+            return _BatchResult(
+                [_read_whole(execute(query.text, query.parameters)) for query in parameters.queries]
+            )
+        return super().execute(text, parameters)
+
+
 def _read_whole(cursor: sqlite3.Cursor) -> list[Row]:
-    """As `_mappings`, in three quarters of the time for both steps."""
+    """Fetches all rows as `_mappings` gives them, in three quarters of the time of both steps."""
     cursor.row_factory = None
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -245,6 +220,60 @@ def _mappings(rows: Sequence[sqlite3.Row]) -> list[Row]:
     """A `sqlite3.Row` looks for each name from its first column on: 12 us for all of a task, against 2 here."""
     names = rows[0].keys() if rows else ()
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingQuery:
+    query: _Query
+    rows: "asyncio.Future[list[sqlite3.Row]]"
+
+
+class _ReadQueue:
+    """Queries that wait for one connection: those that come while it reads are its next batch."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        """
+        Args:
+            connection: a `_ReadConnection` inside.
+        """
+        self.connection = connection
+        self._waiting: list[_WaitingQuery] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._under_way
+
+    async def fetch(self, text: str, parameters: Mapping[str, Any]) -> list[sqlite3.Row]:
+        waiting = _WaitingQuery(_Query(text, parameters), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="readings")
+        return await waiting.rows
+
+    async def drain(self) -> None:
+        """Waits until every query has its result."""
+        if self._worker is not None:
+            await self._worker
+
+    async def _work(self) -> None:
+        while self._waiting:
+            together, self._waiting = self._waiting, []
+            self._under_way = len(together)
+            try:
+                batch = _Batch([waiting.query for waiting in together])
+                results: Sequence[Any] = list(await self.connection.execute_fetchall("", batch))
+            except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
+                results = [error] * len(together)
+            for waiting, result in zip(together, results, strict=True):
+                if waiting.rows.done():  # its caller was cancelled
+                    continue
+                if isinstance(result, Exception):
+                    waiting.rows.set_exception(result)
+                else:
+                    waiting.rows.set_result(result)
+            self._under_way = 0
+        self._worker = None
 
 
 class _Searcher:
@@ -260,30 +289,6 @@ class _Searcher:
 
     def _is_late(self) -> bool:
         return time.monotonic() > self.until
-
-
-class _After(dict[str, Any]):
-    """Parameters of a statement, and what is to be done before it."""
-
-    def __init__(self, parameters: Mapping[str, Any], steps: Sequence[_Step]) -> None:
-        super().__init__(parameters)
-        self.steps = steps
-
-
-class _Writer(sqlite3.Connection):
-    """Does what comes along with a statement in the same stay in its thread."""
-
-    def execute(self, text: str, parameters: Any = (), /) -> Any:
-        if isinstance(parameters, (_After, _Several)):
-            for step in parameters.steps:
-                if step.rows is None:
-                    super().execute(step.text)
-                else:
-                    super().executemany(step.text, step.rows)
-        if isinstance(parameters, _Several):
-            execute = super().execute
-            return _Answers([_read_whole(execute(one.text, one.parameters)) for one in parameters.asked])
-        return super().execute(text, parameters)
 
 
 class _Insert:
@@ -342,10 +347,10 @@ class _Log:
         self.next = None
 
 
-class SqliteTransaction(_AloneReader):
-    """What nobody waits for is put off, and goes to the connection's thread with the next statement that somebody does
-    wait for, or with the commit: a batch changes threads a few times, not once for each statement. What fails then is
-    raised there.
+class SqliteTransaction(_ExclusiveReader):
+    """A statement whose result nobody waits for is put off: it goes to the connection's thread as a step before the next
+    statement whose result is awaited, or before the commit. So a transaction changes threads a few times, not once for each
+    statement. A step that fails raises there.
     """
 
     def __init__(self, connection: aiosqlite.Connection, statements: Mapping[str, str], log: _Log) -> None:
@@ -355,10 +360,10 @@ class SqliteTransaction(_AloneReader):
         self._put_off: list[_Step] = [_Step("begin immediate")]
 
     async def several(self, *asked: tuple[str, Mapping[str, Any]]) -> Sequence[Sequence[Row]]:
-        texts = [_Asked(self._statements[statement], parameters) for statement, parameters in asked]
+        queries = [_Query(self._statements[statement], parameters) for statement, parameters in asked]
         with _storage_errors():
-            found: Any = await self._connection.execute_fetchall("", _Several(texts, self._taken()))
-        return found  # type: ignore[no-any-return]  # what `_Writer` answers to it
+            found: Any = await self._connection.execute_fetchall("", _Batch(queries, self._take_steps()))
+        return found  # type: ignore[no-any-return]  # the `_BatchResult` of a `_WriteConnection`
 
     async def run(self, statement: str, /, **parameters: Any) -> int:
         return await self._execute(self._statements[statement], parameters)
@@ -409,13 +414,13 @@ class SqliteTransaction(_AloneReader):
 
     async def _execute(self, text: str, parameters: Mapping[str, Any] = _NONE) -> int:
         with _storage_errors():
-            cursor = await self._connection.execute(text, _After(parameters, self._taken()))
+            cursor = await self._connection.execute(text, _AfterSteps(parameters, self._take_steps()))
         return cursor.rowcount
 
     async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[sqlite3.Row]:
-        return await super()._fetch(statement, _After(parameters, self._taken()))
+        return await super()._fetch(statement, _AfterSteps(parameters, self._take_steps()))
 
-    def _taken(self) -> Sequence[_Step]:
+    def _take_steps(self) -> Sequence[_Step]:
         steps, self._put_off = self._put_off, []
         return steps
 
@@ -428,7 +433,7 @@ class SqliteDatabase:
     def __init__(
         self,
         writer: aiosqlite.Connection,
-        readings: Sequence[_Readings],
+        read_queues: Sequence[_ReadQueue],
         searchers: Sequence[_Searcher],
         statements: Mapping[str, str],
         checkpoints: Checkpoints,
@@ -439,9 +444,9 @@ class SqliteDatabase:
         self._checkpoints = checkpoints
         self._statements = statements
         self._log = _Log()
-        self._readings = readings
-        # The same for everybody: nothing of it is anybody's own.
-        self._reading = nullcontext(_SharingReader(readings, statements))
+        self._read_queues = read_queues
+        # One for all callers: it keeps nothing of any of them.
+        self._reader = nullcontext(_SharedReader(read_queues, statements))
         self._searchers: asyncio.LifoQueue[_Searcher] = asyncio.LifoQueue()
         for searcher in searchers:
             self._searchers.put_nowait(searcher)
@@ -451,7 +456,7 @@ class SqliteDatabase:
         """Nobody is on the way between a file and its process: what failed to commit is undone."""
 
     def reading(self) -> AbstractAsyncContextManager[SqliteReader]:
-        return self._reading
+        return self._reader
 
     @asynccontextmanager
     async def searching(
@@ -462,7 +467,7 @@ class SqliteDatabase:
             searcher = await self._searchers.get()
             try:
                 searcher.until = time.monotonic() + seconds
-                yield _AloneReader(searcher.connection, self._statements)
+                yield _ExclusiveReader(searcher.connection, self._statements)
             except asyncio.CancelledError:
                 await searcher.connection.interrupt()  # nobody waits for what it reads
                 raise
@@ -527,12 +532,12 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else reads prompts and results
             writer = await stack.enter_async_context(_connect(path))
             await _migrate(writer, path)
-            readings = [
-                _Readings(await stack.enter_async_context(_connect(path, writes=False)))
+            read_queues = [
+                _ReadQueue(await stack.enter_async_context(_connect(path, writes=False)))
                 for _ in range(READERS)
             ]
-            for reading in readings:
-                stack.push_async_callback(reading.rest)
+            for queue in read_queues:
+                stack.push_async_callback(queue.drain)
             searchers = [
                 _Searcher(await stack.enter_async_context(_connect(path, writes=False)))
                 for _ in range(SEARCHERS)
@@ -556,7 +561,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteDatabase]:
                 f"The database {path} cannot be used: {error}.{_advice(error)}"
             ) from None
         statements = load_statements(Dialect.SQLITE)
-        yield SqliteDatabase(writer, readings, searchers, statements, checkpoints, writing)
+        yield SqliteDatabase(writer, read_queues, searchers, statements, checkpoints, writing)
 
 
 def inspect_sqlite(path: Path) -> Inspected:
@@ -592,7 +597,7 @@ def _sole_process(path: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _connect(path: Path, *, writes: bool = True) -> AsyncIterator[aiosqlite.Connection]:
-    factory = _Writer if writes else _Reading
+    factory = _WriteConnection if writes else _ReadConnection
     async with aiosqlite.connect(
         path, isolation_level=None, cached_statements=STATEMENTS_KEPT, factory=factory
     ) as connection:

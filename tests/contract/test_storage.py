@@ -894,7 +894,7 @@ async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
     async with lite.reading() as reader:
         assert not hasattr(reader, "run")
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await lite._readings[0].connection.execute("delete from accounts")
+            await lite._read_queues[0].connection.execute("delete from accounts")
 
 
 # SQLite's own
@@ -903,7 +903,7 @@ async def test_a_reader_cannot_write(lite: SqliteDatabase) -> None:
 @pytest.mark.sqlite_alone
 async def test_every_connection_writes_ahead_and_to_the_disk_itself(lite: SqliteDatabase) -> None:
     """Without `synchronous = full` a commit in WAL mode survives a crash of the process, but not of the machine."""
-    for connection in (lite._writer, *(reading.connection for reading in lite._readings)):
+    for connection in (lite._writer, *(queue.connection for queue in lite._read_queues)):
         found = {}
         for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout"):
             [[found[pragma]]] = await connection.execute_fetchall(f"pragma {pragma}")
