@@ -194,19 +194,21 @@ def _too_wide() -> SearchTooWide:
     )
 
 
-class _Succession:
-    """Who holds a name after somebody else is told of its commit after that one is: the server says so to each on its own
-    connection, and nothing orders what comes on two.
+class _CommitOrder:
+    """Callbacks of transactions that hold one key run in the order of their commits.
+
+    The server answers each connection separately: a transaction that got a key second may hear of its COMMIT first. So
+    each waits for the callbacks of those that held its keys before.
     """
 
     def __init__(self) -> None:
         self._last: dict[int, asyncio.Future[None]] = {}
 
-    def hold(self, keys: Iterable[int], held: "asyncio.Future[None]") -> "list[asyncio.Future[None]]":
-        """Gives those who held them before, and have not been told yet.
+    def enter(self, keys: Iterable[int], held: "asyncio.Future[None]") -> "list[asyncio.Future[None]]":
+        """The previous holders of these keys whose callbacks have not run yet.
 
         Args:
-            held: done when whoever holds them now has been told, or does so no more.
+            held: of the new holder; done when its callbacks have run, or when it was undone.
         """
         before = [last for key in keys if (last := self._last.get(key)) is not None and not last.done()]
         self._last |= dict.fromkeys(keys, held)
@@ -214,16 +216,16 @@ class _Succession:
 
 
 class PostgresTransaction(PostgresReader):
-    """Writes whose result nobody waits for are put off, until somebody waits for another one's, reads what they have
-    written, holds a name, or it ends: what fails is raised there.
+    """A write whose result nobody waits for is put off: until a write whose result is awaited, a read that may see it, a
+    name that is held, or the end of the transaction. One that fails raises there.
     """
 
-    def __init__(self, connection: _Connection, writes: Writes, succession: _Succession) -> None:
+    def __init__(self, connection: _Connection, writes: Writes, commit_order: _CommitOrder) -> None:
         super().__init__(connection)
         self.aftermath = Aftermath()
         self.goes_away = False
         self._writes = writes
-        self._succession = succession
+        self._commit_order = commit_order
         self._before: set[asyncio.Future[None]] = set()
         self._held: list[asyncio.Future[None]] = []
         self._put_off: list[tuple[str, Columns]] = []
@@ -257,7 +259,7 @@ class PostgresTransaction(PostgresReader):
 
     def _hold(self, keys: Sequence[int]) -> None:
         held = asyncio.get_running_loop().create_future()
-        self._before.update(self._succession.hold(keys, held))
+        self._before.update(self._commit_order.enter(keys, held))
         self._before.difference_update(self._held)
         self._held.append(held)
 
@@ -334,7 +336,7 @@ class PostgresTransaction(PostgresReader):
         return said
 
     def end(self) -> None:
-        """All that follows has been called."""
+        """Its callbacks have run: later holders of its keys may run theirs."""
         self._let_go(since=0)
 
     def _let_go(self, *, since: int) -> None:
@@ -378,7 +380,7 @@ class PostgresDatabase:
         self._searchers = searchers
         self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writes = Writes()
-        self._succession = _Succession()
+        self._commit_order = _CommitOrder()
         self._doubted: Callable[[], None] = lambda: None
 
     def on_doubt(self, doubted: Callable[[], None]) -> None:
@@ -400,7 +402,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         async with _connected(self._writers) as connection:
-            tx = PostgresTransaction(connection, self._writes, self._succession)
+            tx = PostgresTransaction(connection, self._writes, self._commit_order)
             try:
                 await tx.begin()
                 yield tx
