@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -80,6 +81,23 @@ class Batcher:
         self._arrived.set()
         result: Result = await waiting.done
         return result
+
+    async def alone(self, work: Callable[[Transaction], Awaitable[Result | KlingelError]]) -> Result:
+        """The result of a write that shares its commit with others, but no statement: as `run` for a kind of one item.
+
+        Raises:
+            as `run`.
+        """
+
+        async def apply(tx: Transaction, _items: Sequence[None]) -> Sequence[Result | KlingelError]:
+            return [await work(tx)]
+
+        update_wrapper(apply, work)  # the log names the work
+        return await self.run(apply, None)
+
+    def waiting_kinds(self) -> list[str]:
+        """Of all that waits for the next batch, the names of the functions that will write it."""
+        return [waiting.apply.__name__ for waiting in self._queue]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

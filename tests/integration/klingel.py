@@ -17,6 +17,7 @@ from uuid import UUID
 import httpx
 import uuid_utils
 from aiohttp import web
+from anyio.lowlevel import checkpoint
 from PIL import Image
 from pydantic import SecretStr
 from starlette.types import ASGIApp
@@ -288,9 +289,8 @@ class Klingel:
             return items
 
         async def are_waiting(function: str, number: int) -> None:
-            while [each.apply.__name__ for each in batcher._queue].count(function) < number:
-                batcher._arrived.clear()  # who is held looks into the queue all the same, once it may go on
-                await batcher._arrived.wait()
+            while batcher.waiting_kinds().count(function) < number:
+                await checkpoint()
 
         async with asyncio.timeout(PATIENCE_S):
             held = asyncio.create_task(batcher.run(hold, None))

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 
 from service.domain.errors import ConfigurationError
 from tests.integration.klingel import (
@@ -144,9 +145,8 @@ async def test_a_create_that_was_about_to_begin_when_klingel_stops_is_sent_by_th
         held = asyncio.create_task(batcher.run(hold, None))
         clock.advance(minutes=5)
         async with asyncio.timeout(PATIENCE_S):
-            while "_begin" not in [waiting.apply.__name__ for waiting in batcher._queue]:
-                batcher._arrived.clear()
-                await batcher._arrived.wait()
+            while "_begin" not in batcher.waiting_kinds():
+                await checkpoint()
         [sending] = [one for one in asyncio.all_tasks() if one.get_name() == "submission"]
         sending.add_done_callback(lambda _: may_go_on.set())
     await held
