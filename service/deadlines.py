@@ -1,6 +1,6 @@
 """Marks overdue tasks, each at its moment and once. It asks no provider: it tells, and a person may then ask."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -42,15 +42,15 @@ class Deadlines:
             yield
 
     async def _mark_due(self) -> datetime | None:
-        while await self._batcher.run(self._mark, self._clock()) == PAGE:
+        while await self._batcher.alone(self._mark) == PAGE:
             pass
         async with self._database.reading() as reader:
             return not_at_once(await tasks.next_deadline_at(reader), self._clock())
 
-    async def _mark(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        now = max(moments)
+    async def _mark(self, tx: Transaction) -> int:
+        now = self._clock()
         due = await tasks.due_deadlines(tx, now=now, limit=PAGE)
         await self._publisher.record(tx, [overdue(task, now) for task in due])
         for task in due:
             log.warning("task.overdue", task_id=task.id, status=task.status, deadline_at=task.deadline_at)
-        return [len(due)] * len(moments)
+        return len(due)

@@ -1,6 +1,6 @@
 """Says, three days before, which outputs are about to be lost because they could not be kept. Each once."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -54,13 +54,13 @@ class Expiry:
             yield
 
     async def _tell_due(self) -> datetime | None:
-        while await self._batcher.run(self._tell, self._clock()) == PAGE:
+        while await self._batcher.alone(self._tell) == PAGE:
             pass
         async with self._database.reading() as reader:
             return not_at_once(await kept_files.next_expiry(reader), self._clock())
 
-    async def _tell(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        now = max(moments)
+    async def _tell(self, tx: Transaction) -> int:
+        now = self._clock()
         due = await kept_files.due_expiries(tx, now=now, limit=PAGE)
         known = await tasks.to_change(tx, {one.task_id for one in due})
         changes: list[Change] = []
@@ -73,4 +73,4 @@ class Expiry:
             log.warning("output.expiring", task_id=after.id, place=one.place)
         await kept_files.forget_expiries(tx, [(one.task_id, one.place) for one in due])
         await self._publisher.record(tx, changes)
-        return [len(due)] * len(moments)
+        return len(due)

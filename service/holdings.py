@@ -1,6 +1,6 @@
 """Which lanes are this process's to deliver to: each is held by one at a time, so that an endpoint's limits hold for all."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 from service.batching import Batcher
 from service.domain.ids import LaneKey, ProcessId
@@ -66,11 +66,10 @@ class Holdings:
 
     async def _tidy(self) -> None:
         if not all(map(self._in_use, self._held)):
-            await self._batcher.run(self._give_up, None)
+            await self._batcher.alone(self._give_up)
 
-    async def _give_up(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
+    async def _give_up(self, tx: Transaction) -> None:
         empty = {lane for lane in self._held if not self._in_use(lane)}
         self._held -= empty  # also if this is undone, or seems so: whoever wants one is told by the database whose it is
         await processes.give_up_lanes(tx, empty, by=self._presence.id)
         await self._notices.post(tx, Topic.DELIVERIES)  # what others have for them they left to this one
-        return [None] * len(asked)

@@ -1,11 +1,9 @@
 """A refresh: one read of a task at its provider, on a person's order. Polling does not exist here."""
 
-from collections.abc import Sequence
-
 from service.batching import Batcher
 from service.domain.errors import NotFound
 from service.domain.lifecycle import Verdict
-from service.domain.tasks import Report, Task
+from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import reported
 from service.publication import Publisher
@@ -25,16 +23,12 @@ async def refresh(
     """
     report = await provider.read(task)
 
-    async def apply(tx: Transaction, reports: Sequence[Report]) -> list[Verdict | NotFound]:
-        verdicts: list[Verdict | NotFound] = []
-        for one in reports:
-            stored = (await tasks.to_change(tx, [task.id])).get(task.id)
-            if stored is None:
-                verdicts.append(NotFound(f"There is no task {task.id}."))
-                continue
-            change = reported(stored, one, clock())
-            await publisher.record(tx, [change])
-            verdicts.append(change.verdict)
-        return verdicts
+    async def apply(tx: Transaction) -> Verdict | NotFound:
+        stored = (await tasks.to_change(tx, [task.id])).get(task.id)
+        if stored is None:
+            return NotFound(f"There is no task {task.id}.")
+        change = reported(stored, report, clock())
+        await publisher.record(tx, [change])
+        return change.verdict
 
-    return await batcher.run(apply, report)
+    return await batcher.alone(apply)

@@ -10,6 +10,7 @@ from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint
 from service.domain.events import Event, EventType
 from service.domain.expressions import Budget
 from service.domain.ids import AccountId
+from service.domain.times import Clock
 from service.publication import Publisher, new_delivery, replayed
 from storage import deliveries, endpoints, events
 from storage.database import Transaction
@@ -24,20 +25,29 @@ class Replays:
     """Page by page, each in a commit of its own, so that callbacks never wait behind a large replay."""
 
     def __init__(
-        self, publisher: Publisher, account_id: AccountId, endpoint: Endpoint, since: datetime, *, only: str
+        self,
+        publisher: Publisher,
+        account_id: AccountId,
+        endpoint: Endpoint,
+        since: datetime,
+        *,
+        only: str,
+        clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._account_id = account_id
         self._endpoint = endpoint
         self._since = since
         self._only = only
+        self._clock = clock
         self._after_id = ""
         self._after_position = 0
         self._up_to: int | None = None
         self._began: datetime | None = None
         self.finished = False
 
-    async def make_page(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
+    async def make_page(self, tx: Transaction) -> int:
+        """The number of deliveries that it made."""
         tx.on_rollback(
             partial(self._go_back, (self._after_id, self._after_position, self._up_to, self._began))
         )
@@ -46,11 +56,11 @@ class Replays:
         now_it_is = (await endpoints.by_id(tx, [self._endpoint.id])).get(self._endpoint.id)
         if now_it_is is None or not now_it_is.enabled:
             self.finished = True  # deleted, or switched off, between two pages
-            return [0] * len(moments)
+            return 0
         self._endpoint = now_it_is
         if self._only == "failed":
-            return [await self._failed(tx, now) for now in moments]
-        return [await self._all(tx, now) for now in moments]
+            return await self._failed(tx, self._clock())
+        return await self._all(tx, self._clock())
 
     def _go_back(self, before: tuple[str, int, int | None, datetime | None]) -> None:
         """To where it was before a page that is undone."""

@@ -107,20 +107,18 @@ class Retention:
         return forgotten | {"kept_files": kept, "input_files": swept}
 
     async def _all(self, forget: Forget, before: datetime) -> int:
-        async def a_slice(tx: Transaction, asked: Sequence[tuple[str, int]]) -> list[_Slice]:
-            await tx.hold("retention", ["rows"])  # each slice is forgotten by one process
-            done = []
-            for after, rows in asked:
-                began = time.perf_counter()
-                forgotten = await forget(tx, before=before, after=after, limit=rows)
-                done.append(_Slice(forgotten, began))
-                if forgotten.unused:
-                    tx.on_commit(partial(self._drop, forgotten.unused))
-            return done
-
         number, last, pace = 0, "", Pace()
+
+        async def a_slice(tx: Transaction) -> _Slice:
+            await tx.hold("retention", ["rows"])  # each slice is forgotten by one process
+            began = time.perf_counter()
+            forgotten = await forget(tx, before=before, after=last, limit=pace.rows)
+            if forgotten.unused:
+                tx.on_commit(partial(self._drop, forgotten.unused))
+            return _Slice(forgotten, began)
+
         while True:
-            done = await self._batcher.run(a_slice, (last, pace.rows))
+            done = await self._batcher.alone(a_slice)
             number += done.forgotten.number
             if done.forgotten.last is None:
                 return number

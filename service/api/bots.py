@@ -211,12 +211,10 @@ async def delete(request: Request[State]) -> Response:
     state = request.state
     bot = await _found(request, key.account_id)
 
-    async def forget(tx: Transaction, deleted: Sequence[Bot]) -> list[None]:
-        for one in deleted:
-            await bots.delete(tx, one.id, now=state["clock"]())
-        return [None] * len(deleted)
+    async def forget(tx: Transaction) -> None:
+        await bots.delete(tx, bot.id, now=state["clock"]())
 
-    await state["batcher"].run(forget, bot)
+    await state["batcher"].alone(forget)
     return Response(status_code=204)
 
 

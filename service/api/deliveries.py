@@ -1,7 +1,5 @@
 """`/v1/deliveries`: what became of each event at each endpoint."""
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 from starlette.requests import Request
@@ -12,7 +10,6 @@ from service.api.pages import Query
 from service.api.state import State
 from service.domain.deliveries import Delivery, DeliveryStatus
 from service.domain.errors import EndpointDisabled, KlingelError, NotFound
-from service.domain.ids import AccountId
 from service.domain.kept import ARCHIVE, archive_id
 from service.publication import replayed
 from storage import deliveries, endpoints, events
@@ -64,26 +61,20 @@ async def replay(request: Request[State]) -> Response:
     state = request.state
     publisher = state["publisher"]
 
-    async def make(
-        tx: Transaction, asked: Sequence[tuple[str, AccountId, datetime]]
-    ) -> list[Delivery | KlingelError]:
-        results: list[Delivery | KlingelError] = []
-        for delivery_id, account_id, now in asked:
-            delivery = await deliveries.get(tx, delivery_id, account_id=account_id)
-            if delivery is None:
-                results.append(_unknown(delivery_id))
-                continue
-            endpoint = (await endpoints.by_id(tx, [delivery.endpoint_id])).get(delivery.endpoint_id)
-            if endpoint is None or not endpoint.enabled:
-                results.append(
-                    EndpointDisabled("Its endpoint is disabled or deleted, so a replay would reach nobody.")
-                )
-                continue
-            event = (await events.by_id(tx, [delivery.event_id]))[delivery.event_id]
-            results += await publisher.schedule(tx, [(event, endpoint)], made=[replayed(delivery, now)])
-        return results
+    delivery_id, now = request.path_params["id"], state["clock"]()
 
-    made = await state["batcher"].run(make, (request.path_params["id"], key.account_id, state["clock"]()))
+    async def make(tx: Transaction) -> Delivery | KlingelError:
+        delivery = await deliveries.get(tx, delivery_id, account_id=key.account_id)
+        if delivery is None:
+            return _unknown(delivery_id)
+        endpoint = (await endpoints.by_id(tx, [delivery.endpoint_id])).get(delivery.endpoint_id)
+        if endpoint is None or not endpoint.enabled:
+            return EndpointDisabled("Its endpoint is disabled or deleted, so a replay would reach nobody.")
+        event = (await events.by_id(tx, [delivery.event_id]))[delivery.event_id]
+        [made] = await publisher.schedule(tx, [(event, endpoint)], made=[replayed(delivery, now)])
+        return made
+
+    made = await state["batcher"].alone(make)
     return JSONResponse(made.view(), status_code=202, headers={"location": f"/v1/deliveries/{made.id}"})
 
 

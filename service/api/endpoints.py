@@ -295,17 +295,13 @@ async def test(request: Request[State]) -> Response:
     )
     publisher = state["publisher"]
 
-    async def send(tx: Transaction, tests: Sequence[Endpoint]) -> list[Delivery | NotFound]:
-        results: list[Delivery | NotFound] = []
-        for seen in tests:
-            tested = await endpoints.get(tx, seen.id, account_id=seen.account_id)
-            if tested is None:
-                results.append(NotFound(f"There is no endpoint {seen.id}."))
-            else:
-                results.append(await publisher.publish_to(tx, event, tested))
-        return results
+    async def send(tx: Transaction) -> Delivery | NotFound:
+        tested = await endpoints.get(tx, endpoint.id, account_id=endpoint.account_id)
+        if tested is None:
+            return NotFound(f"There is no endpoint {endpoint.id}.")
+        return await publisher.publish_to(tx, event, tested)
 
-    delivery = await state["batcher"].run(send, endpoint)
+    delivery = await state["batcher"].alone(send)
     return JSONResponse({"event_id": event.id, "delivery": delivery.view()}, status_code=202)
 
 
@@ -401,7 +397,14 @@ async def replay(request: Request[State]) -> Response:
     endpoint = await _found(request, key)
     if not endpoint.enabled:
         raise EndpointDisabled('The endpoint is disabled. Enable it first: PATCH it with {"enabled": true}.')
-    replays = Replays(state["publisher"], key.account_id, endpoint, since, only=fields.get("only", "failed"))
+    replays = Replays(
+        state["publisher"],
+        key.account_id,
+        endpoint,
+        since,
+        only=fields.get("only", "failed"),
+        clock=state["clock"],
+    )
     made = 0
     with ExitStack() as stack:
         try:
@@ -410,7 +413,7 @@ async def replay(request: Request[State]) -> Response:
             detail = "A replay to this endpoint is under way. Wait until it has ended."
             raise TooManyRequests(detail, retry_after_s=REPLAY_AGAIN_S) from None
         while not replays.finished:
-            made += await state["batcher"].run(replays.make_page, state["clock"]())
+            made += await state["batcher"].alone(replays.make_page)
     return JSONResponse({"replayed": made}, status_code=202)
 
 

@@ -112,6 +112,34 @@ async def test_each_caller_gets_its_own_result(desk: Desk) -> None:
     assert await desk.together(desk.store, "a", "b", "c") == ["stored a", "stored b", "stored c"]
 
 
+async def test_work_that_goes_alone_shares_the_commit_and_is_given_its_result_or_its_error(
+    desk: Desk,
+) -> None:
+    async def store(tx: Transaction) -> str:
+        [stored] = await desk.store(tx, ["b"])
+        return str(stored)
+
+    async def refuse(_tx: Transaction) -> str | KlingelError:
+        return Conflict("no")
+
+    held = asyncio.create_task(desk.batcher.run(desk.hold, None))
+    await desk.entered.wait()
+    asked: list[asyncio.Task[str]] = [
+        asyncio.create_task(desk.batcher.run(desk.store, "a")),
+        asyncio.create_task(desk.batcher.alone(store)),
+        asyncio.create_task(desk.batcher.alone(refuse)),
+    ]
+    await wait_all_tasks_blocked()
+    assert desk.batcher.waiting_kinds() == ["store", "store", "refuse"]
+    desk.open.set()
+    await held
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert results[:2] == ["stored a", "stored b"]
+    assert isinstance(results[2], Conflict)
+    assert desk.sizes == [1, 3]
+    assert desk.stored() == {"a", "b"}
+
+
 async def test_a_batch_has_an_upper_bound_and_the_rest_comes_next(desk: Desk) -> None:
     await desk.together(desk.store, *(f"n{number}" for number in range(LARGEST_BATCH + 7)))
     assert desk.sizes == [1, LARGEST_BATCH, 7]
