@@ -101,7 +101,7 @@ from service.observability.vitals import Vitals
 from service.outputs import Outputs
 from service.previews import Previews
 from service.probing import Probes
-from service.processes import EVERY, Presence
+from service.processes import EVERY, Presence, boot_seconds
 from service.providers import ConfiguredProvider, Providers, provider_hint, providers_of
 from service.publication import Publisher
 from service.retention import Retention
@@ -244,7 +244,8 @@ class Hooks:
     )  # set by the app: no create and no attempt begins any more
     stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
     wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
-    sign_of_life: timedelta = EVERY  # how often this process says that it is alive, where there are others
+    heartbeat: timedelta = EVERY  # between two, by which this process counts as alive where there are others
+    monotonic: Callable[[], float] = boot_seconds  # seconds by which a heartbeat is late
 
     def stop(self) -> None:
         """What has begun may end; requests that are being answered are waited for, and then the app is left."""
@@ -306,7 +307,9 @@ def create_app(
 
             batcher = Batcher(database, observe=observe)
             await stack.enter_async_context(batcher.running())
-            presence = Presence(database, batcher, roles=settings.roles, every=told.sign_of_life)
+            presence = Presence(
+                database, batcher, roles=settings.roles, every=told.heartbeat, monotonic=told.monotonic
+            )
             notices = Notices(lambda: presence.id, listening_at(settings.database_at))
             holdings = Holdings(
                 presence, notices, batcher, sole=database.sole_process, in_use=lanes.is_in_use
@@ -319,7 +322,7 @@ def create_app(
                 database, named=named, vault=vault, notices=notices, clock=clock, tell=told.on_first_key
             )
             database.on_doubt(notices.doubt)
-            presence.on_beat(notices.look_again)
+            presence.on_heartbeat(notices.look_again)
             lines = Lines(notices=notices, wakeups=wakeups, clock=clock, accounts=configured.accounts)
             outputs = Outputs(kept=store is not None, expiry=wakeups.expiry, notices=notices, clock=clock)
             publisher = Publisher(
@@ -473,8 +476,8 @@ def create_app(
             )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
-            for heir in (deliverer, submitter, commands):
-                presence.bequeath(heir.inherit)
+            for holder in (deliverer, submitter, commands):
+                presence.on_reap(holder.inherit)
             await stack.enter_async_context(presence.running())
             if dispatches:
                 for part in (deliverer, deadlines, expiry, submitter, retention, commands):

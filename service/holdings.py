@@ -12,7 +12,7 @@ from storage.database import Transaction
 
 class Holdings:
     """A lane is taken by whoever first has something for it, in the same transaction, and given up when it is empty: at
-    the holder's next sign of life, or with its death. What comes meanwhile at other processes waits in the database,
+    the holder's next heartbeat, or when the holder is reaped. What comes meanwhile at other processes waits in the database,
     and the holder is told.
 
     Where the database has one process, that one holds them all.
@@ -39,7 +39,7 @@ class Holdings:
         self._in_use = in_use
         self._held: set[LaneKey] = set()
         presence.on_loss(self._held.clear)
-        presence.on_beat(self._tidy)
+        presence.on_heartbeat(self._tidy)
 
     @property
     def sole(self) -> bool:

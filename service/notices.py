@@ -16,7 +16,7 @@ from storage.columns import milliseconds, moment
 from storage.database import Transaction
 from storage.opening import Listening
 
-LOOKS: Final = 2  # at signs of life, so that at least a whole span between two has passed
+LOOKS: Final = 2  # at heartbeats, so that at least a whole span between two has passed
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Notices:
         self._missed()
 
     async def look_again(self) -> None:
-        """At a sign of life: the database answers."""
+        """At a heartbeat: the database answers."""
         if self._looks:
             self._looks -= 1
             self._missed()

@@ -1,12 +1,11 @@
 """The processes that share a database, and the lanes that each of them holds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from service.domain.ids import LaneKey, ProcessId
 from storage.columns import json_text
-from storage.database import Reader, Transaction
+from storage.database import Transaction
 
 
 async def add(tx: Transaction, id: ProcessId, *, roles: Iterable[str], lasts: timedelta) -> None:
@@ -20,7 +19,7 @@ async def renew(tx: Transaction, id: ProcessId, *, lasts: timedelta) -> bool:
 
 
 async def dead(tx: Transaction) -> list[ProcessId]:
-    """Those whose time has run out, and that nobody else is burying."""
+    """Those whose time has run out, and that no other process is reaping."""
     return [row["id"] for row in await tx.all("dead_processes")]
 
 
@@ -44,24 +43,9 @@ async def give_up_lanes(tx: Transaction, lanes: Iterable[LaneKey], *, by: Proces
     await tx.run("give_up_lanes", lanes=json_text(sorted(lanes)), process_id=by)
 
 
-async def inherit_lanes(tx: Transaction, processes: Sequence[ProcessId]) -> None:
-    """Nobody holds them any more."""
-    await tx.run("inherit_lanes", processes=json_text(list(processes)))
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How the lanes that are held are shared out."""
-
-    own: int
-    held: int
-    dispatchers: int
-
-
-async def share(reader: Reader, id: ProcessId) -> Share:
-    row = await reader.one("count_lanes", process_id=id)
-    assert row is not None
-    return Share(row["own"], row["held"], row["dispatchers"])
+async def release_lanes_of(tx: Transaction, processes: Sequence[ProcessId]) -> None:
+    """No process holds them any more."""
+    await tx.run("release_lanes_of", processes=json_text(list(processes)))
 
 
 def _ms(span: timedelta) -> int:

@@ -4,7 +4,7 @@
 delete from processes where id = :id;
 
 -- name: stand_by_process$
--- Nobody buries it before this transaction's end. Nothing where somebody has, or is about to.
+-- No process reaps it before this transaction's end. No row where one has, or is about to.
 select id from processes where id = :id {keep_unless_locked};
 
 -- name: take_lanes!
@@ -21,12 +21,5 @@ select lane from lane_holders where process_id = :process_id and lane in (select
 -- name: give_up_lanes!
 delete from lane_holders where process_id = :process_id and lane in (select value from json_each(:lanes));
 
--- name: inherit_lanes!
+-- name: release_lanes_of!
 delete from lane_holders where process_id in (select value from json_each(:processes));
-
--- name: count_lanes^
--- How many this process holds, all hold, and how many processes deliver.
-select
-    (select count(*) from lane_holders where process_id = :process_id) as own,
-    (select count(*) from lane_holders) as held,
-    (select count(*) from processes where roles like '%dispatch%') as dispatchers;

@@ -21,7 +21,7 @@ from service.batching import Batcher
 from service.domain.ids import LaneKey
 from service.lanes import CONCURRENCY
 from service.notices import Topic
-from service.processes import EVERY
+from service.processes import EVERY, boot_seconds
 from storage.database import Transaction
 from storage.postgres import _lock, open_postgres
 from tests.integration.klingel import (
@@ -44,9 +44,9 @@ from tests.integration.test_dashboard import browsing
 from tests.postgres import Databases
 from tests.wire import Wire
 
-QUICKLY = timedelta(milliseconds=500)  # between signs of life
+QUICKLY = timedelta(milliseconds=500)  # between heartbeats
 NEVER = timedelta(hours=1)
-LIFE = timedelta(minutes=1)  # of a process that says no more
+LIFE = timedelta(minutes=1)  # of a process without a heartbeat
 LOOK_AGAIN_S = 0.05
 LISTENING = (
     "select pid from pg_stat_activity "
@@ -71,6 +71,20 @@ class RunningClock(ManualClock):
         return self.now + timedelta(seconds=time.monotonic() - self._started)
 
 
+class MachineTime:
+    """The seconds by which a process tells whether its heartbeat is late: they pass while its machine is suspended."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def suspend(self) -> None:
+        """For longer than any process counts as alive."""
+        self._now += timedelta(days=365).total_seconds()
+
+
 @dataclass
 class House:
     """Klingels on one database, with one provider and one receiver."""
@@ -93,20 +107,21 @@ class House:
         *,
         url: str | None = None,
         every: timedelta = QUICKLY,
+        machine_time: Callable[[], float] = boot_seconds,
         **settings: Any,
     ) -> AsyncIterator[Klingel]:
         """One more, until the block ends.
 
         Args:
             url: of the database, by another way than usual.
-            every: how often it says that it is alive.
+            every: between its heartbeats.
         """
         async with running_klingel(
             self.folder,
             clock=self.clock,
             kling=self.kling,
             receiver=self.receiver,
-            hooks=Hooks(sign_of_life=every),
+            hooks=Hooks(heartbeat=every, monotonic=machine_time),
             database_url=url or self.url,
             roles=roles,
             **settings,
@@ -144,7 +159,7 @@ class House:
             await connection.close()
 
     async def until_sql(self, statement: str, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Asked again after each commit of theirs, and each sign of life, which is one."""
+        """Asked again after each commit of theirs, and each heartbeat, which is one."""
         [first, *_] = self.processes
         async with asyncio.timeout(PATIENCE_S):
             while not holds(await self.sql(statement)):
@@ -201,7 +216,7 @@ def _databases_here() -> None:
 
 @pytest.fixture(autouse=True)
 def _nobody_dies_of_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not say that he is alive for a minute is dead here, and no test waits for that."""
+    """A process is dead here after a minute without a heartbeat, and no test waits for that."""
     monkeypatch.setattr("service.processes.LASTS", EVERY * (LIFE / QUICKLY))
 
 
@@ -733,18 +748,22 @@ async def test_a_process_that_stops_leaves_nothing_behind(house: House) -> None:
 
 async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: House) -> None:
     """Others may have counted it as dead, and do what it had."""
-    klingel = await house.add()
+    machine_time = MachineTime()
+    klingel = await house.add(machine_time=machine_time)
     presence = klingel.state["presence"]
     assert presence.alive
-    presence._good_until = 0.0
+    machine_time.suspend()
     assert not presence.alive
     async with asyncio.timeout(PATIENCE_S):
-        await presence.until_alive()  # its next sign of life
+        await presence.until_alive()  # its next heartbeat
 
 
-async def test_who_was_away_himself_buries_nobody_before_they_had_time_to_come_back(house: House) -> None:
+async def test_a_process_that_was_away_itself_reaps_no_other_before_it_had_time_to_come_back(
+    house: House,
+) -> None:
     """The whole machine may have been."""
-    klingel = await house.add("web")
+    machine_time = MachineTime()
+    klingel = await house.add("web", machine_time=machine_time)
     presence = klingel.state["presence"]
     found: list[bool] = []
     enough = asyncio.Event()
@@ -752,12 +771,12 @@ async def test_who_was_away_himself_buries_nobody_before_they_had_time_to_come_b
     async def look() -> None:
         if not found:
             await house.sql("insert into processes (id, roles, until) values ('proc_away', 'web', 0)")
-            presence._good_until = 0.0
+            machine_time.suspend()
         found.append(bool(await house.sql("select id from processes where id = 'proc_away'")))
         if len(found) == 3:
             enough.set()
 
-    presence.on_beat(look)
+    presence.on_heartbeat(look)
     async with asyncio.timeout(PATIENCE_S):
         await enough.wait()
     assert found[:3] == [True, True, False]
@@ -794,50 +813,51 @@ async def test_whoever_holds_up_all_writes_keeps_no_process_from_saying_that_it_
         await connection.close()
 
 
-async def test_who_does_not_count_as_alive_when_it_comes_to_it_buries_nobody(house: House) -> None:
-    """It asked for it while it was, and then the write had to wait."""
-    klingel = await house.add("web", every=NEVER)
-    presence, batcher = klingel.state["presence"], klingel.state["batcher"]
+async def test_a_process_that_no_longer_counts_as_alive_reaps_no_other(house: House) -> None:
+    """Though it asked for it while it did, and then the write had to wait."""
+    machine_time = MachineTime()
+    klingel = await house.add("web", every=NEVER, machine_time=machine_time)
+    presence = klingel.state["presence"]
     await house.sql("insert into processes (id, roles, until) values ('proc_gone', 'web', 0)")
     gone = "select id from processes where id = 'proc_gone'"
-    good_until, presence._good_until = presence._good_until, 0.0
-    await batcher.run(presence._bury, [])
+    async with klingel.writes_held() as are_waiting:
+        reaping = asyncio.create_task(presence.reap())
+        await are_waiting("_reap", 1)
+        machine_time.suspend()
+    await reaping
     assert len(await house.sql(gone)) == 1
-    presence._good_until = good_until
-    await batcher.run(presence._bury, [])
+    await presence.renew()
+    await presence.reap()
     assert await house.sql(gone) == []
 
 
-async def test_what_comes_in_before_a_late_sign_of_life_is_delivered_after_it(house: House) -> None:
+async def test_what_comes_in_before_a_late_heartbeat_is_delivered_after_it(house: House) -> None:
     """By the process itself, where there is no other."""
     house.clock = RunningClock()
-    klingel = await house.add(every=NEVER)
+    machine_time = MachineTime()
+    klingel = await house.add(every=NEVER, machine_time=machine_time)
     endpoint = await klingel.endpoint()
-    presence = klingel.state["presence"]
-    good_until, presence._good_until = presence._good_until, 0.0
+    machine_time.suspend()
     await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")
     assert house.receiver.received == []
-    presence._lives_from(good_until)
+    await klingel.state["presence"].renew()
     await house.receiver.until(1)
 
 
-async def test_what_a_process_takes_while_others_bury_it_is_still_taken_over(house: House) -> None:
-    """They pass it by until it has taken, and find that then. Once they have buried it, it takes nothing."""
+async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(house: House) -> None:
+    """They pass it by until it has taken, and find that then. Once they have reaped it, it takes nothing."""
     others, stalled = [await house.add("web", every=NEVER) for _ in range(2)]
     presence, holdings = stalled.state["presence"], stalled.state["publisher"]._holdings
     endpoint, task = await others.endpoint(types=["task.succeeded"]), await others.submit_async()
-
-    async def bury() -> None:
-        await others.state["batcher"].run(others.state["presence"]._bury, [])
-
+    reap = others.state["presence"].reap
     await house.sql("update processes set until = 0 where id = $1", presence.id)
     lane = LaneKey(endpoint["id"])
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, [lane]) == {lane}
         [(_, [begun])] = await stalled.state["submitter"]._begin(tx, [1])
         assert begun.id == task["id"]
-        await bury()
-    await bury()
+        await reap()
+    await reap()
     assert await house.sql("select lane from lane_holders") == []
     assert (await others.task(task["id"]))["status"] == "unconfirmed"
     second = await others.submit_async()
@@ -850,17 +870,21 @@ async def test_what_a_process_takes_while_others_bury_it_is_still_taken_over(hou
 
 @pytest.mark.parametrize("in_time", [True, False])
 async def test_a_process_that_was_away_sends_only_what_is_still_its_own(house: House, in_time: bool) -> None:
-    others, stalled = await house.add("web"), await house.add("web", every=NEVER)
+    machine_time = MachineTime()
+    others, stalled = (
+        await house.add("web"),
+        await house.add("web", every=NEVER, machine_time=machine_time),
+    )
     task = await others.submit_async()
     submitter, presence = stalled.state["submitter"], stalled.state["presence"]
     by, [begun] = await stalled.state["batcher"].run(submitter._begin, 1)
-    presence._good_until = 0.0
+    machine_time.suspend()
     sending = asyncio.create_task(submitter._send(begun, by))
     if not in_time:
         await house.sql("update processes set until = 0 where id = $1", by)
         await others.until_status(task["id"], "unconfirmed")
     assert house.kling.creates == []
-    await presence._renew()
+    await presence.renew()
     await sending
     assert len(house.kling.creates) == (1 if in_time else 0)
     assert (await others.task(task["id"]))["status"] == ("submitted" if in_time else "unconfirmed")
@@ -982,7 +1006,7 @@ async def test_a_lane_that_was_given_up_by_a_lost_commit_is_held_by_one(house: H
         house.receiver.gate.set()
 
 
-async def test_a_lost_commit_is_looked_for_at_signs_of_life_too(house: House) -> None:
+async def test_a_lost_commit_is_looked_for_at_heartbeats_too(house: House) -> None:
     """Its server may still be at it when the connection is gone."""
     klingel = await house.add()
     looked = asyncio.Queue[None]()
