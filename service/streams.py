@@ -32,17 +32,25 @@ class KeyRevoked(Exception):
     """The key that this listener came with is good no longer."""
 
 
-class Silence(Enum):
-    """Nothing is said."""
+class NoEvent(Enum):
+    """What a listener is given in the place of an event."""
 
-    FOR_NOW = auto()
-    FOR_GOOD = auto()  # Klingel shuts down
+    HEARTBEAT = auto()  # nothing has happened for a while
+    END = auto()  # nothing more comes: Klingel shuts down
 
 
 class Listener:
-    """One who listens: events committed since, in the order of the log."""
+    """The events that were committed since somebody began to listen, in the order of the log."""
 
-    __slots__ = ("_beat", "_closed", "_heard", "_quiet", "_revoked", "_something", "_too_slow")
+    __slots__ = (
+        "_closed",
+        "_heard",
+        "_heartbeat",
+        "_heartbeat_due",
+        "_revoked",
+        "_something",
+        "_too_slow",
+    )
 
     def __init__(self) -> None:
         self._heard: list[Event] = []  # an empty deque has 0.7 KB
@@ -50,8 +58,8 @@ class Listener:
         self._too_slow = False
         self._revoked = False
         self._closed = False
-        self._quiet = False
-        self._beat: asyncio.TimerHandle | None = None
+        self._heartbeat_due = False
+        self._heartbeat: asyncio.TimerHandle | None = None
 
     def hear(self, event: Event) -> None:
         if len(self._heard) >= BEHIND_LIMIT:
@@ -69,21 +77,20 @@ class Listener:
         self._revoked = True
         self.close()
 
-    def beat(self, every_s: float) -> None:
-        """From now on it is told, so often, that nothing happens, if it waits. By the loop's clock alone: a task for each
-        listener would be as large as the listener.
+    def start_heartbeat(self, every_s: float) -> None:
+        """From now on `next` gives a heartbeat, so often, where it waits for an event. By a timer of the loop: a task for
+        each listener would be as large as the listener.
         """
-        self._beat = asyncio.get_running_loop().call_later(every_s, self._say_quiet, every_s)
+        self._heartbeat = asyncio.get_running_loop().call_later(every_s, self._on_heartbeat, every_s)
 
-    def _say_quiet(self, every_s: float) -> None:
-        self.beat(every_s)
-        self._quiet = True
+    def _on_heartbeat(self, every_s: float) -> None:
+        self.start_heartbeat(every_s)
+        self._heartbeat_due = True
         self._wake()
 
-    def rest(self) -> None:
-        """Nobody listens any more."""
-        if self._beat is not None:
-            self._beat.cancel()
+    def stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
 
     def check(self) -> None:
         """
@@ -93,7 +100,7 @@ class Listener:
         if self._revoked:
             raise KeyRevoked
 
-    async def next(self) -> Event | Silence:
+    async def next(self) -> Event | NoEvent:
         """
         Raises:
             TooSlow: events were left out.
@@ -102,8 +109,8 @@ class Listener:
         self.check()
         if self._too_slow:
             raise TooSlow
-        self._quiet = False
-        while not (self._heard or self._closed or self._quiet):
+        self._heartbeat_due = False
+        while not (self._heard or self._closed or self._heartbeat_due):
             self._something = asyncio.get_running_loop().create_future()
             try:
                 await self._something
@@ -112,7 +119,7 @@ class Listener:
         self.check()
         if self._heard:
             return self._heard.pop(0)
-        return Silence.FOR_GOOD if self._closed else Silence.FOR_NOW
+        return NoEvent.END if self._closed else NoEvent.HEARTBEAT
 
     def _wake(self) -> None:
         if self._something is not None and not self._something.done():
@@ -235,7 +242,7 @@ class Streams:
             try:
                 yield listener
             finally:
-                listener.rest()
+                listener.stop_heartbeat()
                 for listeners, key in groups:
                     listeners[key].discard(listener)
                     if not listeners[key]:
@@ -284,17 +291,16 @@ class Streams:
         task_id: TaskId | None,
         after_position: int,
         has_ended: bool = False,
-        beat_s: float | None = None,
+        heartbeat_s: float | None = None,
     ) -> AsyncGenerator[Event | None]:
         """The log from a position on, then what is committed, without gap or repeat, until Klingel shuts down.
-
-        None, so often, where there is nothing to tell.
 
         Listening begins before the log is read: what is committed meanwhile comes by both ways, and once. It also
         begins before the key is looked at once more: a revocation is then seen there, or heard.
 
         Args:
             has_ended: the task, and so its log: nothing more is waited for.
+            heartbeat_s: how often None is given while nothing happens; never, without it.
 
         Raises:
             TooSlow: the reader fell too far behind.
@@ -311,10 +317,10 @@ class Streams:
                     yield event
             if has_ended:
                 return
-            if beat_s is not None:
-                listener.beat(beat_s)
-            while (heard := await listener.next()) is not Silence.FOR_GOOD:
-                if heard is Silence.FOR_NOW:
+            if heartbeat_s is not None:
+                listener.start_heartbeat(heartbeat_s)
+            while (heard := await listener.next()) is not NoEvent.END:
+                if heard is NoEvent.HEARTBEAT:
                     yield None
                 elif heard.position > position:
                     position = heard.position

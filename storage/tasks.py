@@ -265,15 +265,15 @@ async def let_go_of_external_id(tx: Transaction, task_id: TaskId | None) -> bool
 
 async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
     """Each change as (before, after). One row changes once in a batch."""
-    advanced = [change for change in changes if _stands(change[0]) == _stands(change[1])]
-    await tx.run_many("advance_task", [_said(before, after) for before, after in advanced])
+    advanced = [change for change in changes if _create_columns(change[0]) == _create_columns(change[1])]
+    await tx.run_many("advance_task", [_report_columns(before, after) for before, after in advanced])
     if len(advanced) == len(changes):
         return
     await tx.run_many(
         "save_task",
         [
             {
-                **_said(before, after),
+                **_report_columns(before, after),
                 "provider_task_id": after.provider_task_id,
                 "overdue_at": milliseconds(after.overdue_at),
                 "sends": after.sends,
@@ -282,19 +282,19 @@ async def save(tx: Transaction, changes: Sequence[tuple[Task, Task]]) -> None:
                 "awaits_slot": int(after.awaits_slot),
             }
             for before, after in changes
-            if _stands(before) != _stands(after)
+            if _create_columns(before) != _create_columns(after)
         ],
     )
 
 
-# How its create stands, and what a task is said to be once.
-_stands: Final = attrgetter(
+# What a create changes, and a task's becoming overdue: most changes are a provider's report, and leave these as they are.
+_create_columns: Final = attrgetter(
     "provider_task_id", "overdue_at", "sends", "sending_since", "next_send_at", "awaits_slot"
 )
 
 
-def _said(before: Task, after: Task) -> dict[str, Any]:
-    """What the provider says of it, and as what the row was read.
+def _report_columns(before: Task, after: Task) -> dict[str, Any]:
+    """What a provider's report changes, and the status and sequence that the row was read with.
 
     Words of ours go into many rows as plain text, here and elsewhere: 0.4 us each, and 0.7 as the member of an enum, for
     which SQLite's driver looks for an adapter.

@@ -259,7 +259,7 @@ def _stream(
             task_id=task_id,
             after_position=after_position,
             has_ended=has_ended,
-            beat_s=HEARTBEAT_S,
+            heartbeat_s=HEARTBEAT_S,
         )
         async with aclosing(followed) as live:
             try:

@@ -16,7 +16,7 @@ from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.tasks import Task
 from service.doors.bodies import SMALL_BODY
-from service.streams import Silence, Streams
+from service.streams import NoEvent, Streams
 from service.submission import Once, Stored
 from storage import tasks
 from storage.database import Database
@@ -130,7 +130,7 @@ async def _decided(database: Database, streams: Streams, stored: Stored, patienc
         task = await _reread(database, task_id)
         try:
             async with asyncio.timeout(patience):
-                while task.status in WAITING and await listener.next() is not Silence.FOR_GOOD:
+                while task.status in WAITING and await listener.next() is not NoEvent.END:
                     task = await _reread(database, task_id)
         except TimeoutError:
             task = await _reread(database, task_id)

@@ -264,7 +264,7 @@ def followed(klingel: Klingel) -> AsyncGenerator[Event | None, None]:
         key_id=key["id"],
         task_id=None,
         after_position=0,
-        beat_s=0.01,
+        heartbeat_s=0.01,
     )
 
 
