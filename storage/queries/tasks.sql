@@ -85,7 +85,8 @@ join tasks on tasks.parent_id = pair.value ->> 'parent' and tasks.rule_id = pair
 update tasks set external_task_id = id where id = :id and status = 'rejected';
 
 -- name: save_task*!
--- Compare-and-set: the row must be as it was read.
+-- The condition on status and sequence is a guard, and no caller counts the rows: whoever saves a task holds its row since it
+-- read it.
 update tasks set
     status = :status, provider_task_id = :provider_task_id, outputs = :outputs, error_code = :error_code,
     error_message = :error_message, error_refusal = :error_refusal, cost = :cost, sequence = :sequence,
