@@ -58,16 +58,16 @@ class GuardedProtocol(HttpToolsProtocol):
     # In slots: beyond 30 attributes Python keeps those of each connection in a table of their own, of 1.4 KB.
     __slots__ = (
         "_before_bytes",
-        "_boundary",
+        "_body_timer_due",
         "_cycles",
+        "_data_had_body",
+        "_data_had_boundary",
         "_deadline",
         "_ending",
         "_field_bytes",
-        "_had_body",
         "_heard_bytes",
         "_in_head",
         "_is_known",
-        "_owes_body",
         "_stalled",
     )
 
@@ -76,12 +76,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._ending: asyncio.TimerHandle | None = None
-        self._owes_body = False  # one has just been announced, and there is more of it to come
+        self._body_timer_due = False  # a head has come whose body has not ended, and has no deadline yet
         self._in_head = True
         self._is_known = False  # who sent the last request
         self._field_bytes = 0  # that have come since the last of a body, or of a request
-        self._boundary = False  # the bytes that came last ended a head or a request
-        self._had_body = False  # or had some of a body in them
+        self._data_had_boundary = False  # what was received last ended a head or a request
+        self._data_had_body = False  # or had some of a body in it
         self._heard_bytes = 0  # the last time
         self._before_bytes = (
             0  # that came with the end of what is before this head: some may be its beginning
@@ -111,10 +111,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_bytes = len(data)
-        begun_in_head, self._boundary, self._had_body = self._in_head, False, False
+        begun_in_head, self._data_had_boundary, self._data_had_body = self._in_head, False, False
         super().data_received(data)
         self._await_rest()
-        if self._boundary or self._had_body or self.transport.is_closing():
+        if self._data_had_boundary or self._data_had_body or self.transport.is_closing():
             self._before_bytes = len(data)
             return
         # Nothing but a head that has not ended, or, after the last chunk, trailers that have not.
@@ -128,10 +128,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._end_if_closed()
             return
-        if self._owes_body:
+        if self._body_timer_due:
             self._arm(self._longest_body_s(), "connection.body_too_slow")
-            self._owes_body = False
-        elif self._in_head and not self._boundary and self._deadline is None:
+            self._body_timer_due = False
+        elif self._in_head and not self._data_had_boundary and self._deadline is None:
             # Also for bytes that begin no request, such as empty lines: they end the idle time.
             self._arm(self.limits.head_s, "connection.head_too_slow")
 
@@ -150,9 +150,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "connection.head_too_large")
             return
         self._in_head = False
-        self._boundary = True
+        self._data_had_boundary = True
         self._field_bytes = 0
-        self._owes_body = True
+        self._body_timer_due = True
         self.idle.pop(self, None)
         self.unread[self] = None
         self._is_known = False
@@ -174,17 +174,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self.unread.pop(self, None)
 
     def on_body(self, body: bytes) -> None:
-        self._had_body = True
+        self._data_had_body = True
         self._field_bytes = 0
         if not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._disarm()
-        self._owes_body = False
+        self._body_timer_due = False
         self.unread.pop(self, None)
         self._in_head = True
-        self._boundary = True
+        self._data_had_boundary = True
         self._field_bytes = 0
         if self.transport.is_closing():
             return
