@@ -486,9 +486,12 @@ async def test_a_search_that_is_cancelled_gives_its_connection_back(lite: Sqlite
         assert await search(lite, "a", seconds=60) == 0
 
 
-async def test_checking_writes_each_time(database: Database) -> None:
-    await database.check()
-    await database.check()
+async def test_checking_writes_each_time(opened: Opened) -> None:
+    for _ in range(2):
+        await opened.database.check()
+        [[checked_at]] = await opened.sql("select checked_at from readiness", {})
+        assert checked_at > 0
+        await opened.sql("update readiness set checked_at = 0", {})
 
 
 # What the schema refuses
