@@ -162,7 +162,7 @@ async def test_a_refusal_comes_back_with_whose_business_it_is(database: Database
 
 
 async def test_a_change_from_what_is_no_longer_there_changes_nothing(database: Database) -> None:
-    """Compare-and-set: who read an older row must not win."""
+    """The row's guard, for a caller that does not hold it: what was made of an older row must not win."""
     born = task()
     await store(database, born)
     ahead = await change(database, born, status=Status.SUBMITTED, sequence=1, next_send_at=None)
