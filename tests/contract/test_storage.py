@@ -654,6 +654,7 @@ IMPOSSIBLE: Sequence[tuple[str, str, Mapping[str, Any]]] = [
     ("an endpoint half enabled", "endpoints", {"enabled": 2}),
     ("fewer failures than none", "endpoints", {"failures": -1}),
     ("an endpoint disabled for no reason", "endpoints", {"enabled": 0}),
+    ("a rate of none a minute", "endpoints", {"rate_per_minute": 0}),
     ("a delivery in no status", "deliveries", DELIVERED | {"status": "lost"}),
     ("fewer attempts than none", "deliveries", {"attempts": -1}),
     ("a delivery that waits for no moment", "deliveries", {"next_attempt_at": None}),
