@@ -1,6 +1,6 @@
 """Flat configurations of bots and chat endpoints: some fields sealed, shown as masks, kept when a mask comes back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ def configured(
 
     Args:
         before: both, as they are now; what `raw` does not name stays as it is there.
-        more_faults: of a configuration that its model accepts.
+        more_faults: what the model cannot tell. A field that the model refuses is empty text there.
 
     Raises:
         InvalidFields: with every fault.
@@ -43,8 +43,10 @@ def configured(
     except InvalidFields as error:
         said = {fault.pointer for fault in faults}  # of a mask that stands for nothing, that alone
         faults += [fault for fault in error.faults if fault.pointer not in said]
-    if config is not None:
-        faults += more_faults(config)
+    told = {fault.pointer for fault in faults}
+    if pointer not in told:  # else the model has not looked at the fields
+        readable = config or _readable(model, given, told, pointer)
+        faults += [fault for fault in more_faults(readable) if fault.pointer not in told]
     if faults or config is None:
         raise InvalidFields(faults)
     values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
@@ -63,6 +65,14 @@ def opened(vault: Vault, credentials: str | None) -> dict[str, Any]:
         return {}
     secrets: dict[str, Any] = from_json(vault.open(credentials))
     return secrets
+
+
+def _readable(model: type[BaseModel], given: object, refused: Container[str], pointer: str) -> BaseModel:
+    """What the model refuses counts as given, lest another field be told that it lacks this one."""
+    assert isinstance(given, dict)
+    fields = {name: given[name] for name in model.model_fields if name in given}
+    empty = {name: "" for name in model.model_fields if f"{pointer}/{name}" in refused}
+    return model.model_construct(**fields | empty)
 
 
 def _completed(

@@ -172,9 +172,12 @@ class Discord:
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, DiscordBot | DiscordEndpoint)
         faults = plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
-        if isinstance(config, DiscordEndpoint) and _webhook(config.webhook_url, config.server) is None:
-            detail = f"It is no webhook of {config.server}: those look like {SERVER}/api/webhooks/…/…"
-            faults.append(Fault(detail, f"{pointer}/webhook_url"))
+        if isinstance(config, DiscordEndpoint):
+            server = config.webhook_url if faults else config.server  # any server, where its own is none
+            if _webhook(config.webhook_url, server) is None:
+                whose = "any server" if faults else config.server
+                detail = f"It is no webhook of {whose}: those look like {SERVER}/api/webhooks/…/…"
+                faults.append(Fault(detail, f"{pointer}/webhook_url"))
         if isinstance(config, DiscordBot):
             try:
                 Ed25519PublicKey.from_public_bytes(bytes.fromhex(config.public_key))

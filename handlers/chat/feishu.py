@@ -250,8 +250,11 @@ class Feishu:
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, (FeishuBot, FeishuEndpoint))
         faults = server_faults(self._dialler, config.server, pointer=f"{pointer}/server")
-        if faults or isinstance(config, FeishuBot):
+        if isinstance(config, FeishuBot):
             return faults
+        servers = []  # at which a webhook may be
+        if not faults:
+            servers = [FEISHU, LARK] if config.server == FEISHU else [config.server]
         if (config.app_id is None) != (config.app_secret is None):
             missing = "app_id" if config.app_id is None else "app_secret"
             faults.append(Fault("An app has an app_id and an app_secret.", f"{pointer}/{missing}"))
@@ -269,7 +272,7 @@ class Feishu:
         return faults + webhook_faults(
             self._dialler,
             config.webhook_url,
-            servers=[FEISHU, LARK] if config.server == FEISHU else [config.server],
+            servers=servers,
             path=WEBHOOK_PATH,
             pointer=f"{pointer}/webhook_url",
         )

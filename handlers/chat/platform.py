@@ -221,7 +221,11 @@ class Voice(Protocol):
     edits: bool  # whether messages can be changed once they are sent
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
-        """What the model cannot tell: a URL that is not this platform's, or that the guard refuses."""
+        """What the model cannot tell: a URL that is not this platform's, or that the guard refuses.
+
+        Args:
+            config: with empty text in place of each field that the model refuses.
+        """
 
     async def post(self, to: Destination, card: Card, *, now: datetime) -> Spoken:
         """Raises nothing for what the other side can do."""

@@ -655,13 +655,15 @@ def _either_faults(config: SlackEndpoint, pointer: str) -> list[Fault]:
     with_token = config.bot_token is not None
     if with_token == (config.webhook_url is not None):
         return [Fault("Give a webhook_url, or a bot_token and a channel.", f"{pointer}/webhook_url")]
+    faults = []
     if with_token != (config.channel is not None):
-        return [Fault("A channel goes with a bot_token, and with nothing else.", f"{pointer}/channel")]
+        faults.append(Fault("A channel goes with a bot_token, and with nothing else.", f"{pointer}/channel"))
     if config.thread_ts is not None and not with_token:
-        return [Fault("Threads need a bot_token.", f"{pointer}/thread_ts")]
+        faults.append(Fault("Threads need a bot_token.", f"{pointer}/thread_ts"))
     if getattr(config, "updates", None) == "edited" and not with_token:
-        return [Fault("A webhook cannot edit. Give a bot_token and a channel.", f"{pointer}/updates")]
-    return []
+        detail = "A webhook cannot edit. Give a bot_token and a channel."
+        faults.append(Fault(detail, f"{pointer}/updates"))
+    return faults
 
 
 def _place(to: Destination) -> dict[str, str]:

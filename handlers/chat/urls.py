@@ -45,7 +45,7 @@ def webhook_faults(
 ) -> list[Fault]:
     """
     Args:
-        servers: the webhook must be at one of these.
+        servers: the webhook must be at one of these; none where that cannot be said.
         path: what the path of every such webhook begins with.
         parameter: of the query, which tells this webhook from the others; None where the rest of the path does.
     """
@@ -53,7 +53,7 @@ def webhook_faults(
         given = dialler.check(url)
     except Refused as error:
         return [Fault(f"The URL cannot be used: {error}.", pointer)]
-    if given.origin() not in [URL(server).origin() for server in servers]:
+    if servers and given.origin() not in [URL(server).origin() for server in servers]:
         return [Fault(f"It must be at {' or '.join(servers)}; another server goes into `server`.", pointer)]
     name = given.query.get(parameter) if parameter is not None else given.path.removeprefix(path)
     if not given.path.startswith(path) or not name or given.raw_fragment:

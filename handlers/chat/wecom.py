@@ -70,10 +70,11 @@ class Wecom:
 
     def faults(self, config: BaseModel, *, pointer: str) -> list[Fault]:
         assert isinstance(config, WecomEndpoint)
-        return server_faults(self._dialler, config.server, pointer=f"{pointer}/server") or webhook_faults(
+        faults = server_faults(self._dialler, config.server, pointer=f"{pointer}/server")
+        return faults + webhook_faults(
             self._dialler,
             config.webhook_url,
-            servers=[config.server],
+            servers=[] if faults else [config.server],
             path=PATH,
             parameter="key",
             pointer=f"{pointer}/webhook_url",

@@ -51,7 +51,41 @@ async def test_every_fault_is_told_at_once(klingel: Klingel) -> None:
         "name": "x",
     }
     found = pointers(await klingel.http.post("/v1/bots", json=body))
-    assert set(found) >= {"#/config/colour", "#/allow/0", "#/allow/1/user", "#/open_tasks", "#/name"}
+    assert sorted(found) == [
+        "#/allow/0",
+        "#/allow/1/user",
+        "#/allow/2/nobody",
+        "#/config/colour",
+        "#/config/command_token",
+        "#/config/server",
+        "#/name",
+        "#/open_tasks",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("platform", "config", "told"),
+    [
+        ("telegram", {"token": "bad", "username": "abcd_bot", "server": "ftp://x"}, "server token"),
+        ("discord", {"public_key": "0" * 64, "server": "ftp://x"}, "application_id server"),
+        (
+            "slack",
+            {"webhook_url": "ftp://x", "server": "ftp://x"},
+            "server signing_secret webhook_url",
+        ),
+        (
+            "feishu",
+            {"server": "ftp://x", "encrypt_key": MASK},
+            "app_id app_secret encrypt_key server verification_token",
+        ),
+    ],
+)
+async def test_its_addresses_are_judged_though_other_fields_are_wrong(
+    klingel: Klingel, platform: str, config: dict[str, Any], told: str
+) -> None:
+    response = await klingel.http.post("/v1/bots", json={"platform": platform, "config": config})
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == [f"#/config/{name}" for name in told.split()]
 
 
 @pytest.mark.parametrize("config", [None, [], "x", {}, {"server": 1}])

@@ -299,6 +299,76 @@ async def test_an_endpoint_of_one_task_takes_no_rate(klingel: Klingel) -> None:
     assert (await klingel.http.patch(path, json={"rate_per_minute": None})).is_success
 
 
+HOOK = "https://hooks.slack.com/services/T0/B0/x"
+DISCORD_HOOK = f"https://discord.com/api/webhooks/1100000000000000005/{'x' * 68}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "told"),
+    [
+        ("teams", {"webhook_url": "ftp://x", "updates": "nope"}, "updates webhook_url"),
+        ("teams", {"webhook_url": 5, "colour": "red"}, "colour webhook_url"),
+        ("teams", {"colour": "red"}, "colour webhook_url"),
+        ("teams", {"webhook_url": MASK, "updates": "nope"}, "updates webhook_url"),
+        (
+            "dingtalk",
+            {"webhook_url": "ftp://x", "server": "ftp://x", "secret": "short"},
+            "secret server webhook_url",
+        ),
+        (
+            "wecom",
+            {"webhook_url": "ftp://x", "server": 5, "pictures": "drawn"},
+            "pictures server webhook_url",
+        ),
+        (
+            "slack",
+            {"bot_token": "xoxb-1", "channel": "C123", "server": "ftp://x", "thread_ts": "z"},
+            "server thread_ts",
+        ),
+        (
+            "slack",
+            {
+                "webhook_url": HOOK,
+                "channel": "C123",
+                "thread_ts": "1.2",
+                "updates": "edited",
+                "colour": "red",
+            },
+            "channel colour thread_ts updates",
+        ),
+        ("slack", {"bot_token": "none", "channel": "C123"}, "bot_token"),
+        (
+            "discord",
+            {"webhook_url": "no", "server": "ftp://x", "thread_id": "1"},
+            "server thread_id webhook_url",
+        ),
+        ("discord", {"webhook_url": DISCORD_HOOK, "server": 5}, "server"),
+        ("telegram", {"token": "bad", "chat_id": "12345", "server": "ftp://x"}, "server token"),
+        ("feishu", {"app_id": "x", "server": "ftp://x"}, "app_id app_secret chat_id server"),
+        (
+            "feishu",
+            {"webhook_url": "ftp://x", "server": "ftp://x", "chat_id": "oc_1", "secret": ""},
+            "chat_id secret server webhook_url",
+        ),
+        ("mattermost", {"webhook_url": "ftp://x", "server": 5}, "server webhook_url"),
+        ("mattermost", {"server": "ftp://x", "bot_token": ""}, "bot_token channel_id server"),
+    ],
+)
+async def test_a_chat_s_addresses_are_judged_though_other_fields_are_wrong(
+    klingel: Klingel, kind: str, config: dict[str, Any], told: str
+) -> None:
+    """Each field once: also one that is told already, and what would lack only that."""
+    response = await klingel.http.post("/v1/endpoints", json={"kind": kind, "config": config})
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == [f"#/config/{name}" for name in told.split()]
+
+
+async def test_of_a_chat_s_configuration_with_too_many_names_nothing_else_is_told(klingel: Klingel) -> None:
+    config = {"webhook_url": 5, **{f"f{n}": 0 for n in range(100)}}
+    response = await klingel.http.post("/v1/endpoints", json={"kind": "teams", "config": config})
+    assert (response.status_code, pointers(response)) == (422, ["#/config"])
+
+
 PRIVATE = [
     "http://127.0.0.1:8080/hook",
     "http://10.1.2.3/hook",
