@@ -93,17 +93,19 @@ class WebPushSink:
             config = accept(WebPushConfig, raw, pointer=pointer)
         except InvalidFields as error:
             faults += error.faults
-        subscription = raw.get("subscription") if isinstance(raw, dict) else None
+        fields = raw if isinstance(raw, dict) else {}
+        subscription, given = fields.get("subscription"), fields.get("public_key")
         if isinstance(subscription, dict):
             faults += self._subscription_faults(subscription, f"{pointer}/subscription")
-        public = (config.public_key if config is not None else None) or self._keys.public
+        public = (given if isinstance(given, str) else None) or self._keys.public
         if kept is not None and before is not None:
             private = kept["private_key"] if public == before.config["public_key"] else None
         else:
             private = self._keys.private(public)
-        if private is None:
+        place = f"{pointer}/public_key"
+        if private is None and place not in {fault.pointer for fault in faults}:
             detail = "No subscription was made under this key of Klingel's: unsubscribe, and subscribe anew."
-            faults.append(Fault(detail, f"{pointer}/public_key"))
+            faults.append(Fault(detail, place))
         if faults or config is None:
             raise InvalidFields(faults)
         endpoint, keys = config.subscription.endpoint, config.subscription.keys.model_dump()

@@ -325,6 +325,33 @@ async def test_all_faults_are_told_at_once(sink: WebPushSink) -> None:
     }
 
 
+async def test_a_key_that_is_not_klingels_is_told_with_other_faults(
+    sink: WebPushSink, service: FakePushService
+) -> None:
+    with pytest.raises(InvalidFields) as caught:
+        configured(sink, service, public_key="nope", ttl_s=-1)
+    assert sorted(fault.pointer for fault in caught.value.faults) == ["#/public_key", "#/ttl_s"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"ttl_s": -1}, ["#/ttl_s"]),
+        ({"public_key": KEYS.public, "ttl_s": -1}, ["#/ttl_s"]),
+        ({"public_key": []}, ["#/public_key"]),
+    ],
+)
+async def test_the_key_of_a_former_secret_is_no_fault_of_a_change(
+    dialler: Dialler, sink: WebPushSink, service: FakePushService, change: dict[str, Any], told: list[str]
+) -> None:
+    before = configured(sink, service)
+    new = "a-new-secret-0123456789"
+    rotated = WebPushSink(dialler, Vault([new, SECRET]), PushKeys([new]), reachable_url=URL)
+    with pytest.raises(InvalidFields) as caught:
+        rotated.configure(change, pointer="#", before=before)
+    assert [fault.pointer for fault in caught.value.faults] == told
+
+
 @pytest.mark.parametrize(
     "raw",
     [
