@@ -187,11 +187,9 @@ def read_follow_up(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, secr
     accepted: ValidatedInput | None = None
     if frame.type is not None and isinstance(raw, dict):
         try:
-            accepted = validate(frame.type.input_model, raw.get("input"), decoding=False)
+            accepted = validate(frame.type.input_model, raw.get("input"), no_base64=PICTURES_INSIDE)
         except InvalidFields as error:
             faults += error.faults
-        except PicturesInside:
-            faults.append(Fault(PICTURES_INSIDE, "#/input"))
     if faults or frame.body is None or frame.type is None or accepted is None:
         raise Unprocessable("The follow-up has faults; nothing was sent.", faults=faults)
     return frame.draft(frame.body, frame.type, accepted)

@@ -88,7 +88,7 @@ def read_endpoint(
         except InvalidFields as error:
             faults += error.faults
         if isinstance(sink, Choosy):
-            types = sink.subscription(_texts(fields.get("types")))
+            types = sink.subscription(texts(fields.get("types")))
             faults += sink.misfits(fields.get("config"), types=types, pointer=pointer)
     elif isinstance(kind, str):
         faults.append(
@@ -125,7 +125,7 @@ def bound_faults(raw: object, pointer: str) -> list[Fault]:
     return [Fault(detail, f"{pointer}/rate_per_minute")]
 
 
-def _texts(listed: object) -> list[str] | None:
+def texts(listed: object) -> list[str] | None:
     """Those that can be read."""
     if not isinstance(listed, list):
         return None

@@ -106,10 +106,12 @@ class FollowUpSink:
         return subscription(types)
 
     def misfits(self, config: object, *, types: Sequence[str], pointer: str) -> Sequence[Fault]:
+        faults: list[Fault] = []
         if not any(selects(types, type) for type in FOLLOWED):
-            return [Fault(f"A follow-up reacts to {', '.join(FOLLOWED)}.", f"{pointer}/types")]
+            faults.append(Fault(f"A follow-up reacts to {', '.join(FOLLOWED)}.", f"{pointer}/types"))
+            types = self.subscription(None)  # so that what else is wrong is told with it
         submit = config.get("submit") if isinstance(config, dict) else None
-        return rehearse(submit, types=types, parents=ANY_PARENT, pointer=f"{pointer}/config/submit")
+        return faults + rehearse(submit, types=types, parents=ANY_PARENT, pointer=f"{pointer}/config/submit")
 
     async def send(self, duty: Duty, *, now: datetime) -> Reply:
         event, rule = duty.event, duty.endpoint

@@ -46,7 +46,14 @@ from service.doors.bodies import parse_json, read_body
 from service.doors.sharing import Full
 from service.publication import Publisher
 from service.replays import Replays
-from service.subscriptions import Choosy, EndpointPatch, bound_faults, read_endpoint, subscription_faults
+from service.subscriptions import (
+    Choosy,
+    EndpointPatch,
+    bound_faults,
+    read_endpoint,
+    subscription_faults,
+    texts,
+)
 from storage import endpoints
 from storage.database import Transaction
 from storage.keys import ApiKey
@@ -176,13 +183,13 @@ def _read_change(
             )
         except InvalidFields as error:
             faults += error.faults
-    if patch is not None and not faults and isinstance(sink, Choosy):
+    if isinstance(sink, Choosy):
         faults += sink.misfits(
-            endpoint.config if configured is None else configured[0],
-            types=patch.types or endpoint.types,
+            fields.get("config", endpoint.config) if configured is None else configured[0],
+            types=texts(fields.get("types")) or endpoint.types,
             pointer="#",
         )
-        if patch.types is not None:
+        if patch is not None and patch.types is not None:
             patch = patch.model_copy(update={"types": list(sink.subscription(patch.types))})
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)

@@ -15,7 +15,7 @@ from service.domain.events import ON_ARRIVAL, EventType, task_event
 from service.domain.expressions import Budget
 from service.domain.faults import Finding, InvalidFields
 from service.domain.ids import AccountId, TaskId
-from service.domain.inputs import PicturesInside, validate
+from service.domain.inputs import validate
 from service.domain.lifecycle import Status
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
@@ -241,9 +241,8 @@ def _try(
         ],
     )
     try:
-        trial.input = dict(validate(type.input_model, filled.value, pointer=pointer, decoding=False).fields)
-    except PicturesInside:
-        trial.faults.append(Fault(PICTURES_INSIDE, pointer))
+        accepted = validate(type.input_model, filled.value, pointer=pointer, no_base64=PICTURES_INSIDE)
+        trial.input = dict(accepted.fields)
     except InvalidFields as error:
         trial.faults += [
             fault

@@ -88,14 +88,16 @@ def validate(
     *,
     pointer: str = "#/input",
     decoding: bool = True,
+    no_base64: str | None = None,
     passing_on: bool = False,
     by_rules: bool = True,
 ) -> ValidatedInput:
-    """Decodes pictures, which may take seconds: on the event loop only with `decoding=False`.
+    """Decodes pictures, which may take seconds: on the event loop only with `decoding=False` or `no_base64`.
 
     Args:
         raw: as parsed from JSON.
         pointer: where `raw` stands in the request; those of the faults begin with it.
+        no_base64: what is told of a file that is no URL, where none is taken: a fault like any other.
         passing_on: for somebody else to judge: fields that are not known here are no fault and stay where they are, and
             what is blank of those that are known is as good as absent.
         by_rules: those that several fields together must keep are kept.
@@ -104,7 +106,7 @@ def validate(
         InvalidFields: lists every fault, each at the field as the caller spelled it.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    gallery = _Gallery(decoding=decoding, by_rules=by_rules, passing_on=passing_on)
+    gallery = _Gallery(decoding=decoding, no_base64=no_base64, by_rules=by_rules, passing_on=passing_on)
     accepted = accept(model, raw, pointer=pointer, context=gallery, extra="allow" if passing_on else None)
     fields = accepted.model_dump(mode="json", by_alias=True, exclude_none=True)
     unknown = list(_put_back(accepted, fields)) if passing_on else []
@@ -170,6 +172,7 @@ class _Gallery:
     """The Base64 files of one input; each picture is decoded once, however often it occurs."""
 
     decoding: bool = True
+    no_base64: str | None = None
     by_rules: bool = True
     passing_on: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
@@ -184,8 +187,7 @@ class _Gallery:
             ImageFault: not Base64, or not a picture that a provider takes.
             PicturesInside: nothing is to be decoded.
         """
-        if not self.decoding:
-            raise PicturesInside
+        self._check_wanted()
         if text not in self._seen:
             try:
                 self._seen[text] = self._digest(text)
@@ -203,8 +205,7 @@ class _Gallery:
             ImageFault: not Base64, or not a sound that a provider takes.
             PicturesInside: nothing is to be decoded.
         """
-        if not self.decoding:
-            raise PicturesInside
+        self._check_wanted()
         try:
             content = decode(text)
         except ImageFault as fault:
@@ -213,6 +214,12 @@ class _Gallery:
         digest = hashlib.sha256(content).hexdigest()
         self.files[digest] = content
         return _REFERENCE_START + digest
+
+    def _check_wanted(self) -> None:
+        if self.no_base64 is not None:
+            raise ImageFault(self.no_base64)
+        if not self.decoding:
+            raise PicturesInside
 
     def facts(self, text: object) -> ImageFacts | None:
         """None for whatever `keep` has not accepted."""

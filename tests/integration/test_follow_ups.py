@@ -370,7 +370,7 @@ async def test_pictures_inside_a_template_are_refused(klingel: Klingel) -> None:
     """A rule may make thousands of tasks, and its template is read for each."""
     inside = {"prompt": "x", "image_list": [{"image": base64_png()}, {"image": picture()}]}
     response = await refused(klingel, follow_up(submit={"type": VIDEO, "input": inside}))
-    assert pointers(response) == ["#/follow_ups/0/submit/input"]
+    assert pointers(response) == ["#/follow_ups/0/submit/input/image_list/0/image"]
 
 
 # Standing ones
@@ -527,6 +527,19 @@ async def test_a_test_of_a_standing_one_submits_nothing(klingel: Klingel) -> Non
     ("types", "submit", "expected"),
     [
         (["endpoint.disabled"], LITERAL, ["#/types"]),
+        (
+            ["endpoint.disabled"],
+            {
+                "type": VIDEO,
+                "input": {"prompt": [None], "image_list": [{"image": "QQ=="}, {"image": picture()}]},
+            },
+            ["#/types", "#/config/submit/input/image_list/0/image", "#/config/submit/input/prompt"],
+        ),
+        (
+            ["nope"],
+            {"type": VIDEO, "input": {"prompt": "x", "image_list": "x"}},
+            ["#/types/0", "#/types", "#/config/submit/input/image_list"],
+        ),
         (["task.failed"], FILM, ["#/config/submit/input/image_list"]),
         (["task.*"], FILM, ["#/config/submit/input/image_list"] * 6),
         (["task.succeeded"], {**LITERAL, "type": "x"}, ["#/config/submit/type"]),
@@ -549,6 +562,20 @@ async def test_a_standing_one_that_can_never_fit_is_refused(
     response = await klingel.http.post("/v1/endpoints", json=body)
     assert response.status_code == 422, response.text
     assert pointers(response) == expected
+
+
+async def test_a_change_that_can_never_fit_is_told_with_its_other_faults(klingel: Klingel) -> None:
+    rule = await standing(klingel)
+    submit = {"type": VIDEO, "colour": "red", "input": {"prompt": "x", "image_list": "x"}}
+    body = {"types": ["nope", "task.failed"], "enabled": "yes", "config": {"submit": submit}}
+    response = await klingel.http.patch(f"/v1/endpoints/{rule['id']}", json=body)
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == [
+        "#/config/submit/colour",
+        "#/config/submit/input/image_list",
+        "#/enabled",
+        "#/types/0",
+    ]
 
 
 async def answered_meanwhile(klingel: Klingel, sending: asyncio.Task[httpx.Response]) -> int:

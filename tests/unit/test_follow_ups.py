@@ -109,7 +109,18 @@ def test_what_every_event_has_can_be_used_over_every_event(on: EventType) -> Non
 
 def test_a_picture_that_is_no_url_is_told() -> None:
     assert told(film(image_list=[{"image": "{{ data.task.id }}"}, *PICTURES])) == [
-        "#/input A picture in a follow-up is an http(s) URL, or comes from the event as one."
+        "#/input/image_list/0/image A picture in a follow-up is an http(s) URL, or comes from the event as one."
+    ]
+
+
+def test_a_picture_that_is_no_url_is_told_with_what_else_is_wrong() -> None:
+    faults = told(film(image_list=[{"image": "QQ=="}, {"image": "\u2028"}, 5], prompt=[None], n=1))
+    assert [line.split(" ")[0] for line in faults] == [
+        "#/input/image_list/0/image",
+        "#/input/image_list/1/image",
+        "#/input/image_list/2",
+        "#/input/prompt",
+        "#/input/n",
     ]
 
 
