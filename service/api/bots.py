@@ -16,7 +16,7 @@ from service.api.state import State
 from service.domain.bots import BOTS_OF_AN_ACCOUNT, Allowed, Bot
 from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, TooManyBots, Unprocessable
 from service.domain.faults import PREDICATE, InvalidFields, accept
-from service.domain.ids import AccountId, new_bot_id
+from service.domain.ids import AccountId, id_pattern, new_bot_id
 from service.domain.inputs import whole
 from service.domain.models import StrictModel
 from service.domain.values import replace
@@ -125,7 +125,7 @@ async def _insert(tx: Transaction, made: Sequence[Bot]) -> list[TooManyBots | No
 async def index(request: Request[State]) -> Response:
     key = await authenticate(request)
     query = Query(request, known=())
-    page = query.page()
+    page = query.page(id_pattern("bot"))
     query.check()
     async with request.state["database"].reading() as reader:
         found = await bots.page(reader, key.account_id, before_id=page.cursor, limit=page.limit + 1)

@@ -10,6 +10,7 @@ from service.api.pages import Query
 from service.api.state import State
 from service.domain.deliveries import Delivery, DeliveryStatus
 from service.domain.errors import EndpointDisabled, KlingelError, NotFound
+from service.domain.ids import id_pattern
 from service.domain.kept import ARCHIVE, archive_id
 from service.publication import replayed
 from storage import deliveries, endpoints, events
@@ -23,7 +24,7 @@ async def index(request: Request[State]) -> Response:
     """Those to the account's endpoints; those to its archive, which keeps outputs, with `kind=archive`."""
     key = await authenticate(request)
     query = Query(request, known=("kind", "endpoint_id", "status", "event_id", "task_id"))
-    page = query.page()
+    page = query.page(id_pattern("dlv"))
     endpoint_id, archive = query.word("endpoint_id"), archive_id(key.account_id)
     of_archive = query.choice("kind", KINDS) is not None
     wanted = DeliveryFilter(

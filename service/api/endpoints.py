@@ -38,6 +38,7 @@ from service.domain.errors import (
 )
 from service.domain.events import EventType, endpoint_event
 from service.domain.faults import InvalidFields, accept
+from service.domain.ids import id_pattern
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.times import rfc3339
@@ -107,7 +108,7 @@ async def _insert(tx: Transaction, made: Sequence[Endpoint]) -> list[TooManyEndp
 async def index(request: Request[State]) -> Response:
     key = await authenticate(request)
     query = Query(request, known=())
-    page = query.page()
+    page = query.page(id_pattern("end"))
     query.check()
     async with request.state["database"].reading() as reader:
         found = await endpoints.page(reader, key.account_id, before_id=page.cursor, limit=page.limit + 1)

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.auth import authenticate
-from service.api.pages import Page, Query
+from service.api.pages import NUMERIC_CURSOR, Page, Query
 from service.api.state import State
 from service.domain.errors import NotFound, TooManyStreams
 from service.domain.events import TERMINAL_EVENTS, Event, EventType
-from service.domain.ids import AccountId, EventId, TaskId, id_of_place, place_of_id
+from service.domain.ids import AccountId, EventId, TaskId, id_of_place, id_pattern, place_of_id
 from service.doors.sharing import Full, Places
 from service.explaining import explain_event
 from service.streams import KeyRevoked, TooSlow
@@ -47,7 +47,7 @@ async def of_account(request: Request[State]) -> Response:
             after = await events.last_position(reader, key.account_id)
         return _stream(request, key, task_id=None, after_position=after).beginning_after(id_of_place(after))
     query = Query(request, known=("type", "order"))
-    page = query.page(numeric_cursor=True)
+    page = query.page(NUMERIC_CURSOR)
     type = query.choice("type", list(EventType))
     order = query.choice("order", ORDERS)
     query.check()
@@ -81,7 +81,7 @@ async def of_task(request: Request[State]) -> Response:
         has_ended = task.status.is_terminal
         return _stream(request, key, task_id=task_id, after_position=after or 0, has_ended=has_ended)
     query = Query(request, known=())
-    page = query.page(numeric_cursor=True)
+    page = query.page(NUMERIC_CURSOR)
     query.check()
     at = 0 if page.cursor is None else int(page.cursor)
     async with request.state["database"].reading() as reader:
@@ -103,7 +103,7 @@ async def explain(request: Request[State]) -> Response:
     """
     key = await authenticate(request)
     query = Query(request, known=("endpoint_id",))
-    page = query.page()
+    page = query.page(id_pattern("end"))  # what is listed is endpoints
     endpoint_id = query.word("endpoint_id")
     query.check()
     event = await _found(request, key)

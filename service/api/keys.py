@@ -14,7 +14,7 @@ from service.api.pages import Query
 from service.api.state import State
 from service.domain.errors import Conflict, NotFound
 from service.domain.faults import checked
-from service.domain.ids import AccountId, KeyId, new_key_id
+from service.domain.ids import AccountId, KeyId, id_pattern, new_key_id
 from service.domain.models import StrictModel
 from service.domain.secrets import hash_api_key, new_api_key
 from service.domain.values import replace
@@ -70,7 +70,7 @@ async def _insert(tx: Transaction, made: Sequence[tuple[ApiKey, str]]) -> list[N
 async def index(request: Request[State]) -> Response:
     await authenticate_admin(request)
     query = Query(request, known=())
-    page = query.page()
+    page = query.page(id_pattern("key"))
     query.check()
     async with request.state["database"].reading() as reader:
         found = await keys.page(reader, before_id=page.cursor, limit=page.limit + 1)

@@ -18,7 +18,6 @@ LARGEST_LIMIT: Final = 200
 LONGEST_TEXT: Final = 256
 WORD: Final = r"[A-Za-z0-9_.:-]{1,128}"
 DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-ID_CURSOR: Final = r"[a-z]{3,4}_[0-9a-f]{32}"
 NUMERIC_CURSOR: Final = r"[0-9]{1,18}"
 
 
@@ -58,7 +57,11 @@ class Query:
             elif times > 1:  # only one of them would be looked at, and nobody told which
                 self._fault(name, "It is given more than once.")
 
-    def page(self, *, numeric_cursor: bool = False) -> Page:
+    def page(self, cursors: str) -> Page:
+        """
+        Args:
+            cursors: what this list's look like, as a pattern: another list's would lead anywhere.
+        """
         limit = DEFAULT_LIMIT
         text = self._parameters.get("limit")
         if text is not None:
@@ -67,9 +70,8 @@ class Query:
             else:
                 self._fault("limit", f"It must be a whole number from 1 to {LARGEST_LIMIT}.")
         cursor = self._parameters.get("cursor")
-        shape = NUMERIC_CURSOR if numeric_cursor else ID_CURSOR
-        if cursor is not None and not re.fullmatch(shape, cursor):
-            self._fault("cursor", "It must be the next_cursor of an earlier page.")
+        if cursor is not None and not re.fullmatch(cursors, cursor):
+            self._fault("cursor", "It must be the next_cursor of an earlier page of this list.")
         return Page(limit, cursor)
 
     def word(self, name: str) -> str | None:

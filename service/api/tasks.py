@@ -16,7 +16,7 @@ from service.api.submitting import LARGEST_SUBMIT, WAITING, answered, read_once
 from service.domain import errors
 from service.domain.endpoints import Endpoint
 from service.domain.errors import NotFound, ProviderUnavailable, TaskNotRefreshable
-from service.domain.ids import AccountId, TaskId
+from service.domain.ids import AccountId, TaskId, id_pattern
 from service.domain.lifecycle import Status
 from service.domain.tasks import Child, Refusal, Task, Transition
 from service.doors.bodies import read_body
@@ -148,7 +148,7 @@ async def index(request: Request[State]) -> Response:
         known=("status", "type", "external_task_id", "created_after", "created_before"),
         families=("metadata.",),
     )
-    page = query.page()
+    page = query.page(id_pattern("task"))
     wanted = TaskFilter(
         status=query.choice("status", list(Status)),
         type=query.word("type"),
@@ -175,7 +175,7 @@ async def callbacks(request: Request[State]) -> Response:
     """The evidence, in the order in which it came: callbacks, and answers to creates that say more than `submitted`."""
     key = await authenticate(request)
     query = Query(request, known=())
-    page = query.page()
+    page = query.page(id_pattern("cbk"))
     query.check()
     async with request.state["database"].reading() as reader:
         task = await _found(reader, request, key.account_id)

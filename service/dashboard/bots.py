@@ -10,6 +10,7 @@ from storage import bots
 
 
 async def index(request: Request[State], visit: Visit) -> Response:
+    before = cursor_of(request, "bot")
     async with request.state["database"].searching(visit.account_id) as reader:
-        found = await bots.page(reader, visit.account_id, before_id=cursor_of(request), limit=ITEMS + 1)
-    return visit.render(request, "bots.html", page=listed(request, found, {}))
+        found = await bots.page(reader, visit.account_id, before_id=before, limit=ITEMS + 1)
+    return visit.render(request, "bots.html", page=listed(found, {}, before=before))

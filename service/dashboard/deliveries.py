@@ -29,7 +29,7 @@ async def index(request: Request[State], visit: Visit) -> Response:
     status = filter_of(request, "status", list(DeliveryStatus))
     endpoint_id = filter_of(request, "endpoint_id")
     archive = archive_id(visit.account_id)
-    before = cursor_of(request)
+    before = cursor_of(request, "dlv")
     async with state["database"].searching(visit.account_id) as reader:
         if status == DeliveryStatus.DEAD and endpoint_id is None:
             found = await overview.dead_letters(reader, visit.account_id, before_id=before, limit=ITEMS + 1)
@@ -46,7 +46,7 @@ async def index(request: Request[State], visit: Visit) -> Response:
     return visit.render(
         request,
         "deliveries.html",
-        page=listed(request, found, filters),
+        page=listed(found, filters, before=before),
         filters=filters,
         filtered=any(filters.values()),
         statuses=list(DeliveryStatus),

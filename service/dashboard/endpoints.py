@@ -166,10 +166,9 @@ class EndpointPages:
     async def index(self, request: Request[State], visit: Visit) -> Response:
         state = request.state
         now = state["clock"]()
+        before = cursor_of(request, "end")
         async with state["database"].searching(visit.account_id) as reader:
-            found = await endpoints.page(
-                reader, visit.account_id, before_id=cursor_of(request), limit=ENDPOINTS + 1
-            )
+            found = await endpoints.page(reader, visit.account_id, before_id=before, limit=ENDPOINTS + 1)
         fared: dict[str, LastHour] = {}
         try:
             async with state["database"].searching(visit.account_id) as reader:
@@ -182,7 +181,7 @@ class EndpointPages:
             "endpoints.html",
             endpoints=found[:ENDPOINTS],
             older=f"?before={found[ENDPOINTS - 1].id}" if len(found) > ENDPOINTS else None,
-            newest="?" if cursor_of(request) else None,
+            newest="?" if before is not None else None,
             fared=fared,
             kinds=[*self._fields, BY_BROWSER],
             about=ABOUT,

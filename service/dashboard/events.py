@@ -22,7 +22,8 @@ async def show(request: Request[State], visit: Visit) -> Response:
         event = await events.get(reader, request.path_params["id"], account_id=visit.account_id)
     if event is None:
         raise NotFound("There is no such event (any longer).")
-    found = await explain_event(database, event, after_id=cursor_of(request), limit=ENDPOINTS + 1)
+    after = cursor_of(request, "end")  # what is listed is endpoints
+    found = await explain_event(database, event, after_id=after, limit=ENDPOINTS + 1)
     return visit.render(
         request,
         "event.html",

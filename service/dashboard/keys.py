@@ -26,13 +26,14 @@ async def _page(
     values: dict[str, str] | None = None,
     status: int = 200,
 ) -> Response:
+    before = cursor_of(request, "key")
     async with request.state["database"].searching(visit.account_id) as reader:
-        found = await keys.page(reader, before_id=cursor_of(request), limit=ITEMS + 1)
+        found = await keys.page(reader, before_id=before, limit=ITEMS + 1)
     return visit.render(
         request,
         "keys.html",
         status=status,
-        page=listed(request, found, {}),
+        page=listed(found, {}, before=before),
         made=made,
         faults=faults or [],
         values=values or {"name": "", "account": "", "role": "member"},

@@ -46,12 +46,11 @@ async def index(request: Request[State], visit: Visit) -> Response:
             if await tasks.get(reader, named, account_id=visit.account_id) is not None:
                 return back_to(f"/tasks/{named}")
     wanted = TaskFilter(status=status, type=type, external_task_id=named)
+    before = cursor_of(request, "task")
     async with state["database"].searching(visit.account_id) as reader:
-        found = await tasks.page(
-            reader, visit.account_id, wanted, before_id=cursor_of(request), limit=ITEMS + 1
-        )
+        found = await tasks.page(reader, visit.account_id, wanted, before_id=before, limit=ITEMS + 1)
     filters = {"status": status, "type": type, "external_task_id": named}
-    page = listed(request, found, filters)
+    page = listed(found, filters, before=before)
     return visit.render(
         request,
         "tasks.html",

@@ -65,12 +65,16 @@ def new_process_id() -> ProcessId:
     return ProcessId(_new("proc"))
 
 
+def id_pattern(prefix: str) -> str:
+    return rf"{prefix}_[0-9a-f]{{32}}"
+
+
 def is_task_id(text: str) -> bool:
-    return re.fullmatch(r"task_[0-9a-f]{32}", text) is not None
+    return re.fullmatch(id_pattern("task"), text) is not None
 
 
 def is_command_id(text: str) -> bool:
-    return re.fullmatch(r"cmd_[0-9a-f]{32}", text) is not None
+    return re.fullmatch(id_pattern("cmd"), text) is not None
 
 
 def first_id(prefix: str, moment: datetime) -> str:

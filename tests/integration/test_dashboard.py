@@ -459,6 +459,9 @@ async def test_a_gallery_goes_page_by_page(klingel: Klingel, admin: Browser) -> 
     second = await admin.page(f"/tasks{unescape(older[1])}")
     assert set(re.findall(r"order-\d\d", second)) == {"order-00", "order-01"}
     assert ">Newest<" in second
+    of_another_list = await admin.page(f"/tasks?before=dlv_{'0' * 32}")
+    assert re.findall(r"order-\d\d", of_another_list) == re.findall(r"order-\d\d", first)
+    assert ">Newest<" not in of_another_list
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.integration.chat import bot_body
 from tests.integration.klingel import (
     Answer,
     Klingel,
@@ -114,6 +115,42 @@ async def test_filters_by_several_keys_of_the_metadata_are_no_repetition(klingel
     both = {"metadata.shop": "1", "metadata.order": "2"}
     listed = (await klingel.http.get("/v1/tasks", params=both)).json()["items"]
     assert [each["id"] for each in listed] == [task["id"]]
+
+
+async def test_a_list_goes_on_by_its_own_cursors_alone(klingel: Klingel) -> None:
+    """Another list's would end it too early, or begin it again for ever."""
+    for number in range(2):
+        await klingel.endpoint()
+        assert (
+            await klingel.http.post("/v1/bots", json=bot_body("https://chat.example.com"))
+        ).status_code == 201
+        await klingel.http.post("/v1/keys", json={"name": f"key {number}"})
+        task = await klingel.submit()
+    await klingel.call_back(callback(task, "processing"))
+    await klingel.call_back(succeed(task))
+    [event, *_] = (await klingel.http.get("/v1/events")).json()["items"]
+    kinds = {
+        "/v1/tasks": "task_",
+        "/v1/deliveries": "dlv_",
+        "/v1/endpoints": "end_",
+        "/v1/bots": "bot_",
+        "/v1/keys": "key_",
+        "/v1/events": "",
+        f"/v1/tasks/{task['id']}/callbacks": "cbk_",
+        f"/v1/tasks/{task['id']}/events": "",
+        f"/v1/events/{event['id']}/explain": "end_",
+    }
+    cursors: dict[str, str] = {}
+    for path, kind in kinds.items():
+        cursors[path] = (await klingel.http.get(path, params={"limit": 1})).json()["next_cursor"]
+        assert cursors[path].startswith(kind)
+    for path, kind in kinds.items():
+        for other, cursor in cursors.items():
+            response = await klingel.http.get(path, params={"limit": 1, "cursor": cursor})
+            if other == path:
+                assert len(response.json()["items"]) == 1, path
+            elif kinds[other] != kind:
+                assert (response.status_code, pointers(response)) == (422, ["#/query/cursor"]), (path, cursor)
 
 
 # Refresh

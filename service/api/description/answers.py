@@ -14,6 +14,7 @@ from service.domain.costs import UNIT, Period
 from service.domain.deliveries import AttemptOutcome, DeliveryStatus
 from service.domain.events import ON_ARRIVAL, EventType
 from service.domain.explanations import Cause
+from service.domain.ids import id_pattern
 from service.domain.lifecycle import Status, Verdict
 from service.domain.task_types import TASK_TYPES, Confidence, Layout, Standard
 from service.domain.tasks import OutputKind
@@ -21,7 +22,7 @@ from storage.keys import KeyRole
 
 
 def id_schema(prefix: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": f"^{prefix}_[0-9a-f]{{32}}$"}
+    return {"type": "string", "pattern": f"^{id_pattern(prefix)}$"}
 
 
 MOMENT: Final = {"type": "string", "format": "date-time", "description": "UTC, to the millisecond"}

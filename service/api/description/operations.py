@@ -24,13 +24,14 @@ from service.api import (
 from service.api.description import answers
 from service.api.description.answers import id_schema
 from service.api.keys import ACCOUNT_NAME
-from service.api.pages import DEFAULT_LIMIT, ID_CURSOR, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
+from service.api.pages import DEFAULT_LIMIT, LARGEST_LIMIT, LONGEST_TEXT, NUMERIC_CURSOR, WORD
 from service.api.problems import MEDIA_TYPE
 from service.api.submitting import IDEMPOTENCY_KEY
 from service.domain import errors
 from service.domain.deliveries import DeliveryStatus
 from service.domain.errors import KlingelError
 from service.domain.events import EventType
+from service.domain.ids import id_pattern
 from service.domain.kept import FILE_NAME
 from service.domain.lifecycle import Status
 from service.domain.media_types import MEDIA_TYPES
@@ -129,7 +130,6 @@ def _paged(cursor: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-PAGED: Final = _paged(ID_CURSOR)
 EVENTS_PAGED: Final = _paged(NUMERIC_CURSOR)
 RESUMED: Final = (
     _header(
@@ -274,7 +274,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             _query("created_after", answers.MOMENT, "Made then or later; RFC 3339."),
             _query("created_before", answers.MOMENT, "Made earlier; RFC 3339."),
             METADATA,
-            *PAGED,
+            *_paged(id_pattern("task")),
         ),
         answers={200: shows(answers.TaskPage)},
         problems=(errors.Unprocessable, errors.SearchTooWide),
@@ -303,7 +303,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         description=_told(tasks.callbacks),
         tag=Tag.TASKS,
         path=TASK,
-        parameters=PAGED,
+        parameters=_paged(id_pattern("cbk")),
         answers={200: shows(answers.CallbackPage)},
         problems=(errors.NotFound, errors.Unprocessable),
     ),
@@ -357,7 +357,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         description=_told(events.explain),
         tag=Tag.EVENTS,
         path=EVENT,
-        parameters=(_query("endpoint_id", _matching(WORD), "Only this one."), *PAGED),
+        parameters=(_query("endpoint_id", _matching(WORD), "Only this one."), *_paged(id_pattern("end"))),
         answers={200: shows(answers.ExplanationPage)},
         problems=(errors.NotFound, errors.Unprocessable),
     ),
@@ -375,7 +375,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="List endpoints, newest first",
         description="Those bound to a task are not among them.",
         tag=Tag.ENDPOINTS,
-        parameters=PAGED,
+        parameters=_paged(id_pattern("end")),
         answers={200: shows(answers.EndpointPage)},
         problems=(errors.Unprocessable,),
     ),
@@ -464,7 +464,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             _query("status", _one_of(DeliveryStatus), "Only these."),
             _query("event_id", _matching(WORD), "Only those of it."),
             _query("task_id", _matching(WORD), "Only those of its events."),
-            *PAGED,
+            *_paged(id_pattern("dlv")),
         ),
         answers={200: shows(answers.DeliveryPage)},
         problems=(errors.Unprocessable, errors.SearchTooWide),
@@ -525,7 +525,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         id="listBots",
         summary="List chat bots, newest first",
         tag=Tag.BOTS,
-        parameters=PAGED,
+        parameters=_paged(id_pattern("bot")),
         answers={200: shows(answers.BotPage)},
         problems=(errors.Unprocessable,),
     ),
@@ -578,7 +578,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="List the API keys of all accounts, newest first",
         tag=Tag.KEYS,
         access=Access.ADMIN,
-        parameters=PAGED,
+        parameters=_paged(id_pattern("key")),
         answers={200: shows(answers.ApiKeyPage)},
         problems=(errors.Unprocessable,),
     ),
