@@ -127,7 +127,7 @@ class Mattermost:
         missing = [Fault(detail, f"{pointer}/{name}") for name, value in by_bot.items() if value is None]
         return missing + (
             plain_url_faults(self._dialler, config.server, pointer=f"{pointer}/server")
-            if config.server
+            if config.server is not None
             else []
         )
 

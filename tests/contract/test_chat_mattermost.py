@@ -464,6 +464,7 @@ async def test_a_picture_of_a_server_in_trouble_may_come_later(
         ({"webhook_url": "http://10.0.0.1/hooks/x"}, {"webhook_url"}),
         ({"webhook_url": "https://chat.example.com/hooks/x?y=1"}, {"webhook_url"}),
         ({"server": "ftp://chat.example.com", "bot_token": "t", "channel_id": CHANNEL}, {"server"}),
+        ({"server": "", "bot_token": "t", "channel_id": CHANNEL}, {"server"}),
     ],
 )
 def test_an_endpoint_is_a_webhook_or_a_channel(
