@@ -1,7 +1,8 @@
 """The lines in which tasks wait for one of a provider's parallel places: no task is asked for more than needed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -21,20 +22,53 @@ from storage.tasks import Kind, Waiting
 
 LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
 
-# A provider and a kind of output. The types that make it share places, as far as we know: so Kling counts by packs, and
-# so the operator does.
+# A provider and a kind of output: the types that make it share places, or may.
 Pool = tuple[str, str]
+_Place = tuple[int, int, TaskId]  # in line; what is lower is before what is higher
+
+
+@dataclass(slots=True)
+class _Offer:
+    """What one of a pool has freed, and those to whom it was given have not told whether they found it."""
+
+    given: int = 0  # to so many tasks
+    freed_by: set[str] = field(default_factory=set)  # types that may still have them
+    asked: set[str] = field(default_factory=set)  # types that found none since
 
 
 class Lines:
-    """Who is first in line and finds no place waits for the next one, and all others behind it: places add up, so that
-    also one who needs many gets them. But who finds none although nothing of its kind runs will not fit however long
-    it waits: it goes to the end of the line, and the next may ask. One after the other then asks, until one finds no
-    place although something runs, or all have asked, or too many in a row were refused.
+    """Who is sent when, so that no place is left empty while a task that fits waits, and few are asked for in vain.
 
-    In a line accounts take turns, who got a place longest ago first; an account's own stand in the order in which they
-    came. Each type has its line, and a free place goes to one of those that share it. Some may have places of their own
-    all the same: one that needs a single place and finds none passes it on to the other types.
+    What is shared. Types that make the same kind of output are a pool: they take turns at each place that one of them
+    frees. That they share places is known of most, as Kling counts by packs; and of all whose kind the operator counts
+    (`slots`). Others (`TaskType.shares_places`) perhaps have their own. Even those that share may be counted apart in a
+    way that nobody tells, so one that needs a single place and finds none says nothing about other types.
+
+    Who goes first. In a line accounts take turns, who got a place longest ago first; an account's own stand in the
+    order in which they came.
+
+    Who comes waits unsent behind those of its type who wait, and behind one who waits for several places and shares
+    them with it: so places add up, also for one who needs many. Whoever else comes asks. Who has been given a place
+    goes, whatever the line looks like by then.
+
+    Who ends gives its places to the first of its pool, as many as fit and always one; where nobody of its pool waits,
+    to the first of another. What ended in its own create's answer held nothing that others had missed: it lets the next
+    of its type ask.
+
+    Who is given a place and refused lets one of the next type of the pool ask, and so on, each type once: until the
+    places are taken, or were not found even by the type that freed them, or are found too few by one for whom they add
+    up. Places that nobody of the pool had been waiting for are passed on to nobody.
+
+    Who is refused although nothing runs that it could wait for goes to the end of the line, and the next one asks; so
+    does who needs several and has been at the end before. One after the other then asks, until one must wait, or all
+    have asked, or too many in a row were refused. As nobody of its pool overtakes one who needs several, what runs comes to
+    its end: it cannot block the others for good.
+
+    Who gets several places at last, or a place at its own moment, without an end that gave it, lets the next one ask, and so
+    on until one is refused: more may be free than it needed.
+
+    What is in memory here is of this process. Where it is missing one is asked too many or too few, and each task's own
+    moment, which comes at least every ten minutes, makes up for it.
     """
 
     def __init__(
@@ -51,25 +85,31 @@ class Lines:
         self._accounts = accounts
         # Lines in which one after the other asks; how many in a row were refused.
         self._walks: dict[Pool, int] = {}
-        # Types that one after the other found no place, though others had one to pass on.
-        self._passed: dict[Pool, set[str]] = {}
+        self._offers: dict[Pool, _Offer] = {}
         self._served: defaultdict[Pool, Served] = defaultdict(Served)
 
     async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
         """Those of them that must wait: behind somebody else, or for a place where the operator allows so many."""
-        first_in_line = self._first_in_line(await tasks.first_awaiting_slot(reader))
-        behind = [
-            task
-            for task in due
-            if task.status is Status.QUEUED
-            and (kind := kind_of(task)) in first_in_line
-            and self._place(kind, task.account_id, task.slot_turn, task.id) > first_in_line[kind]
-        ]
-        return behind + await self._without_slot(reader, [task for task in due if task not in behind])
+        waiting = await tasks.first_awaiting_slot(reader)
+        first = self._first_in_line([*waiting, *await tasks.asking_for_places(reader)])
+        behind = [task for task in due if not _is_given(task) and self._is_behind(task, first)]
+        rest = sorted((task for task in due if task not in behind), key=_is_given, reverse=True)
+        held = behind + await self._without_slot(reader, rest)
+        for task in rest:
+            if task not in held and (task.awaits_slot or (has_waited(task) and task.places > 1)):
+                self._walks.setdefault(pool_of(task), 0)
+        return held
+
+    def _is_behind(self, task: Task, first: Mapping[Kind, _Place]) -> bool:
+        if task.status is not Status.QUEUED:
+            return False
+        kind = kind_of(task)
+        place = self._place(kind, task.account_id, task.slot_turn, task.id)
+        return any(first.get(line, place) < place for line in (kind, self._sharers(kind)))
 
     async def _without_slot(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
-        """Those for whom an account has no slot left. One that needs more than there are goes when nothing else is on
-        its way: the provider decides.
+        """Those for whom an account has no slot left, and all behind them. One that needs more than there are goes when
+        nothing else is on its way: the provider decides.
         """
         queued = [(task, slots) for task in due if (slots := self._slots(task)) is not None]
         if not queued:
@@ -78,34 +118,42 @@ class Lines:
         for (provider, type), places in (await tasks.places_at_providers(reader, now=self._clock())).items():
             taken[_pool(provider, type)] += places
         without: list[Task] = []
+        full: set[Pool] = set()
         for task, slots in queued:
             pool = pool_of(task)
-            if taken[pool] and taken[pool] + task.places > slots:
+            if pool in full or (taken[pool] and taken[pool] + task.places > slots):
                 without.append(task)
+                full.add(pool)
             else:
                 taken[pool] += task.places
         return without
 
     def _slots(self, task: Task) -> int | None:
         """How many of its kind the operator allows on their way; None for what is there already."""
-        account = None if self._accounts is None else self._accounts.get(task.provider)
-        known = TASK_TYPES.get(task.type)
-        if account is None or known is None or task.status is not Status.QUEUED:
-            return None
-        return account.slots.get(known.deadline_as)
+        return self._counted(kind_of(task)) if task.status is Status.QUEUED else None
 
-    def _first_in_line(self, heads: Iterable[Waiting]) -> dict[Kind, tuple[int, int, TaskId]]:
-        """Of all accounts: its place."""
-        first: dict[Kind, tuple[int, int, TaskId]] = {}
+    def _counted(self, kind: Kind) -> int | None:
+        provider, type = kind
+        account = None if self._accounts is None else self._accounts.get(provider)
+        known = TASK_TYPES.get(type)
+        return None if account is None or known is None else account.slots.get(known.deadline_as)
+
+    def _sharers(self, kind: Kind) -> Kind | Pool:
+        """Those who share places for sure: its pool, or its type alone."""
+        known = TASK_TYPES.get(kind[1])
+        shares = known is not None and (known.shares_places or self._counted(kind) is not None)
+        return _pool(*kind) if shares else kind
+
+    def _first_in_line(self, heads: Iterable[Waiting]) -> dict[Kind | Pool, _Place]:
+        """The place of the first of each type; and of those who share, of the first for whom places add up."""
+        first: dict[Kind | Pool, _Place] = {}
         for one in heads:
             place = self._place(one.kind, one.account_id, one.slot_turn, one.id)
-            first[one.kind] = min(first.get(one.kind, place), place)
+            for line in {one.kind, self._sharers(one.kind)} if one.places > 1 else {one.kind}:
+                first[line] = min(first.get(line, place), place)
         return first
 
-    def _place(
-        self, kind: Kind, account_id: AccountId, slot_turn: int, id: TaskId
-    ) -> tuple[int, int, TaskId]:
-        """What is lower is before what is higher."""
+    def _place(self, kind: Kind, account_id: AccountId, slot_turn: int, id: TaskId) -> _Place:
         return slot_turn, self._served[_pool(*kind)].last.get(account_id, 0), id
 
     async def hold(self, tx: Transaction) -> None:
@@ -121,37 +169,57 @@ class Lines:
             anybody_waits: in any line, where that is known already.
         """
         freed: Counter[Pool] = Counter()
+        freed_by: defaultdict[Pool, set[str]] = defaultdict(set)
+        freed_at_once: Counter[Kind] = Counter()
         for change in changes:
+            task = change.after
             if _takes_place(change):
-                self._served[pool_of(change.after)].note(change.after.account_id)
-            if change.frees_slot:
-                freed[pool_of(change.after)] += change.after.places
-            elif change.transition is not None and change.after.status is Status.REJECTED:
-                freed[pool_of(change.after)] += 1
-        if not freed:
+                self._served[pool_of(task)].note(task.account_id)
+            if change.frees_slot and change.at_once:
+                freed_at_once[kind_of(task)] += task.places
+            elif change.frees_slot:
+                freed[pool_of(task)] += task.places
+                freed_by[pool_of(task)].add(task.type)
+            elif change.transition is not None and task.status is Status.REJECTED:
+                freed[pool_of(task)] += 1
+        if not freed and not freed_at_once:
             return
         if anybody_waits is None:
             anybody_waits = await tasks.anybody_awaits_slot(tx)
         if not anybody_waits:
             return
         await self.hold(tx)  # each place goes to one
+        kinds = {one.kind for one in await tasks.first_awaiting_slot(tx)}
+        now = self._clock()
+        released = 0
+        for kind in freed_at_once.keys() & kinds:
+            released += await self._give(tx, _pool(*kind), [kind[1]], freed_at_once[kind], now)
         for pool, number in freed.items():
-            if await self._give(tx, pool, _types_of(pool), number, self._clock()):
-                await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
+            given = await self._give(tx, pool, _types_of(pool), number, now)
+            released += given
+            if pool in freed_by and any(_pool(*kind) == pool for kind in kinds):
+                offer = self._offers.setdefault(pool, _Offer())
+                offer.given += given
+                offer.freed_by |= freed_by[pool]
+                offer.asked.clear()
+        if released:
+            await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
     async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
         """After the answers to creates are written: lets the next in line ask, where waiting would not help."""
         refused = [change.after for change in changes if change.after.awaits_slot]
         entered = {pool_of(change.after) for change in changes if _is_entry(change)}
-        for pool in entered:
-            self._passed.pop(pool, None)
+        given = [change for change in changes if has_waited(change.before)]
+        self._take_offers(change.after for change in given if _is_entry(change))
         if not refused and not self._walks.keys() & entered:
             return
         await self.hold(tx)
-        running = {_pool(*kind) for kind in await tasks.kinds_at_providers(tx, now=now)}
-        stuck = [task for task in refused if pool_of(task) not in running]
+        kinds = await tasks.kinds_at_providers(tx, now=now)
+        running = {_pool(*kind) for kind in kinds} | {self._sharers(kind) for kind in kinds}
+        stuck = [task for task in refused if self._is_stuck(task, running)]
+        waiting = [task for task in refused if task not in stuck]
         await tasks.go_to_end_of_line(tx, [task.id for task in stuck])
-        for pool in {pool_of(task) for task in refused} & running:
+        for pool in {pool_of(task) for task in waiting}:
             self._walks.pop(pool, None)
         for pool in entered & self._walks.keys():
             self._walks[pool] = 0
@@ -167,24 +235,40 @@ class Lines:
                 del self._walks[pool]  # whoever is first now asks when its own moment comes
             else:
                 await self._give(tx, pool, _types_of(pool), 1, now)
-        given = [
-            change.after for change in changes if change.after.awaits_slot and _has_waited(change.before)
-        ]
-        alone = [task for task in given if task.places == 1 and pool_of(task) in running]
-        await self._pass_on(tx, alone, heads, now)
+        in_vain = [change.after for change in given if change.after in waiting]
+        for pool in ({pool_of(task) for task in in_vain} & self._offers.keys()) - self._walks.keys():
+            await self._pass_on(tx, pool, [task for task in in_vain if pool_of(task) == pool], heads, now)
+
+    def _is_stuck(self, task: Task, running: Container[Pool | Kind]) -> bool:
+        """Whether it would wait for nothing."""
+        if task.places == 1:
+            return pool_of(task) not in running
+        return task.slot_turn > 0 or self._sharers(kind_of(task)) not in running
+
+    def _take_offers(self, entered: Iterable[Task]) -> None:
+        for pool in map(pool_of, entered):
+            if (offer := self._offers.get(pool)) is not None:
+                offer.given -= 1
+                if offer.given <= 0:
+                    del self._offers[pool]
 
     async def _pass_on(
-        self, tx: Transaction, refused: Sequence[Task], heads: Sequence[Waiting], now: datetime
+        self, tx: Transaction, pool: Pool, refused: Sequence[Task], heads: Sequence[Waiting], now: datetime
     ) -> None:
-        """A place may be free that is none of theirs: of each of the other types that wait for one, one may ask."""
-        for pool in {pool_of(task) for task in refused}:
-            passed = self._passed.setdefault(pool, set())
-            passed.update(task.type for task in refused if pool_of(task) == pool)
-            others = {one.kind[1] for one in heads if _pool(*one.kind) == pool} - passed
-            if others:
-                await self._give(tx, pool, sorted(others), 1, now)
-            else:
-                del self._passed[pool]
+        """A place may be free that is none of theirs: of the other types that wait for one, one may ask."""
+        offer = self._offers[pool]
+        for task in refused:
+            offer.asked.add(task.type)
+            lines = {kind_of(task), self._sharers(kind_of(task))} if task.places > 1 else {kind_of(task)}
+            for type in list(offer.freed_by):
+                kind = task.provider, type
+                if lines & {kind, self._sharers(kind)}:
+                    offer.freed_by.discard(type)
+        others = {one.kind[1] for one in heads if _pool(*one.kind) == pool} - offer.asked
+        if offer.freed_by and others:
+            await self._give(tx, pool, sorted(others), 1, now)
+        else:
+            del self._offers[pool]
 
     async def _give(
         self, tx: Transaction, pool: Pool, types: Sequence[str], number: int, now: datetime
@@ -215,9 +299,14 @@ def _types_of(pool: Pool) -> Sequence[str]:
     return [name for name, known in TASK_TYPES.items() if known.deadline_as == kind] or [kind]
 
 
-def _has_waited(task: Task) -> bool:
-    """Whether it was asked for because a place may be free, and not because it has just come."""
+def has_waited(task: Task) -> bool:
+    """Whether it is asked for because a place may be free, and not because it has just come."""
     return task.next_send_at is not None and task.next_send_at > task.created_at
+
+
+def _is_given(task: Task) -> bool:
+    """Whether it is out of the line already: its turn has come."""
+    return not task.awaits_slot and has_waited(task)
 
 
 def _is_entry(change: Change) -> bool:

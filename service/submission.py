@@ -36,7 +36,7 @@ from service.domain.times import Clock
 from service.domain.traces import Trace
 from service.domain.transitions import Change, reported, signalled
 from service.domain.values import replace
-from service.lines import Lines
+from service.lines import Lines, has_waited
 from service.loops import Loop
 from service.notices import Notices, Topic
 from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing
@@ -418,8 +418,8 @@ class Submitter:
         """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
         take turns, so that nobody waits behind all that another has queued.
 
-        While older tasks of the same kind wait for a free slot, younger ones line up behind them unsent, also when
-        their own moment has come: only the first in line asks for a place.
+        While older tasks wait for a free slot, younger ones line up behind them unsent, also when their own moment has
+        come: only the first in line asks for a place.
         """
         await self._lines.hold(tx)
         now = self._clock()
@@ -439,19 +439,16 @@ class Submitter:
         await self._publisher.record(
             tx, [replace(change, before=task) for change, task in zip(changes, expired, strict=True)]
         )
+        due = [task for task in due if task not in expired]
         held = await self._lines.held(tx, due)
         await tasks.save(
             tx,
-            [
-                (task, replace(task, awaits_slot=True, next_send_at=now + FIRST_SLOT_DELAY))
-                for task in held
-                if task not in expired
-            ],
+            [(task, replace(task, awaits_slot=True, next_send_at=now + FIRST_SLOT_DELAY)) for task in held],
         )
         begun = [
             (task, replace(task, sends=task.sends + 1, sending_since=now, awaits_slot=False))
             for task in due
-            if task not in expired and task not in held
+            if task not in held
         ]
         await tasks.save(tx, begun)
         await tasks.mark_sent(tx, (task.id for task, _ in begun), by=by)
@@ -602,7 +599,11 @@ class Submitter:
             _answered(change.after, outcome, now)
             for change, (_, outcome) in zip(changes, counting, strict=True)
         ]
-        ends = [end for end, _ in answers if end is not None]
+        ends = [
+            replace(end, at_once=not has_waited(change.before))
+            for change, (end, _) in zip(changes, answers, strict=True)
+            if end is not None
+        ]
         happened = await self._publisher.write(tx, [*changes, *ends])
         await tasks.insert_callbacks(tx, [one for _, one in answers if one is not None])
         await self._lines.walk_on(tx, changes, now)

@@ -576,21 +576,28 @@ Kind = tuple[str, str]  # a provider and a type of task
 
 
 class Waiting(Struct, frozen=True):
-    """Who of an account is first in line for a place."""
+    """Who of an account is first in line for a place, or for several."""
 
     kind: Kind
     account_id: AccountId
     slot_turn: int
     id: TaskId
+    places: int
 
 
 async def first_awaiting_slot(reader: Reader) -> list[Waiting]:
     """Of each kind and account."""
-    rows = await reader.all("first_awaiting_slot")
-    return [
-        Waiting((row["provider"], row["type"]), row["account_id"], row["slot_turn"], row["id"])
-        for row in rows
-    ]
+    return [_waiting(row) for row in await reader.all("first_awaiting_slot")]
+
+
+async def asking_for_places(reader: Reader) -> list[Waiting]:
+    """Who has waited for more than one place, and is asking for them right now."""
+    return [_waiting(row) for row in await reader.all("asking_for_places")]
+
+
+def _waiting(row: Row) -> Waiting:
+    kind = row["provider"], row["type"]
+    return Waiting(kind, row["account_id"], row["slot_turn"], row["id"], row["places"])
 
 
 async def anybody_awaits_slot(reader: Reader) -> bool:

@@ -19,6 +19,7 @@ class Change(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     transition: Transition | None = None
     event: Event | None = None
+    at_once: bool = False  # the end stood in the answer to a create that had not waited
 
     @property
     def frees_slot(self) -> bool:

@@ -224,13 +224,13 @@ select 1 as waits from tasks where awaits_slot = 1 limit 1;
 
 -- name: first_awaiting_slot
 -- Who of each account is first in line for a place, at each provider for each kind.
-with recursive heads (provider, type, account_id, slot_turn, id) as (
+with recursive heads (provider, type, account_id, slot_turn, id, places) as (
     select * from (
-        select provider, type, account_id, slot_turn, id from tasks where awaits_slot = 1
+        select provider, type, account_id, slot_turn, id, places from tasks where awaits_slot = 1
         order by provider, type, account_id, slot_turn, id limit 1
     ) as head
     union all
-    select tasks.provider, tasks.type, tasks.account_id, tasks.slot_turn, tasks.id
+    select tasks.provider, tasks.type, tasks.account_id, tasks.slot_turn, tasks.id, tasks.places
     from heads join tasks on tasks.id = (
         select id from tasks as later
         where awaits_slot = 1
@@ -239,6 +239,11 @@ with recursive heads (provider, type, account_id, slot_turn, id) as (
     )
 )
 select * from heads;
+
+-- name: asking_for_places
+-- Who has waited for several places and is asking for them right now.
+select provider, type, account_id, slot_turn, id, places from tasks
+where sending_since >= 0 and status = 'queued' and places > 1 and next_send_at > created_at;
 
 -- name: kinds_at_providers
 -- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more; what was

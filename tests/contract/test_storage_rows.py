@@ -511,6 +511,19 @@ async def test_types_that_share_places_stand_in_one_order(database: Database) ->
     assert order == ["task_5", "task_2", "task_3", "task_4", "task_1"]
 
 
+async def test_who_has_waited_for_several_places_is_known_while_it_asks_for_them(database: Database) -> None:
+    waited = {"sending_since": NOW, "next_send_at": NOW + SECOND}
+    born = [task(f"task_{number}", places=2, next_send_at=NOW) for number in range(3)]
+    await store(database, *born, task("task_3", next_send_at=NOW))
+    await change(database, born[0], **waited)
+    await change(database, born[1], sending_since=NOW)
+    await change(database, born[2], awaits_slot=True, next_send_at=NOW + HOUR)
+    async with database.reading() as reader:
+        [asking] = await tasks.asking_for_places(reader)
+        [first] = await tasks.first_awaiting_slot(reader)
+    assert (asking.id, asking.places, first.id, first.places) == ("task_0", 2, "task_2", 2)
+
+
 async def test_no_more_go_than_there_are_places_but_always_one(database: Database) -> None:
     born = [task(f"task_{index}", places=n) for index, n in enumerate((2, 2, 1, 9, 1))]
     await store(database, *born)

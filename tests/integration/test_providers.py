@@ -12,6 +12,7 @@ import pytest
 from service.domain.signatures import sign
 from service.submission import CREATES_AT_A_TIME
 from tests.integration.klingel import (
+    IMAGE_INPUT,
     FakeKling,
     Klingel,
     OpenCreate,
@@ -194,6 +195,34 @@ async def test_pictures_take_a_slot_each_and_more_than_there_are_go_alone(tmp_pa
         behind = await klingel.submit_async()
         await klingel.until_row(behind["id"], awaits_slot=1)
         assert len(klingel.kling.creates) == 1
+
+
+@pytest.mark.parametrize("type", ["kling.image-generation", "kling.virtual-try-on"])
+async def test_slots_add_up_for_one_who_needs_many_and_no_type_of_the_kind_overtakes_it(
+    tmp_path: Path, type: str
+) -> None:
+    """The operator counts by kind, whatever packs the provider has."""
+    inputs = {
+        "kling.image-generation": {"prompt": "a cat"},
+        "kling.virtual-try-on": {
+            "human_image": "https://example.com/a.png",
+            "cloth_image": "https://example.com/b.png",
+        },
+    }
+    slots = ONLY_GATEWAY.replace("image = 2", "image = 5")
+    async with with_providers(tmp_path, slots) as klingel:
+        running = [await klingel.submit(type, input=inputs[type]) for _ in range(2)]
+        needs_four = await klingel.submit_async(input={**IMAGE_INPUT, "n": 4})
+        await klingel.until_row(needs_four["id"], awaits_slot=1)
+        behind = [await klingel.submit_async(), await klingel.submit_async(type, input=inputs[type])]
+        for task in behind:
+            await klingel.until_row(task["id"], awaits_slot=1, sends=0)
+        await klingel.call_back(callback(running[0], "failed"), number=0)
+        await klingel.until_status(needs_four["id"], "submitted")
+        assert [klingel.row(task["id"])["sends"] for task in behind] == [0, 0]
+        await klingel.call_back(callback(needs_four, "failed"), number=2)
+        for task in behind:
+            await klingel.until_status(task["id"], "submitted")
 
 
 async def test_an_account_that_is_gone_is_still_called_back_for(tmp_path: Path) -> None:

@@ -847,16 +847,158 @@ async def test_types_that_share_places_take_turns_at_them(klingel: Klingel) -> N
             await klingel.until_row(following["id"], status="submitted")
 
 
+@pytest.mark.parametrize("number", [4, 9])
+async def test_who_needs_many_places_holds_up_nobody_for_good_and_is_overtaken_by_no_type_that_shares_them(
+    klingel: Klingel, number: int
+) -> None:
+    """Four of five places add up as what runs ends; nine never do, and the others go when that is known."""
+    places = klingel.kling.otherwise = Places(5)
+    running = [await klingel.submit("kling.image-generation", **GENERATION) for _ in range(2)]
+    many = await klingel.submit_async(**pictures(number))
+    await klingel.until_row(many["id"], awaits_slot=1, sends=1)
+    behind = [await klingel.submit_async(**pictures(1)) for _ in range(3)]
+    behind.append(await klingel.submit_async("kling.image-generation", **GENERATION))
+    for task in behind:
+        await klingel.until_row(task["id"], awaits_slot=1, sends=0)
+    for task in running:
+        await ended(klingel, places, task)
+        await klingel.until_row(many["id"], sending_since=None)
+    if number == 4:
+        await klingel.until_status(many["id"], "submitted")
+        await ended(klingel, places, many)
+    for task in behind:
+        await klingel.until_status(task["id"], "submitted")
+    assert klingel.row(many["id"])["status"] == ("failed" if number == 4 else "queued")
+
+
+async def test_nobody_overtakes_one_who_is_just_asking_for_the_places_that_have_added_up(
+    klingel: Klingel,
+) -> None:
+    """The answer takes a second, in which a busy account has new tasks."""
+    places = klingel.kling.otherwise = Places(2)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    needs_two = await klingel.submit_async(**pictures(2))
+    await klingel.until_row(needs_two["id"], awaits_slot=1, sends=1)
+    klingel.clock.advance(seconds=1)
+    thinking = OpenCreate(FULL)
+    klingel.kling.answers(thinking)
+    await ended(klingel, places, running[0])
+    await klingel.kling.until(4)
+    newer = await klingel.submit_async("kling.image-generation", **GENERATION)
+    await klingel.until_row(newer["id"], awaits_slot=1, sends=0)
+    thinking.end()
+    await klingel.until_row(needs_two["id"], awaits_slot=1, sends=2)
+    await ended(klingel, places, running[1])
+    await klingel.until_status(needs_two["id"], "submitted")
+
+
+async def test_places_that_were_kept_and_not_needed_go_to_those_behind(klingel: Klingel) -> None:
+    """Two and three are free in the end, of which the first takes four."""
+    places = klingel.kling.otherwise = Places(5)
+    running = [await klingel.submit(**pictures(number)) for number in (2, 3)]
+    needs_four = await klingel.submit_async(**pictures(4))
+    await klingel.until_row(needs_four["id"], awaits_slot=1, sends=1)
+    needs_one = await klingel.submit_async(**pictures(1))
+    await klingel.until_row(needs_one["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    for task in running:
+        await ended(klingel, places, task)
+    for task in (needs_four, needs_one):
+        await klingel.until_status(task["id"], "submitted")
+
+
+async def test_places_freed_together_go_to_as_many_of_several_accounts(klingel: Klingel) -> None:
+    """Two each. Who was given a place once went back into the line, behind others of the account before it."""
+    places = klingel.kling.otherwise = Places(4)
+    running = await klingel.submit(**pictures(4))
+    async with klingel.another_account() as other:
+        body = {"type": IMAGE, **pictures(1)}
+        theirs = [
+            (await other.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})).json()
+            for _ in range(6)
+        ]
+        mine = [await klingel.submit_async(**pictures(1)) for _ in range(3)]
+        for task in (*theirs, *mine):
+            await klingel.until_row(task["id"], awaits_slot=1)
+        klingel.clock.advance(seconds=1)
+        await ended(klingel, places, running)
+        for task in (*theirs[:2], *mine[:2]):
+            await klingel.until_row(task["id"], status="submitted")
+        assert {klingel.row(task["id"])["sends"] for task in (*theirs[3:], *mine[2:])} == {0}
+
+
+async def test_who_finds_a_place_at_its_own_moment_lets_the_next_ask(klingel: Klingel) -> None:
+    """More may have become free than Klingel was told: one after the other asks, until one finds none."""
+    places = klingel.kling.otherwise = Places(1)
+    await klingel.submit(**pictures(1))
+    waiting = []
+    for _ in range(4):
+        waiting.append(await klingel.submit_async(**pictures(1)))
+        await klingel.until_row(waiting[-1]["id"], awaits_slot=1)
+    asked = len(klingel.kling.creates)
+    places.free = 2
+    klingel.clock.advance(minutes=2)
+    for task in waiting[:2]:
+        await klingel.until_status(task["id"], "submitted")
+    await klingel.until_row(waiting[2]["id"], awaits_slot=1, sends=1)
+    assert klingel.row(waiting[3]["id"])["sends"] == 0
+    assert len(klingel.kling.creates) == asked + 3
+
+
+TRY_ON = {"input": {"human_image": "https://example.com/a.png", "cloth_image": "https://example.com/b.png"}}
+
+
+@pytest.mark.parametrize("number", [1, 4])
+async def test_a_place_of_a_types_own_is_not_lost_on_an_older_task_that_cannot_use_it(
+    klingel: Klingel, number: int
+) -> None:
+    """Virtual try-on makes pictures, and has a pack of its own: nothing adds up from it for others."""
+    packs = {True: Places(2), False: Places(4)}
+    klingel.kling.otherwise = lambda request: packs["try-on" in request.url.path](request)
+    await klingel.submit(**pictures(4))
+    older = await klingel.submit_async(**pictures(number))
+    await klingel.until_row(older["id"], awaits_slot=1, sends=1)
+    running = [await klingel.submit("kling.virtual-try-on", **TRY_ON) for _ in range(2)]
+    waiting = [await klingel.submit_async("kling.virtual-try-on", **TRY_ON) for _ in range(3)]
+    for task in waiting:
+        await klingel.until_row(task["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    for task, following in zip(running, waiting, strict=False):
+        await ended(klingel, packs[True], task)
+        await klingel.until_status(following["id"], "submitted")
+    await klingel.until_row(older["id"], awaits_slot=1, slot_turn=0, sends=3)
+
+
+async def test_a_place_that_nobody_finds_is_asked_for_once_by_each_type_at_most(klingel: Klingel) -> None:
+    """Somebody else has it. What the type that freed it cannot have, nobody can: who comes after that is not asked."""
+    places = klingel.kling.otherwise = Places(2)
+    for _ in range(2):
+        running = await klingel.submit("kling.image-generation", **GENERATION)
+    waiting = [
+        await klingel.submit_async(type, **body)
+        for type, body in (
+            ("kling.virtual-try-on", TRY_ON),
+            ("kling.image-generation", GENERATION),
+            (IMAGE, pictures(1)),
+        )
+    ]
+    for task in waiting:
+        await klingel.until_row(task["id"], awaits_slot=1, sends=1)
+    klingel.clock.advance(seconds=1)
+    places.free = -1
+    await ended(klingel, places, running)
+    await klingel.until_row(waiting[1]["id"], awaits_slot=1, sends=2)
+    assert (await klingel.submit(VIDEO))["status"] == "queued"  # when this one has asked, others would have
+    assert [klingel.row(task["id"])["sends"] for task in waiting] == [2, 2, 1]
+
+
 async def test_a_place_that_one_type_cannot_use_goes_to_another_that_waits(klingel: Klingel) -> None:
     """Virtual try-on makes pictures, and has a pack of its own."""
-    try_on = {
-        "input": {"human_image": "https://example.com/a.png", "cloth_image": "https://example.com/b.png"}
-    }
     packs = {True: Places(1), False: Places(1)}
     klingel.kling.otherwise = lambda request: packs["try-on" in request.url.path](request)
-    await klingel.submit("kling.virtual-try-on", **try_on)
+    await klingel.submit("kling.virtual-try-on", **TRY_ON)
     running = await klingel.submit(**pictures(1))
-    older = await klingel.submit_async("kling.virtual-try-on", **try_on)
+    older = await klingel.submit_async("kling.virtual-try-on", **TRY_ON)
     await klingel.until_row(older["id"], awaits_slot=1, sends=1)
     waiting = await klingel.submit_async(**pictures(1))
     await klingel.until_row(waiting["id"], awaits_slot=1)
@@ -1263,6 +1405,21 @@ async def test_a_task_that_ended_at_once_gives_its_place_to_the_next(klingel: Kl
     klingel.clock.advance(minutes=2)
     task = await klingel.until_status(answer.json()["id"], "succeeded")
     assert task["provider_task_id"] == "78"
+
+
+async def test_a_task_that_ended_at_once_has_kept_no_place_from_other_types(klingel: Klingel) -> None:
+    """Speech comes in the answer to its create: five of them once led to twenty creates of films in vain."""
+    await klingel.submit(VIDEO)
+    klingel.kling.answers(FULL, FULL)
+    for type, input in ((VIDEO, VIDEO_INPUT), ("kling.text-to-video", {"prompt": "a cat"})):
+        waiting = await klingel.submit_async(type, input=dict(input))
+        await klingel.until_row(waiting["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    klingel.kling.answers(*[spoken(task_id=str(number)) for number in range(5)])
+    for _ in range(5):
+        assert (await klingel.http.post("/v1/tasks", json=SPEECH)).json()["status"] == "succeeded"
+    await klingel.submit(IMAGE)  # the loop has looked
+    assert len(klingel.kling.creates) == 3 + 5 + 1
 
 
 async def test_what_a_create_answers_without_naming_a_task_is_kept(klingel: Klingel) -> None:

@@ -397,6 +397,7 @@ ROWS: Final = (
         summary="Somebody in other clothes",
         input_model=VirtualTryOn,
         makes=OutputKind.IMAGE,
+        shares_places=False,
         routes=everywhere("/v1/images/kolors-virtual-try-on", source=TRY_ON),
         models=("kolors-virtual-try-on-v1", "kolors-virtual-try-on-v1-5"),
         facts=(
@@ -405,7 +406,7 @@ ROWS: Final = (
                 "Version 3.0 has come, and the parameters of v1 and v1-5 lead to it.",
                 "Kling, “API Updates”, 15 September 2026",
             ),
-            Fact("A try-on takes one parallel place.", CONCURRENCY),
+            Fact("A try-on takes one parallel place, of a pack of its own.", CONCURRENCY),
         ),
         retired=Fact(
             "The API is said to have ended on 15 September 2026; Kling's own updates say that its models live on.",

@@ -18,6 +18,7 @@ ROWS: Final = (
         input_model=RawInput,
         makes=None,
         places=_PLACES,
+        shares_places=False,
         routes={
             Layout.COMETAPI: (
                 Route(path=GATEWAY_ROOT, source=_OURS, confidence=Confidence.GUESSED, given_by_caller=True),

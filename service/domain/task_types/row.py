@@ -113,6 +113,7 @@ class TaskType:
     echoes: Sequence[str] = ()  # fields of the input that stand in the provider's results again
     routes: Mapping[Layout, Sequence[Route]]  # the first is taken where nobody has asked for another
     places: Places = ONE_PLACE
+    shares_places: bool = True  # with all others that make the same; False: perhaps, or it has its own
     models: Sequence[str] = ()  # that are known; any other is for the provider to judge
     retired_models: Sequence[str] = ()  # of these
     facts: Sequence[Fact] = ()
