@@ -901,8 +901,9 @@ async def test_places_that_were_kept_and_not_needed_go_to_those_behind(klingel: 
     needs_one = await klingel.submit_async(**pictures(1))
     await klingel.until_row(needs_one["id"], awaits_slot=1)
     klingel.clock.advance(seconds=1)
-    for task in running:
-        await ended(klingel, places, task)
+    await ended(klingel, places, running[0])
+    await klingel.until_row(needs_four["id"], awaits_slot=1, sends=2)
+    await ended(klingel, places, running[1])
     for task in (needs_four, needs_one):
         await klingel.until_status(task["id"], "submitted")
 
