@@ -14,7 +14,7 @@ from service.delivery import Sink
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, Unprocessable
 from service.domain.expressions import LONGEST_EXPRESSION
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.follow_ups import (
     KIND,
     LONGEST_CHAIN,
@@ -156,10 +156,8 @@ def read_submit(
     faults = [*frame.faults]
     accepted: ValidatedInput | None = None
     if frame.type is not None and isinstance(fields.get("input"), dict):
-        try:
+        with collecting(faults):
             accepted = validate(frame.type.input_model, fields["input"], decoding=decoding)
-        except InvalidFields as error:
-            faults += error.faults
         parent = Parent(
             type=frame.type,
             input=fields["input"] if accepted is None else accepted.fields,
@@ -266,10 +264,8 @@ class _Frames:
         """
         faults: list[Fault] = []
         body: Body | None = None
-        try:
+        with collecting(faults):
             body = accept(model, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         fields = raw if isinstance(raw, dict) else {}
         name = fields.get("type")
         task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
@@ -278,10 +274,8 @@ class _Frames:
             faults.append(Fault(detail, f"{pointer}/type"))
         provider = fields.get("provider")
         if self._accounts is not None and task_type is not None and isinstance(provider, str | None):
-            try:
+            with collecting(faults):
                 self._accounts.choose(task_type, provider, pointer=pointer)
-            except InvalidFields as error:
-                faults += error.faults
         faults += [
             Fault(fault.detail, pointer + fault.pointer.removeprefix("#"))
             for fault in storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)
@@ -303,10 +297,8 @@ class _Frames:
         for index, raw in enumerate(listed[:MOST_ENDPOINTS] if isinstance(listed, list) else []):
             where = f"{pointer}/endpoints/{index}"
             faults += bound_faults(raw, where)
-            try:
+            with collecting(faults):
                 drafts.append(self._endpoint(raw, where))
-            except InvalidFields as error:
-                faults += error.faults
         url = fields.get("callback_url")
         if isinstance(url, str):
             try:
@@ -337,10 +329,8 @@ class _Frames:
         drafts: list[EndpointDraft] = []
         faults: list[Fault] = []
         for index, raw in enumerate(follow_ups[:MOST_FOLLOW_UPS]):
-            try:
+            with collecting(faults):
                 drafts.append(self._rule(raw, f"{pointer}/{index}", depth))
-            except InvalidFields as error:
-                faults += error.faults
         return drafts, faults
 
     def _rule(self, raw: object, pointer: str, depth: int) -> EndpointDraft:
@@ -350,18 +340,14 @@ class _Frames:
         """
         faults: list[Fault] = []
         body: FollowUpBody | None = None
-        try:
+        with collecting(faults):
             body = accept(FollowUpBody, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         fields = raw if isinstance(raw, dict) else {}
         faults += subscription_faults(None, fields.get("filter"), pointer)
         shown: dict[str, Any] = {}
         if isinstance(fields.get("submit"), dict):
-            try:
+            with collecting(faults):
                 shown = self.template(fields["submit"], f"{pointer}/submit", depth=depth + 1)
-            except InvalidFields as error:
-                faults += error.faults
         if faults or body is None:
             raise InvalidFields(faults)
         return EndpointDraft(

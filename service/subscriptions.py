@@ -10,7 +10,7 @@ from service.domain.endpoints import ALL_TASK_EVENTS, MOST_A_MINUTE, EndpointDra
 from service.domain.errors import Fault
 from service.domain.events import EventType
 from service.domain.expressions import InvalidExpression, check
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
@@ -71,10 +71,8 @@ def read_endpoint(
     """
     faults: list[Fault] = []
     body: EndpointBody | None = None
-    try:
+    with collecting(faults):
         body = accept(EndpointBody, raw, pointer=pointer)
-    except InvalidFields as error:
-        faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), pointer)
     types: Sequence[str] = ALL_TASK_EVENTS if body is None else body.types
@@ -83,10 +81,8 @@ def read_endpoint(
     kind = fields.get("kind", "webhook")
     sink = sinks.get(kind) if isinstance(kind, str) else None
     if sink is not None:
-        try:
+        with collecting(faults):
             config, credentials = sink.configure(fields.get("config"), pointer=f"{pointer}/config")
-        except InvalidFields as error:
-            faults += error.faults
         if isinstance(sink, Choosy):
             types = sink.subscription(texts(fields.get("types")))
             faults += sink.misfits(fields.get("config"), types=types, pointer=pointer)

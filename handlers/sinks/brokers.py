@@ -21,7 +21,7 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
-from service.domain.faults import SENTENCE, InvalidFields, accept
+from service.domain.faults import SENTENCE, InvalidFields, accept, collecting
 from service.domain.ids import DeliveryId, EventId
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
@@ -318,10 +318,8 @@ class BrokerSink(ABC, Generic[Config]):
             except Refused as error:
                 faults.append(Fault(f"The URL cannot be used: {error}.", f"{pointer}/url"))
         config: Config | None = None
-        try:
+        with collecting(faults):
             config = accept(self.model, raw, pointer=pointer)  # type: ignore[assignment]
-        except InvalidFields as error:
-            faults += error.faults
         if config is not None:
             faults += self.faults(config, target, pointer)
         if faults or config is None:

@@ -14,7 +14,7 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint, selects, sift
 from service.domain.errors import BudgetExceeded, Conflict, Fault, KlingelError, Unprocessable
 from service.domain.expressions import Budget
-from service.domain.faults import Finding, InvalidFields, accept
+from service.domain.faults import Finding, InvalidFields, accept, collecting
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
 from service.domain.lifecycle import Status
 from service.domain.models import StrictModel
@@ -75,13 +75,11 @@ class FollowUpSink:
         faults: list[Fault] = []
         config: FollowUpConfig | None = None
         shown: dict[str, Any] = {}
-        try:
+        with collecting(faults):
             config = accept(FollowUpConfig, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         fields = raw if isinstance(raw, dict) else {}
         if isinstance(fields.get("submit"), dict):
-            try:
+            with collecting(faults):
                 shown = read_template(
                     fields["submit"],
                     sinks=self._sinks,
@@ -89,8 +87,6 @@ class FollowUpSink:
                     accounts=self._accounts,
                     pointer=f"{pointer}/submit",
                 )
-            except InvalidFields as error:
-                faults += error.faults
         if faults or config is None:
             raise InvalidFields(faults)
         return {"submit": shown, "chain": config.chain}, seal_template(config.submit, shown, self._vault)

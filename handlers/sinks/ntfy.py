@@ -23,7 +23,7 @@ from handlers.sinks.credentials import (
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.values import replace
@@ -72,10 +72,8 @@ class NtfySink:
             faults.append(Fault(MASKED, f"{pointer}/token"))
             raw = {**fields, "token": None}
         config: NtfyConfig | None = None
-        try:
+        with collecting(faults):
             config = accept(NtfyConfig, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         faults += self._server_faults(fields.get("server"), f"{pointer}/server")
         faults += basic_auth_faults(fields.get("basic_auth"), f"{pointer}/basic_auth")
         if fields.get("token") is not None and fields.get("basic_auth") is not None:

@@ -22,7 +22,7 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.models import StrictModel
 from service.domain.secrets import PushKeys, Vault
 from service.domain.values import replace
@@ -89,10 +89,8 @@ class WebPushSink:
                 raw.setdefault("public_key", shown["public_key"])
         faults: list[Fault] = []
         config: WebPushConfig | None = None
-        try:
+        with collecting(faults):
             config = accept(WebPushConfig, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         fields = raw if isinstance(raw, dict) else {}
         subscription, given = fields.get("subscription"), fields.get("public_key")
         if isinstance(subscription, dict):

@@ -25,7 +25,7 @@ from handlers.sinks.formats import FORMATS
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
-from service.domain.faults import PREDICATE, InvalidFields, accept, pointer_token
+from service.domain.faults import PREDICATE, InvalidFields, accept, collecting, pointer_token
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
 from service.domain.signatures import sign, sign_publicly
@@ -84,10 +84,8 @@ class WebhookSink:
             raw = shown | kept | _unmasked(raw, kept)
             faults += moved_faults(raw["url"], before.config["url"], _carried(raw, given), pointer)
         config: WebhookConfig | None = None
-        try:
+        with collecting(faults):
             config = accept(WebhookConfig, raw, pointer=pointer)
-        except InvalidFields as error:
-            faults += error.faults
         fields = raw if isinstance(raw, dict) else {}
         if isinstance(fields.get("url"), str):
             try:

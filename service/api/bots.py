@@ -15,7 +15,7 @@ from service.api.pages import Query
 from service.api.state import State
 from service.domain.bots import BOTS_OF_AN_ACCOUNT, Allowed, Bot
 from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFound, TooManyBots, Unprocessable
-from service.domain.faults import PREDICATE, InvalidFields, accept
+from service.domain.faults import PREDICATE, accept, collecting
 from service.domain.ids import AccountId, id_pattern, new_bot_id
 from service.domain.inputs import whole
 from service.domain.models import StrictModel
@@ -72,10 +72,8 @@ async def create(request: Request[State]) -> Response:
     raw = parse_json(await read_body(request))
     faults: list[Fault] = []
     body: BotBody | None = None
-    try:
+    with collecting(faults):
         body = accept(BotBody, raw)
-    except InvalidFields as error:
-        faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     platform, known = fields.get("platform"), state["bot_desk"].platforms
     configured: tuple[Mapping[str, Any], str | None] = ({}, None)
@@ -84,10 +82,8 @@ async def create(request: Request[State]) -> Response:
             Fault(f"There are no bots on {platform!r}. There are: {', '.join(known)}.", "#/platform")
         )
     elif isinstance(platform, str):
-        try:
+        with collecting(faults):
             configured = state["bot_desk"].configure(platform, fields.get("config"), pointer="#/config")
-        except InvalidFields as error:
-            faults += error.faults
     if faults or body is None:
         raise Unprocessable("The bot has faults.", faults=faults)
     now = state["clock"]()
@@ -144,20 +140,16 @@ async def update(request: Request[State]) -> Response:
     raw = parse_json(await read_body(request))
     faults: list[Fault] = []
     patch: BotPatch | None = None
-    try:
+    with collecting(faults):
         patch = accept(BotPatch, raw)
-    except InvalidFields as error:
-        faults += error.faults
     bot = await _found(request, key.account_id)
     fields = raw if isinstance(raw, dict) else {}
     configured: tuple[Mapping[str, Any], str | None] | None = None
     if "config" in fields:
-        try:
+        with collecting(faults):
             configured = state["bot_desk"].configure(
                 bot.platform, fields["config"], pointer="#/config", before=bot
             )
-        except InvalidFields as error:
-            faults += error.faults
     if faults or patch is None:
         raise Unprocessable("The change has faults.", faults=faults)
     edit = _Edit(bot, patch, configured, state["clock"]())

@@ -37,7 +37,7 @@ from service.domain.errors import (
     Unprocessable,
 )
 from service.domain.events import EventType, endpoint_event
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.ids import id_pattern
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault, new_endpoint_secret
@@ -164,10 +164,8 @@ def _read_change(
     """
     faults: list[Fault] = []
     patch: EndpointPatch | None = None
-    try:
+    with collecting(faults):
         patch = accept(EndpointPatch, raw)
-    except InvalidFields as error:
-        faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     faults += subscription_faults(fields.get("types"), fields.get("filter"), "#")
     if endpoint.task_id is not None:
@@ -178,12 +176,10 @@ def _read_change(
             raise Conflict(
                 f"This Klingel has no kind {endpoint.kind!r} now, so nothing can be said of its configuration."
             )
-        try:
+        with collecting(faults):
             configured = _sealed_once(
                 sink.configure(fields["config"], pointer="#/config", before=endpoint), endpoint, vault
             )
-        except InvalidFields as error:
-            faults += error.faults
     if isinstance(sink, Choosy):
         faults += sink.misfits(
             fields.get("config", endpoint.config) if configured is None else configured[0],
@@ -392,10 +388,8 @@ async def replay(request: Request[State]) -> Response:
     state = request.state
     raw = parse_json(await read_body(request))
     faults: list[Fault] = []
-    try:
+    with collecting(faults):
         accept(ReplayBody, raw)
-    except InvalidFields as error:
-        faults += error.faults
     fields = raw if isinstance(raw, dict) else {}
     since = read_moment(fields["since"]) if isinstance(fields.get("since"), str) else None
     if since is None and isinstance(fields.get("since"), str):

@@ -60,6 +60,23 @@ class InvalidFields(ValueError):
         super().__init__(" ".join(fault.detail for fault in self.faults))
 
 
+class collecting:  # noqa: N801 - a step of a function that goes on, like `contextlib.suppress`
+    """Adds the faults of an `InvalidFields` to others, so that what follows is looked at too."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._faults = faults
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        """Whether the error ends here. As it may, a type checker knows that the block may not have run to its end."""
+        if not isinstance(error, InvalidFields):
+            return False
+        self._faults += error.faults
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A fault while its place is still relative."""
