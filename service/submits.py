@@ -151,9 +151,10 @@ def read_submit(
         Unprocessable: with every fault.
         PicturesInside: something is to be decoded, and that was not wanted.
     """
-    frame = _Frames(sinks, vault, accounts=accounts).read(SubmitBody, raw, "#")
+    frame = _SubmitParser(sinks, vault, accounts=accounts).read(SubmitBody, raw, "#")
+    external_task_id = None if frame.body is None else frame.body.external_task_id
     fields = raw if isinstance(raw, dict) else {}
-    faults = [*frame.faults]
+    faults: list[Fault] = []
     accepted: ValidatedInput | None = None
     if frame.type is not None and isinstance(fields.get("input"), dict):
         with collecting(faults):
@@ -162,12 +163,12 @@ def read_submit(
             type=frame.type,
             input=fields["input"] if accepted is None else accepted.fields,
             metadata=metadata if isinstance(metadata := fields.get("metadata"), dict) else {},
-            external_task_id=None if frame.body is None else frame.body.external_task_id,
+            external_task_id=external_task_id,
         )
         faults += rehearse_all(fields.get("follow_ups"), parent=parent, pointer="#/follow_ups")
-    if faults or frame.body is None or frame.type is None or accepted is None:
-        raise Unprocessable("The task has faults; nothing was sent.", faults=faults)
-    return frame.draft(frame.body, frame.type, accepted, external_task_id=frame.body.external_task_id)
+    return frame.finish(
+        accepted, faults, detail="The task has faults; nothing was sent.", external_task_id=external_task_id
+    )
 
 
 def read_follow_up(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, secret: str) -> Draft:
@@ -180,17 +181,13 @@ def read_follow_up(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, secr
     Raises:
         Unprocessable: with every fault.
     """
-    frame = _Frames(sinks, vault, secret=secret).read(TemplateBody, raw, "#")
-    faults = [*frame.faults]
+    frame = _SubmitParser(sinks, vault, secret=secret).read(TemplateBody, raw, "#")
+    faults: list[Fault] = []
     accepted: ValidatedInput | None = None
     if frame.type is not None and isinstance(raw, dict):
-        try:
+        with collecting(faults):
             accepted = validate(frame.type.input_model, raw.get("input"), no_base64=PICTURES_INSIDE)
-        except InvalidFields as error:
-            faults += error.faults
-    if faults or frame.body is None or frame.type is None or accepted is None:
-        raise Unprocessable("The follow-up has faults; nothing was sent.", faults=faults)
-    return frame.draft(frame.body, frame.type, accepted)
+    return frame.finish(accepted, faults, detail="The follow-up has faults; nothing was sent.")
 
 
 def read_template(
@@ -206,7 +203,7 @@ def read_template(
     """
     if (too_much := excess(raw)) is not None:
         raise InvalidFields([Fault(too_much, pointer)])
-    return _Frames(sinks, vault, accounts=accounts).template(raw, pointer, depth=1)
+    return _SubmitParser(sinks, vault, accounts=accounts).template(raw, pointer, depth=1)
 
 
 Body = TypeVar("Body", bound=TemplateBody)
@@ -222,21 +219,38 @@ class _Frame(Generic[Body]):
     rules: Sequence[EndpointDraft]
     faults: Sequence[Fault]
 
-    def draft(
-        self, body: Body, type: TaskType, input: ValidatedInput, *, external_task_id: str | None = None
+    def finish(
+        self,
+        input: ValidatedInput | None,
+        more_faults: Sequence[Fault],
+        *,
+        detail: str,
+        external_task_id: str | None = None,
     ) -> Draft:
+        """
+        Args:
+            input: None if it has faults, or could not be read for those of the frame.
+            more_faults: than the frame's own: those of the input and of what depends on it.
+            detail: the refusal's, if there are any.
+
+        Raises:
+            Unprocessable: with every fault.
+        """
+        faults = [*self.faults, *more_faults]
+        if faults or self.body is None or self.type is None or input is None:
+            raise Unprocessable(detail, faults=faults)
         return Draft(
-            type=type,
+            type=self.type,
             input=input,
             external_task_id=external_task_id,
-            metadata=body.metadata,
-            provider=body.provider,
-            deadline=None if body.deadline_s is None else timedelta(seconds=body.deadline_s),
+            metadata=self.body.metadata,
+            provider=self.body.provider,
+            deadline=None if self.body.deadline_s is None else timedelta(seconds=self.body.deadline_s),
             endpoints=[*self.endpoints, *self.rules],
         )
 
 
-class _Frames:
+class _SubmitParser:
     """Reads submits and templates but for their inputs.
 
     Args:
