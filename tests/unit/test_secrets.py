@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from service.domain.errors import ConfigurationError
 from service.domain.ids import TaskId
-from service.domain.secrets import CallbackTokens, Vault, hash_api_key, new_api_key
+from service.domain.secrets import (
+    CallbackTokens,
+    FileSignatures,
+    SessionSignatures,
+    Vault,
+    hash_api_key,
+    new_api_key,
+    sandbox_key,
+)
 from service.settings import ProviderName
 
 OLD, NEW = "the-old-secret-0123", "the-new-secret-0123"
@@ -115,6 +123,17 @@ def test_a_token_tells_nothing_that_opens_the_vault() -> None:
     token = CallbackTokens([OLD]).mint("cometapi", TaskId("task_1"))
     with pytest.raises(ConfigurationError):
         Vault([token]).open(Vault([OLD]).seal("x"))
+
+
+def test_what_was_given_out_before_an_upgrade_is_good_after_it() -> None:
+    """URLs at providers, links in people's hands, cookies in their browsers: none of them may come out differently."""
+    tokens, files, sessions = CallbackTokens([OLD]), FileSignatures([OLD]), SessionSignatures([OLD])
+    content = "key_1.1795000000.nonce"
+    assert tokens.mint("cometapi", TaskId("task_1")) == "n9VIzyCIxLhIzAmpHiHy8R9ZPAWoaIHHngiDZIHmXj0"
+    assert files.sign("file_1.mp4", 1795000000) == "byPnRVjesSi2x5X1ODedKxpbyjBMsxYH0AKOMQixXQI"
+    assert sessions.sign("session", content) == "yFcynpzUwPfNopdo0rxw6DLoZ9Cx0HCFUufRjQFZZQU"
+    assert sessions.sign("form", f"{content}.signature") == "6qVkvDrPH_5UgnGYCvnP5KjQxugzxlppMOpeHAYPJNo"
+    assert sandbox_key([OLD]) == "I8B2LPoZFT5JUn356uj7P5I0aBDlnXlb7JEF2bx3Fkc"
 
 
 # API keys
