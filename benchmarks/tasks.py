@@ -9,7 +9,6 @@ import uuid_utils
 from benchmarks.processes import SECRET, Klingel, Outside, until
 from benchmarks.stores import copy, opened
 from benchmarks.wrk import post
-from service.domain.ids import TaskId
 from service.domain.secrets import CallbackTokens
 
 BLOCK: Final = (
@@ -80,7 +79,7 @@ class Tasks:
 
     def callback(self, task: Made, word: str, *, port: int | None = None) -> bytes:
         """As the provider sends it, over the wire; to another process than the first, where one is given."""
-        token = self._tokens.mint(self._provider, TaskId(task.id))
+        token = self._tokens.sign(self._provider, task.id)
         path = f"/callbacks/{self._provider}/{task.id}/{token}"
         return post(port or self._klingel.port, path, self.body(task, word))
 

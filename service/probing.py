@@ -117,7 +117,7 @@ class Probes:
         )
 
     async def _call(self, task_id: TaskId, awaited: _Awaited) -> tuple[int | None, str | None]:
-        token = self._tokens.mint(self._provider, task_id)
+        token = self._tokens.sign(self._provider, task_id)
         url = f"{self._base_url}/callbacks/{self._provider}/{task_id}/{token}"
         headers = {"content-type": "application/json; charset=utf-8"}
         try:

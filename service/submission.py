@@ -557,7 +557,7 @@ class Submitter:
             complete = await self._complete(task.input)
         except KlingelError as error:
             return Deferred("input_unreadable", error.detail)
-        token = self._tokens.mint(provider.name, task.id)
+        token = self._tokens.sign(provider.name, task.id)
         order = Order(
             task_id=task.id,
             type=task.type,

@@ -40,7 +40,7 @@ class Links:
     def _link(self, reference: str | None, ends: int) -> str | None:
         if reference is None:
             return None
-        signature = self._signatures.sign(reference.rpartition("/")[2], ends)
+        signature = self._signatures.sign(reference.rpartition("/")[2], str(ends))
         return f"{self._base_url}{reference}?expires={ends}&signature={signature}"
 
     def _ends(self) -> int:
@@ -53,5 +53,5 @@ class Links:
         if not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
             return False
         ends = datetime.fromtimestamp(int(expires), UTC) if int(expires) < 253_402_300_800 else None
-        genuine = self._signatures.verify(signature, name, int(expires))
+        genuine = self._signatures.verify(signature, name, str(int(expires)))
         return genuine and ends is not None and self._clock() < ends

@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from service.domain.errors import ConfigurationError
-from service.domain.ids import TaskId
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
 
@@ -72,34 +71,6 @@ class Vault:
             ) from None
 
 
-class CallbackTokens:
-    """The unguessable part of a callback URL: an HMAC over provider and task, so nothing needs storing.
-
-    Args:
-        secrets: newest first. The first one mints; any of them is good, so URLs survive a rotation.
-    """
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [HmacKey(_derive(secret, "callback")) for secret in secrets]
-
-    def mint(self, provider: str, task_id: TaskId) -> str:
-        """43 characters of unpadded base64url."""
-        return self._token(self._keys[0], provider, task_id)
-
-    def verify(self, token: str, provider: str, task_id: str) -> bool:
-        """In time that depends on neither the token nor on which key it matches."""
-        given = token.encode(errors="replace")  # what has no UTF-8 is no token either
-        matches = [
-            hmac.compare_digest(given, self._token(key, provider, task_id).encode()) for key in self._keys
-        ]
-        return any(matches)
-
-    @staticmethod
-    def _token(key: "HmacKey", provider: str, task_id: str) -> str:
-        mac = key.digest(f"{provider}\n{task_id}".encode(errors="surrogatepass"))
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
-
-
 class HmacKey:
     """HMAC-SHA256 (RFC 2104) under one key, whose two halves are hashed once for all messages.
 
@@ -117,6 +88,53 @@ class HmacKey:
         inner.update(message)
         outer.update(inner.digest())
         return outer.digest()
+
+
+class Signatures:
+    """Proof that something came from us: an HMAC over its parts, so nothing needs storing. A subclass for each purpose,
+    with keys of its own: what is signed for one is no proof for another.
+
+    Args:
+        secrets: newest first. The first one signs; any of them is good, so what was signed survives a rotation.
+    """
+
+    purpose: ClassVar[str]
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._keys = [HmacKey(_derive(secret, self.purpose)) for secret in secrets]
+
+    def sign(self, *parts: str) -> str:
+        """43 characters of unpadded base64url."""
+        return _unpadded(self._keys[0].digest(_message(parts))).decode()
+
+    def verify(self, signature: str, *parts: str) -> bool:
+        """In time that depends on neither the signature nor on which key it matches."""
+        given = signature.encode(errors="replace")  # what has no UTF-8 is no signature either
+        message = _message(parts)
+        matches = [hmac.compare_digest(given, _unpadded(key.digest(message))) for key in self._keys]
+        return any(matches)
+
+
+def _message(parts: Sequence[str]) -> bytes:
+    return "\n".join(parts).encode(errors="surrogatepass")
+
+
+class CallbackTokens(Signatures):
+    """The unguessable parts of callback URLs. They sign the provider and the task's id."""
+
+    purpose = "callback"
+
+
+class FileSignatures(Signatures):
+    """Of links to files. They sign the file's name, and when the link ends in seconds since 1970."""
+
+    purpose = "file-links"
+
+
+class SessionSignatures(Signatures):
+    """Of cookies and form tokens at the dashboard. They sign which of the two it is, and its content."""
+
+    purpose = "sessions"
 
 
 class PushKeys:
@@ -146,75 +164,12 @@ def _push_pair(secret: str) -> tuple[str, str]:
     number = int.from_bytes(_derive(secret, "web-push", length=48)) % (_P256_ORDER - 1) + 1
     public = ec.derive_private_key(number, ec.SECP256R1()).public_key()
     point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return _unpadded(point), _unpadded(number.to_bytes(32))
+    return _unpadded(point).decode(), _unpadded(number.to_bytes(32)).decode()
 
 
-def _unpadded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-class FileSignatures:
-    """Proof that we gave out the link to a file, over its name and its end.
-
-    Args:
-        secrets: newest first. The first one signs; any of them is good, so links survive a rotation.
-    """
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [_derive(secret, "file-links") for secret in secrets]
-
-    def sign(self, name: str, expires: int) -> str:
-        """43 characters of unpadded base64url.
-
-        Args:
-            expires: seconds since 1970.
-        """
-        return self._signature(self._keys[0], name, expires)
-
-    def verify(self, signature: str, name: str, expires: int) -> bool:
-        """In time that depends on neither the signature nor on which key it matches."""
-        given = signature.encode(errors="replace")
-        matches = [
-            hmac.compare_digest(given, self._signature(key, name, expires).encode()) for key in self._keys
-        ]
-        return any(matches)
-
-    @staticmethod
-    def _signature(key: bytes, name: str, expires: int) -> str:
-        mac = hmac.digest(key, f"{name}\n{expires}".encode(errors="surrogatepass"), "sha256")
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
-
-
-class SessionSignatures:
-    """Proof that we signed somebody in at the dashboard, and that a form is one of that session's.
-
-    Args:
-        secrets: newest first. The first one signs; any of them is good, so nobody is signed out by a rotation.
-    """
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [_derive(secret, "sessions") for secret in secrets]
-
-    def sign(self, purpose: str, text: str) -> str:
-        """43 characters of unpadded base64url.
-
-        Args:
-            purpose: what is signed for one is no proof for another.
-        """
-        return self._signature(self._keys[0], purpose, text)
-
-    def verify(self, signature: str, purpose: str, text: str) -> bool:
-        """In time that depends on neither the signature nor on which key it matches."""
-        given = signature.encode(errors="replace")
-        matches = [
-            hmac.compare_digest(given, self._signature(key, purpose, text).encode()) for key in self._keys
-        ]
-        return any(matches)
-
-    @staticmethod
-    def _signature(key: bytes, purpose: str, text: str) -> str:
-        mac = hmac.digest(key, f"{purpose}\n{text}".encode(errors="surrogatepass"), "sha256")
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+def _unpadded(data: bytes) -> bytes:
+    """In Base64 that goes into URLs as it is."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def sandbox_key(secrets: Sequence[str]) -> str:
@@ -222,7 +177,7 @@ def sandbox_key(secrets: Sequence[str]) -> str:
 
     A provider counts external task ids by account: under another key a create sent again would be a second task.
     """
-    return base64.urlsafe_b64encode(_derive(secrets[0], "sandbox")).rstrip(b"=").decode()
+    return _unpadded(_derive(secrets[0], "sandbox")).decode()
 
 
 def new_api_key() -> str:

@@ -2,7 +2,6 @@
 
 import httpx
 
-from service.domain.ids import TaskId
 from service.domain.secrets import CallbackTokens
 from tests.browser.conftest import SECRET
 from tests.e2e.parties import Klingel
@@ -11,7 +10,7 @@ from tests.e2e.processes import PATIENCE_S
 
 def call_back(klingel: Klingel, task_id: str, status: str, message: str = "") -> None:
     task = klingel.task(task_id)
-    token = CallbackTokens([SECRET]).mint("sandbox", TaskId(task_id))
+    token = CallbackTokens([SECRET]).sign("sandbox", task_id)
     body = {
         "task_id": task["provider_task_id"],
         "task_status": status,
