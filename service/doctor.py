@@ -39,35 +39,35 @@ HARMLESS: Final[Mapping[ProviderName, str]] = {
 }
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     OK = "ok"
     UNKNOWN = "unknown"  # could not be checked
     FAULT = "fault"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """
     Args:
         remedy: what to do; for what could not be checked, what would let it be.
     """
 
     check: str
-    verdict: Verdict
+    verdict: CheckVerdict
     detail: str
     remedy: str | None = None
 
 
-def ok(check: str, detail: str) -> Finding:
-    return Finding(check, Verdict.OK, detail)
+def ok(check: str, detail: str) -> CheckResult:
+    return CheckResult(check, CheckVerdict.OK, detail)
 
 
-def fault(check: str, detail: str, remedy: str) -> Finding:
-    return Finding(check, Verdict.FAULT, detail, remedy)
+def fault(check: str, detail: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckVerdict.FAULT, detail, remedy)
 
 
-def unknown(check: str, detail: str, remedy: str) -> Finding:
-    return Finding(check, Verdict.UNKNOWN, detail, remedy)
+def unknown(check: str, detail: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckVerdict.UNKNOWN, detail, remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Doctor:
     transport: httpx.BaseTransport | None = None
     clock: Clock = utc_now
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[CheckResult]:
         """One after the other, as they are found."""
         providers = yield from self._settings()
         yield from self._disk()
@@ -102,7 +102,7 @@ class Doctor:
             for provider in providers:
                 yield from self._provider(client, provider, is_alone=len(providers) == 1)
 
-    def _settings(self) -> Generator[Finding, None, Sequence[ConfiguredProvider]]:
+    def _settings(self) -> Generator[CheckResult, None, Sequence[ConfiguredProvider]]:
         """Returns which providers they name; none where they are faulty."""
         settings = self.settings
         providers: Sequence[ConfiguredProvider] = ()
@@ -121,7 +121,7 @@ class Doctor:
         yield ok("settings", f"{named}, data in {settings.data_dir.absolute()}")
         return providers
 
-    def _disk(self) -> Iterator[Finding]:
+    def _disk(self) -> Iterator[CheckResult]:
         folder = _nearest(self.settings.data_dir)
         try:
             free = shutil.disk_usage(folder).free
@@ -148,7 +148,7 @@ class Doctor:
         else:
             yield ok("fsync", took_ms)
 
-    def _database(self) -> Iterator[Finding]:
+    def _database(self) -> Iterator[CheckResult]:
         at, name = self.settings.database_at, shown(self.settings.database_at)
         if isinstance(at, Path) and not at.exists():
             yield unknown("database", f"{name} is not there yet", "`klingel serve` makes it.")
@@ -162,7 +162,7 @@ class Doctor:
         if found.processes:
             yield _shared(found.processes, found.dispatchers or 0)
 
-    def _server(self, client: httpx.Client) -> Finding:
+    def _server(self, client: httpx.Client) -> CheckResult:
         try:
             answer = client.get(f"{self.url}/readyz")
             ready = answer.json()
@@ -182,8 +182,8 @@ class Doctor:
         return ok("server", f"{self.url} is ready: {', '.join(checks)}")
 
     def _public_url(
-        self, client: httpx.Client, running: Finding, providers: Sequence[ConfiguredProvider]
-    ) -> Finding:
+        self, client: httpx.Client, running: CheckResult, providers: Sequence[ConfiguredProvider]
+    ) -> CheckResult:
         check = "public URL"
         settings = self.settings
         is_far = any(not _is_local(provider.base_url) for provider in providers)
@@ -193,7 +193,7 @@ class Doctor:
                 f"the provider is told to call back at {settings.reachable_url}, which only this machine reaches",
                 "Set KLINGEL_PUBLIC_URL to the address of a reverse proxy or tunnel that leads here.",
             )
-        if running.verdict is not Verdict.OK:
+        if running.verdict is not CheckVerdict.OK:
             return unknown(check, "Klingel has to run for it", "Mend `server` first.")
         if self.key is None or not (self.url_is_given or _is_here(settings.host)):
             return unknown(check, "it takes an admin key", "Set KLINGEL_API_KEY.")
@@ -218,7 +218,7 @@ class Doctor:
 
     def _provider(
         self, client: httpx.Client, provider: ConfiguredProvider, *, is_alone: bool
-    ) -> Iterator[Finding]:
+    ) -> Iterator[CheckResult]:
         """The key, and by the moment at which the provider answers, the clock."""
         check = "provider key" if is_alone else f"key of {provider.name}"
         clock = "clock" if is_alone else f"clock of {provider.name}"
@@ -256,7 +256,7 @@ class Doctor:
         yield _key(check, asked, answer)
         yield self._clock(clock, answer, signed=":" in key)
 
-    def _clock(self, check: str, answer: httpx.Response, *, signed: bool) -> Finding:
+    def _clock(self, check: str, answer: httpx.Response, *, signed: bool) -> CheckResult:
         now = self.clock()
         try:
             theirs = parsedate_to_datetime(answer.headers["date"])
@@ -276,7 +276,7 @@ class Doctor:
         return ok(check, "agrees with the provider's")
 
 
-def find_settings() -> tuple[Settings | None, Sequence[Finding]]:
+def find_settings() -> tuple[Settings | None, Sequence[CheckResult]]:
     """Or, where they cannot be read, what is wrong with them."""
     try:
         return load_server_settings(), ()
@@ -284,7 +284,7 @@ def find_settings() -> tuple[Settings | None, Sequence[Finding]]:
         return None, [fault("settings", str(error), "Change them in the environment or in .env.")]
 
 
-def _reached(check: str, probed: Mapping[str, Any], *, tasks_are_paid: bool) -> Finding:
+def _reached(check: str, probed: Mapping[str, Any], *, tasks_are_paid: bool) -> CheckResult:
     where = probed["public_url"]
     if probed["reached"]:
         took = f"{probed['duration_ms']} ms"
@@ -304,7 +304,7 @@ def _reached(check: str, probed: Mapping[str, Any], *, tasks_are_paid: bool) -> 
     )
 
 
-def _key(check: str, asked: str, answer: httpx.Response) -> Finding:
+def _key(check: str, asked: str, answer: httpx.Response) -> CheckResult:
     if answer.status_code in {401, 403}:
         return fault(
             check,
@@ -316,7 +316,7 @@ def _key(check: str, asked: str, answer: httpx.Response) -> Finding:
     return unknown(check, f"{asked} answered {answer.status_code}", "The first task will tell.")
 
 
-def _version(name: str, found: Inspected) -> Finding:
+def _version(name: str, found: Inspected) -> CheckResult:
     if found.version > found.newest:
         return fault(
             "database",
@@ -334,7 +334,7 @@ def _version(name: str, found: Inspected) -> Finding:
     return ok("database", f"{name} opens and is of version {found.version}, the newest")
 
 
-def _shared(processes: int, dispatchers: int) -> Finding:
+def _shared(processes: int, dispatchers: int) -> CheckResult:
     check = "processes"
     if not dispatchers:
         return fault(

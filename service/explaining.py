@@ -5,7 +5,7 @@ import asyncio
 from service.domain.endpoints import STEPS_OF_A_FILTER, STEPS_OF_AN_EVENT
 from service.domain.events import Event
 from service.domain.explanations import Explanation, explain
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from storage import deliveries, endpoints
 from storage.database import Database
 
@@ -41,13 +41,13 @@ async def explain_event(
             reader, event.id, [standing.endpoint.id for standing in standings]
         )
     content = event.content()
-    budget = Budget(STEPS_OF_AN_EVENT)
+    steps = Steps(STEPS_OF_AN_EVENT)
     explanations: list[Explanation] = []
-    yield_at = budget.left - STEPS_OF_A_FILTER
+    yield_at = steps.left - STEPS_OF_A_FILTER
     for standing in standings:
         delivery, number = sent.get(standing.endpoint.id, (None, 0))
-        explanations.append(explain(event, standing, content, budget, delivery=delivery, deliveries=number))
-        if budget.left < yield_at:
-            yield_at = budget.left - STEPS_OF_A_FILTER
+        explanations.append(explain(event, standing, content, steps, delivery=delivery, deliveries=number))
+        if steps.left < yield_at:
+            yield_at = steps.left - STEPS_OF_A_FILTER
             await asyncio.sleep(0)
     return explanations

@@ -15,7 +15,7 @@ from service.batching import Batcher
 from service.domain.errors import StorageUnavailable
 from service.domain.events import EventType, output_event
 from service.domain.ids import TaskId
-from service.domain.kept import FileStatus, KeptFile, Role, let_go, new_file_name, stored
+from service.domain.kept import FileRole, FileStatus, KeptFile, let_go, new_file_name, stored
 from service.domain.lifecycle import Verdict
 from service.domain.links import Links
 from service.domain.media_types import MediaType
@@ -97,13 +97,13 @@ class Keeper:
         if store is None:
             raise StorageUnavailable("Nothing is kept here: KLINGEL_STORE_URL is none:.")
         now = self._clock()  # of both: they go in the same moment, too
-        output = _named(task, place, Role.OUTPUT, content, now)
+        output = _named(task, place, FileRole.OUTPUT, content, now)
         await self._batcher.run(self._announce, [output])
         await store.put(output.name, content.file, content_type=output.content_type)
         files = [output]
         if (made := await self._previews.of(content.file, content.type)) is not None:
             small = _preview_content(made)
-            preview = _named(task, place, Role.PREVIEW, small, now)
+            preview = _named(task, place, FileRole.PREVIEW, small, now)
             if await self._keep_preview(store, preview, small):
                 files.append(preview)
         if await self._batcher.run(self._record, files):
@@ -219,7 +219,7 @@ class Keeper:
         return [None] * len(items)
 
 
-def _named(task: Task, place: int, role: Role, content: Content, now: datetime) -> KeptFile:
+def _named(task: Task, place: int, role: FileRole, content: Content, now: datetime) -> KeptFile:
     return KeptFile(
         name=new_file_name(content.type),
         account_id=task.account_id,

@@ -11,7 +11,7 @@ from service.notices import Notices, Topic
 from service.wakeups import Wakeup
 from storage import endpoints, kept_files
 from storage.database import Transaction
-from storage.kept_files import Expiry
+from storage.kept_files import ExpiryNotice
 
 
 class Outputs:
@@ -39,7 +39,7 @@ class Outputs:
         """When each output will be about to be lost; whoever keeps it before forgets the notice."""
         now = self._clock()
         notices = [
-            Expiry(change.after.id, place, notice_at)
+            ExpiryNotice(change.after.id, place, notice_at)
             for change in changes
             if change.event is not None and change.event.type in BRING_OUTPUTS
             for place, output in enumerate(change.after.outputs)

@@ -11,7 +11,7 @@ from service import spending
 from service.domain.deliveries import Delivery, DeliveryStatus, Duty
 from service.domain.endpoints import STEPS_OF_A_FILTER, STEPS_OF_AN_EVENT, Endpoint
 from service.domain.events import Event
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.ids import LaneKey, TaskId, new_delivery_id
 from service.domain.tasks import Task
 from service.domain.times import Clock
@@ -251,12 +251,12 @@ async def _wanted(stored: Sequence[Event], candidates: Sequence[Endpoint]) -> "l
     for event in stored:
         here = [*by_account[event.account_id], *by_task[event.task_id or ""]]
         content = event.content() if any(endpoint.filter for endpoint in here) else None
-        budget = Budget(STEPS_OF_AN_EVENT)
-        yield_at = budget.left - STEPS_OF_A_FILTER
+        steps = Steps(STEPS_OF_AN_EVENT)
+        yield_at = steps.left - STEPS_OF_A_FILTER
         for endpoint in here:
-            if endpoint.wants(event, content, budget):
+            if endpoint.wants(event, content, steps):
                 pairs.append((event, endpoint))
-            if budget.left < yield_at:
-                yield_at = budget.left - STEPS_OF_A_FILTER
+            if steps.left < yield_at:
+                yield_at = steps.left - STEPS_OF_A_FILTER
                 await asyncio.sleep(0)
     return pairs

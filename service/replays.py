@@ -8,7 +8,7 @@ from typing import Final
 
 from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint
 from service.domain.events import Event, EventType
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.ids import AccountId
 from service.domain.times import Clock
 from service.publication import Publisher, new_delivery, replayed
@@ -111,18 +111,18 @@ class Replays:
 
     async def _wanted(self, page: Sequence[Event]) -> list[Event]:
         """Between costly filters everybody else has a turn."""
-        budget = Budget(STEPS_OF_A_PAGE)
+        steps = Steps(STEPS_OF_A_PAGE)
         wanted: list[Event] = []
         for event in page:
-            before = budget.left
-            if self._is_for_it(event, budget):
+            before = steps.left
+            if self._is_for_it(event, steps):
                 wanted.append(event)
-            if before - budget.left > STEPS_OF_A_FILTER // 2:
+            if before - steps.left > STEPS_OF_A_FILTER // 2:
                 await asyncio.sleep(0)
         return wanted
 
-    def _is_for_it(self, event: Event, budget: Budget) -> bool:
+    def _is_for_it(self, event: Event, steps: Steps) -> bool:
         """Whether it would go there if it happened now; a test goes to the endpoint that is tested, and no other."""
         if event.type is EventType.ENDPOINT_TEST:
             return False
-        return self._endpoint.wants(event, event.content(), budget)
+        return self._endpoint.wants(event, event.content(), steps)

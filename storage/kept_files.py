@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.ids import TaskId, first_id
-from service.domain.kept import FileStatus, KeptFile, Role
+from service.domain.kept import FileRole, FileStatus, KeptFile
 from service.domain.tasks import Task
 from storage.columns import Row, json_text, milliseconds, moment
 from storage.database import Reader, Transaction
@@ -21,7 +21,7 @@ def _file(row: Row) -> KeptFile:
         account_id=row["account_id"],
         task_id=row["task_id"],
         place=row["place"],
-        role=Role(row["role"]),
+        role=FileRole(row["role"]),
         content_type=row["content_type"],
         size=row["size"],
         sha256=row["sha256"],
@@ -97,7 +97,7 @@ async def save_outputs(tx: Transaction, tasks: Iterable[Task]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
+class ExpiryNotice:
     """An output that is about to be lost, and when to say so."""
 
     task_id: TaskId
@@ -105,7 +105,7 @@ class Expiry:
     notice_at: datetime
 
 
-async def expect_expiries(tx: Transaction, expiries: Sequence[Expiry]) -> None:
+async def expect_expiries(tx: Transaction, expiries: Sequence[ExpiryNotice]) -> None:
     await tx.run_many(
         "expect_expiry",
         [
@@ -115,9 +115,9 @@ async def expect_expiries(tx: Transaction, expiries: Sequence[Expiry]) -> None:
     )
 
 
-async def due_expiries(tx: Transaction, *, now: datetime, limit: int) -> list[Expiry]:
+async def due_expiries(tx: Transaction, *, now: datetime, limit: int) -> list[ExpiryNotice]:
     rows = await tx.all("due_expiries", now=milliseconds(now), limit=limit)
-    return [Expiry(row["task_id"], row["place"], moment(row["notice_at"])) for row in rows]
+    return [ExpiryNotice(row["task_id"], row["place"], moment(row["notice_at"])) for row in rows]
 
 
 async def next_expiry(reader: Reader) -> datetime | None:

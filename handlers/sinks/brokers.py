@@ -144,7 +144,7 @@ class Link(Protocol):
         """At once."""
 
 
-class Links:
+class LinkPool:
     """The connections that are kept between attempts. Each is used by one attempt at a time."""
 
     def __init__(self, *, idle: timedelta = IDLE, kept: int = KEPT) -> None:
@@ -155,7 +155,7 @@ class Links:
         self._closed = False
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Links"]:
+    async def running(self) -> AsyncIterator["LinkPool"]:
         try:
             yield self
         finally:
@@ -233,7 +233,7 @@ class Brokers:
     """The way to brokers: what all sinks for them share while Klingel runs."""
 
     sockets: Sockets
-    links: Links
+    links: LinkPool
 
 
 @asynccontextmanager
@@ -242,7 +242,7 @@ async def open_brokers(guard: Guard, *, context: ssl.SSLContext | None = None) -
     Args:
         context: whom TLS trusts; the system's authorities when left out.
     """
-    async with open_sockets(guard, context=context) as sockets, Links().running() as links:
+    async with open_sockets(guard, context=context) as sockets, LinkPool().running() as links:
         yield Brokers(sockets, links)
 
 

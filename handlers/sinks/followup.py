@@ -13,7 +13,7 @@ from service.delivery import Sink
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import STEPS_OF_A_FILTER, Endpoint, selects, sift
 from service.domain.errors import BudgetExceeded, Conflict, Fault, KlingelError, Unprocessable
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.faults import Finding, InvalidFields, accept, collecting
 from service.domain.follow_ups import ANY_PARENT, FILLING, FOLLOWED, LONGEST_CHAIN, rehearse, subscription
 from service.domain.lifecycle import Status
@@ -148,7 +148,7 @@ class FollowUpSink:
             Unprocessable: the event gives no valid task; with every fault.
         """
         template = self._template(duty.endpoint)
-        filled = fill(template["input"], duty.event.content(), budget=Budget(FILLING))
+        filled = fill(template["input"], duty.event.content(), steps=Steps(FILLING))
         if filled.gaps:
             raise Unprocessable(
                 "The event does not fill the template.",
@@ -183,7 +183,7 @@ def _is_wanted(duty: Duty) -> bool:
     """
     if duty.endpoint.filter is None:
         return True
-    judgement = sift(duty.endpoint.filter, duty.event.content(), Budget(STEPS_OF_A_FILTER))
+    judgement = sift(duty.endpoint.filter, duty.event.content(), Steps(STEPS_OF_A_FILTER))
     if judgement.error is not None:
         told = f"It could not be evaluated over this event: {judgement.error}"
         raise Unprocessable("The filter breaks over the event.", faults=[Fault(told, "#/filter")])

@@ -31,7 +31,7 @@ def doctor(
     Klingel calls itself through the public URL, at a callback URL that no task has. The key is tried by one read that
     concerns no task and costs nothing: CometAPI's list of models, or the costs of the last day at Kling's own API.
     """
-    from service.doctor import Doctor, Verdict, find_settings
+    from service.doctor import CheckVerdict, Doctor, find_settings
 
     settings, findings = find_settings()
     found = list(findings)
@@ -59,4 +59,4 @@ def doctor(
             session.say(mark + Text(clean(f"{finding.check:{width}}  {finding.detail}")))
             if finding.remedy is not None:
                 session.say(f"{'':9}{'':{width}}  -> {finding.remedy}")
-    return Exit.FAULTY if any(finding.verdict == Verdict.FAULT for finding in found) else Exit.OK
+    return Exit.FAULTY if any(finding.verdict == CheckVerdict.FAULT for finding in found) else Exit.OK

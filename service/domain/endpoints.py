@@ -10,7 +10,7 @@ from yarl import URL
 
 from service.domain.errors import ConfigurationError
 from service.domain.events import Event, EventType
-from service.domain.expressions import Budget, CannotEvaluate, evaluate
+from service.domain.expressions import CannotEvaluate, Steps, evaluate
 from service.domain.ids import AccountId, EndpointId, LaneKey, TaskId, new_endpoint_id
 from service.domain.secrets import Vault
 from service.domain.signatures import public_key
@@ -158,12 +158,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         except ConfigurationError:  # what else is known of it can be shown
             return None
 
-    def judge(self, event: Event, content: object, budget: Budget) -> Judgement:
+    def judge(self, event: Event, content: object, steps: Steps) -> Judgement:
         """Whether this event goes here, and why: what is told later is what was decided.
 
         Args:
             content: the event's body, read; given so that many endpoints share one reading.
-            budget: of all that are asked about this event.
+            steps: of all that are asked about this event.
         """
         if self.task_id is not None and self.task_id != event.task_id:
             return Judgement(Reason.OTHER_TASK)
@@ -173,11 +173,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
             return Judgement(Reason.TYPE)
         if self.filter is None:
             return Judgement(Reason.SELECTED)
-        return sift(self.filter, content, budget)
+        return sift(self.filter, content, steps)
 
-    def wants(self, event: Event, content: object, budget: Budget) -> bool:
+    def wants(self, event: Event, content: object, steps: Steps) -> bool:
         """As `judge`."""
-        return self.judge(event, content, budget).goes
+        return self.judge(event, content, steps).goes
 
     def signing_secrets(self, now: datetime) -> list[str]:
         """The sealed secrets in force, newest first."""
@@ -244,13 +244,13 @@ def is_pattern(pattern: str) -> bool:
     return any(selects((pattern,), type) for type in EventType)
 
 
-def sift(expression: str, content: object, budget: Budget) -> Judgement:
+def sift(expression: str, content: object, steps: Steps) -> Judgement:
     """Whether the expression's value over the event is true, as JMESPath counts truth.
 
     One that cannot be evaluated over this event lets it pass. A follow-up, which costs money, asks again.
     """
     try:
-        value = evaluate(expression, content, budget=budget.part(STEPS_OF_A_FILTER))
+        value = evaluate(expression, content, steps=steps.part(STEPS_OF_A_FILTER))
     except CannotEvaluate as error:
         return Judgement(Reason.FILTER_BROKE, error=str(error))
     passed = value is not None and value is not False and value not in ("", [], {})

@@ -10,7 +10,7 @@ from typing import Any, Final
 from service.domain.deliveries import Delivery, storable
 from service.domain.endpoints import Endpoint, Judgement, Reason
 from service.domain.events import Event, EventType
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.follow_ups import KIND as FOLLOW_UP
 from service.domain.ids import EndpointId
 from service.domain.times import optional_rfc3339, rfc3339
@@ -140,7 +140,7 @@ def explain(
     event: Event,
     standing: Standing,
     content: Any,
-    budget: Budget,
+    steps: Steps,
     *,
     delivery: Delivery | None,
     deliveries: int = 0,
@@ -149,7 +149,7 @@ def explain(
 
     Args:
         content: the event's body, read.
-        budget: of all that are asked about this event.
+        steps: of all that are asked about this event.
         delivery: the newest of the event to this endpoint.
         deliveries: how many there are.
     """
@@ -157,7 +157,7 @@ def explain(
     changed = standing.subscribed_at > event.at
     # One that was switched off, or on, since: what it would say if it were on is nearer to what it said then.
     judged = replace(endpoint, enabled=True) if changed or delivery is not None else endpoint
-    judgement = judged.judge(event, content, budget)
+    judgement = judged.judge(event, content, steps)
     sent = delivery is not None
     if event.type is EventType.ENDPOINT_TEST:
         tested = sent or _tests(content, endpoint.id)
@@ -188,7 +188,7 @@ def explain(
 def _why_sent(judgement: Judgement, *, changed: bool) -> Cause:
     if judgement.goes:
         return Cause(judgement.reason)
-    # Without a change only the budget can have let it through: it was used up by others' filters.
+    # Without a change only the steps can have let it through: they were used up by others' filters.
     return Cause.CHANGED_LATER if changed else Cause.FILTER_BROKE
 
 

@@ -18,23 +18,23 @@ class InvalidExpression(ValueError):
 
 
 class CannotEvaluate(ValueError):
-    """It breaks over this content, or costs more than its budget."""
+    """It breaks over this content, or costs more steps than are left."""
 
 
 @dataclass(slots=True)
-class Budget:
+class Steps:
     """Steps that may still be taken, by one evaluation or by several together. A thousand take a few milliseconds."""
 
     left: int
-    whole: "Budget | None" = None  # of which this is a part: what is spent here is spent there
+    whole: "Steps | None" = None  # of which this is a part: what is spent here is spent there
 
-    def part(self, most: int) -> "Budget":
-        return Budget(most, whole=self)
+    def part(self, most: int) -> "Steps":
+        return Steps(most, whole=self)
 
-    def spend(self, steps: int) -> None:
-        self.left -= steps
+    def spend(self, number: int) -> None:
+        self.left -= number
         if self.whole is not None:
-            self.whole.spend(steps)
+            self.whole.spend(number)
         if self.left < 0:
             raise _TooLong("it takes too many steps")
 
@@ -84,14 +84,14 @@ def _check_call(name: str, given: int) -> None:
         raise InvalidExpression(f"{name}() takes {least}{taken} {arguments}, not {given}")
 
 
-def evaluate(expression: str, content: object, *, budget: Budget) -> Any:
+def evaluate(expression: str, content: object, *, steps: Steps) -> Any:
     """
     Raises:
-        CannotEvaluate: it breaks over this content, or the budget is spent.
+        CannotEvaluate: it breaks over this content, or the steps are spent.
     """
     try:
-        budget.spend(len(expression))  # which is what it costs to parse, where it is not remembered
-        return _Evaluation(budget.spend).visit(_compiled(expression).parsed, content)
+        steps.spend(len(expression))  # which is what it costs to parse, where it is not remembered
+        return _Evaluation(steps.spend).visit(_compiled(expression).parsed, content)
     except (JMESPathError, RecursionError, TypeError, ValueError, ArithmeticError) as error:
         raise CannotEvaluate((str(error).splitlines() or [type(error).__name__])[0]) from None
 

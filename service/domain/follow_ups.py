@@ -12,7 +12,7 @@ from service.domain.costs import UNITS, Charge
 from service.domain.endpoints import selects
 from service.domain.errors import Fault
 from service.domain.events import ON_ARRIVAL, EventType, task_event
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.faults import Finding, InvalidFields
 from service.domain.ids import AccountId, TaskId
 from service.domain.inputs import validate
@@ -102,7 +102,7 @@ def rehearse(
     types: Sequence[str],
     parents: Sequence[Parent],
     pointer: str,
-    budget: Budget | None = None,
+    steps: Steps | None = None,
 ) -> list[Fault]:
     """What would keep a template, and those inside it, from becoming tasks, tried over made-up events. Not for the event
     loop: it may take a second.
@@ -113,16 +113,16 @@ def rehearse(
     Args:
         types: of the events that it will get, as patterns.
         pointer: where the template stands in the request.
-        budget: what all expressions may cost together.
+        steps: what all expressions may cost together.
     """
     fields = submit if isinstance(submit, dict) else {}
     name, template = fields.get("type"), fields.get("input")
     task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
-    if budget is None and excess(submit) is not None:
+    if steps is None and excess(submit) is not None:
         return []
     if task_type is None or not isinstance(template, dict) or template_faults(template):
         return []
-    left = budget or Budget(REHEARSING)
+    left = steps or Steps(REHEARSING)
     chosen = _rehearsed(types)
     faults: list[Fault] = []
     best: _Trial | None = None
@@ -144,16 +144,16 @@ def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fa
     """`rehearse`, for all follow-ups of one task."""
     if excess(follow_ups) is not None:
         return []
-    return _rehearse_inside(follow_ups, parent, pointer, Budget(REHEARSING), most=MOST_FAULTS)
+    return _rehearse_inside(follow_ups, parent, pointer, Steps(REHEARSING), most=MOST_FAULTS)
 
 
 def _rehearse_inside(
-    follow_ups: object, parent: Parent, pointer: str, budget: Budget, *, most: int
+    follow_ups: object, parent: Parent, pointer: str, steps: Steps, *, most: int
 ) -> list[Fault]:
     faults: list[Fault] = []
     for index, on, submit in _inside(follow_ups):
         where = f"{pointer}/{index}/submit"
-        faults += rehearse(submit, types=[on], parents=[parent], pointer=where, budget=budget)
+        faults += rehearse(submit, types=[on], parents=[parent], pointer=where, steps=steps)
         if len(faults) >= most:
             break
     return faults[:most]
@@ -210,14 +210,14 @@ def _best(
     on: EventType,
     parents: Sequence[Parent],
     pointer: str,
-    budget: Budget,
+    steps: Steps,
 ) -> _Trial:
     """The first trial without faults, or else the one that has the fewest."""
     best: _Trial | None = None
     succeeded = _STATUS[on] is Status.SUCCEEDED
     for parent in parents:
         for number in parent.outputs() if succeeded else (0,):
-            trial = _try(template, type, parent, _example(parent, on, number), pointer, budget)
+            trial = _try(template, type, parent, _example(parent, on, number), pointer, steps)
             if not trial.faults:
                 return trial
             if best is None or len(trial.faults) < len(best.faults):
@@ -227,9 +227,9 @@ def _best(
 
 
 def _try(
-    template: Mapping[str, Any], type: TaskType, parent: Parent, event: object, pointer: str, budget: Budget
+    template: Mapping[str, Any], type: TaskType, parent: Parent, event: object, pointer: str, steps: Steps
 ) -> _Trial:
-    filled = fill(template, event, budget=budget)
+    filled = fill(template, event, steps=steps)
     gaps = [pointer + Finding(gap.location, "").path() for gap in filled.gaps]
     trial = _Trial(
         filled.value,

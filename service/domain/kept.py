@@ -21,7 +21,7 @@ EXPIRY_NOTICE: Final = timedelta(days=3)  # so long before the provider's URL di
 FILE_NAME: Final = re.compile(r"[0-9a-f]{40}\.[a-z0-9]{2,4}")
 
 
-class Role(StrEnum):
+class FileRole(StrEnum):
     OUTPUT = "output"  # byte for byte as the provider sent it
     PREVIEW = "preview"  # a small picture of it, made here
 
@@ -38,7 +38,7 @@ class KeptFile:
     account_id: AccountId
     task_id: TaskId
     place: int  # of its output among the task's, from 0
-    role: Role
+    role: FileRole
     content_type: str
     size: int  # bytes
     sha256: str  # hex
@@ -101,7 +101,7 @@ def stored(task: Task, kept: Sequence[KeptFile], now: datetime) -> Task:
 
 
 def _referring(output: Output, file: KeptFile) -> Output:
-    if file.role is Role.OUTPUT:
+    if file.role is FileRole.OUTPUT:
         return replace(output, stored_url=reference(file.name))
     if output.kind is OutputKind.VIDEO:
         return replace(output, poster_url=reference(file.name))

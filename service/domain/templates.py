@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from service.domain.expressions import Budget, CannotEvaluate, InvalidExpression, check, evaluate
+from service.domain.expressions import CannotEvaluate, InvalidExpression, Steps, check, evaluate
 from service.domain.faults import Finding, Location
 
 DEEPEST: Final = 32
@@ -87,17 +87,17 @@ def _expressions(template: object, depth: int) -> Iterator[str]:
             yield from _places(template)
 
 
-def fill(template: Any, event: object, *, budget: Budget) -> Filled:
+def fill(template: Any, event: object, *, steps: Steps) -> Filled:
     """
     Args:
         template: one without `faults`.
-        budget: what its expressions may cost together; once it is spent, the places that are left are gaps.
+        steps: what its expressions may cost together; once they are spent, the places that are left are gaps.
     """
     gaps: list[Gap] = []
 
     def value(expression: str, location: Location) -> Any:
         try:
-            found = evaluate(expression, event, budget=budget)
+            found = evaluate(expression, event, steps=steps)
         except CannotEvaluate as error:
             gaps.append(Gap(location, expression, f"{expression!r} breaks over the event: {error}."))
             return None

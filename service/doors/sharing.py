@@ -60,7 +60,7 @@ class Shared(Generic[T]):
             self._found = finding.result(), self._clock()
 
 
-class Pace:
+class RateLimit:
     """So many at once, and then so many each second, for each caller.
 
     Args:
@@ -257,7 +257,7 @@ class Shares:
     """What is shared by all who ask this process for something."""
 
     streams: Places  # of an account
-    tests: Pace  # of an account
+    tests: RateLimit  # of an account
     replays: Places  # of an endpoint
     bodies: Room  # of accounts
     readers: Readers  # of endpoints, whose templates are rehearsed
@@ -270,7 +270,7 @@ def shares_of(*, streams: int) -> Shares:
     """
     return Shares(
         streams=Places(of_one=streams),
-        tests=Pace(burst=TESTS_AT_ONCE, per_second=TESTS_PER_S),
+        tests=RateLimit(burst=TESTS_AT_ONCE, per_second=TESTS_PER_S),
         replays=Places(of_one=1),
         readers=Readers(ENDPOINTS_AT_A_TIME),
         bodies=Room(in_all=BODIES_BYTES, of_one=BODIES_BYTES_OF_ONE, free_each=SMALL_BODY),

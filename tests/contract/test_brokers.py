@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.sinks.brokers import Brokers, BrokerSink, Links, open_brokers
+from handlers.sinks.brokers import Brokers, BrokerSink, LinkPool, open_brokers
 from service.domain.deliveries import AttemptOutcome, Reply
 from service.domain.events import Event
 from service.domain.traces import Trace
@@ -192,11 +192,11 @@ async def test_a_connection_is_kept_and_used_again(server: Server) -> None:
 async def test_connections_end_when_they_are_idle_and_when_klingel_stops(server: Server) -> None:
     async with Line(server.port).running() as line, open_sockets(LOOPBACK) as sockets:
         url = f"{server.scheme}://127.0.0.1:{line.port}"
-        async with Links(idle=timedelta(milliseconds=1)).running() as links:
+        async with LinkPool(idle=timedelta(milliseconds=1)).running() as links:
             sink = SINKS[server.kind](Brokers(sockets, links), VAULT)
             assert endings(await send(sink, server, an_event(), url=url)) == [AttemptOutcome.DELIVERED]
             await line.until_all_are_closed()
-        async with Links().running() as links:
+        async with LinkPool().running() as links:
             sink = SINKS[server.kind](Brokers(sockets, links), VAULT)
             assert endings(await send(sink, server, an_event(), url=url)) == [AttemptOutcome.DELIVERED]
             assert line.open == 1
@@ -206,7 +206,7 @@ async def test_connections_end_when_they_are_idle_and_when_klingel_stops(server:
 async def test_no_more_connections_are_kept_than_may_be(server: Server) -> None:
     async with Line(server.port).running() as line, open_sockets(LOOPBACK) as sockets:
         url = f"{server.scheme}://127.0.0.1:{line.port}"
-        async with Links(kept=2).running() as links:
+        async with LinkPool(kept=2).running() as links:
             sink = SINKS[server.kind](Brokers(sockets, links), VAULT)
             for _ in range(5):  # each an endpoint of its own
                 assert endings(await send(sink, server, an_event(), url=url)) == [AttemptOutcome.DELIVERED]

@@ -21,7 +21,7 @@ from service.domain.endpoints import (
     sift,
 )
 from service.domain.events import EventType, endpoint_event
-from service.domain.expressions import Budget, check
+from service.domain.expressions import Steps, check
 from service.domain.ids import AccountId, EndpointId
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -84,8 +84,8 @@ def test_a_pattern_that_selects_nothing_is_none(pattern: str, known: bool) -> No
 # Filters
 
 
-def passes(expression: str, content: object, budget: Budget) -> bool:
-    return sift(expression, content, budget).goes
+def passes(expression: str, content: object, steps: Steps) -> bool:
+    return sift(expression, content, steps).goes
 
 
 CONTENT = {
@@ -120,7 +120,7 @@ CONTENT = {
 )
 def test_a_filter_passes_what_it_finds_true(expression: str, passed: bool) -> None:
     check(expression)
-    assert passes(expression, CONTENT, Budget(STEPS_OF_A_FILTER)) is passed
+    assert passes(expression, CONTENT, Steps(STEPS_OF_A_FILTER)) is passed
 
 
 @pytest.mark.parametrize(
@@ -137,34 +137,34 @@ def test_a_filter_passes_what_it_finds_true(expression: str, passed: bool) -> No
 )
 def test_a_filter_that_cannot_be_evaluated_over_an_event_lets_it_pass(expression: str) -> None:
     """Rather one event too many than one lost silently."""
-    assert passes(expression, CONTENT, Budget(STEPS_OF_A_FILTER)) is True
+    assert passes(expression, CONTENT, Steps(STEPS_OF_A_FILTER)) is True
 
 
 def test_a_filter_gets_its_share_of_what_an_event_may_cost() -> None:
     """One that is made to be slow takes nothing from the next."""
-    budget = Budget(STEPS_OF_AN_EVENT)
+    steps = Steps(STEPS_OF_AN_EVENT)
     slow = "|".join(["[@,@]"] * 50)
-    assert passes(slow, CONTENT, budget)
-    assert STEPS_OF_AN_EVENT - STEPS_OF_A_FILTER * 1.1 < budget.left < STEPS_OF_AN_EVENT
-    assert not passes("type == 'task.failed'", CONTENT, budget)
+    assert passes(slow, CONTENT, steps)
+    assert STEPS_OF_AN_EVENT - STEPS_OF_A_FILTER * 1.1 < steps.left < STEPS_OF_AN_EVENT
+    assert not passes("type == 'task.failed'", CONTENT, steps)
 
 
 def test_an_event_for_many_costly_filters_is_evaluated_so_far_and_then_passes() -> None:
     """Nobody waits for the rest: 200 endpoints with such filters had held up everybody for seconds."""
-    budget = Budget(STEPS_OF_AN_EVENT)
+    steps = Steps(STEPS_OF_AN_EVENT)
     slow = "|".join(["[@,@]"] * 50)
     began = thread_time()
-    assert all(passes(f"{slow}|`{number}`", CONTENT, budget) for number in range(200))
+    assert all(passes(f"{slow}|`{number}`", CONTENT, steps) for number in range(200))
     assert thread_time() - began < 1
-    assert passes("type == 'task.failed'", CONTENT, budget)
+    assert passes("type == 'task.failed'", CONTENT, steps)
 
 
 def test_all_filters_that_an_account_can_have_are_evaluated_if_they_are_not_made_to_be_slow() -> None:
-    budget = Budget(STEPS_OF_AN_EVENT)
+    steps = Steps(STEPS_OF_AN_EVENT)
     plain = (
         "type == 'task.succeeded' && data.task.metadata.customer == 'c-{}' && length(data.task.outputs) > `0`"
     )
-    passed = [passes(plain.format(number), CONTENT, budget) for number in range(ENDPOINTS_OF_AN_ACCOUNT)]
+    passed = [passes(plain.format(number), CONTENT, steps) for number in range(ENDPOINTS_OF_AN_ACCOUNT)]
     assert [number for number, each in enumerate(passed) if each] == [1]
 
 
@@ -232,20 +232,20 @@ def happened() -> Any:
 
 def test_an_endpoint_wants_what_its_types_select_and_its_filter_passes() -> None:
     event = happened()
-    assert endpoint(types=["*"]).wants(event, event.content(), Budget(STEPS_OF_AN_EVENT))
+    assert endpoint(types=["*"]).wants(event, event.content(), Steps(STEPS_OF_AN_EVENT))
     assert endpoint(types=["*"], filter="data.a == `1`").wants(
-        event, event.content(), Budget(STEPS_OF_AN_EVENT)
+        event, event.content(), Steps(STEPS_OF_AN_EVENT)
     )
     assert not endpoint(types=["*"], filter="data.a == `2`").wants(
-        event, event.content(), Budget(STEPS_OF_AN_EVENT)
+        event, event.content(), Steps(STEPS_OF_AN_EVENT)
     )
-    assert not endpoint(types=["task.*"]).wants(event, event.content(), Budget(STEPS_OF_AN_EVENT))
+    assert not endpoint(types=["task.*"]).wants(event, event.content(), Steps(STEPS_OF_AN_EVENT))
 
 
 def test_a_disabled_endpoint_wants_nothing() -> None:
     event = happened()
     assert not endpoint(types=["*"], enabled=False, disabled_reason="gone").wants(
-        event, event.content(), Budget(STEPS_OF_AN_EVENT)
+        event, event.content(), Steps(STEPS_OF_AN_EVENT)
     )
 
 

@@ -13,7 +13,7 @@ from service.domain.deliveries import Delivery, DeliveryStatus
 from service.domain.endpoints import STEPS_OF_AN_EVENT, Endpoint, Reason
 from service.domain.events import EventType, endpoint_event
 from service.domain.explanations import Cause, Standing, explain
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.ids import AccountId, DeliveryId, EndpointId, TaskId
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -67,12 +67,12 @@ subscriptions = st.builds(
 def test_of_an_endpoint_as_it_was_what_is_told_is_what_publication_decided(asked: Standing) -> None:
     """With its delivery when it wanted the event, and without when it did not."""
     content = EVENT.content()
-    judgement = asked.endpoint.judge(EVENT, content, Budget(STEPS_OF_AN_EVENT))
+    judgement = asked.endpoint.judge(EVENT, content, Steps(STEPS_OF_AN_EVENT))
     told = explain(
         EVENT,
         asked,
         content,
-        Budget(STEPS_OF_AN_EVENT),
+        Steps(STEPS_OF_AN_EVENT),
         delivery=DELIVERY if judgement.goes else None,
         deliveries=int(judgement.goes),
     )
@@ -90,7 +90,7 @@ def test_what_was_done_is_never_denied(
         EVENT,
         later,
         EVENT.content(),
-        Budget(STEPS_OF_AN_EVENT),
+        Steps(STEPS_OF_AN_EVENT),
         delivery=DELIVERY if delivered else None,
         deliveries=int(delivered),
     )
@@ -101,7 +101,7 @@ def test_what_was_done_is_never_denied(
 
 def test_a_filter_that_others_left_no_time_for_let_it_through() -> None:
     asked = standing(filter="data.b")
-    told = explain(EVENT, asked, EVENT.content(), Budget(STEPS_OF_AN_EVENT), delivery=DELIVERY, deliveries=1)
+    told = explain(EVENT, asked, EVENT.content(), Steps(STEPS_OF_AN_EVENT), delivery=DELIVERY, deliveries=1)
     assert told.cause is Cause.FILTER_BROKE
     assert told.told == (
         "Its filter could not be evaluated over this event (others had taken all the time that there is), "
@@ -112,7 +112,7 @@ def test_a_filter_that_others_left_no_time_for_let_it_through() -> None:
 @pytest.mark.parametrize("id", ["end_1", "end_2"])
 def test_a_test_is_known_by_what_it_says_also_when_its_delivery_is_forgotten(id: str) -> None:
     event = endpoint_event(EventType.ENDPOINT_TEST, AccountId("acc_1"), {"endpoint": {"id": id}}, NOW)
-    told = explain(event, standing(), event.content(), Budget(STEPS_OF_AN_EVENT), delivery=None)
+    told = explain(event, standing(), event.content(), Steps(STEPS_OF_AN_EVENT), delivery=None)
     assert (told.sent, told.cause) == ((True, Cause.TEST) if id == "end_1" else (False, Cause.OTHER_TEST))
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.domain.expressions import (
     LONGEST_EXPRESSION,
-    Budget,
     CannotEvaluate,
     InvalidExpression,
+    Steps,
     check,
     evaluate,
 )
@@ -77,7 +77,7 @@ def test_what_only_looks_like_a_wrong_call_is_taken(expression: str) -> None:
 )
 def test_an_expression_has_a_value_over_its_content(expression: str, value: Any) -> None:
     check(expression)
-    assert evaluate(expression, CONTENT, budget=Budget(STEPS)) == value
+    assert evaluate(expression, CONTENT, steps=Steps(STEPS)) == value
 
 
 @pytest.mark.parametrize(
@@ -86,42 +86,42 @@ def test_an_expression_has_a_value_over_its_content(expression: str, value: Any)
 )
 def test_what_breaks_over_its_content_says_so_in_one_line(expression: str) -> None:
     with pytest.raises(CannotEvaluate) as raised:
-        evaluate(expression, CONTENT, budget=Budget(STEPS))
+        evaluate(expression, CONTENT, steps=Steps(STEPS))
     assert len(str(raised.value).splitlines()) == 1
 
 
 # What it may cost
 
 
-def test_each_evaluation_takes_from_the_budget_and_one_that_is_spent_allows_none() -> None:
-    budget = Budget(STEPS)
-    lefts = [budget.left]
+def test_each_evaluation_takes_from_the_steps_and_allows_none_once_they_are_spent() -> None:
+    steps = Steps(STEPS)
+    lefts = [steps.left]
     with pytest.raises(CannotEvaluate):
         while lefts[-1] > 0:
-            evaluate("data.task.outputs[].url", CONTENT, budget=budget)
-            lefts.append(budget.left)
+            evaluate("data.task.outputs[].url", CONTENT, steps=steps)
+            lefts.append(steps.left)
     assert len(lefts) > 50
     assert len({before - after for before, after in pairwise(lefts)}) == 1
     with pytest.raises(CannotEvaluate):
-        evaluate("type", CONTENT, budget=budget)
+        evaluate("type", CONTENT, steps=steps)
 
 
-def test_a_part_of_a_budget_ends_with_itself_or_with_the_whole() -> None:
-    whole = Budget(100)
+def test_a_part_of_the_steps_ends_with_itself_or_with_the_whole() -> None:
+    whole = Steps(100)
     part = whole.part(40)
     with pytest.raises(CannotEvaluate):
-        evaluate("x" * 50, CONTENT, budget=part)
+        evaluate("x" * 50, CONTENT, steps=part)
     assert whole.left < 60
-    assert evaluate("type", CONTENT, budget=whole.part(40)) == "task.succeeded"
+    assert evaluate("type", CONTENT, steps=whole.part(40)) == "task.succeeded"
     with pytest.raises(CannotEvaluate):
-        evaluate("x" * 70, CONTENT, budget=whole.part(1000))
+        evaluate("x" * 70, CONTENT, steps=whole.part(1000))
 
 
 def test_a_long_expression_costs_what_it_takes_to_parse_it() -> None:
     """Thousands of different ones are more than anybody remembers parsed."""
-    budget = Budget(STEPS)
-    evaluate("x" * 900, CONTENT, budget=budget)
-    assert budget.left < STEPS - 900
+    steps = Steps(STEPS)
+    evaluate("x" * 900, CONTENT, steps=steps)
+    assert steps.left < STEPS - 900
 
 
 def repeated(part: str, joint: str) -> str:
@@ -145,7 +145,7 @@ def test_nobody_waits_long_for_somebodys_hostile_expression(expression: str) -> 
     tracemalloc.start()
     try:
         with pytest.raises(CannotEvaluate):
-            evaluate(expression, CONTENT, budget=Budget(STEPS))
+            evaluate(expression, CONTENT, steps=Steps(STEPS))
         assert tracemalloc.get_traced_memory()[1] < 20 * MIB
     finally:
         tracemalloc.stop()
@@ -171,4 +171,4 @@ contents = st.recursive(
 @given(st.one_of(st.text(st.characters(exclude_characters="`")), expressions), contents)
 def test_no_expression_over_no_content_breaks_anything_but_itself(expression: str, content: Any) -> None:
     with suppress(CannotEvaluate):
-        evaluate(expression, content, budget=Budget(STEPS))
+        evaluate(expression, content, steps=Steps(STEPS))

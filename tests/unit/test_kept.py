@@ -7,8 +7,8 @@ import pytest
 from service.domain.ids import AccountId, TaskId
 from service.domain.kept import (
     FILE_NAME,
+    FileRole,
     KeptFile,
-    Role,
     archive_endpoint,
     expiry_notice_at,
     let_go,
@@ -56,7 +56,7 @@ def output(kind: OutputKind = OutputKind.VIDEO, **more: object) -> Output:
     return Output(kind=kind, index=0, url="https://cdn.example.com/0", **more)  # type: ignore[arg-type]
 
 
-def file(role: Role, name: str, *, place: int = 0) -> KeptFile:
+def file(role: FileRole, name: str, *, place: int = 0) -> KeptFile:
     return KeptFile(
         name=name,
         account_id=AccountId("acc_" + "a" * 32),
@@ -94,8 +94,10 @@ def test_an_account_has_one_archive_whose_id_needs_no_looking_up() -> None:
 
 def test_a_film_gets_a_poster_and_a_picture_a_thumbnail() -> None:
     before = task(output(), output(OutputKind.IMAGE))
-    film = stored(before, [file(Role.OUTPUT, "a.mp4"), file(Role.PREVIEW, "b.jpg")], NOW)
-    both = stored(film, [file(Role.OUTPUT, "c.png", place=1), file(Role.PREVIEW, "d.jpg", place=1)], NOW)
+    film = stored(before, [file(FileRole.OUTPUT, "a.mp4"), file(FileRole.PREVIEW, "b.jpg")], NOW)
+    both = stored(
+        film, [file(FileRole.OUTPUT, "c.png", place=1), file(FileRole.PREVIEW, "d.jpg", place=1)], NOW
+    )
     assert both.sequence == before.sequence + 2
     shown = [
         {name: url for name, url in one.view().items() if url and name.endswith("_url")}
@@ -108,8 +110,8 @@ def test_a_film_gets_a_poster_and_a_picture_a_thumbnail() -> None:
 
 
 def test_what_is_let_go_is_referred_to_no_more_and_the_rest_still_is() -> None:
-    kept = stored(task(output()), [file(Role.OUTPUT, "a.mp4"), file(Role.PREVIEW, "b.jpg")], NOW)
-    left = let_go(kept, [file(Role.PREVIEW, "b.jpg")])
+    kept = stored(task(output()), [file(FileRole.OUTPUT, "a.mp4"), file(FileRole.PREVIEW, "b.jpg")], NOW)
+    left = let_go(kept, [file(FileRole.PREVIEW, "b.jpg")])
     assert (left.outputs[0].stored_url, left.outputs[0].poster_url) == ("/v1/files/a.mp4", None)
     assert left.sequence == kept.sequence
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.doors.sharing import Full, Pace, Places, Room, Shared, Turns
+from service.doors.sharing import Full, Places, RateLimit, Room, Shared, Turns
 
 SECOND = timedelta(seconds=1)
 
@@ -67,7 +67,7 @@ async def test_what_could_not_be_found_is_told_to_all_who_waited_and_not_kept() 
 
 def test_a_pace_has_a_burst_and_then_its_rate_for_each_caller() -> None:
     now = 0.0
-    pace = Pace(burst=3, per_second=0.5, monotonic=lambda: now)
+    pace = RateLimit(burst=3, per_second=0.5, monotonic=lambda: now)
     assert [pace.take("a") for _ in range(5)] == [0, 0, 0, 2, 2]
     assert pace.take("b") == 0
     now = 1.0

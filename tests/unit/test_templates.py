@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.templates import DEEPEST, MOST_PLACES, Filled, faults, fill
 
 EVENT = {
@@ -30,7 +30,7 @@ JSON = st.recursive(
 
 
 def filled(template: Any, *, steps: int = 20_000) -> Filled:
-    return fill(template, EVENT, budget=Budget(steps))
+    return fill(template, EVENT, steps=Steps(steps))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_fills_a_place_is_not_itself_a_template() -> None:
     """A prompt or an id that looks like a template is text, and stays so."""
     event = {"data": {"task": {"id": "{{ type }}", "metadata": {"$": "type"}}}}
     template = {"a": "{{ data.task.id }}", "b": {"$": "data.task.metadata"}}
-    assert fill(template, event, budget=Budget(1000)).value == {"a": "{{ type }}", "b": {"$": "type"}}
+    assert fill(template, event, steps=Steps(1000)).value == {"a": "{{ type }}", "b": {"$": "type"}}
 
 
 def test_every_broken_expression_is_told_with_its_place() -> None:
@@ -97,7 +97,7 @@ def test_a_text_is_read_once_however_many_places_are_opened_in_it() -> None:
     assert faults("{{" * 1_000_000) == []
 
 
-def test_expressions_share_one_budget() -> None:
+def test_expressions_share_their_steps() -> None:
     """A hundred that cost little each must not cost much together."""
     template = ["{{ data.task.outputs[].url | join(',', @) }}"] * MOST_PLACES
     assert filled(template, steps=1_000_000).gaps == ()

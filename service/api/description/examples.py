@@ -10,17 +10,16 @@ from pydantic_core import from_json
 from service.api.endpoints import ROTATION_OVERLAP
 from service.api.problems import problem_of
 from service.domain.bots import Allowed, Bot
-from service.domain.costs import UNITS, Charge, Period, Spent
-from service.domain.costs import Budget as SpendingBudget
+from service.domain.costs import UNITS, Budget, Charge, Period, Spent
 from service.domain.costs import Standing as BudgetStanding
 from service.domain.deliveries import ANSWERED, Attempt, AttemptOutcome, Delivery, DeliveryStatus
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unprocessable
 from service.domain.events import EventType, budget_event, endpoint_event, output_event, task_event
 from service.domain.explanations import Standing, explain
-from service.domain.expressions import Budget
+from service.domain.expressions import Steps
 from service.domain.ids import AccountId, BotId, CallbackId, DeliveryId, EndpointId, EventId, KeyId, TaskId
-from service.domain.kept import KeptFile, Role, stored
+from service.domain.kept import FileRole, KeptFile, stored
 from service.domain.lifecycle import Status, Verdict
 from service.domain.links import Links
 from service.domain.secrets import FileSignatures, PushKeys
@@ -96,7 +95,7 @@ _file: Final = KeptFile(
     account_id=_ACCOUNT,
     task_id=_TASK,
     place=0,
-    role=Role.OUTPUT,
+    role=FileRole.OUTPUT,
     content_type="video/mp4",
     size=5_318_422,
     sha256="8bcaebcc5a30cb2a5fcf97835596a120d93cf4c5715cedeb060c8222980811d4",
@@ -161,7 +160,7 @@ _key: Final = ApiKey(
 )
 
 _budget: Final = BudgetStanding(
-    budget=SpendingBudget(account="shop", unit="units", period=Period.MONTH, limit=Decimal(1000)),
+    budget=Budget(account="shop", unit="units", period=Period.MONTH, limit=Decimal(1000)),
     spent=Decimal("1002.5"),
     since=Period.MONTH.begin(_AT),
     until=Period.MONTH.end(_AT),
@@ -173,7 +172,7 @@ _explanation: Final = explain(
     _event,
     Standing(_endpoint, subscribed_at=_AT, deleted_at=None),
     _event.content(),
-    Budget(0),
+    Steps(0),
     delivery=_delivery,
     deliveries=1,
 )
