@@ -37,7 +37,6 @@ class ImageFacts:
     format: ImageFormat
     width: int
     height: int
-    size_bytes: int
 
 
 class ImageFault(ValueError):
@@ -140,7 +139,7 @@ def inspect(data: bytes, budget: PixelBudget | None = None) -> ImageFacts:
         faults.append(_DAMAGED)
     if faults:
         raise ImageFault(" ".join(dict.fromkeys(faults)))
-    return ImageFacts(format=kind, width=width, height=height, size_bytes=len(data))
+    return ImageFacts(format=kind, width=width, height=height)
 
 
 def _size_faults(size_bytes: int) -> Iterator[str]:

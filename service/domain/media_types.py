@@ -16,14 +16,6 @@ class MediaType:
     def is_image(self) -> bool:
         return self.name.startswith("image/")
 
-    @property
-    def is_video(self) -> bool:
-        return self.name.startswith("video/")
-
-    @property
-    def is_audio(self) -> bool:
-        return self.name.startswith("audio/")
-
 
 JPEG: Final = MediaType("image/jpeg", "jpg")
 PNG: Final = MediaType("image/png", "png")

@@ -140,7 +140,7 @@ def test_text_decodes_only_if_it_is_what_encoding_gives(text: str) -> None:
 @pytest.mark.parametrize(("kind", "expected"), [("JPEG", ImageFormat.JPEG), ("PNG", ImageFormat.PNG)])
 def test_the_facts_of_a_good_picture(kind: str, expected: ImageFormat) -> None:
     data = picture(kind, 400, 310)
-    assert inspect(data) == ImageFacts(format=expected, width=400, height=310, size_bytes=len(data))
+    assert inspect(data) == ImageFacts(format=expected, width=400, height=310)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -182,7 +182,9 @@ def test_a_ratio_beyond_two_and_a_half_is_refused(kind: str, width: int, height:
 def test_ten_megabytes_are_taken_and_one_byte_more_is_not() -> None:
     png = picture("PNG")
     padding = bytes(MAX_BYTES - len(png) - 12)
-    assert inspect(after_header(png, chunk(b"paDd", padding))).size_bytes == 10 * 1024 * 1024
+    largest = after_header(png, chunk(b"paDd", padding))
+    assert len(largest) == 10 * 1024 * 1024
+    inspect(largest)
     assert (
         fault(after_header(png, chunk(b"paDd", padding + b"\0")))
         == "The picture has 10485761 bytes; at most 10 MB (10485760 bytes) are allowed."
@@ -332,8 +334,6 @@ def test_damage_of_any_kind_ends_in_a_fault_or_a_picture(
         at = position % (len(data) + 1)
         data = data[:at] + replacement + data[at + length :]
     try:
-        facts = inspect(data)
+        inspect(data)
     except ImageFault as refusal:
         assert str(refusal)  # noqa: PT017
-    else:
-        assert facts.size_bytes == len(data)
