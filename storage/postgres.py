@@ -12,7 +12,6 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import asyncpg
-from aiosql.utils import VAR_REF
 from asyncpg.connection import Connection
 from asyncpg.pool import Pool, PoolConnectionProxy
 
@@ -61,6 +60,9 @@ _NUL_STANDS_AS: Final = "\N{REPLACEMENT CHARACTER}"
 _ESCAPED_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _READ_AS_JSON: Final = re.compile(r"cast\(:(\w+) as json\)")
 
+# A parameter, or what stands in quotes: a colon in there begins none, nor do the two of a cast.
+_PARAMETER: Final = re.compile(r"""'[^']*'|"[^"]*"|(?<!:):(?P<name>\w+)""")
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -108,14 +110,14 @@ def numbered(text: str) -> Statement:
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:
-        name = found["var_name"]
-        if name is None:  # a colon in quotes
+        name = found["name"]
+        if name is None:
             return found[0]
         if name not in names:
             names.append(name)
-        return f"{found['lead']}${names.index(name) + 1}"
+        return f"${names.index(name) + 1}"
 
-    return Statement(VAR_REF.sub(number, text), tuple(names), frozenset(_READ_AS_JSON.findall(text)))
+    return Statement(_PARAMETER.sub(number, text), tuple(names), frozenset(_READ_AS_JSON.findall(text)))
 
 
 @contextmanager
