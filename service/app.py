@@ -8,7 +8,7 @@ import sys
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -233,19 +233,23 @@ ROUTES: Final[Sequence[BaseRoute]] = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Hooks:
-    """What whoever runs the app is told, or may do, while it runs."""
+    """Given to the app: what it calls while it runs, and when its heartbeats are due."""
 
     on_first_key: Callable[[str], None] = lambda _key: None  # the first key of all, until it is used
     on_commit: Callable[[], None] = lambda: None  # after each, for whoever waits for what it wrote
-    stop_starting: Callable[[], None] = lambda: (
-        None
-    )  # set by the app: no create and no attempt begins any more
-    stop_streams: Callable[[], None] = lambda: None  # set by the app: ends every live stream
-    wakeups: Wakeups | None = field(default=None)  # set by the app: for whoever moves the clock
     heartbeat: timedelta = EVERY  # between two, by which this process counts as alive where there are others
     monotonic: Callable[[], float] = boot_seconds  # seconds by which a heartbeat is late
+
+
+@dataclass(slots=True)
+class Controls:
+    """Filled in by the app when it starts: what can be done with it from outside while it runs."""
+
+    stop_starting: Callable[[], None] = lambda: None  # no create and no attempt begins any more
+    stop_streams: Callable[[], None] = lambda: None  # ends every live stream
+    wakeups: Wakeups | None = None  # of its loops, for whoever moves the clock
 
     def stop(self) -> None:
         """What has begun may end; requests that are being answered are waited for, and then the app is left."""
@@ -259,9 +263,14 @@ def create_app(
     provider_transport: httpx.AsyncBaseTransport | None = None,
     clock: Clock = utc_now,
     hooks: Hooks | None = None,
+    controls: Controls | None = None,
 ) -> Starlette:
-    """The whole service; tests pass a transport and a clock, production passes neither."""
-    told = hooks or Hooks()
+    """The whole service; tests pass a transport and a clock, production passes neither.
+
+    Args:
+        controls: filled in when the app starts.
+    """
+    hooks, controls = hooks or Hooks(), controls or Controls()
     configured = providers_of(settings, environment())
     sandbox = None if configured.embedded is None else _sandbox(settings, configured.embedded)
     store = None if settings.kept_at is None else _store(settings.kept_at)
@@ -303,12 +312,12 @@ def create_app(
 
             def observe(items: int, seconds: float) -> None:
                 metrics.committed(items, seconds)
-                told.on_commit()
+                hooks.on_commit()
 
             batcher = Batcher(database, observe=observe)
             await stack.enter_async_context(batcher.running())
             presence = Presence(
-                database, batcher, roles=settings.roles, every=told.heartbeat, monotonic=told.monotonic
+                database, batcher, roles=settings.roles, every=hooks.heartbeat, monotonic=hooks.monotonic
             )
             notices = Notices(lambda: presence.id, listening_at(settings.database_at))
             holdings = Holdings(
@@ -319,7 +328,7 @@ def create_app(
             _hear(notices, presence, wakeups, lanes, streams, known_keys, sessions)
             named = None if settings.api_key is None else settings.api_key.get_secret_value()
             await ensure_admin_key(
-                database, named=named, vault=vault, notices=notices, clock=clock, tell=told.on_first_key
+                database, named=named, vault=vault, notices=notices, clock=clock, tell=hooks.on_first_key
             )
             database.on_doubt(notices.doubt)
             presence.on_heartbeat(notices.look_again)
@@ -483,8 +492,8 @@ def create_app(
                 for part in (deliverer, deadlines, expiry, submitter, retention, commands):
                     await stack.enter_async_context(part.running())
             await stack.enter_async_context(notices.listening())
-            told.stop_starting, told.stop_streams = stopping.begin, streams.close
-            told.wakeups = wakeups
+            controls.stop_starting, controls.stop_streams = stopping.begin, streams.close
+            controls.wakeups = wakeups
             stack.callback(streams.close)
             yield AppState(
                 settings=settings,
@@ -688,13 +697,13 @@ def serve(settings: Settings) -> int:
     settings.secrets()
     migrate(settings)
     first_keys: list[str] = []
-    hooks = Hooks(on_first_key=first_keys.append)
-    app = create_app(settings, hooks=hooks)
+    controls = Controls()
+    app = create_app(settings, hooks=Hooks(on_first_key=first_keys.append), controls=controls)
     started = run_server(
         app,
         host=settings.host,
         port=settings.port,
-        on_stopping=hooks.stop,
+        on_stopping=controls.stop,
         on_listening=lambda: _greet(settings, first_keys),
     )
     return 0 if started else 1

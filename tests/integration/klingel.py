@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from service.app import Hooks, create_app
+from service.app import Controls, Hooks, create_app
 from service.domain.times import utc_now
 from service.server import make_server
 from service.settings import Settings, load_settings
@@ -255,12 +255,15 @@ class Klingel:
     clock: ManualClock
     kling: FakeKling
     receiver: Receiver
-    hooks: Hooks
+    controls: Controls
     places: Places
     folder: Path
     app: ASGIApp  # with its state
     state: Mapping[str, Any]
     _committed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.on_commit: Callable[[], None] = self._committed.set  # a test may hear of commits in its place
 
     async def submit(self, type: str = "kling.multi-image-to-image", **body: Any) -> dict[str, Any]:
         """A task that the provider has accepted, unless the test arranged otherwise."""
@@ -452,7 +455,7 @@ class Klingel:
             host="127.0.0.1",
             port=0,
             on_listening=listening.set,
-            on_stopping=self.hooks.stop_streams,
+            on_stopping=self.controls.stop_streams,
         )
         server.config.lifespan = "off"  # it is open already
         running = asyncio.create_task(server._serve())
@@ -532,19 +535,26 @@ async def running_klingel(
     Args:
         receiver: one that runs already and outlives this Klingel.
     """
-    clock, kling, hooks = clock or ManualClock(), kling or FakeKling(), hooks or Hooks()
+    clock, kling, controls = clock or ManualClock(), kling or FakeKling(), Controls()
+    klingel: Klingel | None = None  # until it has started
+
+    def committed() -> None:
+        if klingel is not None:
+            klingel.on_commit()
+
     app = create_app(
         settings_for(folder, await PLACES.at(folder), **settings),
         provider_transport=httpx.MockTransport(kling),
         clock=clock,
-        hooks=hooks,
+        hooks=replace(hooks or Hooks(), on_commit=committed),
+        controls=controls,
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(IDS_BY_THE_CLOCK.in_use())
         receiver = receiver or await stack.enter_async_context(Receiver().running())
         state = await stack.enter_async_context(app.router.lifespan_context(app))
-        assert hooks.wakeups is not None
-        clock.on_move = hooks.wakeups.notify_all
+        assert controls.wakeups is not None
+        clock.on_move = controls.wakeups.notify_all
 
         async def with_state(scope: Any, receive: Any, send: Any) -> None:
             await app({**scope, "state": dict(state)}, receive, send)
@@ -557,8 +567,7 @@ async def running_klingel(
                 timeout=PATIENCE_S,
             )
         )
-        klingel = Klingel(http, clock, kling, receiver, hooks, PLACES, folder, with_state, state)
-        hooks.on_commit = klingel._committed.set
+        klingel = Klingel(http, clock, kling, receiver, controls, PLACES, folder, with_state, state)
         yield klingel
 
 

@@ -444,7 +444,7 @@ async def test_a_stop_ends_every_stream_at_once(klingel: Klingel) -> None:
     async with klingel.served() as client, following(client, "/v1/events") as events:
         await klingel.submit()
         assert (await anext(events)).event == "task.submitted"
-        klingel.hooks.stop_streams()
+        klingel.controls.stop_streams()
         assert await _all(events) == []
 
 

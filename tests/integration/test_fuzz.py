@@ -39,7 +39,7 @@ from handlers.callbacks import LARGEST_CALLBACK
 from handlers.chat.mattermost import MattermostBot
 from handlers.sinks.webhook import WebhookConfig
 from service.api.description.document import describe
-from service.app import Hooks, create_app
+from service.app import Controls, create_app
 from service.domain.lifecycle import Verdict
 from service.network.dialler import GuardedResolver
 from service.server import make_server
@@ -141,19 +141,19 @@ async def _no_names(resolver: Any, host: str, *where: Any, look_up: Any = Guarde
 
 @contextmanager
 def serving(folder: Path, places: Places, **settings: Any) -> Iterator[Served]:
-    kling, hooks, listening = FakeKling(), Hooks(), threading.Event()
+    kling, controls, listening = FakeKling(), Controls(), threading.Event()
     app = create_app(
         settings_for(folder, asyncio.run(places.at(folder)), **settings),
         provider_transport=httpx.MockTransport(kling),
         clock=ManualClock(),
-        hooks=hooks,
+        controls=controls,
     )
     server = make_server(
         app,
         host="127.0.0.1",
         port=0,
         on_listening=listening.set,
-        on_stopping=lambda: hooks.stop_streams(),  # noqa: PLW0108 - the app sets it later
+        on_stopping=lambda: controls.stop_streams(),  # noqa: PLW0108 - the app sets it later
     )
     thread = threading.Thread(target=server.run)
     thread.start()

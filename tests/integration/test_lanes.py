@@ -589,7 +589,7 @@ async def test_what_a_resting_lane_holds_for_longer_than_a_lease_is_not_claimed_
     held = {row["id"] for row in klingel.rows("select id from deliveries where lease_until is not null")}
     assert len(held) > DEPTH // 4
     commits: list[None] = []
-    klingel.hooks.on_commit = lambda: commits.append(None)
+    klingel.on_commit = lambda: commits.append(None)
     klingel.clock.now += LEASE  # nobody is woken, until
     await klingel.state["deliverer"]._claim_due()
     assert len(commits) <= 5

@@ -143,12 +143,12 @@ class House:
 
         def moved() -> None:
             for klingel in self.processes:
-                assert klingel.hooks.wakeups is not None
-                klingel.hooks.wakeups.notify_all()
+                assert klingel.controls.wakeups is not None
+                klingel.controls.wakeups.notify_all()
 
         self.clock.on_move = moved
         for klingel in self.processes:
-            klingel.hooks.on_commit = committed
+            klingel.on_commit = committed
 
     async def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
         """Past all Klingels."""

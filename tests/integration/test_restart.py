@@ -167,7 +167,7 @@ async def test_a_caller_who_waits_when_klingel_stops_is_answered(tmp_path: Path)
         }
         waiting = asyncio.create_task(klingel.http.post("/v1/tasks", json=body))
         await kling.until(1)
-        klingel.hooks.stop_streams()
+        klingel.controls.stop_streams()
         response = await waiting
         assert (response.status_code, response.json()["status"]) == (202, "queued")
     kling.otherwise = None
@@ -183,7 +183,7 @@ async def test_once_klingel_is_told_to_stop_no_create_and_no_attempt_begins(tmp_
         async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
             task = await klingel.submit()
             await klingel.endpoint()
-            klingel.hooks.stop()
+            klingel.controls.stop()
             assert (await klingel.call_back(succeed(task))).status_code == 200
             waiting = await klingel.submit_async()
         assert (len(kling.creates), receiver.received) == (1, [])
