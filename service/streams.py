@@ -208,14 +208,17 @@ class Streams:
     async def _check_keys(self) -> None:
         try:
             for key_id in list(self._of_key):
-                async with self._database.reading() as reader:
-                    key = await keys.get(reader, key_id)
-                if key is None or key.revoked_at is not None:
+                if not await self._is_good(key_id):
                     self.revoke(key_id)
         except KlingelError as error:  # the next notice that cannot be heard leads here again
             log.warning("stream.keys_not_checked", reason=error.detail)
         finally:
             self._checking = None
+
+    async def _is_good(self, key_id: KeyId) -> bool:
+        async with self._database.reading() as reader:
+            key = await keys.get(reader, key_id)
+        return key is not None and key.revoked_at is None
 
     @asynccontextmanager
     async def listen(
@@ -284,7 +287,6 @@ class Streams:
 
     async def follow(
         self,
-        database: Database,
         account_id: AccountId,
         *,
         key_id: KeyId,
@@ -308,9 +310,10 @@ class Streams:
         """
         position = after_position
         async with self.listen(account_id, task_id=task_id, key_id=key_id) as listener:
-            await _check_key(database, key_id)
+            if not await self._is_good(key_id):
+                raise KeyRevoked
             # Until there is no more: a page would stay in memory for as long as its listener does.
-            while page := await _page(database, account_id, task_id, after_position=position):
+            while page := await _page(self._database, account_id, task_id, after_position=position):
                 for event in page:
                     listener.check()
                     position = event.position
@@ -325,17 +328,6 @@ class Streams:
                 elif heard.position > position:
                     position = heard.position
                     yield heard
-
-
-async def _check_key(database: Database, key_id: KeyId) -> None:
-    """
-    Raises:
-        KeyRevoked: it is good no longer.
-    """
-    async with database.reading() as reader:
-        key = await keys.get(reader, key_id)
-    if key is None or key.revoked_at is not None:
-        raise KeyRevoked
 
 
 async def _page(

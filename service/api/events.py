@@ -248,12 +248,11 @@ def _stream(
     has_ended: bool = False,
 ) -> _Stream:
     # Of the request nothing is kept: there may be thousands of streams, and they may last for days.
-    database, streams = request.state["database"], request.state["streams"]
+    streams = request.state["streams"]
     account_id, key_id = key.account_id, key.id
 
     async def frames() -> AsyncGenerator[bytes]:
         followed = streams.follow(
-            database,
             account_id,
             key_id=key_id,
             task_id=task_id,

@@ -235,7 +235,7 @@ async def test_a_stream_that_opens_while_its_key_is_revoked_ends_as_well(klingel
         await revoke(klingel, made)
         account_id = klingel.rows("select account_id from api_keys limit 1")[0]["account_id"]
         followed = klingel.state["streams"].follow(
-            klingel.state["database"], account_id, key_id=made["id"], task_id=None, after_position=0
+            account_id, key_id=made["id"], task_id=None, after_position=0
         )
         with pytest.raises(KeyRevoked):
             await anext(followed)
@@ -247,7 +247,7 @@ async def test_a_revoked_stream_is_given_nothing_more_of_the_log(klingel: Klinge
     async with another_key(klingel) as (made, _):
         account_id = klingel.rows("select account_id from api_keys limit 1")[0]["account_id"]
         followed = klingel.state["streams"].follow(
-            klingel.state["database"], account_id, key_id=made["id"], task_id=None, after_position=0
+            account_id, key_id=made["id"], task_id=None, after_position=0
         )
         await anext(followed)
         await revoke(klingel, made)
@@ -259,7 +259,6 @@ def followed(klingel: Klingel) -> AsyncGenerator[Event | None, None]:
     """The account's log from its beginning, without HTTP."""
     [key] = klingel.rows("select id, account_id from api_keys limit 1")
     return klingel.state["streams"].follow(
-        klingel.state["database"],
         key["account_id"],
         key_id=key["id"],
         task_id=None,
