@@ -52,7 +52,7 @@ class Lines:
     goes, whatever the line looks like by then.
 
     Who ends gives its places to the first of its pool, as many as fit and always one; where nobody of its pool waits,
-    to the first of another. What ended in its own create's answer held nothing that others had missed: it lets the next
+    to the first of another. So does who is overdue: nobody counts on it any more. What ended in its own create's answer held nothing that others had missed: it lets the next
     of its type ask.
 
     Who is given a place and refused lets one of the next type of the pool ask, and so on, each type once: until the
@@ -65,7 +65,7 @@ class Lines:
     its end: it cannot block the others for good.
 
     Who gets several places at last, or a place at its own moment, without an end that gave it, lets the next one ask, and so
-    on until one is refused: more may be free than it needed.
+    on until one is refused: more may be free than it needed. So does whoever is refused for good and wanted several.
 
     What is in memory here is of this process. Where it is missing one is asked too many or too few, and each task's own
     moment, which comes at least every ten minutes, makes up for it.
@@ -163,7 +163,7 @@ class Lines:
     async def release(
         self, tx: Transaction, changes: Sequence[Change], *, anybody_waits: bool | None = None
     ) -> None:
-        """Whoever ends gives its places to those who are first in line; who leaves the line passes one on.
+        """Whoever ends, or is overdue, gives its places to those who are first in line; who leaves the line passes one on.
 
         Args:
             anybody_waits: in any line, where that is known already.
@@ -181,7 +181,13 @@ class Lines:
                 freed[pool_of(task)] += task.places
                 freed_by[pool_of(task)].add(task.type)
             elif change.transition is not None and task.status is Status.REJECTED:
-                freed[pool_of(task)] += 1
+                # Where places are counted here it held as many as it asked for; what else is free is not known.
+                freed[pool_of(task)] += task.places if self._counted(kind_of(task)) is not None else 1
+                if task.places > 1:
+                    self._walks.setdefault(pool_of(task), 0)
+            elif _gives_up_waiting(change):
+                freed[pool_of(task)] += task.places
+                freed_by[pool_of(task)].add(task.type)
         if not freed and not freed_at_once:
             return
         if anybody_waits is None:
@@ -312,6 +318,13 @@ def _is_given(task: Task) -> bool:
 def _is_entry(change: Change) -> bool:
     """Whether the provider has just taken a task."""
     return change.transition is not None and change.after.status is Status.SUBMITTED
+
+
+def _gives_up_waiting(change: Change) -> bool:
+    """Whether nothing is expected of its places any more, though the provider may have the task."""
+    before, after = change.before, change.after
+    is_there = after.status is not Status.QUEUED or after.sending_since is not None
+    return before.overdue_at is None and after.overdue_at is not None and is_there
 
 
 def _takes_place(change: Change) -> bool:

@@ -197,6 +197,31 @@ async def test_pictures_take_a_slot_each_and_more_than_there_are_go_alone(tmp_pa
         assert len(klingel.kling.creates) == 1
 
 
+async def test_all_places_of_one_that_is_refused_for_good_go_to_those_who_wait(tmp_path: Path) -> None:
+    async with with_providers(tmp_path) as klingel:
+        refusal = OpenCreate(refused(400, 1301))
+        klingel.kling.answers(refusal)
+        body = {"type": "kling.multi-image-to-image", "input": {**IMAGE_INPUT, "n": 2}}
+        await klingel.http.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})
+        await klingel.kling.until(1)
+        singles = [await klingel.submit_async(), await klingel.submit_async()]
+        for single in singles:
+            await klingel.until_row(single["id"], awaits_slot=1)
+        refusal.end()
+        for single in singles:
+            await klingel.until_status(single["id"], "submitted")
+
+
+async def test_places_of_a_task_that_is_overdue_go_to_those_who_wait(tmp_path: Path) -> None:
+    async with with_providers(tmp_path) as klingel:
+        for _ in range(2):
+            await klingel.submit(deadline_s=5)
+        waiting = await klingel.submit_async()
+        await klingel.until_row(waiting["id"], awaits_slot=1)
+        klingel.clock.advance(seconds=6)
+        await klingel.until_status(waiting["id"], "submitted")
+
+
 @pytest.mark.parametrize("type", ["kling.image-generation", "kling.virtual-try-on"])
 async def test_slots_add_up_for_one_who_needs_many_and_no_type_of_the_kind_overtakes_it(
     tmp_path: Path, type: str
