@@ -9,7 +9,6 @@ import structlog
 
 from service.batching import Batcher
 from service.domain.events import EventType, output_event
-from service.domain.lifecycle import Verdict
 from service.domain.links import Links
 from service.domain.times import Clock
 from service.domain.transitions import Change
@@ -68,7 +67,7 @@ class Expiry:
             before = known[one.task_id]
             after = replace(before, sequence=before.sequence + 1, updated_at=now)
             event = output_event(EventType.OUTPUT_EXPIRING, self._links.shown(after), one.place, now)
-            changes.append(Change(verdict=Verdict.ADVANCED, before=before, after=after, event=event))
+            changes.append(Change(before=before, after=after, event=event))
             known[one.task_id] = after
             log.warning("output.expiring", task_id=after.id, place=one.place)
         await kept_files.forget_expiries(tx, [(one.task_id, one.place) for one in due])

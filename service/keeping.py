@@ -16,7 +16,6 @@ from service.domain.errors import StorageUnavailable
 from service.domain.events import EventType, output_event
 from service.domain.ids import TaskId
 from service.domain.kept import FileRole, FileStatus, KeptFile, let_go, new_file_name, stored
-from service.domain.lifecycle import Verdict
 from service.domain.links import Links
 from service.domain.media_types import MediaType
 from service.domain.tasks import Task
@@ -151,7 +150,7 @@ class Keeper:
         event = output_event(
             EventType.OUTPUT_STORED, self._links.shown(after), output.place, now, file=output.view()
         )
-        return Change(verdict=Verdict.ADVANCED, before=task, after=after, event=event)
+        return Change(before=task, after=after, event=event)
 
     def read(self, file: KeptFile, *, start: int, end: int) -> AsyncIterator[bytes]:
         """As `Store.read`.

@@ -29,6 +29,7 @@ async def refresh(
             return NotFound(f"There is no task {task.id}.")
         change = reported(stored, report, clock())
         await publisher.record(tx, [change])
+        assert change.verdict is not None
         return change.verdict
 
     return await batcher.alone(apply)

@@ -663,9 +663,9 @@ class Submitter:
                 later = replace(
                     task, next_send_at=now + _queue_delay(outcome, task, now), awaits_slot=needs_slot
                 )
-                return Change(verdict=Verdict.DUPLICATE, before=stored, after=later)
+                return Change(before=stored, after=later)
             case Deferred():
-                return Change(verdict=Verdict.STALE, before=stored, after=task)
+                return Change(before=stored, after=task)
 
     def _to_confirm(self, task: Task, now: datetime) -> Task:
         """Sent again after a while, which doubles each time, for the callback is waited for first. At the end of its
@@ -689,6 +689,7 @@ def _answered(
             # It is about this task whatever ids it names: it came on the create's own connection.
             about = replace(report, provider_task_id=None, external_task_id=None)
             end = reported(task, about, now)
+            assert end.verdict is not None
             if end.verdict is Verdict.CONFLICTING:
                 log.warning("callback.set_aside", task_id=task.id, verdict=end.verdict, reason=end.reason)
             return end, _evidence(

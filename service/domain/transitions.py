@@ -13,9 +13,9 @@ from service.domain.values import Struct, replace
 class Change(Struct, frozen=True, kw_only=True):
     """What must be written together. Without an event, only how the create stands has changed, or nothing."""
 
-    verdict: Verdict
     before: Task
     after: Task
+    verdict: Verdict | None = None  # of the signal, or of the report; None where neither has come
     reason: str | None = None
     transition: Transition | None = None
     event: Event | None = None
@@ -55,12 +55,7 @@ def reported(task: Task, report: Report, now: datetime) -> Change:
 def overdue(task: Task, now: datetime) -> Change:
     """Past its deadline: said once; the status stays, and a later callback still counts."""
     after = replace(task, overdue_at=now, updated_at=now, sequence=task.sequence + 1)
-    return Change(
-        verdict=Verdict.ADVANCED,
-        before=task,
-        after=after,
-        event=task_event(EventType.TASK_OVERDUE, after, None, now),
-    )
+    return Change(before=task, after=after, event=task_event(EventType.TASK_OVERDUE, after, None, now))
 
 
 def overall(changes: Iterable[Change]) -> list[tuple[Task, Task]]:
