@@ -295,7 +295,9 @@ class Submitter:
             ],
         )
         families: dict[TaskId, int] = {}  # what they grow by here
-        followed = await tasks.followed(tx, [line for s in submits if (line := _line(s.task)) is not None])
+        followed = await tasks.followed(
+            tx, [key for s in submits if (key := _follow_up_key(s.task)) is not None]
+        )
         first_account = self._first_account = self._first_account or await stored_keys.first_account(tx)
         over_budget, happened = await spending.refusals(tx, {s.task.account_id for s in submits}, now)
         new: list[_Submit] = []
@@ -316,9 +318,9 @@ class Submitter:
                             )
                         )
                     continue
-            line = _line(task)
-            if line is not None and line in followed:
-                results.append(Stored(followed[line]))
+            key = _follow_up_key(task)
+            if key is not None and key in followed:
+                results.append(Stored(followed[key]))
                 continue
             if task.account_id in over_budget:
                 results.append(over_budget[task.account_id])
@@ -344,8 +346,8 @@ class Submitter:
                 )
                 continue
             taken[external] = task.id
-            if line is not None:
-                followed[line] = task.id
+            if key is not None:
+                followed[key] = task.id
             if submit.once is not None:
                 keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
             # All accounts share the one that Klingel has at the provider. The operator's ids go there as they are;
@@ -692,17 +694,20 @@ def _answered(
             assert end.verdict is not None
             if end.verdict is Verdict.CONFLICTING:
                 log.warning("callback.set_aside", task_id=task.id, verdict=end.verdict, reason=end.reason)
-            return end, _evidence(
+            return end, _answer_as_callback(
                 task, answer, end.verdict, end.reason or "it is the answer to the create", now
             )
         case Unknown(answer=bytes() as answer):
             reason = "it is the answer to the create, and names no task"
-            return None, _evidence(task, answer, Verdict.UNREADABLE, reason, now)
+            return None, _answer_as_callback(task, answer, Verdict.UNREADABLE, reason, now)
         case _:
             return None, None
 
 
-def _evidence(task: Task, body: bytes, verdict: Verdict, reason: str, now: datetime) -> StoredCallback:
+def _answer_as_callback(
+    task: Task, body: bytes, verdict: Verdict, reason: str, now: datetime
+) -> StoredCallback:
+    """The body of a create's answer, to be kept beside the callbacks of its task."""
     return StoredCallback(
         id=new_callback_id(),
         task_id=task.id,
@@ -726,8 +731,8 @@ def _note_outcome(span: Span, outcome: CreateOutcome) -> None:
         span.fail(outcome.code)
 
 
-def _line(task: Task) -> tuple[TaskId, EndpointId] | None:
-    """The task and the rule that it follows from."""
+def _follow_up_key(task: Task) -> tuple[TaskId, EndpointId] | None:
+    """Of a follow-up, its parent and its rule, which make one task together; None for any other task."""
     return None if task.parent_id is None or task.rule_id is None else (task.parent_id, task.rule_id)
 
 
