@@ -437,9 +437,9 @@ class Submitter:
         error = TaskError(
             "queue_expired", "The provider did not take the task before its time in the queue ended."
         )
-        changes = [signalled(_resting(task), Signal.EXPIRED, now, error=error) for task in expired]
         await self._publisher.record(
-            tx, [replace(change, before=task) for change, task in zip(changes, expired, strict=True)]
+            tx,
+            [signalled(task, Signal.EXPIRED, now, task=_resting(task), error=error) for task in expired],
         )
         due = [task for task in due if task not in expired]
         held = await self._lines.held(tx, due)
@@ -627,10 +627,6 @@ class Submitter:
 
     def _settled(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
         """What a create's end does to its task, which a callback may have brought further meanwhile."""
-        change = self._decided(stored, outcome, now)
-        return replace(change, before=stored)
-
-    def _decided(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
         task = _resting(stored)
         waits = task.status in {Status.QUEUED, Status.UNCONFIRMED}
         match outcome:
@@ -639,7 +635,7 @@ class Submitter:
                     task = replace(task, provider_task_id=provider_task_id)
                 elif provider_task_id not in {None, task.provider_task_id}:
                     log.warning("task.provider_id_differs", task_id=task.id)
-                return signalled(task, Signal.ACCEPTED, now)
+                return signalled(stored, Signal.ACCEPTED, now, task=task)
             case Refused(Refusal.EXISTS, code, message):
                 # Ours if an earlier create of ours may have been accepted, or the id is one that nobody else can have: also
                 # one that was sent before a backup was restored, which knows nothing of that. Else somebody else's, or not
@@ -647,20 +643,22 @@ class Submitter:
                 is_our_id = task.provider_external_id == task.id and _is_known_by_id(task)
                 ours = task.status is Status.UNCONFIRMED or is_our_id
                 signal = Signal.EXISTS if ours else Signal.REFUSED
-                return signalled(task, signal, now, error=TaskError(code, message, Refusal.EXISTS))
+                return signalled(
+                    stored, signal, now, task=task, error=TaskError(code, message, Refusal.EXISTS)
+                )
             case Refused(kind) if task.status is Status.UNCONFIRMED and (
                 kind is not Refusal.REQUEST or now < task.deadline_at
             ):
                 # Says nothing of the create before: that one may be running, and its callback on the way. Only
                 # when that has had all its time is a body that is refused again refused for good.
-                return signalled(self._to_confirm(task, now), Signal.UNKNOWN, now)
+                return signalled(stored, Signal.UNKNOWN, now, task=self._to_confirm(task, now))
             case Refused(kind, code, message):
-                return signalled(task, Signal.REFUSED, now, error=TaskError(code, message, kind))
+                return signalled(stored, Signal.REFUSED, now, task=task, error=TaskError(code, message, kind))
             case Unknown():
                 later = self._to_confirm(task, now) if waits else task
-                return signalled(later, Signal.UNKNOWN, now)
+                return signalled(stored, Signal.UNKNOWN, now, task=later)
             case Deferred() if task.status is Status.UNCONFIRMED:
-                return signalled(self._to_confirm(task, now), Signal.UNKNOWN, now)
+                return signalled(stored, Signal.UNKNOWN, now, task=self._to_confirm(task, now))
             case Deferred(needs_slot=needs_slot) if task.status is Status.QUEUED:
                 later = replace(
                     task, next_send_at=now + _queue_delay(outcome, task, now), awaits_slot=needs_slot

@@ -27,9 +27,21 @@ class Change(Struct, frozen=True, kw_only=True):
         return self.transition is not None and self.after.status in {Status.SUCCEEDED, Status.FAILED}
 
 
-def signalled(task: Task, signal: Signal, now: datetime, *, error: TaskError | None = None) -> Change:
-    """What the answer to a create does to a task."""
-    return _arrive(task, task, signal, now, error=error)
+def signalled(
+    stored: Task,
+    signal: Signal,
+    now: datetime,
+    *,
+    task: Task | None = None,
+    error: TaskError | None = None,
+) -> Change:
+    """What the answer to a create does to a task.
+
+    Args:
+        stored: as it is before the change.
+        task: the same, with what is already known of it besides its status; else `stored` itself.
+    """
+    return _arrive(stored, stored if task is None else task, signal, now, error=error)
 
 
 def reported(task: Task, report: Report, now: datetime) -> Change:
