@@ -1,7 +1,6 @@
 """Takes submits in, and sends queued tasks to their provider: never two creates that may both have been accepted."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,16 @@ from anyio.to_thread import run_sync
 
 from service import spending
 from service.batching import Batcher
-from service.domain.creates import Accepted, CreateOutcome, Deferred, Order, Refused, Unknown
+from service.domain.creates import (
+    FIRST_SLOT_DELAY,
+    Accepted,
+    CreateOutcome,
+    Deferred,
+    Order,
+    Unknown,
+    expired,
+    settled,
+)
 from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.errors import (
     Conflict,
@@ -27,14 +35,14 @@ from service.domain.faults import InvalidFields
 from service.domain.follow_ups import MOST_DESCENDANTS
 from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_callback_id, new_task_id
 from service.domain.inputs import ValidatedInput, referenced_files, with_files
-from service.domain.lifecycle import Signal, Status, Verdict
+from service.domain.lifecycle import Status, Verdict
 from service.domain.providers import ProviderAccounts
 from service.domain.secrets import CallbackTokens
-from service.domain.task_types import TASK_TYPES, TaskType
-from service.domain.tasks import Lineage, OutputKind, Refusal, Report, Task, TaskError
+from service.domain.task_types import TaskType
+from service.domain.tasks import Lineage, OutputKind, Report, Task
 from service.domain.times import Clock
 from service.domain.traces import Trace
-from service.domain.transitions import Change, reported, signalled
+from service.domain.transitions import Change, reported
 from service.domain.values import replace
 from service.lines import Lines, has_waited
 from service.loops import Loop
@@ -54,14 +62,6 @@ from storage.tasks import IdempotencyKey, StoredCallback
 CREATES_AT_A_TIME: Final = 16  # of one provider: one that hangs holds up no other
 AFTER_TROUBLE: Final = timedelta(seconds=1)
 KEY_LIFE: Final = timedelta(hours=24)
-
-# Refused for now: 5 s, 10 s, 20 s … 5 min. Without a free slot: 1 min … 10 min, growing with the task's age, and only
-# as the safety net, for the next terminal callback releases a slot.
-FIRST_DELAY: Final = timedelta(seconds=5)
-LONGEST_DELAY: Final = timedelta(minutes=5)
-FIRST_SLOT_DELAY: Final = timedelta(minutes=1)
-LONGEST_SLOT_DELAY: Final = timedelta(minutes=10)
-LONGEST_CONFIRM_DELAY: Final = timedelta(hours=1)
 
 UNRECORDABLE: Final = Unknown("internal", "Klingel could not record the provider's answer.")
 
@@ -433,15 +433,9 @@ class Submitter:
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
         if due and not await self._presence.may_take(tx):
             return [(by, []) for _ in asked]
-        expired = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
-        error = TaskError(
-            "queue_expired", "The provider did not take the task before its time in the queue ended."
-        )
-        await self._publisher.record(
-            tx,
-            [signalled(task, Signal.EXPIRED, now, task=_resting(task), error=error) for task in expired],
-        )
-        due = [task for task in due if task not in expired]
+        too_old = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
+        await self._publisher.record(tx, [expired(task, now) for task in too_old])
+        due = [task for task in due if task not in too_old]
         held = await self._lines.held(tx, due)
         await tasks.save(
             tx,
@@ -626,58 +620,23 @@ class Submitter:
         await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
 
     def _settled(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
-        """What a create's end does to its task, which a callback may have brought further meanwhile."""
-        task = _resting(stored)
-        waits = task.status in {Status.QUEUED, Status.UNCONFIRMED}
-        match outcome:
-            case Accepted(provider_task_id):
-                if task.provider_task_id is None:
-                    task = replace(task, provider_task_id=provider_task_id)
-                elif provider_task_id not in {None, task.provider_task_id}:
-                    log.warning("task.provider_id_differs", task_id=task.id)
-                return signalled(stored, Signal.ACCEPTED, now, task=task)
-            case Refused(Refusal.EXISTS, code, message):
-                # Ours if an earlier create of ours may have been accepted, or the id is one that nobody else can have: also
-                # one that was sent before a backup was restored, which knows nothing of that. Else somebody else's, or not
-                # even a task, and then ours will never run.
-                is_our_id = task.provider_external_id == task.id and _is_known_by_id(task)
-                ours = task.status is Status.UNCONFIRMED or is_our_id
-                signal = Signal.EXISTS if ours else Signal.REFUSED
-                return signalled(
-                    stored, signal, now, task=task, error=TaskError(code, message, Refusal.EXISTS)
-                )
-            case Refused(kind) if task.status is Status.UNCONFIRMED and (
-                kind is not Refusal.REQUEST or now < task.deadline_at
-            ):
-                # Says nothing of the create before: that one may be running, and its callback on the way. Only
-                # when that has had all its time is a body that is refused again refused for good.
-                return signalled(stored, Signal.UNKNOWN, now, task=self._to_confirm(task, now))
-            case Refused(kind, code, message):
-                return signalled(stored, Signal.REFUSED, now, task=task, error=TaskError(code, message, kind))
-            case Unknown():
-                later = self._to_confirm(task, now) if waits else task
-                return signalled(stored, Signal.UNKNOWN, now, task=later)
-            case Deferred() if task.status is Status.UNCONFIRMED:
-                return signalled(stored, Signal.UNKNOWN, now, task=self._to_confirm(task, now))
-            case Deferred(needs_slot=needs_slot) if task.status is Status.QUEUED:
-                later = replace(
-                    task, next_send_at=now + _queue_delay(outcome, task, now), awaits_slot=needs_slot
-                )
-                return Change(before=stored, after=later)
-            case Deferred():
-                return Change(before=stored, after=task)
+        change = settled(
+            stored,
+            outcome,
+            now,
+            confirm_after=self._confirm_after,
+            queue_max_age=self._queue_max_age,
+        )
+        _log_surprises(change, outcome)
+        return change
 
-    def _to_confirm(self, task: Task, now: datetime) -> Task:
-        """Sent again after a while, which doubles each time, for the callback is waited for first. At the end of its
-        time in the queue it is sent no more: it stays unconfirmed, and a person may ask for it. So it is from the first
-        with what might be made, and billed, twice.
-        """
-        if not _is_known_by_id(task) or now - task.created_at > self._queue_max_age:
-            log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
-            return replace(task, next_send_at=None)
-        doublings: int = 2 ** min(max(task.sends - 1, 0), 10)
-        delay = min(self._confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, self._confirm_after))
-        return replace(task, next_send_at=now + delay)
+
+def _log_surprises(change: Change, outcome: CreateOutcome) -> None:
+    task = change.after
+    if isinstance(outcome, Accepted) and outcome.provider_task_id not in {None, task.provider_task_id}:
+        log.warning("task.provider_id_differs", task_id=task.id)
+    if task.status is Status.UNCONFIRMED and task.next_send_at is None:
+        log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
 
 
 def _answered(
@@ -738,25 +697,3 @@ def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
     return IdempotencyKey(
         account_id=task.account_id, key=once.key, body_hash=once.body_hash, task_id=task.id, created_at=now
     )
-
-
-def _resting(task: Task) -> Task:
-    """No create on its way, none planned yet."""
-    return replace(task, sending_since=None, next_send_at=None, awaits_slot=False)
-
-
-def _is_known_by_id(task: Task) -> bool:
-    """Whether the provider would know a second create of it, and say so."""
-    known = TASK_TYPES.get(task.type)
-    return known is not None and known.may_be_repeated
-
-
-def _queue_delay(outcome: Deferred, task: Task, now: datetime) -> timedelta:
-    if outcome.needs_slot:  # by its age, for it may have been asked often because others ended
-        delay = min(max((now - task.created_at) / 4, FIRST_SLOT_DELAY), LONGEST_SLOT_DELAY)
-    else:
-        doublings: int = 2 ** min(task.sends - 1, 10)
-        delay = min(FIRST_DELAY * doublings, LONGEST_DELAY)
-    if outcome.retry_after is not None:
-        delay = min(max(outcome.retry_after, FIRST_DELAY), LONGEST_SLOT_DELAY)
-    return delay * random.uniform(1.0, 1.2)  # noqa: S311 - spreads load, guards nothing
