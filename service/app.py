@@ -105,11 +105,12 @@ from service.processes import EVERY, Presence, boot_seconds
 from service.providers import ConfiguredProvider, Providers, provider_hint, providers_of
 from service.publication import Publisher
 from service.retention import Retention
+from service.sending import Provider, TaskSender
 from service.server import run_server
 from service.settings import ProviderName, Role, Settings, environment
 from service.stopping import Stopping
 from service.streams import Streams
-from service.submission import Provider, Submitter
+from service.submission import Submitter
 from service.submits import SubmitReader
 from service.wakeups import Wakeups
 from storage.database import shown
@@ -398,14 +399,24 @@ def create_app(
                 database=database,
                 batcher=batcher,
                 publisher=publisher,
-                lines=lines,
-                providers=providers,
                 accounts=configured.accounts,
                 deadlines={
                     OutputKind.IMAGE: timedelta(seconds=settings.deadline_image),
                     OutputKind.VIDEO: timedelta(seconds=settings.deadline_video),
                     OutputKind.AUDIO: timedelta(seconds=settings.deadline_audio),
                 },
+                files=files,
+                notices=notices,
+                wakeups=wakeups,
+                clock=clock,
+                tracing=tracing,
+            )
+            sender = TaskSender(
+                database=database,
+                batcher=batcher,
+                publisher=publisher,
+                lines=lines,
+                providers=providers,
                 files=files,
                 tokens=tokens,
                 callback_base_url=settings.reachable_url,
@@ -485,11 +496,11 @@ def create_app(
             )
             if sandbox is not None:
                 await stack.enter_async_context(sandbox.running())
-            for holder in (deliverer, submitter, commands):
+            for holder in (deliverer, sender, commands):
                 presence.on_reap(holder.inherit)
             await stack.enter_async_context(presence.running())
             if dispatches:
-                for part in (deliverer, deadlines, expiry, submitter, retention, commands):
+                for part in (deliverer, deadlines, expiry, sender, retention, commands):
                     await stack.enter_async_context(part.running())
             await stack.enter_async_context(notices.listening())
             controls.stop_starting, controls.stop_streams = stopping.begin, streams.close
@@ -513,6 +524,7 @@ def create_app(
                 providers=providers,
                 submits=submits,
                 submitter=submitter,
+                sender=sender,
                 deliverer=deliverer if dispatches else None,
                 deadlines=deadlines if dispatches else None,
                 expiry=expiry if dispatches else None,

@@ -7,7 +7,7 @@ from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import reported
 from service.publication import Publisher
-from service.submission import Provider
+from service.sending import Provider
 from storage import tasks
 from storage.database import Transaction
 

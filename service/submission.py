@@ -1,88 +1,44 @@
-"""Takes submits in, and sends queued tasks to their provider: never two creates that may both have been accepted."""
+"""Takes submits in: each becomes a task, or leads to the task that an earlier one has become, or is refused."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
-
-import structlog
-from anyio.to_thread import run_sync
+from typing import Any, Final
 
 from service import spending
 from service.batching import Batcher
-from service.domain.creates import (
-    FIRST_SLOT_DELAY,
-    Accepted,
-    CreateOutcome,
-    Deferred,
-    Order,
-    Unknown,
-    expired,
-    settled,
-)
 from service.domain.endpoints import Endpoint, EndpointDraft
 from service.domain.errors import (
+    BudgetExceeded,
     Conflict,
     ExternalTaskIdTaken,
     IdempotencyKeyReused,
     KlingelError,
-    StorageUnavailable,
     Unprocessable,
 )
 from service.domain.faults import InvalidFields
 from service.domain.follow_ups import MOST_DESCENDANTS
-from service.domain.ids import AccountId, EndpointId, ProcessId, TaskId, new_callback_id, new_task_id
-from service.domain.inputs import ValidatedInput, referenced_files, with_files
-from service.domain.lifecycle import Status, Verdict
+from service.domain.ids import AccountId, EndpointId, TaskId, new_task_id
+from service.domain.inputs import ValidatedInput
+from service.domain.lifecycle import Status
 from service.domain.providers import ProviderAccounts
-from service.domain.secrets import CallbackTokens
 from service.domain.task_types import TaskType
-from service.domain.tasks import Lineage, OutputKind, Report, Task
+from service.domain.tasks import Lineage, OutputKind, Task
 from service.domain.times import Clock
 from service.domain.traces import Trace
-from service.domain.transitions import Change, reported
 from service.domain.values import replace
-from service.lines import Lines, has_waited
-from service.loops import Loop
 from service.notices import Notices, Topic
-from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing
-from service.processes import Presence
+from service.observability.tracing import UNTRACED, SpanKind, Tracing
 from service.publication import Publisher
-from service.stopping import Stopping
-from service.turns import Served
 from service.wakeups import Wakeups
 from storage import endpoints, tasks
 from storage import keys as stored_keys
 from storage.database import Database, Transaction
 from storage.files import Files, kept
-from storage.tasks import IdempotencyKey, StoredCallback
+from storage.tasks import IdempotencyKey
 
-CREATES_AT_A_TIME: Final = 16  # of one provider: one that hangs holds up no other
-AFTER_TROUBLE: Final = timedelta(seconds=1)
 KEY_LIFE: Final = timedelta(hours=24)
-
-UNRECORDABLE: Final = Unknown("internal", "Klingel could not record the provider's answer.")
-
-log = structlog.get_logger()
-
-
-class Provider(Protocol):
-    """An outside system that runs generations."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def create(self, order: Order) -> CreateOutcome:
-        """Raises nothing for what the wire can do: each end is an outcome."""
-
-    async def read(self, task: Task) -> Report:
-        """One status query, on a person's order.
-
-        Raises:
-            ProviderUnavailable, ProviderRefused, NotFound.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,19 +96,11 @@ class Submitter:
         database: Database,
         batcher: Batcher,
         publisher: Publisher,
-        lines: Lines,
-        providers: Mapping[str, Provider],
         accounts: ProviderAccounts,
         deadlines: Mapping[OutputKind, timedelta],
         files: Files,
-        tokens: CallbackTokens,
-        callback_base_url: str,
-        confirm_after: timedelta,
-        queue_max_age: timedelta,
-        presence: Presence,
         notices: Notices,
         wakeups: Wakeups,
-        stopping: Stopping,
         clock: Clock,
         tracing: Tracing = UNTRACED,
     ) -> None:
@@ -160,30 +108,13 @@ class Submitter:
         self._database = database
         self._batcher = batcher
         self._publisher = publisher
-        self._lines = lines
-        self._providers = providers
         self._accounts = accounts
         self._deadlines = deadlines
         self._files = files
-        self._tokens = tokens
-        self._callback_base_url = callback_base_url
-        self._confirm_after = confirm_after
-        self._queue_max_age = queue_max_age
-        self._presence = presence
         self._notices = notices
         self._wakeups = wakeups
-        self._stopping = stopping
         self._clock = clock
-        self._sends: dict[asyncio.Task[None], Task] = {}
         self._first_account: AccountId | None = None  # once it is known: it stays the first
-        self._in_doubt = False  # the database may count creates as ours that were not begun here
-        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
-        self._served = Served()
-        self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
-
-    @property
-    def alive(self) -> bool:
-        return self._loop.alive
 
     async def submit(
         self,
@@ -259,34 +190,14 @@ class Submitter:
         """What everybody under this key is told from now on: this answer, or one that was remembered before it."""
         return await self._batcher.run(self._remember, key)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Sends until the block ends; creates on their way may then end."""
-        if self._database.sole_process:
-            # Whatever is on its way was so in a process that died: nobody else can have sent it.
-            await self._batcher.run(self._settle_interrupted, None)
-        try:
-            async with self._loop.running():
-                yield
-        finally:
-            await self._leave_unsent()
-            if self._sends:
-                await asyncio.wait(self._sends, timeout=self._stopping.left_s())
-            for send in self._sends:
-                send.cancel()  # the next start finds `sending_since` and knows that it does not know
-            await asyncio.gather(*self._sends, return_exceptions=True)
-
-    # Taking in
-
     async def _store(self, tx: Transaction, submits: Sequence[_Submit]) -> list[Stored | KlingelError]:
         await tx.hold("account", {submit.task.account_id for submit in submits})
         now = self._clock()
         keys = await tasks.idempotency_keys(
-            tx,
-            [(s.task.account_id, s.once.key) for s in submits if s.once is not None],
+            tx, [(s.task.account_id, s.once.key) for s in submits if s.once is not None]
         )
         # One that goes by its own id alone cannot have been there before.
-        taken = await tasks.external_ids_taken(
+        external_ids = await tasks.external_ids_taken(
             tx,
             [
                 (s.task.account_id, s.task.external_task_id)
@@ -294,82 +205,37 @@ class Submitter:
                 if s.task.external_task_id != s.task.id
             ],
         )
-        families: dict[TaskId, int] = {}  # what they grow by here
         followed = await tasks.followed(
             tx, [key for s in submits if (key := _follow_up_key(s.task)) is not None]
         )
-        first_account = self._first_account = self._first_account or await stored_keys.first_account(tx)
+        self._first_account = self._first_account or await stored_keys.first_account(tx)
         over_budget, happened = await spending.refusals(tx, {s.task.account_id for s in submits}, now)
-        new: list[_Submit] = []
-        results: list[Stored | KlingelError] = []
-        for submit in submits:
-            task = submit.task
-            if submit.once is not None:
-                earlier = keys.get((task.account_id, submit.once.key))
-                if earlier is not None and now - earlier.created_at < KEY_LIFE:
-                    if earlier.body_hash == submit.once.body_hash:
-                        results.append(Stored(earlier.task_id, earlier))
-                    else:
-                        results.append(
-                            IdempotencyKeyReused(
-                                "This Idempotency-Key was used within the last 24 hours for another body. "
-                                "Send the same body again, or take a new key.",
-                                task_id=earlier.task_id,
-                            )
-                        )
-                    continue
-            key = _follow_up_key(task)
-            if key is not None and key in followed:
-                results.append(Stored(followed[key]))
-                continue
-            if task.account_id in over_budget:
-                results.append(over_budget[task.account_id])
-                continue
-            if task.parent_id is not None:
-                first, number = await tasks.family(tx, task.parent_id, most=MOST_DESCENDANTS)
-                families[first] = families.get(first, 0) + 1
-                if number + families[first] > MOST_DESCENDANTS:
-                    results.append(
-                        Conflict(f"{MOST_DESCENDANTS} follow-ups descend from {first}: that is all.")
-                    )
-                    continue
-            external = (task.account_id, task.external_task_id)
-            # At Kling a create that was refused leaves its external id free; who was written for Kling counts on it.
-            freed = task.path is not None and await tasks.let_go_of_external_id(tx, taken.get(external))
-            if external in taken and not freed:
-                results.append(
-                    ExternalTaskIdTaken(
-                        f"A task with the external_task_id {task.external_task_id!r} exists already: "
-                        f"{taken[external]}.",
-                        task_id=taken[external],
-                    )
-                )
-                continue
-            taken[external] = task.id
-            if key is not None:
-                followed[key] = task.id
-            if submit.once is not None:
-                keys[task.account_id, submit.once.key] = _key(task, submit.once, now)
-            # All accounts share the one that Klingel has at the provider. The operator's ids go there as they are;
-            # anybody else's could be one of these, and a task asked for by it would be somebody else's.
-            if task.account_id == first_account and task.external_task_id != task.id:
-                task = replace(task, provider_external_id=task.external_task_id)
-                new.append(replace(submit, task=task))
-            else:
-                new.append(submit)
-            results.append(Stored(task.id, new=task, endpoints=submit.endpoints))
+        intake = _Intake(
+            tx=tx,
+            now=now,
+            first_account=self._first_account,
+            over_budget=over_budget,
+            keys=keys,
+            followed=followed,
+            external_ids=external_ids,
+        )
+        results = [await intake.decide(submit) for submit in submits]
+        await self._insert(tx, intake.new, now)
+        await self._publisher.publish(tx, happened)
+        if intake.new:
+            await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
+            first_deadline = min(submit.task.deadline_at for submit in intake.new)
+            await self._notices.wake(tx, Topic.DEADLINES, self._wakeups.deadlines, at=first_deadline)
+        return results
+
+    @staticmethod
+    async def _insert(tx: Transaction, new: Sequence[_Submit], now: datetime) -> None:
         await tasks.insert(tx, [submit.task for submit in new])
         await tasks.insert_files(tx, [(s.task.id, sha256) for s in new for sha256 in s.files])
         await endpoints.insert(tx, [endpoint for submit in new for endpoint in submit.endpoints])
         await tasks.insert_idempotency_keys(
-            tx, [_key(s.task, s.once, now) for s in new if s.once is not None]
+            tx, [_idempotency_key(s.task, s.once, now) for s in new if s.once is not None]
         )
-        await self._publisher.publish(tx, happened)
-        if new:
-            await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
-            first_deadline = min(submit.task.deadline_at for submit in new)
-            await self._notices.wake(tx, Topic.DEADLINES, self._wakeups.deadlines, at=first_deadline)
-        return results
 
     @staticmethod
     async def _remember(tx: Transaction, keys: Sequence[IdempotencyKey]) -> list[IdempotencyKey]:
@@ -382,310 +248,96 @@ class Submitter:
             for one, key in zip(found, keys, strict=True)
         ]
 
-    # Sending
 
-    async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
-        """What processes that are no more were sending."""
-        await self._settle_sends_of(tx, dead)
+@dataclass(slots=True, kw_only=True)
+class _Intake:
+    """Decides about the submits of one batch in their order: a task that is new counts for the submits after it."""
 
-    async def _send_due(self) -> datetime | None:
-        if self._stopping.has_begun:
+    tx: Transaction
+    now: datetime
+    first_account: AccountId | None
+    over_budget: Mapping[AccountId, BudgetExceeded]
+    keys: dict[tuple[AccountId, str], IdempotencyKey]
+    followed: dict[tuple[TaskId, EndpointId], TaskId]  # what follow-ups have made already
+    external_ids: dict[tuple[AccountId, str], TaskId]  # that are taken
+    growth: Counter[TaskId] = field(
+        default_factory=Counter
+    )  # follow-ups in this batch, by their family's first
+    new: list[_Submit] = field(default_factory=list)
+
+    async def decide(self, submit: _Submit) -> Stored | KlingelError:
+        """The first that applies. A submit that has led to a task before leads there again, whatever has become of
+        the account's budget since.
+        """
+        return (
+            self._repeated(submit)
+            or self._followed(submit.task)
+            or self.over_budget.get(submit.task.account_id)
+            or await self._outgrown(submit.task)
+            or await self._taken(submit.task)
+            or self._admit(submit)
+        )
+
+    def _repeated(self, submit: _Submit) -> Stored | IdempotencyKeyReused | None:
+        if submit.once is None:
             return None
-        await self._presence.until_alive()
-        if not any(self._room(provider) for provider in self._providers):
-            return None  # whichever create ends first says so
-        by, begun = await self._batcher.run(self._begin, None)
-        for task in begun:
-            self._start_sending(task, by)
-        async with self._database.reading() as reader:
-            moments = await tasks.next_sends(reader)
-        return min((at for provider, at in moments.items() if self._room(provider)), default=None)
-
-    def _room(self, provider: str) -> int:
-        """How many more creates may be on their way to it."""
-        return CREATES_AT_A_TIME - sum(task.provider == provider for task in self._sends.values())
-
-    def _start_sending(self, task: Task, by: ProcessId) -> None:
-        send = asyncio.create_task(self._send(task, by))
-        self._sends[send] = task
-        send.add_done_callback(self._on_sent)
-
-    def _on_sent(self, send: "asyncio.Task[None]") -> None:
-        self._sends.pop(send, None)
-        self._wakeups.submission.notify()  # there is room for another
-        if not send.cancelled() and (error := send.exception()) is not None:
-            log.error("submission.send_broke", exc_info=error)
-
-    async def _begin(self, tx: Transaction, asked: Sequence[None]) -> list[tuple[ProcessId, list[Task]]]:
-        """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
-        take turns, so that nobody waits behind all that another has queued.
-
-        While older tasks wait for a free slot, younger ones line up behind them unsent, also when their own moment has
-        come: only the first in line asks for a place.
-        """
-        await self._lines.hold(tx)
-        now = self._clock()
-        by = self._presence.id
-        if self._in_doubt:
-            await self._take_back_unsent(tx)
-        found = await self._due(tx, now)
-        free = await tasks.free_to_change(tx, (task.id for task in found))
-        due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
-        if due and not await self._presence.may_take(tx):
-            return [(by, []) for _ in asked]
-        too_old = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
-        await self._publisher.record(tx, [expired(task, now) for task in too_old])
-        due = [task for task in due if task not in too_old]
-        held = await self._lines.held(tx, due)
-        await tasks.save(
-            tx,
-            [(task, replace(task, awaits_slot=True, next_send_at=now + FIRST_SLOT_DELAY)) for task in held],
-        )
-        begun = [
-            (task, replace(task, sends=task.sends + 1, sending_since=now, awaits_slot=False))
-            for task in due
-            if task not in held
-        ]
-        await tasks.save(tx, begun)
-        await tasks.mark_sent(tx, (task.id for task, _ in begun), by=by)
-        if begun:
-            tx.on_rollback(self._doubt)
-        for task, _ in begun:
-            self._served.note(task.account_id)
-        # One loop asks, so there is one answer; were there more, the first would have it all.
-        return [(by, [after for _, after in begun]), *((by, []) for _ in asked[1:])]
-
-    async def _due(self, tx: Transaction, now: datetime) -> list[Task]:
-        """Of providers that have room; the loop comes back for what is more than `CREATES_AT_A_TIME`."""
-        due: list[Task] = []
-        for provider, at in (await tasks.next_sends(tx)).items():
-            room = min(self._room(provider), CREATES_AT_A_TIME - len(due))
-            if at <= now and room > 0:
-                due += await tasks.due_to_send(tx, provider, now=now, limit=room, served=self._served.last)
-        return due
-
-    async def _leave_unsent(self) -> None:
-        """What was marked while the loop was told to stop: whoever comes next sends it."""
-        try:
-            await self._batcher.run(self._take_back, None)
-        except StorageUnavailable as error:
-            log.warning("submission.not_taken_back", reason=error.detail)
-
-    async def _take_back(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
-        await self._lines.hold(tx)
-        await self._take_back_unsent(tx)
-        return [None] * len(asked)
-
-    def _doubt(self) -> None:
-        self._in_doubt = True
-
-    async def _take_back_unsent(self, tx: Transaction) -> None:
-        """What a commit of which this process did not learn has marked as on its way: nothing of it was sent."""
-        self._in_doubt = False
-        tx.on_rollback(self._doubt)
-        begun = {task.id for task in self._sends.values()}
-        most = len(begun) + CREATES_AT_A_TIME
-        marked = await tasks.interrupted_sends(tx, [self._presence.id], limit=most)
-        await tasks.save(
-            tx,
-            [
-                (task, replace(task, sends=task.sends - 1, sending_since=None))
-                for task in marked
-                if task.id not in begun
-            ],
-        )
-
-    async def _send(self, task: Task, by: ProcessId) -> None:
-        """
-        Args:
-            by: the id under which this process has marked it as on its way.
-        """
-        provider = self._providers.get(task.provider)
-        if provider is None:
-            outcome: CreateOutcome | None = Deferred(
-                "provider_unknown", f"This Klingel has no provider {task.provider!r} now."
-            )
-        else:
-            with self._tracing.span(
-                f"create {task.type}",
-                SpanKind.CLIENT,
-                parent=task.trace,
-                attributes={
-                    "klingel.task.id": task.id,
-                    "klingel.task.type": task.type,
-                    "klingel.provider": task.provider,
-                    "klingel.create.number": task.sends,
-                },
-            ) as span:
-                outcome = await self._create(provider, task, by)
-                if outcome is not None:
-                    _note_outcome(span, outcome)
-        if outcome is None:  # whoever found this process dead settles it
-            log.warning("task.left_to_others", task_id=task.id, send=task.sends)
-            return
-        log.info(
-            "task.sent",
-            task_id=task.id,
-            provider=task.provider,
-            send=task.sends,
-            outcome=type(outcome).__name__.lower(),
-            code=getattr(outcome, "code", None),
-        )
-        await self._keep_settling(task, outcome)
-
-    async def _keep_settling(self, task: Task, outcome: CreateOutcome) -> None:
-        """The answer is worth more than our patience: it is kept until the disk takes it."""
-        while True:
-            try:
-                return await self._batcher.run(self._settle, (task, outcome))
-            except KlingelError as error:
-                log.warning("submission.not_recorded", task_id=task.id, reason=error.detail)
-                await asyncio.sleep(AFTER_TROUBLE.total_seconds())
-            except Exception:
-                if outcome == UNRECORDABLE:
-                    raise  # the next start finds `sending_since` and knows that it does not know
-                log.exception("submission.not_recorded", task_id=task.id)
-                outcome = UNRECORDABLE
-
-    async def _create(self, provider: Provider, task: Task, by: ProcessId) -> CreateOutcome | None:
-        """None where others count this process as dead: then nothing was sent."""
-        try:
-            complete = await self._complete(task.input)
-        except KlingelError as error:
-            return Deferred("input_unreadable", error.detail)
-        token = self._tokens.sign(provider.name, task.id)
-        order = Order(
-            task_id=task.id,
-            type=task.type,
-            input=complete,
-            external_task_id=task.provider_external_id,
-            callback_url=f"{self._callback_base_url}/callbacks/{provider.name}/{task.id}/{token}",
-            extras=task.extras,
-            path=task.path,
-            is_resend=task.status is Status.UNCONFIRMED,
-        )
-        if not await self._presence.is_still(by):
+        earlier = self.keys.get((submit.task.account_id, submit.once.key))
+        if earlier is None or self.now - earlier.created_at >= KEY_LIFE:
             return None
-        try:
-            return await provider.create(order)
-        except Exception as error:
-            log.exception("submission.provider_broke", task_id=task.id, provider=provider.name)
-            return Unknown(
-                "internal", f"Klingel could not read the provider's answer ({type(error).__name__})."
-            )
-
-    async def _complete(self, input: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With its files in it. Most have none, and need no thread to read them."""
-        if not referenced_files(input):
-            return input
-        return await run_sync(lambda: with_files(input, self._files.get))
-
-    async def _settle(self, tx: Transaction, outcomes: Sequence[tuple[Task, CreateOutcome]]) -> list[None]:
-        now = self._clock()
-        stored = await tasks.to_change(tx, (task.id for task, _ in outcomes))
-        # An answer that could not be recorded for long may come when another create has been begun elsewhere. That it
-        # was accepted counts even then.
-        counting = [
-            (stored[task.id], outcome)
-            for task, outcome in outcomes
-            if stored[task.id].sends == task.sends or isinstance(outcome, Accepted)
-        ]
-        changes = [self._settled(task, outcome, now) for task, outcome in counting]
-        answers = [
-            _answered(change.after, outcome, now)
-            for change, (_, outcome) in zip(changes, counting, strict=True)
-        ]
-        ends = [
-            replace(end, at_once=not has_waited(change.before))
-            for change, (end, _) in zip(changes, answers, strict=True)
-            if end is not None
-        ]
-        happened = await self._publisher.write(tx, [*changes, *ends])
-        await tasks.insert_callbacks(tx, [one for _, one in answers if one is not None])
-        await self._lines.walk_on(tx, changes, now)
-        await self._publisher.publish(tx, happened)
-        await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
-        return [None] * len(outcomes)
-
-    async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
-        await self._settle_sends_of(tx, None)
-        return [None] * len(starts)
-
-    async def _settle_sends_of(self, tx: Transaction, dead: Sequence[ProcessId] | None) -> None:
-        """Creates that were on their way when their process died: whether the provider has them cannot be told."""
-        now = self._clock()
-        outcome = Unknown("interrupted", "Klingel stopped while the create was on its way.")
-        while page := await tasks.interrupted_sends(tx, dead, limit=500):
-            await self._publisher.record(tx, [self._settled(task, outcome, now) for task in page])
-        await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
-
-    def _settled(self, stored: Task, outcome: CreateOutcome, now: datetime) -> Change:
-        change = settled(
-            stored,
-            outcome,
-            now,
-            confirm_after=self._confirm_after,
-            queue_max_age=self._queue_max_age,
+        if earlier.body_hash == submit.once.body_hash:
+            return Stored(earlier.task_id, earlier)
+        return IdempotencyKeyReused(
+            "This Idempotency-Key was used within the last 24 hours for another body. "
+            "Send the same body again, or take a new key.",
+            task_id=earlier.task_id,
         )
-        _log_surprises(change, outcome)
-        return change
+
+    def _followed(self, task: Task) -> Stored | None:
+        key = _follow_up_key(task)
+        return Stored(self.followed[key]) if key is not None and key in self.followed else None
+
+    async def _outgrown(self, task: Task) -> Conflict | None:
+        if task.parent_id is None:
+            return None
+        first, number = await tasks.family(self.tx, task.parent_id, most=MOST_DESCENDANTS)
+        self.growth[first] += 1
+        if number + self.growth[first] <= MOST_DESCENDANTS:
+            return None
+        return Conflict(f"{MOST_DESCENDANTS} follow-ups descend from {first}: that is all.")
+
+    async def _taken(self, task: Task) -> ExternalTaskIdTaken | None:
+        holder = self.external_ids.get((task.account_id, task.external_task_id))
+        if holder is None:
+            return None
+        # At Kling a create that was refused leaves its external id free, and programs that were written for Kling, which
+        # call its paths, count on that.
+        if task.path is not None and await tasks.let_go_of_external_id(self.tx, holder):
+            return None
+        return ExternalTaskIdTaken(
+            f"A task with the external_task_id {task.external_task_id!r} exists already: {holder}.",
+            task_id=holder,
+        )
+
+    def _admit(self, submit: _Submit) -> Stored:
+        task = replace(
+            submit.task, provider_external_id=_provider_external_id(submit.task, self.first_account)
+        )
+        self.external_ids[task.account_id, task.external_task_id] = task.id
+        if (follow_up_key := _follow_up_key(task)) is not None:
+            self.followed[follow_up_key] = task.id
+        if submit.once is not None:
+            self.keys[task.account_id, submit.once.key] = _idempotency_key(task, submit.once, self.now)
+        self.new.append(replace(submit, task=task))
+        return Stored(task.id, new=task, endpoints=submit.endpoints)
 
 
-def _log_surprises(change: Change, outcome: CreateOutcome) -> None:
-    task = change.after
-    if isinstance(outcome, Accepted) and outcome.provider_task_id not in {None, task.provider_task_id}:
-        log.warning("task.provider_id_differs", task_id=task.id)
-    if task.status is Status.UNCONFIRMED and task.next_send_at is None:
-        log.warning("task.left_unconfirmed", task_id=task.id, sends=task.sends)
+def _provider_external_id(task: Task, first_account: AccountId | None) -> str:
+    """Under which external id a task goes to its provider, which Klingel's accounts all share.
 
-
-def _answered(
-    task: Task, outcome: CreateOutcome, now: datetime
-) -> tuple[Change | None, StoredCallback | None]:
-    """What a create's answer says beyond that there is a task, as a callback would; and the answer, to be kept as one."""
-    match outcome:
-        case Accepted(report=Report() as report, answer=bytes() as answer):
-            # It is about this task whatever ids it names: it came on the create's own connection.
-            about = replace(report, provider_task_id=None, external_task_id=None)
-            end = reported(task, about, now)
-            assert end.verdict is not None
-            if end.verdict is Verdict.CONFLICTING:
-                log.warning("callback.set_aside", task_id=task.id, verdict=end.verdict, reason=end.reason)
-            return end, _answer_as_callback(
-                task, answer, end.verdict, end.reason or "it is the answer to the create", now
-            )
-        case Unknown(answer=bytes() as answer):
-            reason = "it is the answer to the create, and names no task"
-            return None, _answer_as_callback(task, answer, Verdict.UNREADABLE, reason, now)
-        case _:
-            return None, None
-
-
-def _answer_as_callback(
-    task: Task, body: bytes, verdict: Verdict, reason: str, now: datetime
-) -> StoredCallback:
-    """The body of a create's answer, to be kept beside the callbacks of its task."""
-    return StoredCallback(
-        id=new_callback_id(),
-        task_id=task.id,
-        provider=task.provider,
-        received_at=now,
-        verdict=verdict,
-        reason=reason,
-        body=body,
-    )
-
-
-def _may_be_sent(task: Task, now: datetime) -> bool:
-    """As `due_to_send` has it: another process may have begun it in the meantime."""
-    return task.sending_since is None and task.next_send_at is not None and task.next_send_at <= now
-
-
-def _note_outcome(span: Span, outcome: CreateOutcome) -> None:
-    span.note({"klingel.create.outcome": type(outcome).__name__.lower()})
-    if not isinstance(outcome, Accepted):
-        span.note({"error.type": outcome.code})
-        span.fail(outcome.code)
+    The first account is the operator's: its ids go there as they are. Another account's id could equal one of these,
+    and who asks the provider for a task by it would get the operator's: so its tasks go by Klingel's own ids.
+    """
+    return task.external_task_id if task.account_id == first_account else task.id
 
 
 def _follow_up_key(task: Task) -> tuple[TaskId, EndpointId] | None:
@@ -693,7 +345,7 @@ def _follow_up_key(task: Task) -> tuple[TaskId, EndpointId] | None:
     return None if task.parent_id is None or task.rule_id is None else (task.parent_id, task.rule_id)
 
 
-def _key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
+def _idempotency_key(task: Task, once: Once, now: datetime) -> IdempotencyKey:
     return IdempotencyKey(
         account_id=task.account_id, key=once.key, body_hash=once.body_hash, task_id=task.id, created_at=now
     )

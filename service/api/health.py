@@ -16,7 +16,7 @@ async def readyz(request: Request[State]) -> Response:
     dispatches = state["deliverer"] is not None
     parts = {
         "deliverer": state["deliverer"],
-        "submitter": state["submitter"] if dispatches else None,
+        "submitter": state["sender"] if dispatches else None,
         "deadlines": state["deadlines"],
         "expiry": state["expiry"],
         "retention": state["retention"] if dispatches else None,

@@ -22,9 +22,10 @@ from service.probing import Probes
 from service.processes import Presence
 from service.publication import Publisher
 from service.retention import Retention
+from service.sending import Provider, TaskSender
 from service.settings import Settings
 from service.streams import Streams
-from service.submission import Provider, Submitter
+from service.submission import Submitter
 from service.submits import SubmitReader
 from service.wakeups import Wakeups
 from storage.database import Database
@@ -64,7 +65,8 @@ class State(TypedDict):
     bot_desk: BotDesk
     providers: Mapping[str, Provider]
     submits: SubmitReader
-    submitter: Submitter  # takes in everywhere, sends where this process dispatches
+    submitter: Submitter
+    sender: TaskSender  # sends only where this process dispatches
     deliverer: Deliverer | None  # None where it does not
     deadlines: Deadlines | None
     expiry: Expiry | None

@@ -13,8 +13,8 @@ from service.doors.guesses import Guesses
 from service.doors.recognition import KnownKeys
 from service.doors.sharing import Shares
 from service.notices import Notices
+from service.sending import Provider
 from service.settings import Settings
-from service.submission import Provider
 from storage.database import Database
 
 

@@ -854,7 +854,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     lane = LaneKey(endpoint["id"])
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, [lane]) == {lane}
-        [(_, [begun])] = await stalled.state["submitter"]._begin(tx, [1])
+        [(_, [begun])] = await stalled.state["sender"]._begin(tx, [1])
         assert begun.id == task["id"]
         await reap()
     await reap()
@@ -863,7 +863,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     second = await others.submit_async()
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, ["another"]) == set()
-        assert await stalled.state["submitter"]._begin(tx, [1]) == [(presence.id, [])]
+        assert await stalled.state["sender"]._begin(tx, [1]) == [(presence.id, [])]
     assert (await others.task(second["id"]))["status"] == "queued"
     assert not presence.alive
 
@@ -876,10 +876,10 @@ async def test_a_process_that_was_away_sends_only_what_is_still_its_own(house: H
         await house.add("web", every=NEVER, machine_time=machine_time),
     )
     task = await others.submit_async()
-    submitter, presence = stalled.state["submitter"], stalled.state["presence"]
-    by, [begun] = await stalled.state["batcher"].run(submitter._begin, 1)
+    sender, presence = stalled.state["sender"], stalled.state["presence"]
+    by, [begun] = await stalled.state["batcher"].run(sender._begin, 1)
     machine_time.suspend()
-    sending = asyncio.create_task(submitter._send(begun, by))
+    sending = asyncio.create_task(sender._send(begun, by))
     if not in_time:
         await house.sql("update processes set until = 0 where id = $1", by)
         await others.until_status(task["id"], "unconfirmed")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.domain.signatures import sign
-from service.submission import CREATES_AT_A_TIME
+from service.sending import CREATES_AT_A_TIME
 from tests.integration.klingel import (
     IMAGE_INPUT,
     FakeKling,

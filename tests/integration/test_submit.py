@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.submission import CREATES_AT_A_TIME
+from service.sending import CREATES_AT_A_TIME
 from storage.columns import milliseconds
 from tests.integration.klingel import (
     IMAGE_INPUT,
