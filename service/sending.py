@@ -122,7 +122,7 @@ class TaskSender:
         """Sends until the block ends; creates on their way may then end."""
         if self._database.sole_process:
             # Whatever is on its way was so in a process that died: nobody else can have sent it.
-            await self._batcher.run(self._settle_interrupted, None)
+            await self._batcher.alone(self._settle_interrupted)
         try:
             async with self._loop.running():
                 yield
@@ -144,7 +144,7 @@ class TaskSender:
         await self._presence.until_alive()
         if not any(self._room(provider) for provider in self._providers):
             return None  # whichever create ends first says so
-        by, begun = await self._batcher.run(self._begin, None)
+        by, begun = await self._batcher.alone(self._begin)
         for task in begun:
             self._start_sending(task, by)
         async with self._database.reading() as reader:
@@ -166,7 +166,7 @@ class TaskSender:
         if not send.cancelled() and (error := send.exception()) is not None:
             log.error("submission.send_broke", exc_info=error)
 
-    async def _begin(self, tx: Transaction, asked: Sequence[None]) -> list[tuple[ProcessId, list[Task]]]:
+    async def _begin(self, tx: Transaction) -> tuple[ProcessId, list[Task]]:
         """Marks due tasks as being sent, before a byte goes out: a crash must find that a create may be there. Accounts
         take turns, so that nobody waits behind all that another has queued.
 
@@ -182,7 +182,7 @@ class TaskSender:
         free = await tasks.free_to_change(tx, (task.id for task in found))
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
         if due and not await self._presence.may_take(tx):
-            return [(by, []) for _ in asked]
+            return by, []
         too_old = [t for t in due if t.status is Status.QUEUED and now - t.created_at > self._queue_max_age]
         await self._publisher.record(tx, [expired(task, now) for task in too_old])
         due = [task for task in due if task not in too_old]
@@ -202,8 +202,7 @@ class TaskSender:
             tx.on_rollback(self._doubt)
         for task, _ in begun:
             self._served.note(task.account_id)
-        # One loop asks, so there is one answer; were there more, the first would have it all.
-        return [(by, [after for _, after in begun]), *((by, []) for _ in asked[1:])]
+        return by, [after for _, after in begun]
 
     async def _due(self, tx: Transaction, now: datetime) -> list[Task]:
         """Of providers that have room; the loop comes back for what is more than `CREATES_AT_A_TIME`."""
@@ -217,14 +216,13 @@ class TaskSender:
     async def _leave_unsent(self) -> None:
         """What was marked while the loop was told to stop: whoever comes next sends it."""
         try:
-            await self._batcher.run(self._take_back, None)
+            await self._batcher.alone(self._take_back)
         except StorageUnavailable as error:
             log.warning("submission.not_taken_back", reason=error.detail)
 
-    async def _take_back(self, tx: Transaction, asked: Sequence[None]) -> list[None]:
+    async def _take_back(self, tx: Transaction) -> None:
         await self._lines.hold(tx)
         await self._take_back_unsent(tx)
-        return [None] * len(asked)
 
     def _doubt(self) -> None:
         self._in_doubt = True
@@ -357,9 +355,8 @@ class TaskSender:
         await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
         return [None] * len(outcomes)
 
-    async def _settle_interrupted(self, tx: Transaction, starts: Sequence[None]) -> list[None]:
+    async def _settle_interrupted(self, tx: Transaction) -> None:
         await self._settle_sends_of(tx, None)
-        return [None] * len(starts)
 
     async def _settle_sends_of(self, tx: Transaction, dead: Sequence[ProcessId] | None) -> None:
         """Creates that were on their way when their process died: whether the provider has them cannot be told."""

@@ -854,7 +854,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     lane = LaneKey(endpoint["id"])
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, [lane]) == {lane}
-        [(_, [begun])] = await stalled.state["sender"]._begin(tx, [1])
+        _, [begun] = await stalled.state["sender"]._begin(tx)
         assert begun.id == task["id"]
         await reap()
     await reap()
@@ -863,7 +863,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     second = await others.submit_async()
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, ["another"]) == set()
-        assert await stalled.state["sender"]._begin(tx, [1]) == [(presence.id, [])]
+        assert await stalled.state["sender"]._begin(tx) == (presence.id, [])
     assert (await others.task(second["id"]))["status"] == "queued"
     assert not presence.alive
 
@@ -877,7 +877,7 @@ async def test_a_process_that_was_away_sends_only_what_is_still_its_own(house: H
     )
     task = await others.submit_async()
     sender, presence = stalled.state["sender"], stalled.state["presence"]
-    by, [begun] = await stalled.state["batcher"].run(sender._begin, 1)
+    by, [begun] = await stalled.state["batcher"].alone(sender._begin)
     machine_time.suspend()
     sending = asyncio.create_task(sender._send(begun, by))
     if not in_time:
