@@ -144,6 +144,8 @@ class TaskSender:
         await self._presence.until_alive()
         if not any(self._room(provider) for provider in self._providers):
             return None  # whichever create ends first says so
+        if self._in_doubt:
+            await self._take_back_unsent()
         by, begun = await self._batcher.alone(self._begin)
         for task in begun:
             self._start_sending(task, by)
@@ -176,8 +178,6 @@ class TaskSender:
         await self._lines.hold(tx)
         now = self._clock()
         by = self._presence.id
-        if self._in_doubt:
-            await self._take_back_unsent(tx)
         found = await self._due(tx, now)
         free = await tasks.free_to_change(tx, (task.id for task in found))
         due = [free[task.id] for task in found if task.id in free and _may_be_sent(free[task.id], now)]
@@ -216,19 +216,23 @@ class TaskSender:
     async def _leave_unsent(self) -> None:
         """What was marked while the loop was told to stop: whoever comes next sends it."""
         try:
-            await self._batcher.alone(self._take_back)
+            await self._take_back_unsent()
         except StorageUnavailable as error:
             log.warning("submission.not_taken_back", reason=error.detail)
-
-    async def _take_back(self, tx: Transaction) -> None:
-        await self._lines.hold(tx)
-        await self._take_back_unsent(tx)
 
     def _doubt(self) -> None:
         self._in_doubt = True
 
-    async def _take_back_unsent(self, tx: Transaction) -> None:
-        """What a commit of which this process did not learn has marked as on its way: nothing of it was sent."""
+    async def _take_back_unsent(self) -> None:
+        """What a commit of which this process did not learn has marked as on its way: nothing of it was sent.
+
+        Such a commit may still be going on, and holds the line until its end: so that end is waited for. The line is
+        let go again before the rows are taken, for whoever holds one of these rows may be about to take the line.
+        """
+        await self._batcher.alone(self._lines.hold)
+        await self._batcher.alone(self._take_back)
+
+    async def _take_back(self, tx: Transaction) -> None:
         self._in_doubt = False
         tx.on_rollback(self._doubt)
         begun = {task.id for task in self._sends.values()}

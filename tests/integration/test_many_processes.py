@@ -942,6 +942,25 @@ async def test_what_a_lost_commit_has_marked_as_on_its_way_is_sent(house: House)
             assert len(house.kling.creates) == 1
 
 
+async def test_a_process_that_looks_for_such_marks_waits_for_a_task_without_holding_the_line(
+    house: House,
+) -> None:
+    """Whoever changes the task may be about to take the line: each would wait for the other."""
+    klingel = await house.add(every=NEVER)
+    open_create = OpenCreate(accepted("8800"))
+    house.kling.answers(open_create)
+    task = await klingel.submit_async()
+    await house.kling.until(1)
+    await house.until_listening(1)
+    async with house.in_the_way("select * from tasks where id = $1", task["id"]) as other:
+        await house.sql(CUT)
+        await other.until_waited_for()
+        assert await other.finds_free("line", "all")
+    open_create.end()
+    await klingel.until_status(task["id"], "submitted")
+    assert len(house.kling.creates) == 1
+
+
 async def test_what_a_lost_commit_has_taken_in_later_than_it_was_looked_for_is_sent(house: House) -> None:
     """The server was at it still: its rows come to light as leased to this process, which knows nothing of them."""
     klingel = await house.add()
