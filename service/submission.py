@@ -90,6 +90,8 @@ class Stored:
 
 
 class Submitter:
+    """Writes new tasks down; `service.sending` sends them."""
+
     def __init__(
         self,
         *,
@@ -260,9 +262,8 @@ class _Intake:
     keys: dict[tuple[AccountId, str], IdempotencyKey]
     followed: dict[tuple[TaskId, EndpointId], TaskId]  # what follow-ups have made already
     external_ids: dict[tuple[AccountId, str], TaskId]  # that are taken
-    growth: Counter[TaskId] = field(
-        default_factory=Counter
-    )  # follow-ups in this batch, by their family's first
+    # Of each family, by the first task that its tasks descend from: how many follow-ups of this batch are in it.
+    growth: Counter[TaskId] = field(default_factory=Counter)
     new: list[_Submit] = field(default_factory=list)
 
     async def decide(self, submit: _Submit) -> Stored | KlingelError:
@@ -271,10 +272,10 @@ class _Intake:
         """
         return (
             self._repeated(submit)
-            or self._followed(submit.task)
+            or self._followed_up(submit.task)
             or self.over_budget.get(submit.task.account_id)
-            or await self._outgrown(submit.task)
-            or await self._taken(submit.task)
+            or await self._too_many_descendants(submit.task)
+            or await self._external_id_taken(submit.task)
             or self._admit(submit)
         )
 
@@ -292,11 +293,11 @@ class _Intake:
             task_id=earlier.task_id,
         )
 
-    def _followed(self, task: Task) -> Stored | None:
+    def _followed_up(self, task: Task) -> Stored | None:
         key = _follow_up_key(task)
         return Stored(self.followed[key]) if key is not None and key in self.followed else None
 
-    async def _outgrown(self, task: Task) -> Conflict | None:
+    async def _too_many_descendants(self, task: Task) -> Conflict | None:
         if task.parent_id is None:
             return None
         first, number = await tasks.family(self.tx, task.parent_id, most=MOST_DESCENDANTS)
@@ -305,7 +306,7 @@ class _Intake:
             return None
         return Conflict(f"{MOST_DESCENDANTS} follow-ups descend from {first}: that is all.")
 
-    async def _taken(self, task: Task) -> ExternalTaskIdTaken | None:
+    async def _external_id_taken(self, task: Task) -> ExternalTaskIdTaken | None:
         holder = self.external_ids.get((task.account_id, task.external_task_id))
         if holder is None:
             return None
@@ -335,7 +336,7 @@ def _provider_external_id(task: Task, first_account: AccountId | None) -> str:
     """Under which external id a task goes to its provider, which Klingel's accounts all share.
 
     The first account is the operator's: its ids go there as they are. Another account's id could equal one of these,
-    and who asks the provider for a task by it would get the operator's: so its tasks go by Klingel's own ids.
+    and to ask the provider for a task by that id would give the operator's: so other accounts' tasks go by Klingel's ids.
     """
     return task.external_task_id if task.account_id == first_account else task.id
 
