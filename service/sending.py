@@ -121,7 +121,7 @@ class TaskSender:
     async def running(self) -> AsyncIterator[None]:
         """Sends until the block ends; creates on their way may then end."""
         if self._database.sole_process:
-            # Whatever is on its way was so in a process that died: nobody else can have sent it.
+            # A create that is on its way was sent by a process that died: there is no other.
             await self._batcher.alone(self._settle_interrupted)
         try:
             async with self._loop.running():
@@ -131,11 +131,11 @@ class TaskSender:
             if self._sends:
                 await asyncio.wait(self._sends, timeout=self._stopping.left_s())
             for send in self._sends:
-                send.cancel()  # the next start finds `sending_since` and knows that it does not know
+                send.cancel()  # the next start finds `sending_since`, and the task becomes unconfirmed
             await asyncio.gather(*self._sends, return_exceptions=True)
 
     async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
-        """What processes that are no more were sending."""
+        """Settles what dead processes were sending."""
         await self._settle_sends_of(tx, dead)
 
     async def _send_due(self) -> datetime | None:
@@ -143,7 +143,7 @@ class TaskSender:
             return None
         await self._presence.until_alive()
         if not any(self._room(provider) for provider in self._providers):
-            return None  # whichever create ends first says so
+            return None  # the first create that ends wakes the loop
         if self._in_doubt:
             await self._take_back_unsent()
         by, begun = await self._batcher.alone(self._begin)
@@ -154,7 +154,7 @@ class TaskSender:
         return min((at for provider, at in moments.items() if self._room(provider)), default=None)
 
     def _room(self, provider: str) -> int:
-        """How many more creates may be on their way to it."""
+        """How many more creates may be on their way to the provider."""
         return CREATES_AT_A_TIME - sum(task.provider == provider for task in self._sends.values())
 
     def _start_sending(self, task: Task, by: ProcessId) -> None:
@@ -205,7 +205,7 @@ class TaskSender:
         return by, [after for _, after in begun]
 
     async def _due(self, tx: Transaction, now: datetime) -> list[Task]:
-        """Of providers that have room; the loop comes back for what is more than `CREATES_AT_A_TIME`."""
+        """Of providers that have room, at most `CREATES_AT_A_TIME`; the loop comes back for more."""
         due: list[Task] = []
         for provider, at in (await tasks.next_sends(tx)).items():
             room = min(self._room(provider), CREATES_AT_A_TIME - len(due))
@@ -214,7 +214,7 @@ class TaskSender:
         return due
 
     async def _leave_unsent(self) -> None:
-        """What was marked while the loop was told to stop: whoever comes next sends it."""
+        """Lets the next process send what was marked while the loop was told to stop."""
         try:
             await self._take_back_unsent()
         except StorageUnavailable as error:
@@ -224,7 +224,7 @@ class TaskSender:
         self._in_doubt = True
 
     async def _take_back_unsent(self) -> None:
-        """What a commit of which this process did not learn has marked as on its way: nothing of it was sent.
+        """Undoes what a commit of which this process did not learn has marked as on its way: nothing of it was sent.
 
         Such a commit may still be going on, and holds the line until its end: so that end is waited for. The line is
         let go again before the rows are taken, for whoever holds one of these rows may be about to take the line.
@@ -272,7 +272,7 @@ class TaskSender:
                 outcome = await self._create(provider, task, by)
                 if outcome is not None:
                     _note_outcome(span, outcome)
-        if outcome is None:  # whoever found this process dead settles it
+        if outcome is None:  # the process that found this one dead settles the task
             log.warning("task.left_to_others", task_id=task.id, send=task.sends)
             return
         log.info(
@@ -286,7 +286,7 @@ class TaskSender:
         await self._keep_settling(task, outcome)
 
     async def _keep_settling(self, task: Task, outcome: CreateOutcome) -> None:
-        """The answer is worth more than our patience: it is kept until the disk takes it."""
+        """Tries until the database takes the answer, which nobody else has."""
         while True:
             try:
                 return await self._batcher.run(self._settle, (task, outcome))
@@ -295,12 +295,12 @@ class TaskSender:
                 await asyncio.sleep(AFTER_TROUBLE.total_seconds())
             except Exception:
                 if outcome == UNRECORDABLE:
-                    raise  # the next start finds `sending_since` and knows that it does not know
+                    raise  # the next start finds `sending_since`, and the task becomes unconfirmed
                 log.exception("submission.not_recorded", task_id=task.id)
                 outcome = UNRECORDABLE
 
     async def _create(self, provider: Provider, task: Task, by: ProcessId) -> CreateOutcome | None:
-        """None where others count this process as dead: then nothing was sent."""
+        """How the create ended; None where others count this process as dead: then nothing was sent."""
         try:
             complete = await self._complete(task.input)
         except KlingelError as error:
@@ -327,7 +327,7 @@ class TaskSender:
             )
 
     async def _complete(self, input: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With its files in it. Most have none, and need no thread to read them."""
+        """The input with its files in it. Most inputs have none, and need no thread to read them."""
         if not referenced_files(input):
             return input
         return await run_sync(lambda: with_files(input, self._files.get))
@@ -393,7 +393,7 @@ def _log_surprises(change: Change, outcome: CreateOutcome) -> None:
 def _answered(
     task: Task, outcome: CreateOutcome, now: datetime
 ) -> tuple[Change | None, StoredCallback | None]:
-    """What a create's answer says beyond that there is a task, as a callback would; and the answer, to be kept as one."""
+    """The end of the task, where the answer to its create tells it as a callback would; and the answer, to be kept as one."""
     match outcome:
         case Accepted(report=Report() as report, answer=bytes() as answer):
             # It is about this task whatever ids it names: it came on the create's own connection.
