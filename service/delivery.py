@@ -35,6 +35,7 @@ from service.domain.ids import DeliveryId, EndpointId, LaneKey, ProcessId
 from service.domain.kept import ARCHIVE
 from service.domain.times import Clock
 from service.domain.values import Struct, replace
+from service.doubt import Doubt
 from service.holdings import Holdings
 from service.lanes import Lanes
 from service.loops import AT_ONCE, Loop
@@ -145,6 +146,9 @@ class Deliverer:
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
+        self._doubt = Doubt(
+            notices
+        )  # whether deliveries are leased to this process that nobody here has in hand
         self._is_open = False
         self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
         self._ended: list[_Ended] = []  # to be recorded together
@@ -158,7 +162,7 @@ class Deliverer:
         self._paces = Loop("deliveries.pace", self._go_on, wakeup=wakeups.paces, clock=clock)
         lanes.startable.on_set = self._start_soon
         lanes.on_offer = self._start
-        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
+        lanes.on_undone = self._doubt.raise_
         lanes.on_room = self._wakeup.notify
         lanes.on_rest = self._wakeup.due_at
         lanes.on_pace = wakeups.paces.due_at
@@ -254,7 +258,7 @@ class Deliverer:
         rescued = await deliveries.rescue(tx, now=now)
         recalled = self._lanes.recalled()
         await deliveries.give_back(tx, recalled)
-        in_doubt = self._lanes.in_doubt
+        in_doubt = self._doubt.is_open
         if in_doubt:
             await self._give_back_lost(tx)
         gave_up_all = await self._give_up(tx, now)
@@ -349,13 +353,9 @@ class Deliverer:
 
     async def _give_back_lost(self, tx: Transaction) -> None:
         """What a commit, or an outcome, left leased to this process of which it did not learn."""
-        self._lanes.in_doubt = False
-        tx.on_rollback(self._doubt)
+        self._doubt.settle(tx)
         leased = await deliveries.leased(tx, self._presence.id)
         await deliveries.give_back(tx, self._lanes.not_here(leased))
-
-    def _doubt(self) -> None:
-        self._lanes.in_doubt = True
 
     # Starts
 
@@ -527,7 +527,7 @@ class Deliverer:
             # Their leases are given back, or end by themselves; the messages go out once more, under the same ids.
             for ended in together:
                 log.warning("delivery.not_recorded", delivery_id=ended.duty.id, reason=error.detail)
-            self._doubt()
+            self._doubt.raise_()
             self._wakeup.notify()
         except Exception:
             # Not even in short. Its lease ends by itself: at once would be again and again.
@@ -621,7 +621,7 @@ class Deliverer:
                 # An answer of its former place, after which the lane dropped what may be for the new one.
                 elsewhere = [attempt for _, attempt in by_endpoint[endpoint_id] if attempt not in attempts]
                 await deliveries.revive(tx, {one.delivery_id: one.why for one in elsewhere}, now=now)
-                tx.on_commit(self._doubt)
+                tx.on_commit(self._doubt.raise_)
                 tx.on_commit(self._wakeup.notify)
             if not attempts:
                 continue

@@ -326,12 +326,11 @@ class Lanes:
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()
         self._recalled: list[DeliveryId] = []
-        # Something was undone, or could not be recorded: the database may count as held here what is not.
-        self.in_doubt = False
         self.has_caught_up = False  # all that was due has been claimed, or passed over, once
         self.startable = Startable()
         self.on_offer: Callable[[], None] = lambda: None  # what there is to start can be, here and now
         self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
+        self.on_undone: Callable[[], None] = lambda: None  # what was promised may be stored, or may not
 
     # What comes in
 
@@ -378,7 +377,8 @@ class Lanes:
 
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
         """What would have made them is undone; where the connection was lost, perhaps not."""
-        self.in_doubt = self.in_doubt or bool(promised)
+        if promised:
+            self.on_undone()
         for delivery_id, endpoint in promised.items():
             lane = self._lanes.get(endpoint.lane)
             if lane is None or delivery_id not in lane.promised:

@@ -26,6 +26,7 @@ from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.times import Clock, rfc3339
 from service.domain.values import replace
 from service.doors.sharing import Full
+from service.doubt import Doubt
 from service.loops import Loop, not_at_once
 from service.notices import Notices, Topic
 from service.processes import Presence
@@ -86,8 +87,7 @@ class CommandLoop:
         self._wakeup = wakeup
         self._clock = clock
         self._begun: dict[CommandId, _Begun] = {}
-        self._in_doubt = False  # the database may count commands as begun here that are not
-        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
+        self._doubt = Doubt(notices)  # whether commands are marked as taken here that were not begun
         self._loop = Loop("commands", self._begin_due, wakeup=wakeup, clock=clock)
 
     @asynccontextmanager
@@ -130,7 +130,7 @@ class CommandLoop:
 
     async def _take(self, tx: Transaction, asked: Sequence[None]) -> list[list[tuple[AccountId, Command]]]:
         """Marks commands that are due as taken by this process."""
-        if self._in_doubt:
+        if self._doubt.is_open:
             await self._give_back_lost(tx)
         room = AT_A_TIME - len(self._begun)
         found = await bots.due_commands(tx, self._others(), now=self._clock(), limit=room)
@@ -143,7 +143,7 @@ class CommandLoop:
             taken = []
         if taken:
             await bots.take_commands(tx, [command.id for _, command in taken], by=self._presence.id)
-            tx.on_rollback(self._doubt)
+            tx.on_rollback(self._doubt.raise_)
         # One loop asks, so there is one answer; were there more, the first would have it all.
         return [taken, *([] for _ in asked[1:])]
 
@@ -158,13 +158,9 @@ class CommandLoop:
             busy_bots=[id for id, n in Counter(of_bots).items() if n >= AT_A_TIME_OF_BOT],
         )
 
-    def _doubt(self) -> None:
-        self._in_doubt = True
-
     async def _give_back_lost(self, tx: Transaction) -> None:
         """Gives back what was taken by a commit of which this process did not learn: no work on it was begun."""
-        self._in_doubt = False
-        tx.on_rollback(self._doubt)
+        self._doubt.settle(tx)
         await bots.give_back_commands(tx, by=self._presence.id, but=list(self._begun))
 
     def _begin(self, account_id: AccountId, command: Command) -> None:
@@ -180,7 +176,7 @@ class CommandLoop:
             self._wakeup.notify()
         else:  # what became of it is not on disk: another try finds out
             log.error("chat.work_broke", command_id=command_id, exc_info=error)
-            self._doubt()
+            self._doubt.raise_()
             self._wakeup.due_at(self._clock() + FIRST_PAUSE)
 
     # One command

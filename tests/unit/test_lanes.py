@@ -1360,11 +1360,13 @@ def test_after_a_gap_in_what_was_heard_all_that_waits_is_claimed_anew() -> None:
 
 def test_promises_that_are_taken_back_leave_a_doubt() -> None:
     """Where the connection broke they may be kept all the same, in the database."""
-    lanes, one = Lanes(), duty()
+    lanes, told, one = Lanes(), list[str](), duty()
+    lanes.on_undone = lambda: told.append("doubt")
     assert promised(lanes, one)
-    assert not lanes.in_doubt
+    lanes.release({})
+    assert told == []
     lanes.release({one.id: one.endpoint})
-    assert lanes.in_doubt
+    assert told == ["doubt"]
 
 
 @pytest.mark.parametrize("how", ["drop", "recall"])
