@@ -38,7 +38,7 @@ from service.domain.values import Struct, replace
 from service.doubt import Doubt
 from service.holdings import Holdings
 from service.lanes import Lanes
-from service.loops import AT_ONCE, Loop
+from service.loops import Loop
 from service.notices import Notices, Topic
 from service.observability.metrics import Metrics
 from service.observability.tracing import UNTRACED, Span, SpanKind, Tracing, passing
@@ -143,22 +143,21 @@ class Deliverer:
         self._notices = notices
         self._sinks = sinks
         self._wakeup = wakeups.delivery
+        self._attempts_wakeup = wakeups.attempts
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
-        self._doubt = Doubt(
-            notices
-        )  # whether deliveries are leased to this process that nobody here has in hand
+        # Whether deliveries are leased to this process that nobody here has in hand.
+        self._doubt = Doubt(notices)
         self._is_open = False
         self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
         self._ended: list[_Ended] = []  # to be recorded together
         self._recordings: set[asyncio.Task[None]] = set()
         self._unrecorded = 0
-        self._stalled = asyncio.Event()  # there is something to start, and it may not begin
         self._is_start_due = False
         self._log: structlog.typing.FilteringBoundLogger | None = None
         self._claims = Loop("deliveries.claim", self._claim_due, wakeup=wakeups.delivery, clock=clock)
-        self._starts = Loop("deliveries.start", self._start_again, wakeup=wakeups.attempts, clock=clock)
+        self._starts = Loop("deliveries.start", self._start_once_alive, wakeup=wakeups.attempts, clock=clock)
         self._paces = Loop("deliveries.pace", self._go_on, wakeup=wakeups.paces, clock=clock)
         lanes.startable.on_set = self._start_soon
         lanes.on_offer = self._start
@@ -359,13 +358,10 @@ class Deliverer:
 
     # Starts
 
-    async def _start_again(self) -> datetime:
-        """What was stalled until others count this process as alive again."""
-        await self._stalled.wait()
+    async def _start_once_alive(self) -> None:
+        """Starts what `_next` held back, as soon as others count this process as alive again."""
         await self._presence.until_alive()
-        self._stalled.clear()
         self._start()
-        return AT_ONCE
 
     async def _go_on(self) -> datetime | None:
         """A loop of its own, for the one that claims would commit each time."""
@@ -393,7 +389,7 @@ class Deliverer:
         ):
             return None
         if not self._presence.alive:
-            self._stalled.set()
+            self._attempts_wakeup.notify()
             return None
         return self._lanes.next()
 

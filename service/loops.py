@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -14,8 +14,6 @@ from service.wakeups import Wakeup
 
 # Does what is to be done now. Gives when it is to be called again at the latest, None for not before a signal.
 Step = Callable[[], Awaitable[datetime | None]]
-
-AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
 # Until another process has done what is due, and this one has left to it.
 OTHERS_AT_IT: Final = timedelta(milliseconds=250)

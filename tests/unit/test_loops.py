@@ -9,7 +9,7 @@ from anyio import wait_all_tasks_blocked
 
 from service.domain.errors import StorageUnavailable
 from service.domain.times import utc_now
-from service.loops import AT_ONCE, FAILING_AFTER, LONGEST_PAUSE, OTHERS_AT_IT, Loop, not_at_once
+from service.loops import FAILING_AFTER, LONGEST_PAUSE, OTHERS_AT_IT, Loop, not_at_once
 from service.wakeups import Wakeup
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -79,7 +79,7 @@ async def test_a_step_that_has_more_to_do_is_followed_at_once() -> None:
     async def step() -> datetime | None:
         nonlocal left
         left -= 1
-        return AT_ONCE if left else None
+        return world.clock() if left else None
 
     async with Loop("work", step, wakeup=world.wakeup, clock=world.clock).running():
         await wait_all_tasks_blocked()
