@@ -37,7 +37,7 @@ from service.domain.times import Clock
 from service.domain.values import Struct, replace
 from service.doubt import Doubt
 from service.holdings import Holdings
-from service.lanes import Lanes
+from service.lanes import Ending, Lanes
 from service.loops import Loop
 from service.notices import Notices, Topic
 from service.observability.metrics import Metrics
@@ -263,7 +263,7 @@ class Deliverer:
         gave_up_all = await self._give_up(tx, now)
         full = self._lanes.begin_claim()
         # What may come to wait for any other lane is told by whoever puts it there.
-        lanes = dict.fromkeys(chain(*asked, self._lanes.overflowed()))
+        lanes = dict.fromkeys(chain(*asked, self._lanes.with_backlog()))
         able = [lane for lane in lanes if lane not in full]
         no_retries = self._lanes.full_of_retries()
         due = await deliveries.due(
@@ -417,7 +417,7 @@ class Deliverer:
     async def _carry_out(self, duty: Duty) -> _Ended:
         started_at, started = self._clock(), time.monotonic()
         delivered = False
-        is_well: bool | None = False
+        ending = Ending.ILL
         try:
             with self._span(duty) as span:
                 told = duty if span.trace is None else replace(duty, trace=span.trace)
@@ -426,14 +426,15 @@ class Deliverer:
                 verdict = result(reply, attempt=duty.attempt, now=ended_at)
                 _note_end(span, reply, verdict.outcome)
             delivered = verdict.outcome is AttemptOutcome.DELIVERED
-            is_well = (
-                not is_reason_to_rest(reply, of_many=duty.endpoint.shares_lane) if reply.exchanged else None
-            )
+            if not reply.exchanged:
+                ending = Ending.UNTRIED
+            elif not is_reason_to_rest(reply, of_many=duty.endpoint.shares_lane):
+                ending = Ending.WELL
             if verdict.outcome is AttemptOutcome.GONE:
                 # Before the next in line can start; what is dropped becomes dead letters with this attempt's record.
                 self._lanes.drop(duty.endpoint)
         finally:
-            self._lanes.end(duty, delivered=is_well)
+            self._lanes.end(duty, ending)
         attempt = Attempt(
             delivery_id=duty.id,
             number=duty.attempt,

@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import chain
@@ -58,6 +59,21 @@ class _Pace:
         return self.since + self.gap
 
 
+class Ending(Enum):
+    """What an attempt that has ended shows of its lane."""
+
+    WELL = auto()  # it was delivered, or failed in a way that is no reason to rest
+    ILL = auto()
+    UNTRIED = auto()  # nothing went out: what is known of the lane stays as it is, and no rate counts it
+
+
+class Backlog(Enum):
+    """What waits for a lane in the database, as far as the lane knows. A lane that knows of nothing has none."""
+
+    SEEN = auto()  # the last claim, or the one on its way, finds all of it
+    NEW = auto()  # something was added since the last claim began, which may not find it
+
+
 class Lane:
     """What one endpoint has to get, or the endpoints of many tasks at one host.
 
@@ -72,15 +88,14 @@ class Lane:
         self.promised: dict[DeliveryId, EndpointId] = {}  # to what may yet be committed
         self._promised_retries: set[DeliveryId] = set()  # of these
         self.spoilt: set[DeliveryId] = set()  # of these, made for an endpoint that is no longer as it was
-        self.overflowed = False  # more waits in the database
-        self.passed_over = False  # something went there since the database was last asked
-        self.retries_wait = False  # more of them do, there: new ones do not line up behind these
+        self.backlog: Backlog | None = None  # new deliveries line up behind it, in the database
+        self.retries_wait = False  # in the database; new deliveries do not line up behind these
         self.queued_in_turn = False
         self.let_in_by: _Limit | None = None  # whose free place it is to take
-        self.failures = 0  # in a row
-        self.delivered = 0  # in a row
+        self.failures_in_row = 0
+        self.successes_in_row = 0
         self.rests = False
-        self.rested = 0  # times in a row
+        self.rests_in_row = 0
         self.pace: _Pace | None = None  # while it waits for its endpoint's rate
         self._concurrency = SHARED_CONCURRENCY if is_shared else CONCURRENCY
         self._retries_at_a_time = self._concurrency // 2  # so that retries never starve first attempts
@@ -103,7 +118,7 @@ class Lane:
         held = self._held + len(self.promised)
         if held < DEPTH:
             return False
-        is_quick = self.delivered >= DEPTH and self.pace is None
+        is_quick = self.successes_in_row >= DEPTH and self.pace is None
         return held >= DEEPEST or not is_quick or in_hand >= IN_HAND
 
     @property
@@ -117,16 +132,16 @@ class Lane:
 
     def wants_more(self, ended: Duty) -> bool:
         """Whether it is time to ask for what waits in the database, now that this has ended."""
-        if self.overflowed and self._held == DEPTH // 2:
+        if self.backlog and self._held == DEPTH // 2:
             return True
         if ended.attempt > 1:
             return self.retries_wait and self._held_retries in {RETRIES_HELD // 2, 0}
-        return self.overflowed and not self.holds_first_attempts
+        return self.backlog is not None and not self.holds_first_attempts
 
     @property
     def is_idle(self) -> bool:
         """Nothing in it has to be remembered."""
-        return not (self._held or self.promised or self.rests or self.pace or self.overflowed)
+        return not (self._held or self.promised or self.rests or self.pace or self.backlog)
 
     def promise(self, delivery_id: DeliveryId, endpoint_id: EndpointId, *, attempt: int) -> None:
         self.promised[delivery_id] = endpoint_id
@@ -139,7 +154,8 @@ class Lane:
 
     def add(self, duty: Duty) -> None:
         if not self._held and not self.is_shared:
-            self.failures = max(self.failures, duty.endpoint.failures)  # what earlier lanes of it have seen
+            # What earlier lanes of the endpoint have seen.
+            self.failures_in_row = max(self.failures_in_row, duty.endpoint.failures)
         self._held += 1
         story = _story(duty)
         if duty.attempt > 1:
@@ -156,7 +172,7 @@ class Lane:
     def can_start(self) -> bool:
         if self.rests or self.pace is not None:
             return False
-        if self.active >= (1 if self.failures >= BREAKS_AFTER else self._concurrency):
+        if self.active >= (1 if self.failures_in_row >= BREAKS_AFTER else self._concurrency):
             return False
         return bool(self._first) or (bool(self._retries) and self._active_retries < self._retries_at_a_time)
 
@@ -170,9 +186,11 @@ class Lane:
         self._active_retries += 1
         return self._retries.popleft()
 
-    def end(self, duty: Duty, *, delivered: bool | None) -> None:
-        if delivered is not None:
-            self.failures, self.delivered = (0, self.delivered + 1) if delivered else (self.failures + 1, 0)
+    def end(self, duty: Duty, ending: Ending) -> None:
+        if ending is Ending.WELL:
+            self.failures_in_row, self.successes_in_row = 0, self.successes_in_row + 1
+        elif ending is Ending.ILL:
+            self.failures_in_row, self.successes_in_row = self.failures_in_row + 1, 0
         self.active -= 1
         self._held -= 1
         story = _story(duty)
@@ -342,9 +360,9 @@ class Lanes:
         if not self.open:
             return False
         lane = self._lane(endpoint)
-        if lane.overflowed or self._is_full(lane):
+        if lane.backlog or self._is_full(lane):
             # Once some wait in the database the rest goes there too, behind them.
-            lane.overflowed = lane.passed_over = True
+            lane.backlog = Backlog.NEW
             return False
         lane.promise(delivery_id, endpoint.id, attempt=1)
         return True
@@ -352,7 +370,7 @@ class Lanes:
     def takes_new_ones(self, endpoint: Place) -> bool:
         """Whether a new one would go straight into its lane now."""
         lane = self._lanes.get(endpoint.lane)
-        return lane is None or not (lane.overflowed or self._is_full(lane))
+        return lane is None or not (lane.backlog or self._is_full(lane))
 
     def fetch(self, endpoints: Iterable[Place]) -> None:
         """What the database holds of theirs since now is fetched as soon as there is room. Where first attempts are in the
@@ -370,7 +388,7 @@ class Lanes:
             lane.retries_wait = True
             return False
         if self._is_full(lane):
-            lane.overflowed = lane.passed_over = True
+            lane.backlog = Backlog.NEW
             return False
         lane.promise(delivery_id, endpoint.id, attempt=attempt)
         return True
@@ -385,7 +403,7 @@ class Lanes:
                 continue
             lane.end_promise(delivery_id)
             lane.spoilt.discard(delivery_id)
-            if (lane.overflowed or lane.retries_wait) and not lane.promised:
+            if (lane.backlog or lane.retries_wait) and not lane.promised:
                 self.on_room()  # perhaps nothing in it will ever end and say so
             self._leave_if_idle(lane)
 
@@ -413,7 +431,7 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, is_shared=endpoint.shares_lane)
-            lane.failures, lane.rested = self._failing.pop(key, (0, 0))
+            lane.failures_in_row, lane.rests_in_row = self._failing.pop(key, (0, 0))
         return lane
 
     def _is_full(self, lane: Lane) -> bool:
@@ -429,7 +447,8 @@ class Lanes:
         """Those that take no more from the database for now; they call `on_room` when they have room again."""
         full = {key for key, lane in self._lanes.items() if self._is_full(lane)}
         for key in full:
-            self._lanes[key].overflowed = True
+            lane = self._lanes[key]
+            lane.backlog = lane.backlog or Backlog.SEEN
         return full
 
     def full_of_retries(self) -> set[LaneKey]:
@@ -439,22 +458,26 @@ class Lanes:
             self._lanes[key].retries_wait = True
         return full
 
-    def overflowed(self) -> list[LaneKey]:
-        """Those for which more waits there, as far as they know."""
-        return [key for key, lane in self._lanes.items() if lane.overflowed]
+    def with_backlog(self) -> list[LaneKey]:
+        """The lanes for which deliveries wait in the database, as far as the lanes know."""
+        return [key for key, lane in self._lanes.items() if lane.backlog]
 
     def hopeless(self) -> list[LaneKey]:
         """Those of many endpoints whose host has failed for long. One attempt at each end of a rest is too few to bring all
         that waits there to its end, and no endpoint of them fails often enough to be disabled.
         """
-        return [key for key, lane in self._lanes.items() if lane.is_shared and lane.rested >= HOPELESS_AFTER]
+        return [
+            key for key, lane in self._lanes.items() if lane.is_shared and lane.rests_in_row >= HOPELESS_AFTER
+        ]
 
     def begin_claim(self) -> set[LaneKey]:
         """The database is about to be asked, for all but the full ones, which it gives."""
         full = self.full()
         for key, lane in self._lanes.items():
             if key not in full:
-                lane.passed_over = lane.retries_wait = False
+                if lane.backlog:
+                    lane.backlog = Backlog.SEEN
+                lane.retries_wait = False
         return full
 
     def end_claim(self, full: Collection[LaneKey]) -> None:
@@ -464,14 +487,13 @@ class Lanes:
         """
         self.has_caught_up = True
         for key, lane in list(self._lanes.items()):
-            if key in full or not lane.overflowed:
+            if key in full:
                 continue
-            if lane.passed_over:
-                if not self._is_full(lane):
-                    self.on_room()
-                continue
-            lane.overflowed = False
-            self._leave_if_idle(lane)
+            if lane.backlog is Backlog.SEEN:
+                lane.backlog = None
+                self._leave_if_idle(lane)
+            elif lane.backlog is Backlog.NEW and not self._is_full(lane):
+                self.on_room()
 
     # What goes out
 
@@ -483,10 +505,8 @@ class Lanes:
             let_in_by, lane.let_in_by = lane.let_in_by, None
             if lane.can_start():
                 limits = self._limits_of(lane.first_in_line())
-                for reached in limits:
-                    if reached.is_reached:
-                        break
-                else:
+                reached = next((limit for limit in limits if limit.is_reached), None)
+                if reached is None:
                     duty = lane.start()
                     if (gap := duty.endpoint.gap) is not None:
                         now = self._clock()
@@ -508,29 +528,25 @@ class Lanes:
         self.startable.clear()
         return None
 
-    def end(self, duty: Duty, *, delivered: bool | None) -> None:
-        """Its attempt is over; it stays in hand until its outcome is recorded.
-
-        Args:
-            delivered: or ended in a way that is no reason to rest. None where nothing went out: then all that is known
-                of the lane stays as it is, and no rate counts it.
-        """
+    def end(self, duty: Duty, ending: Ending) -> None:
+        """The attempt is over; its delivery stays in hand until the outcome is recorded."""
         lane, limits = self._under_way.pop(duty.id)
-        lane.end(duty, delivered=delivered)
+        lane.end(duty, ending)
         for limit in limits:
             limit.active -= 1
             if limit.waiting:
                 self._let_in(limit)
             if not limit.active and not limit.waiting:
                 del self._limits[limit.name]
-        if delivered is None and lane.pace is not None and lane.pace.by == duty.id:
-            lane.pace = None
-        if delivered:
-            lane.rested = 0
+        if ending is Ending.WELL:
+            lane.rests_in_row = 0
             if lane.rests:
                 self._end_rest(lane)
-        elif delivered is not None and lane.failures >= BREAKS_AFTER and not lane.rests:
-            self._rest(lane)
+        elif ending is Ending.ILL:
+            if lane.failures_in_row >= BREAKS_AFTER and not lane.rests:
+                self._rest(lane)
+        elif lane.pace is not None and lane.pace.by == duty.id:
+            lane.pace = None
         if lane.wants_more(duty):
             self.on_room()
         self._take_turn_or_leave(lane)
@@ -574,10 +590,10 @@ class Lanes:
     # Rests
 
     def _rest(self, lane: Lane) -> None:
-        doublings: int = 2 ** min(lane.rested, 10)
+        doublings: int = 2 ** min(lane.rests_in_row, 10)
         until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
         lane.rests = True
-        lane.rested += 1
+        lane.rests_in_row += 1
         self._resting[lane.key] = until
         self.on_rest(until)
 
@@ -653,19 +669,18 @@ class Lanes:
         lane.spoil(endpoint.id)
         self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
         if not endpoint.shares_lane:
-            lane.overflowed = lane.retries_wait = False
+            lane.backlog, lane.retries_wait = None, False
             # Should it be wanted again, it begins anew.
-            lane.failures = lane.rested = 0
+            lane.failures_in_row = lane.rests_in_row = 0
             self._end_rest(lane)
-        elif lane.overflowed or lane.retries_wait:
+        elif lane.backlog or lane.retries_wait:
             self.on_room()
         self._leave_if_idle(lane)
 
     def divert(self, endpoint: Place) -> None:
         """It is being changed: what is new lines up in the database, behind what `recall` sends back there."""
         if self.open:
-            lane = self._lane(endpoint)
-            lane.overflowed = lane.passed_over = True
+            self._lane(endpoint).backlog = Backlog.NEW
 
     def recall(self, endpoint: Place) -> None:
         """It was changed: what is not begun goes back to the database, to be claimed with what it is like now."""
@@ -684,7 +699,7 @@ class Lanes:
         for lane in list(self._lanes.values()):
             for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
                 self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
-            lane.overflowed = lane.retries_wait = False
+            lane.backlog, lane.retries_wait = None, False
             self._leave_if_idle(lane)
         self._recalled.clear()
         self.on_room()
@@ -723,8 +738,8 @@ class Lanes:
         if not lane.is_idle:
             return
         self._lanes.pop(lane.key, None)
-        if lane.is_shared and lane.failures:
-            self._failing[lane.key] = (lane.failures, lane.rested)
+        if lane.is_shared and lane.failures_in_row:
+            self._failing[lane.key] = (lane.failures_in_row, lane.rests_in_row)
             if len(self._failing) > FAILING_REMEMBERED:
                 self._failing.popitem(last=False)
 
