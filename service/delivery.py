@@ -159,12 +159,14 @@ class Deliverer:
         self._claims = Loop("deliveries.claim", self._claim_due, wakeup=wakeups.delivery, clock=clock)
         self._starts = Loop("deliveries.start", self._start_once_alive, wakeup=wakeups.attempts, clock=clock)
         self._paces = Loop("deliveries.pace", self._go_on, wakeup=wakeups.paces, clock=clock)
-        lanes.startable.on_set = self._start_soon
-        lanes.on_offer = self._start
-        lanes.on_undone = self._doubt.raise_
-        lanes.on_room = self._wakeup.notify
-        lanes.on_rest = self._wakeup.due_at
-        lanes.on_pace = wakeups.paces.due_at
+        lanes.serve(
+            on_startable=self._start_soon,
+            on_offer=self._start,
+            on_room=wakeups.delivery.notify,
+            on_undone=self._doubt.raise_,
+            on_rest=wakeups.delivery.due_at,
+            on_pace=wakeups.paces.due_at,
+        )
 
     @property
     def alive(self) -> bool:
@@ -234,7 +236,7 @@ class Deliverer:
         due = waiting.next_moment
         if due is not None:
             due = max(due, self._clock() + CLAIM_GAP)
-        awake = self._lanes.wake()
+        awake = self._lanes.end_rests()
         return min((moment for moment in (due, awake) if moment is not None), default=None)
 
     async def _waiting(self) -> Waiting:
@@ -365,7 +367,7 @@ class Deliverer:
 
     async def _go_on(self) -> datetime | None:
         """A loop of its own, for the one that claims would commit each time."""
-        return self._lanes.go_on()
+        return self._lanes.end_paces()
 
     def _start_soon(self) -> None:
         if not self._is_start_due:

@@ -286,13 +286,11 @@ def named_place(name: str) -> NamedPlace:
 
 
 class Startable:
-    """Whether there may be something to start: told to whoever starts it when it comes to be so."""
+    """Whether some lane may have an attempt to start."""
 
     def __init__(self) -> None:
         self._is_set = False
-        self.on_set: Callable[[], None] = lambda: (
-            None
-        )  # something is in its place only after what goes on now
+        self.on_set: Callable[[], None] = _nobody
 
     def is_set(self) -> bool:
         return self._is_set
@@ -304,6 +302,10 @@ class Startable:
 
     def clear(self) -> None:
         self._is_set = False
+
+
+def _nobody(*_: object) -> None:
+    """Is called where nobody serves the lanes."""
 
 
 class Lanes:
@@ -329,11 +331,9 @@ class Lanes:
         self._of_an_account = of_an_account
         self._clock = clock
         self._resting: dict[LaneKey, datetime] = {}  # until when
-        self.on_rest: Callable[[datetime], None] = lambda _until: None  # `wake` is due then
         # When the paces end that lanes have, or had: the first one first, for many may end within a second.
         self._paced: list[tuple[datetime, LaneKey]] = []
         self._last_looked = clock()  # at the clock, for a pace
-        self.on_pace: Callable[[datetime], None] = lambda _until: None  # `go_on` is due then
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._limits: dict[str, _Limit] = {}
@@ -346,9 +346,34 @@ class Lanes:
         self._recalled: list[DeliveryId] = []
         self.has_caught_up = False  # all that was due has been claimed, or passed over, once
         self.startable = Startable()
-        self.on_offer: Callable[[], None] = lambda: None  # what there is to start can be, here and now
-        self.on_room: Callable[[], None] = lambda: None  # a lane has room for what waits in the database
-        self.on_undone: Callable[[], None] = lambda: None  # what was promised may be stored, or may not
+        self.serve()
+
+    def serve(
+        self,
+        *,
+        on_startable: Callable[[], None] = _nobody,
+        on_offer: Callable[[], None] = _nobody,
+        on_room: Callable[[], None] = _nobody,
+        on_undone: Callable[[], None] = _nobody,
+        on_rest: Callable[[datetime], None] = _nobody,
+        on_pace: Callable[[datetime], None] = _nobody,
+    ) -> None:
+        """What is to be called from now on, by whoever starts attempts and fetches deliveries from the database.
+
+        Args:
+            on_startable: `next` has something to give, once the caller of the lanes is done with what it is doing.
+            on_offer: `next` may have something to give, and the caller of the lanes is done.
+            on_room: some lane has room for what waits in the database.
+            on_undone: what was promised is undone, as far as this process knows.
+            on_rest: a lane rests until then, when `end_rests` is due.
+            on_pace: a lane keeps to its endpoint's rate until then, when `end_paces` is due.
+        """
+        self.startable.on_set = on_startable
+        self.on_room = on_room
+        self._on_offer = on_offer
+        self._on_undone = on_undone
+        self._on_rest = on_rest
+        self._on_pace = on_pace
 
     # What comes in
 
@@ -396,7 +421,7 @@ class Lanes:
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
         """What would have made them is undone; where the connection was lost, perhaps not."""
         if promised:
-            self.on_undone()
+            self._on_undone()
         for delivery_id, endpoint in promised.items():
             lane = self._lanes.get(endpoint.lane)
             if lane is None or delivery_id not in lane.promised:
@@ -424,7 +449,7 @@ class Lanes:
                 if lane.pace is not None and lane.pace.gap != duty.endpoint.gap:
                     self._change_pace(lane, lane.pace, duty.endpoint.gap)
             self._take_turn_or_leave(lane)
-        self.on_offer()
+        self._on_offer()
 
     def _lane(self, endpoint: Place) -> Lane:
         key = endpoint.lane
@@ -595,7 +620,7 @@ class Lanes:
         lane.rests = True
         lane.rests_in_row += 1
         self._resting[lane.key] = until
-        self.on_rest(until)
+        self._on_rest(until)
 
     def _end_rest(self, lane: Lane) -> None:
         lane.rests = False
@@ -608,7 +633,7 @@ class Lanes:
             self._end_rest(lane)
             self._take_turn_or_leave(lane)
 
-    def wake(self) -> datetime | None:
+    def end_rests(self) -> datetime | None:
         """Lets those try again that have rested long enough, or for who knows how long, where the clock was set back. Gives
         when the next one will have.
         """
@@ -625,7 +650,7 @@ class Lanes:
     def _pace(self, lane: Lane, pace: _Pace) -> None:
         lane.pace = pace
         heappush(self._paced, (pace.until, lane.key))
-        self.on_pace(pace.until)
+        self._on_pace(pace.until)
 
     def _change_pace(self, lane: Lane, pace: _Pace, gap: timedelta | None) -> None:
         """Its endpoint has another rate now, or none."""
@@ -634,7 +659,7 @@ class Lanes:
         else:
             self._pace(lane, replace(pace, gap=gap))
 
-    def go_on(self) -> datetime | None:
+    def end_paces(self) -> datetime | None:
         """Lets those begin their next attempts that have waited for as long as their rates say. Gives when the next one
         will have.
         """

@@ -246,7 +246,7 @@ def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_a
     clock = Moved()
     lanes = Lanes(clock=clock)
     rests: list[datetime] = []
-    lanes.on_rest = rests.append
+    lanes.serve(on_rest=rests.append)
     lanes.offer([duty() for _ in range(60)])
     begun = started(lanes)
     while begun:
@@ -256,13 +256,13 @@ def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_a
     assert started(lanes) == []
     for rest in (1, 2, 4, 8, 16, 30, 30):
         assert rests[-1] - clock.now == timedelta(seconds=rest)
-        assert lanes.wake() == rests[-1]
+        assert lanes.end_rests() == rests[-1]
         clock.now = rests[-1]
-        lanes.wake()
+        lanes.end_rests()
         [alone] = started(lanes)
         lanes.end(alone, Ending.ILL)
     clock.now = rests[-1]
-    lanes.wake()
+    lanes.end_rests()
     [alone] = started(lanes)
     lanes.end(alone, Ending.WELL)
     assert len(started(lanes)) == CONCURRENCY
@@ -274,10 +274,10 @@ def test_a_clock_that_is_set_back_makes_no_rest_longer() -> None:
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
     for begun in started(lanes):
         lanes.end(begun, Ending.ILL)
-    assert lanes.wake() is not None
+    assert lanes.end_rests() is not None
     assert started(lanes) == []
     clock.now -= timedelta(hours=1)
-    assert lanes.wake() is None
+    assert lanes.end_rests() is None
     assert len(started(lanes)) == 1
 
 
@@ -296,7 +296,7 @@ def test_an_attempt_that_sends_nothing_counts_neither_way_and_ends_no_rest() -> 
     clock = Moved()
     lanes = Lanes(clock=clock)
     rests: list[datetime] = []
-    lanes.on_rest = rests.append
+    lanes.serve(on_rest=rests.append)
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
     first, second, *others = started(lanes)
     lanes.end(first, Ending.UNTRIED)
@@ -308,7 +308,7 @@ def test_an_attempt_that_sends_nothing_counts_neither_way_and_ends_no_rest() -> 
         lanes.end(one, Ending.UNTRIED)
     assert started(lanes) == []
     clock.now = rests[-1]
-    lanes.wake()
+    lanes.end_rests()
     [alone] = started(lanes)
     lanes.end(alone, Ending.UNTRIED)
     [alone] = started(lanes)
@@ -338,20 +338,20 @@ def test_a_single_failure_among_deliveries_slows_nobody() -> None:
 
 def pass_time(lanes: Lanes, clock: Moved, seconds: float) -> datetime | None:
     clock.now += timedelta(seconds=seconds)
-    return lanes.go_on()
+    return lanes.end_paces()
 
 
 def test_attempts_at_an_endpoint_with_a_rate_begin_one_after_another_in_its_time() -> None:
     clock = Moved()
     lanes = Lanes(clock=clock)
     told: list[datetime] = []
-    lanes.on_pace = told.append
+    lanes.serve(on_pace=told.append)
     twenty = endpoint(rate=20)
     retry, *firsts = [duty(to=twenty, attempt=2), *(duty(to=twenty) for _ in range(3))]
     lanes.offer([retry, *firsts])
     for expected in (*firsts, retry):
         assert started(lanes) == [expected]
-        assert told[-1] == lanes.go_on() == clock.now + timedelta(seconds=3)
+        assert told[-1] == lanes.end_paces() == clock.now + timedelta(seconds=3)
         pass_time(lanes, clock, 2.9)
         assert not lanes.startable.is_set()
         assert pass_time(lanes, clock, 0.1) is None
@@ -476,13 +476,13 @@ def test_an_endpoint_that_rests_and_has_a_rate_waits_for_both(rate: int, seconds
     lanes.offer([duty(to=where), duty(to=where)])
     [begun] = started(lanes)
     lanes.end(begun, Ending.ILL)
-    assert lanes.wake() == clock.now + timedelta(seconds=1)
+    assert lanes.end_rests() == clock.now + timedelta(seconds=1)
     for step in (0.5, seconds - 0.501):
         pass_time(lanes, clock, step)
-        lanes.wake()
+        lanes.end_rests()
         assert started(lanes) == []
     pass_time(lanes, clock, 0.001)
-    lanes.wake()
+    lanes.end_rests()
     assert len(started(lanes)) == 1
 
 
@@ -496,7 +496,7 @@ def test_a_clock_that_is_set_back_makes_nobody_wait_for_longer_than_the_rate_say
     other = duty(to=endpoint("b", rate=20))
     lanes.offer([other])
     assert started(lanes) == [other]
-    assert lanes.go_on() == clock.now + timedelta(seconds=3)
+    assert lanes.end_paces() == clock.now + timedelta(seconds=3)
     pass_time(lanes, clock, 3)
     assert len(started(lanes)) == 1
 
@@ -509,7 +509,7 @@ def test_a_clock_that_is_set_back_is_noticed_also_after_another_has_begun() -> N
     clock.now -= timedelta(hours=1)
     lanes.offer([duty(to=endpoint("b", rate=20))])
     assert len(started(lanes)) == 1
-    lanes.go_on()
+    lanes.end_paces()
     pass_time(lanes, clock, 3)
     [begun] = started(lanes)
     assert begun.endpoint.id == "a"
@@ -584,7 +584,7 @@ def test_what_is_promised_and_not_committed_yet_counts() -> None:
 def test_what_is_undone_gives_its_places_back() -> None:
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     made = [duty() for _ in range(DEPTH + 1)]
     kept = [one for one in made if promised(lanes, one)]
     lanes.release({one.id: one.endpoint for one in kept})
@@ -613,7 +613,7 @@ def test_what_is_claimed_takes_the_room_that_there_is_and_the_rest_is_asked_for_
     lanes.end_claim(full)
     assert not promised(lanes)
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     deliver_all(lanes)
     assert calls
 
@@ -622,7 +622,7 @@ def test_what_came_to_wait_is_asked_for_when_the_lane_has_room_and_not_before() 
     """Each question is a commit: too much to do for each new one."""
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     lanes.offer([duty() for _ in range(DEPTH)])
     assert not promised(lanes)
     lanes.fetch([endpoint()])
@@ -644,7 +644,7 @@ def test_what_came_to_wait_for_an_empty_lane_is_asked_for_at_once() -> None:
     """Nothing in it will end and say so. Until it is there, nothing new overtakes it."""
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     assert lanes.takes_new_ones(endpoint())
     lanes.fetch([endpoint()])
     assert calls
@@ -685,7 +685,7 @@ def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
     clock = Moved()
     lanes = Lanes(clock=clock)
     rests: list[datetime] = []
-    lanes.on_rest = rests.append
+    lanes.serve(on_rest=rests.append)
     tried = 0
     for one in of_tasks(BREAKS_AFTER + 1, "dead.example"):
         lanes.offer([one])
@@ -697,7 +697,7 @@ def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
     for rest in (1, 2, 4):
         assert rests[-1] - clock.now == timedelta(seconds=rest)
         clock.now = rests[-1]
-        lanes.wake()
+        lanes.end_rests()
         lanes.offer(of_tasks(2, "dead.example"))
         [alone] = started(lanes)
         lanes.end(alone, Ending.ILL)
@@ -921,7 +921,7 @@ def test_an_endpoint_that_wants_no_more_leaves_those_that_share_its_lane_alone()
 def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more() -> None:
     lanes = Lanes()
     calls: list[int] = []
-    lanes.on_room = lambda: calls.append(len(lanes.waiting()))
+    lanes.serve(on_room=lambda: calls.append(len(lanes.waiting())))
     for _ in range(DEPTH):
         one = duty()
         assert promised(lanes, one)
@@ -950,7 +950,7 @@ def test_what_goes_to_the_database_while_it_is_asked_is_asked_for_again() -> Non
         assert one is not None
         lanes.end(one, Ending.WELL)
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     full = lanes.begin_claim()
     assert not promised(lanes)  # after the claim has looked, before it is committed
     lanes.end_claim(full)
@@ -962,7 +962,7 @@ def test_a_lane_that_the_database_filled_to_the_brim_asks_for_the_rest() -> None
     """Nothing was turned away from it: it is full of what was claimed, and more may be due."""
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     lanes.offer([duty() for _ in range(DEPTH)])
     lanes.end_claim(lanes.begin_claim())
     deliver_all(lanes)
@@ -993,7 +993,7 @@ def test_however_many_retries_are_due_new_ones_go_straight_into_their_lane() -> 
 def test_a_lane_that_had_all_the_retries_that_it_takes_asks_for_more_when_half_of_them_have_ended() -> None:
     lanes = Lanes()
     left: list[int] = []
-    lanes.on_room = lambda: left.append(len(lanes.waiting()))
+    lanes.serve(on_room=lambda: left.append(len(lanes.waiting())))
     full_of_retries(lanes)
     while begun := started(lanes):
         for one in begun:
@@ -1006,7 +1006,7 @@ def test_a_lane_that_had_all_the_retries_that_it_takes_asks_for_more_when_half_o
 def test_new_ones_that_wait_in_the_database_are_asked_for_as_soon_as_only_retries_are_before_them() -> None:
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     first = duty()
     lanes.offer([first, duty(attempt=2), duty(attempt=2)])
     lanes.fetch([first.endpoint])
@@ -1026,7 +1026,7 @@ def test_what_a_lane_did_not_take_of_retries_is_asked_for_when_those_that_it_too
     """None of them ends, and says so."""
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     mine, others = (endpoint(id, of_task=id, host="h.example") for id in "ab")
     lanes.offer([duty(to=others)])
     lanes.begin_claim()
@@ -1044,7 +1044,7 @@ def test_what_a_lane_did_not_take_of_retries_is_asked_for_when_those_that_it_too
 def test_a_lane_that_never_overflowed_calls_nobody() -> None:
     lanes = Lanes()
     calls: list[None] = []
-    lanes.on_room = lambda: calls.append(None)
+    lanes.serve(on_room=lambda: calls.append(None))
     lanes.offer([duty() for _ in range(DEPTH)])
     deliver_all(lanes)
     assert calls == []
@@ -1235,13 +1235,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 40))
     def pass_time(self, seconds: int) -> None:
         self.clock.now += timedelta(seconds=seconds)
-        next_one = self.lanes.wake()
+        next_one = self.lanes.end_rests()
         for endpoint_id, until in list(self.rests.items()):
             if until <= self.clock.now:
                 del self.rests[endpoint_id]
                 self.forget_if_idle(endpoint_id)
         assert next_one == min(self.rests.values(), default=None)
-        self.lanes.go_on()
+        self.lanes.end_paces()
         for endpoint_id, (_, until) in list(self.paces.items()):
             if until <= self.clock.now:
                 del self.paces[endpoint_id]
@@ -1333,7 +1333,7 @@ def test_what_was_counted_as_leased_and_is_nowhere_here_is_found() -> None:
 def test_a_process_that_has_lost_everything_begins_nothing_of_it_and_asks_anew() -> None:
     lanes = Lanes()
     asked: list[str] = []
-    lanes.on_room = lambda: asked.append("room")
+    lanes.serve(on_room=lambda: asked.append("room"))
     first, second, third = duty(), duty(task="t"), duty(task="t")
     lanes.offer([first, second, third])
     begun = lanes.next()
@@ -1362,7 +1362,7 @@ def test_after_a_gap_in_what_was_heard_all_that_waits_is_claimed_anew() -> None:
 def test_promises_that_are_taken_back_leave_a_doubt() -> None:
     """Where the connection broke they may be kept all the same, in the database."""
     lanes, told, one = Lanes(), list[str](), duty()
-    lanes.on_undone = lambda: told.append("doubt")
+    lanes.serve(on_undone=lambda: told.append("doubt"))
     assert promised(lanes, one)
     lanes.release({})
     assert told == []
@@ -1374,7 +1374,7 @@ def test_promises_that_are_taken_back_leave_a_doubt() -> None:
 def test_what_is_committed_after_its_endpoint_has_changed_is_claimed_anew(how: str) -> None:
     """It was made for what the endpoint was, by a transaction that another process's has overtaken."""
     lanes, told = Lanes(), list[str]()
-    lanes.on_room = lambda: told.append("room")
+    lanes.serve(on_room=lambda: told.append("room"))
     one = duty()
     assert lanes.promise(one.id, one.endpoint)
     getattr(lanes, how)(one.endpoint)
