@@ -90,7 +90,7 @@ from service.doors.sharing import shares_of
 from service.expiry import Expiry
 from service.holdings import Holdings
 from service.keeping import Keeper
-from service.lanes import Lanes, named_place
+from service.lanes import Lanes
 from service.lines import Lines
 from service.network.dialler import EVERYWHERE, Guard, open_dialler
 from service.notices import Notices, Topic
@@ -99,6 +99,7 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import UNTRACED, Tracing, are_traces_wanted
 from service.observability.vitals import Vitals
 from service.outputs import Outputs
+from service.places import named_place
 from service.previews import Previews
 from service.probing import Probes
 from service.processes import EVERY, Presence, boot_seconds

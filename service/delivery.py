@@ -37,7 +37,8 @@ from service.domain.times import Clock
 from service.domain.values import Struct, replace
 from service.doubt import Doubt
 from service.holdings import Holdings
-from service.lanes import Ending, Lanes
+from service.lane import Ending
+from service.lanes import Lanes
 from service.loops import Loop
 from service.notices import Notices, Topic
 from service.observability.metrics import Metrics

@@ -1,288 +1,30 @@
-"""Deliveries in hand: one lane for each endpoint, so that a slow or dead one holds up nobody but itself."""
+"""Which delivery is attempted next: lanes take turns, so that a slow or dead endpoint holds up nobody but itself."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum, auto
-from functools import lru_cache
 from heapq import heappop, heappush
-from itertools import chain
-from typing import Final, Protocol
+from typing import Final
 
+from service.attempt_limits import (
+    ATTEMPTS_OF_A_HOST,
+    ATTEMPTS_OF_AN_ACCOUNT,
+    ATTEMPTS_OF_AN_ACCOUNT_THERE,
+    AttemptLimits,
+    Limit,
+)
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
-from service.domain.ids import AccountId, DeliveryId, EndpointId, LaneKey, TaskId
-from service.domain.kept import ARCHIVE
+from service.domain.ids import DeliveryId, LaneKey
 from service.domain.times import Clock, utc_now
+from service.lane import BREAKS_AFTER, Backlog, Ending, Lane, Pace
+from service.places import Place
 
-CONCURRENCY: Final = 8  # attempts of one endpoint at a time
-# Of a lane that the endpoints of many tasks share, of one host, and of one account, there and altogether: so that none
-# of them, however many endpoints it has, takes all that Klingel can do at a time, or all that a host is asked for.
-SHARED_CONCURRENCY: Final = 32
-ATTEMPTS_OF_A_HOST: Final = 64
-ATTEMPTS_OF_AN_ACCOUNT_THERE: Final = 32
-ATTEMPTS_OF_AN_ACCOUNT: Final = 128
-# Fetching an output takes minutes where a provider's CDN is slow, and then it is slow for all accounts: it can have so few
-# of all attempts that webhooks do not miss them, and one account no more than a quarter of these.
-DOWNLOADS: Final = 16
-DOWNLOADS_OF_AN_ACCOUNT: Final = 4
-# After so many failures in a row a lane rests, then tries one alone, and so on until one is delivered: an endpoint
-# that is down costs an attempt now and then, not one for each event.
-BREAKS_AFTER: Final = 10
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
 HOPELESS_AFTER: Final = 120  # rests in a row, which are an hour
-DEPTH: Final = 128  # duties of one lane held in memory; the rest waits in the database
-RETRIES_HELD: Final = DEPTH // 2  # of these: however many are due, there is room for first attempts
-# One that delivers, as many in a row as that, may hold more while all lanes together hold no more than `IN_HAND`: what went
-# through the database takes half as long again as what did not.
-DEEPEST: Final = 1024
-IN_HAND: Final = 4096
 FAILING_REMEMBERED: Final = 1024  # shared lanes that failed last, and have nothing to do now
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pace:
-    """Of a lane in which an attempt has begun, and the next one must not yet.
-
-    Args:
-        by: whose attempt that was.
-    """
-
-    by: DeliveryId
-    since: datetime
-    gap: timedelta
-
-    @property
-    def until(self) -> datetime:
-        return self.since + self.gap
-
-
-class Ending(Enum):
-    """What an attempt that has ended shows of its lane."""
-
-    WELL = auto()  # it was delivered, or failed in a way that is no reason to rest
-    ILL = auto()
-    UNTRIED = auto()  # nothing went out: what is known of the lane stays as it is, and no rate counts it
-
-
-class Backlog(Enum):
-    """What waits for a lane in the database, as far as the lane knows. A lane that knows of nothing has none."""
-
-    SEEN = auto()  # the last claim, or the one on its way, finds all of it
-    NEW = auto()  # something was added since the last claim began, which may not find it
-
-
-class Lane:
-    """What one endpoint has to get, or the endpoints of many tasks at one host.
-
-    First attempts of one task at one endpoint go out in the order in which they came: the next one starts when the
-    one before has ended, however it ended.
-    """
-
-    def __init__(self, key: LaneKey, *, is_shared: bool = False) -> None:
-        self.key = key
-        self.is_shared = is_shared
-        self.active = 0
-        self.promised: dict[DeliveryId, EndpointId] = {}  # to what may yet be committed
-        self._promised_retries: set[DeliveryId] = set()  # of these
-        self.spoilt: set[DeliveryId] = set()  # of these, made for an endpoint that is no longer as it was
-        self.backlog: Backlog | None = None  # new deliveries line up behind it, in the database
-        self.retries_wait = False  # in the database; new deliveries do not line up behind these
-        self.queued_in_turn = False
-        self.let_in_by: _Limit | None = None  # whose free place it is to take
-        self.failures_in_row = 0
-        self.successes_in_row = 0
-        self.rests = False
-        self.rests_in_row = 0
-        self.pace: _Pace | None = None  # while it waits for its endpoint's rate
-        self._concurrency = SHARED_CONCURRENCY if is_shared else CONCURRENCY
-        self._retries_at_a_time = self._concurrency // 2  # so that retries never starve first attempts
-        self._active_retries = 0
-        self._first: deque[Duty] = deque()
-        self._retries: deque[Duty] = deque()
-        # By what has an attempt in line or on its way: what waits for that to end, mostly nothing.
-        self._behind: dict[tuple[EndpointId, TaskId], deque[Duty] | None] = {}
-        self._held = 0
-        self._held_retries = 0
-
-    def __len__(self) -> int:
-        return self._held
-
-    def is_full(self, in_hand: int) -> bool:
-        """
-        Args:
-            in_hand: of all lanes.
-        """
-        held = self._held + len(self.promised)
-        if held < DEPTH:
-            return False
-        is_quick = self.successes_in_row >= DEPTH and self.pace is None
-        return held >= DEEPEST or not is_quick or in_hand >= IN_HAND
-
-    @property
-    def is_full_of_retries(self) -> bool:
-        """It takes first attempts alone."""
-        return self._held_retries + len(self._promised_retries) >= RETRIES_HELD
-
-    @property
-    def holds_first_attempts(self) -> bool:
-        return self._held > self._held_retries
-
-    def wants_more(self, ended: Duty) -> bool:
-        """Whether it is time to ask for what waits in the database, now that this has ended."""
-        if self.backlog and self._held == DEPTH // 2:
-            return True
-        if ended.attempt > 1:
-            return self.retries_wait and self._held_retries in {RETRIES_HELD // 2, 0}
-        return self.backlog is not None and not self.holds_first_attempts
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing in it has to be remembered."""
-        return not (self._held or self.promised or self.rests or self.pace or self.backlog)
-
-    def promise(self, delivery_id: DeliveryId, endpoint_id: EndpointId, *, attempt: int) -> None:
-        self.promised[delivery_id] = endpoint_id
-        if attempt > 1:
-            self._promised_retries.add(delivery_id)
-
-    def end_promise(self, delivery_id: DeliveryId) -> None:
-        self.promised.pop(delivery_id, None)
-        self._promised_retries.discard(delivery_id)
-
-    def add(self, duty: Duty) -> None:
-        if not self._held and not self.is_shared:
-            # What earlier lanes of the endpoint have seen.
-            self.failures_in_row = max(self.failures_in_row, duty.endpoint.failures)
-        self._held += 1
-        story = _story(duty)
-        if duty.attempt > 1:
-            self._held_retries += 1
-            self._retries.append(duty)
-        elif story is not None and story in self._behind:
-            behind = self._behind[story] = self._behind[story] or deque()
-            behind.append(duty)
-        else:
-            if story is not None:
-                self._behind[story] = None
-            self._first.append(duty)
-
-    def can_start(self) -> bool:
-        if self.rests or self.pace is not None:
-            return False
-        if self.active >= (1 if self.failures_in_row >= BREAKS_AFTER else self._concurrency):
-            return False
-        return bool(self._first) or (bool(self._retries) and self._active_retries < self._retries_at_a_time)
-
-    def first_in_line(self) -> Duty:
-        return self._first[0] if self._first else self._retries[0]
-
-    def start(self) -> Duty:
-        self.active += 1
-        if self._first:
-            return self._first.popleft()
-        self._active_retries += 1
-        return self._retries.popleft()
-
-    def end(self, duty: Duty, ending: Ending) -> None:
-        if ending is Ending.WELL:
-            self.failures_in_row, self.successes_in_row = 0, self.successes_in_row + 1
-        elif ending is Ending.ILL:
-            self.failures_in_row, self.successes_in_row = self.failures_in_row + 1, 0
-        self.active -= 1
-        self._held -= 1
-        story = _story(duty)
-        if duty.attempt > 1:
-            self._held_retries -= 1
-            self._active_retries -= 1
-        elif story is not None:
-            if behind := self._behind[story]:
-                self._first.append(behind.popleft())
-            else:
-                del self._behind[story]
-
-    def spoil(self, endpoint_id: EndpointId) -> None:
-        """What is about to be committed for this endpoint was made for what it is no more."""
-        self.spoilt.update(id for id, promised_to in self.promised.items() if promised_to == endpoint_id)
-
-    def drop(self, endpoint_id: EndpointId) -> list[Duty]:
-        """Forgets what is not begun of this endpoint, and gives it."""
-        dropped = [duty for duty in self.waiting() if duty.endpoint.id == endpoint_id]
-        for duty in self._first:
-            story = _story(duty)
-            if story is not None and duty.endpoint.id == endpoint_id:
-                del self._behind[story]
-        for (waits_for, _), behind in self._behind.items():  # of tasks with an attempt on its way
-            if waits_for == endpoint_id and behind:
-                behind.clear()
-        self._first = deque(duty for duty in self._first if duty.endpoint.id != endpoint_id)
-        self._retries = deque(duty for duty in self._retries if duty.endpoint.id != endpoint_id)
-        self._held -= len(dropped)
-        self._held_retries -= sum(duty.attempt > 1 for duty in dropped)
-        return dropped
-
-    def waiting(self) -> list[Duty]:
-        """Not begun."""
-        return [*self._first, *self._retries, *chain.from_iterable(filter(None, self._behind.values()))]
-
-
-def _story(duty: Duty) -> tuple[EndpointId, TaskId] | None:
-    """What is told in order: a task, to an endpoint."""
-    task_id = duty.event.task_id
-    return None if task_id is None else (duty.endpoint.id, task_id)
-
-
-class _Limit:
-    """How many attempts of one host, of one account, of both, or of a kind, run; and the lanes that wait for one of them
-    to end.
-    """
-
-    def __init__(self, name: str, most: int) -> None:
-        self.name = name
-        self._most = most
-        self.active = 0
-        self.waiting: deque[Lane] = deque()
-
-    @property
-    def is_reached(self) -> bool:
-        return self.active >= self._most
-
-
-class Place(Protocol):
-    """Where deliveries go to: an endpoint, or what is known of one."""
-
-    @property
-    def id(self) -> EndpointId: ...
-
-    @property
-    def lane(self) -> LaneKey: ...
-
-    @property
-    def shares_lane(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class NamedPlace:
-    """All that one process tells another of an endpoint."""
-
-    id: EndpointId
-    lane: LaneKey
-
-    @property
-    def shares_lane(self) -> bool:
-        return str(self.lane) != str(self.id)
-
-
-def place_name(place: Place) -> str:
-    return f"{place.id} {place.lane}"
-
-
-def named_place(name: str) -> NamedPlace:
-    """What `place_name` has named."""
-    id, lane = name.split(" ", 1)
-    return NamedPlace(EndpointId(id), LaneKey(lane))
 
 
 class Startable:
@@ -309,7 +51,12 @@ def _nobody(*_: object) -> None:
 
 
 class Lanes:
-    """All lanes, served in turn."""
+    """All lanes that have something to do in this process.
+
+    A new delivery is promised a place in its lane while its transaction runs, and offered to the lane once it is committed;
+    `next` then gives it to be attempted. Where its lane is full the delivery waits in the database, and is claimed from there
+    when the lane has room again.
+    """
 
     def __init__(
         self,
@@ -326,24 +73,23 @@ class Lanes:
             of_a_host, of_an_account_there, of_an_account: attempts at a time.
         """
         self.open = open
-        self._of_a_host = of_a_host
-        self._of_an_account_there = of_an_account_there
-        self._of_an_account = of_an_account
         self._clock = clock
         self._resting: dict[LaneKey, datetime] = {}  # until when
-        # When the paces end that lanes have, or had: the first one first, for many may end within a second.
+        # When the paces of lanes end: a heap, for many may end within a second. It keeps those that have ended early.
         self._paced: list[tuple[datetime, LaneKey]] = []
-        self._last_looked = clock()  # at the clock, for a pace
+        self._paced_at = clock()  # the clock when a pace last began or ended: tells that it was set back
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: deque[Lane] = deque()
-        self._limits: dict[str, _Limit] = {}
-        self._limits_at = lru_cache(maxsize=1024)(self._name_limits)
+        self._limits = AttemptLimits[Lane](
+            of_a_host=of_a_host, of_an_account_there=of_an_account_there, of_an_account=of_an_account
+        )
         # Of each attempt on its way: its lane, and the limits at which it has taken a place.
-        self._under_way: dict[DeliveryId, tuple[Lane, Sequence[_Limit]]] = {}
-        # Failures and rests in a row; an endpoint with a lane of its own carries its failures itself.
+        self._under_way: dict[DeliveryId, tuple[Lane, Sequence[Limit[Lane]]]] = {}
+        # Of shared lanes that have nothing to do now: failures and rests in a row. What an endpoint with a lane of its own
+        # has failed stands in its row.
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
-        self._in_hand: set[DeliveryId] = set()
-        self._recalled: list[DeliveryId] = []
+        self._in_hand: set[DeliveryId] = set()  # held by a lane, or attempted and not recorded yet
+        self._recalled: list[DeliveryId] = []  # taken out of a lane, and still leased in the database
         self.has_caught_up = False  # all that was due has been claimed, or passed over, once
         self.startable = Startable()
         self.serve()
@@ -378,28 +124,29 @@ class Lanes:
     # What comes in
 
     def promise(self, delivery_id: DeliveryId, endpoint: Endpoint) -> bool:
-        """Whether there is room for a new one. If so a place is kept for it until it is offered, or released.
+        """Whether the lane has room for a new delivery. If so, a place is kept for it until it is offered or released.
 
-        If not, the lane remembers that the database holds some.
+        If not, the delivery waits in the database, and the lane remembers that it has a backlog there.
         """
         if not self.open:
             return False
         lane = self._lane(endpoint)
         if lane.backlog or self._is_full(lane):
-            # Once some wait in the database the rest goes there too, behind them.
+            # Where older ones wait in the database, new ones line up behind them, whatever room there is.
             lane.backlog = Backlog.NEW
             return False
         lane.promise(delivery_id, endpoint.id, attempt=1)
         return True
 
     def takes_new_ones(self, endpoint: Place) -> bool:
-        """Whether a new one would go straight into its lane now."""
+        """Whether a new delivery to this endpoint would go straight into its lane now."""
         lane = self._lanes.get(endpoint.lane)
         return lane is None or not (lane.backlog or self._is_full(lane))
 
     def fetch(self, endpoints: Iterable[Place]) -> None:
-        """What the database holds of theirs since now is fetched as soon as there is room. Where first attempts are in the
-        lane, the last of them says so: to ask for each new one would be a commit each time.
+        """New deliveries to these endpoints have just been stored without a place in their lanes: they are fetched as soon
+        as there is room. Where a lane holds first attempts, the end of its last one asks for them: a claim for each new
+        delivery would be a commit each time.
         """
         for endpoint in endpoints:
             self.divert(endpoint)
@@ -407,7 +154,9 @@ class Lanes:
                 self.on_room()
 
     def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint, *, attempt: int) -> bool:
-        """The same for one that comes out of the database: it is what the others wait behind."""
+        """As `promise`, for a delivery that is being claimed from the database. A backlog does not turn it away, for it is
+        part of the backlog.
+        """
         lane = self._lane(endpoint)
         if attempt > 1 and lane.is_full_of_retries:
             lane.retries_wait = True
@@ -419,7 +168,9 @@ class Lanes:
         return True
 
     def release(self, promised: Mapping[DeliveryId, Endpoint]) -> None:
-        """What would have made them is undone; where the connection was lost, perhaps not."""
+        """Takes promises back: the transaction that made, or claimed, these deliveries is undone. Where the connection was
+        lost it may be committed all the same.
+        """
         if promised:
             self._on_undone()
         for delivery_id, endpoint in promised.items():
@@ -429,12 +180,14 @@ class Lanes:
             lane.end_promise(delivery_id)
             lane.spoilt.discard(delivery_id)
             if (lane.backlog or lane.retries_wait) and not lane.promised:
-                self.on_room()  # perhaps nothing in it will ever end and say so
+                self.on_room()  # nothing may be left in the lane whose end would ask for more
             self._leave_if_idle(lane)
 
     def offer(self, duties: Iterable[Duty]) -> None:
-        """One that is in hand already stays as it is: its lease ended, and it was claimed again, while it waited. One whose
-        endpoint has changed since it was promised is claimed anew.
+        """Puts committed deliveries into their lanes.
+
+        One that is in hand already stays as it is: its lease ended while it waited, so that it was claimed again. One whose
+        endpoint has changed since it was promised is not taken in, and has to be claimed anew.
         """
         for duty in duties:
             lane = self._lane(duty.endpoint)
@@ -463,13 +216,13 @@ class Lanes:
         return lane.is_full(len(self._in_hand))
 
     def is_in_use(self, key: LaneKey) -> bool:
-        """Whether anything of this lane is here, or on its way here."""
+        """Whether this process has, or is about to have, anything to do for this lane."""
         return key in self._lanes
 
     # What the database holds
 
     def full(self) -> set[LaneKey]:
-        """Those that take no more from the database for now; they call `on_room` when they have room again."""
+        """The lanes that take nothing from the database for now. Each calls `on_room` when it has room again."""
         full = {key for key, lane in self._lanes.items() if self._is_full(lane)}
         for key in full:
             lane = self._lanes[key]
@@ -477,7 +230,7 @@ class Lanes:
         return full
 
     def full_of_retries(self) -> set[LaneKey]:
-        """Those that take no more of these from there, and call `on_room` when they do again."""
+        """The lanes that take no retries from the database for now. Each calls `on_room` when it takes retries again."""
         full = {key for key, lane in self._lanes.items() if lane.is_full_of_retries}
         for key in full:
             self._lanes[key].retries_wait = True
@@ -488,15 +241,15 @@ class Lanes:
         return [key for key, lane in self._lanes.items() if lane.backlog]
 
     def hopeless(self) -> list[LaneKey]:
-        """Those of many endpoints whose host has failed for long. One attempt at each end of a rest is too few to bring all
-        that waits there to its end, and no endpoint of them fails often enough to be disabled.
+        """The shared lanes whose host has failed for long. They attempt one delivery after each rest, which is too few to
+        bring all that waits there to its end, and none of their endpoints fails often enough to be disabled.
         """
         return [
             key for key, lane in self._lanes.items() if lane.is_shared and lane.rests_in_row >= HOPELESS_AFTER
         ]
 
     def begin_claim(self) -> set[LaneKey]:
-        """The database is about to be asked, for all but the full ones, which it gives."""
+        """A claim is about to look for what is due, of all lanes but the full ones. Gives the full ones."""
         full = self.full()
         for key, lane in self._lanes.items():
             if key not in full:
@@ -506,9 +259,9 @@ class Lanes:
         return full
 
     def end_claim(self, full: Collection[LaneKey]) -> None:
-        """The database held nothing more, but for these: the others take new duties straight away again.
-
-        One that was passed over since then has something waiting there that the claim did not see, or did not take.
+        """The claim has taken all that was due, but for the lanes that were full when it began. The others have no backlog
+        any more, and take new deliveries straight away; except those whose backlog has grown since the claim began: there the
+        database holds what the claim did not find, or did not take.
         """
         self.has_caught_up = True
         for key, lane in list(self._lanes.items()):
@@ -523,35 +276,36 @@ class Lanes:
     # What goes out
 
     def next(self) -> Duty | None:
-        """The next one to start, from the lane whose turn it is."""
+        """What to attempt next, from the lane whose turn it is. None if no lane may start anything now."""
         while self._turns:
             lane = self._turns.popleft()
             lane.queued_in_turn = False
             let_in_by, lane.let_in_by = lane.let_in_by, None
             if lane.can_start():
-                limits = self._limits_of(lane.first_in_line())
+                limits = self._limits.of(lane.first_in_line())
                 reached = next((limit for limit in limits if limit.is_reached), None)
                 if reached is None:
-                    duty = lane.start()
-                    if (gap := duty.endpoint.gap) is not None:
-                        now = self._clock()
-                        self._last_looked = max(self._last_looked, now)
-                        self._pace(lane, _Pace(by=duty.id, since=now, gap=gap))
-                    self._under_way[duty.id] = (lane, limits)
-                    for limit in limits:
-                        limit.active += 1
-                        self._limits[limit.name] = limit
-                    self._take_turn(lane)
-                    return duty
-                lane.queued_in_turn = True  # there, until one of those that it counts has ended
+                    return self._start(lane, limits)
+                lane.queued_in_turn = True  # at the limit, until an attempt that is counted there has ended
                 if reached is let_in_by:
                     reached.waiting.appendleft(lane)
                 else:
                     reached.waiting.append(lane)
             if let_in_by is not None:
-                self._let_in(let_in_by)  # it did not take the place that it was let in for
+                self._let_in(let_in_by)  # the lane did not take the place that it was let in for
         self.startable.clear()
         return None
+
+    def _start(self, lane: Lane, limits: Sequence[Limit[Lane]]) -> Duty:
+        duty = lane.start()
+        if (gap := duty.endpoint.gap) is not None:
+            now = self._clock()
+            self._paced_at = max(self._paced_at, now)
+            self._pace(lane, Pace(by=duty.id, since=now, gap=gap))
+        self._under_way[duty.id] = (lane, limits)
+        self._limits.begin(limits)
+        self._take_turn(lane)
+        return duty
 
     def end(self, duty: Duty, ending: Ending) -> None:
         """The attempt is over; its delivery stays in hand until the outcome is recorded."""
@@ -561,14 +315,13 @@ class Lanes:
             limit.active -= 1
             if limit.waiting:
                 self._let_in(limit)
-            if not limit.active and not limit.waiting:
-                del self._limits[limit.name]
+            self._limits.forget_unused(limit)
         if ending is Ending.WELL:
             lane.rests_in_row = 0
-            if lane.rests:
+            if lane.is_resting:
                 self._end_rest(lane)
         elif ending is Ending.ILL:
-            if lane.failures_in_row >= BREAKS_AFTER and not lane.rests:
+            if lane.failures_in_row >= BREAKS_AFTER and not lane.is_resting:
                 self._rest(lane)
         elif lane.pace is not None and lane.pace.by == duty.id:
             lane.pace = None
@@ -576,32 +329,8 @@ class Lanes:
             self.on_room()
         self._take_turn_or_leave(lane)
 
-    def _limits_of(self, duty: Duty) -> Sequence[_Limit]:
-        """One attempt more would be counted at each of them."""
-        endpoint = duty.endpoint
-        named = self._limits_at(endpoint.account_id, endpoint.shown_host, endpoint.kind)
-        return [self._limits.get(name) or _Limit(name, most) for name, most in named]
-
-    def _name_limits(self, account: AccountId, there: str, kind: str) -> Sequence[tuple[str, int]]:
-        if kind == ARCHIVE:
-            return (
-                (f"account {account} {kind}", DOWNLOADS_OF_AN_ACCOUNT),
-                (kind, DOWNLOADS),
-                (f"account {account}", self._of_an_account),
-            )
-        if not there:  # what others of its kind do is no matter: they may be at other servers
-            return (
-                (f"account {account} {kind}", self._of_a_host),
-                (f"account {account}", self._of_an_account),
-            )
-        return (
-            (f"host {there}", self._of_a_host),
-            (f"account {account} host {there}", self._of_an_account_there),
-            (f"account {account}", self._of_an_account),
-        )
-
-    def _let_in(self, limit: "_Limit") -> None:
-        """The next lane that waits for it, if it has a place."""
+    def _let_in(self, limit: Limit[Lane]) -> None:
+        """Gives the next lane that waits at this limit its turn, if the limit has a place."""
         if limit.waiting and not limit.is_reached:
             lane = limit.waiting.popleft()
             lane.let_in_by = limit
@@ -609,7 +338,7 @@ class Lanes:
             self.startable.set()
 
     def settle(self, duty: Duty) -> None:
-        """Its outcome is recorded, or could not be: what the database says of it is true again."""
+        """The delivery is out of this process's hand: its outcome is recorded, or could not be."""
         self._in_hand.discard(duty.id)
 
     # Rests
@@ -617,25 +346,25 @@ class Lanes:
     def _rest(self, lane: Lane) -> None:
         doublings: int = 2 ** min(lane.rests_in_row, 10)
         until = self._clock() + min(FIRST_REST * doublings, LONGEST_REST)
-        lane.rests = True
+        lane.is_resting = True
         lane.rests_in_row += 1
         self._resting[lane.key] = until
         self._on_rest(until)
 
     def _end_rest(self, lane: Lane) -> None:
-        lane.rests = False
+        lane.is_resting = False
         self._resting.pop(lane.key, None)
 
     def rouse(self, endpoint: Place) -> None:
-        """A person asks for an attempt, and does not want to wait until the lane has rested. The rate is kept all the same."""
+        """Ends the rest of this endpoint's lane: a person wants an attempt now. The rate is kept all the same."""
         lane = self._lanes.get(endpoint.lane)
-        if lane is not None and lane.rests:
+        if lane is not None and lane.is_resting:
             self._end_rest(lane)
             self._take_turn_or_leave(lane)
 
     def end_rests(self) -> datetime | None:
-        """Lets those try again that have rested long enough, or for who knows how long, where the clock was set back. Gives
-        when the next one will have.
+        """Ends the rests that are due, and those that would last too long as the clock was set back. Gives when the next
+        one is due.
         """
         now = self._clock()
         for key, until in list(self._resting.items()):
@@ -647,26 +376,26 @@ class Lanes:
 
     # Paces
 
-    def _pace(self, lane: Lane, pace: _Pace) -> None:
+    def _pace(self, lane: Lane, pace: Pace) -> None:
         lane.pace = pace
         heappush(self._paced, (pace.until, lane.key))
         self._on_pace(pace.until)
 
-    def _change_pace(self, lane: Lane, pace: _Pace, gap: timedelta | None) -> None:
-        """Its endpoint has another rate now, or none."""
+    def _change_pace(self, lane: Lane, pace: Pace, gap: timedelta | None) -> None:
+        """The lane's endpoint has another rate now, or none."""
         if gap is None:
             lane.pace = None
         else:
             self._pace(lane, replace(pace, gap=gap))
 
     def end_paces(self) -> datetime | None:
-        """Lets those begin their next attempts that have waited for as long as their rates say. Gives when the next one
+        """Lets lanes begin their next attempts that have waited for as long as their rates say. Gives when the next lane
         will have.
         """
         now = self._clock()
-        if now < self._last_looked:
+        if now < self._paced_at:
             self._pace_anew(now)
-        self._last_looked = now
+        self._paced_at = now
         while self._paced and self._paced[0][0] <= now:
             _, key = heappop(self._paced)
             lane = self._lanes.get(key)
@@ -676,7 +405,7 @@ class Lanes:
         return self._paced[0][0] if self._paced else None
 
     def _pace_anew(self, now: datetime) -> None:
-        """The clock was set back: whoever began later than now would wait for as long as that."""
+        """The clock was set back: a pace that began later than now would last for longer than its gap."""
         self._paced.clear()
         for lane in self._lanes.values():
             if lane.pace is not None:
@@ -685,8 +414,8 @@ class Lanes:
     # What is taken out again
 
     def drop(self, endpoint: Place) -> None:
-        """It wants no more: what is not begun is forgotten here, and is the database's business alone. When it was sent to
-        last is not: it may be wanted again at once.
+        """The endpoint takes no more: its deliveries that are not begun are forgotten here, and their rows say what becomes
+        of them. Its pace is kept, for the endpoint may be enabled again at once.
         """
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
@@ -695,7 +424,7 @@ class Lanes:
         self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
         if not endpoint.shares_lane:
             lane.backlog, lane.retries_wait = None, False
-            # Should it be wanted again, it begins anew.
+            # Should the endpoint be enabled again, its lane begins anew.
             lane.failures_in_row = lane.rests_in_row = 0
             self._end_rest(lane)
         elif lane.backlog or lane.retries_wait:
@@ -703,12 +432,14 @@ class Lanes:
         self._leave_if_idle(lane)
 
     def divert(self, endpoint: Place) -> None:
-        """It is being changed: what is new lines up in the database, behind what `recall` sends back there."""
+        """The endpoint is being changed: new deliveries line up in the database, behind what `recall` gives back there."""
         if self.open:
             self._lane(endpoint).backlog = Backlog.NEW
 
     def recall(self, endpoint: Place) -> None:
-        """It was changed: what is not begun goes back to the database, to be claimed with what it is like now."""
+        """The endpoint was changed: its deliveries that are not begun go back to the database, to be claimed again with the
+        endpoint as it is now.
+        """
         if not self.open:
             return
         self.divert(endpoint)  # a claim may have ended since
@@ -720,7 +451,7 @@ class Lanes:
         self.on_room()
 
     def abandon(self) -> None:
-        """Others have in hand what was here: all that is not begun is forgotten."""
+        """Other processes have taken over what was in hand here: all that is not begun is forgotten."""
         for lane in list(self._lanes.values()):
             for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
                 self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
@@ -730,26 +461,26 @@ class Lanes:
         self.on_room()
 
     def not_here(self, leased: Iterable[DeliveryId]) -> list[DeliveryId]:
-        """Those of them that nobody here has in hand, or is about to have."""
+        """Those of the deliveries leased to this process that it neither has in hand, nor is about to have."""
         here = self._in_hand.union(*(lane.promised for lane in self._lanes.values()), self._recalled)
         return [id for id in leased if id not in here]
 
     def recall_all(self) -> None:
-        """Any of them may have been changed."""
+        """As `recall`, for every endpoint with deliveries that wait here: any of them may have been changed."""
         for place in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
             self.recall(place)
 
     def recalled(self) -> list[DeliveryId]:
-        """Leased still, and in nobody's hand."""
+        """Deliveries that were taken out of their lanes, and whose leases are still to be given back."""
         return list(self._recalled)
 
     def forget_recalled(self, ids: Collection[DeliveryId]) -> None:
-        """Their leases are given back."""
+        """The leases of these are given back."""
         given_back = set(ids)
         self._recalled = [id for id in self._recalled if id not in given_back]
 
     def waiting(self) -> list[Duty]:
-        """All that is held and not begun."""
+        """All that lanes hold and that is not begun."""
         return [duty for lane in self._lanes.values() for duty in lane.waiting()]
 
     # Turns
@@ -759,7 +490,7 @@ class Lanes:
         self._leave_if_idle(lane)
 
     def _leave_if_idle(self, lane: Lane) -> None:
-        """Where it stands in a line yet it is passed over when its turn comes: there is nothing in it to start."""
+        """Forgets the lane if it has nothing to do. If it still stands in line, its turn will pass: it has nothing to start."""
         if not lane.is_idle:
             return
         self._lanes.pop(lane.key, None)

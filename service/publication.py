@@ -18,10 +18,11 @@ from service.domain.times import Clock
 from service.domain.transitions import Change, overall
 from service.domain.values import replace
 from service.holdings import Holdings
-from service.lanes import Lanes, place_name
+from service.lanes import Lanes
 from service.lines import Lines
 from service.notices import Notices, Topic
 from service.outputs import Outputs
+from service.places import place_name
 from service.processes import Presence
 from service.streams import Streams
 from storage import deliveries, endpoints, events, tasks

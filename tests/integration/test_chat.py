@@ -12,7 +12,7 @@ from handlers.chat.commands import AT_A_TIME, AT_A_TIME_OF_ACCOUNT, AT_A_TIME_OF
 from handlers.chat.desk import WAITING_OF_BOT
 from service.doors.bodies import SMALL_BODY
 from service.doors.sharing import BODIES_BYTES_OF_ONE
-from service.lanes import BREAKS_AFTER
+from service.lane import BREAKS_AFTER
 from storage.columns import milliseconds
 from tests.fakes.mattermost import BOT_TOKEN, CHANNEL, ELSEWHERE, HOOK, FakeMattermost
 from tests.integration.cdn import running_cdn, sends

@@ -251,7 +251,7 @@ async def test_a_slow_endpoint_costs_another_nothing(klingel: Klingel) -> None:
 
 
 async def test_more_than_memory_holds_waits_in_the_database_and_keeps_its_order(klingel: Klingel) -> None:
-    """Service/lanes.py: 128 of one endpoint in memory, the rest behind them in the database; while that is fetched,
+    """`service.lane`: 128 of one endpoint in memory, the rest behind them in the database; while that is fetched,
     new events of the same tasks must not overtake. Each goes out once."""
     gate = klingel.receiver.gate = asyncio.Event()
     await klingel.endpoint()

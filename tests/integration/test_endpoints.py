@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.domain.secrets import Vault
-from service.lanes import BREAKS_AFTER, CONCURRENCY
+from service.lane import BREAKS_AFTER, CONCURRENCY
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,

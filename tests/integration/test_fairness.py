@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.lanes import BREAKS_AFTER, CONCURRENCY
+from service.lane import BREAKS_AFTER, CONCURRENCY
 from tests.integration.hostile import hostile_receivers
 from tests.integration.klingel import Klingel, succeed
 

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from handlers.sinks import archive
+from service.attempt_limits import DOWNLOADS, DOWNLOADS_OF_AN_ACCOUNT
 from service.domain.kept import FILE_NAME
 from service.domain.media_types import PNG
 from service.domain.times import rfc3339
 from service.keeping import Content
-from service.lanes import DOWNLOADS, DOWNLOADS_OF_AN_ACCOUNT
 from service.stopping import DRAIN
 from tests.contract.s3 import FakeS3
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from service.lanes import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
+from service.lane import BREAKS_AFTER, CONCURRENCY, DEPTH, SHARED_CONCURRENCY
 from service.publication import LEASE
 from storage.columns import moment
 from tests.integration.klingel import (

@@ -19,7 +19,7 @@ from service.api.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.app import Hooks
 from service.batching import Batcher
 from service.domain.ids import LaneKey
-from service.lanes import CONCURRENCY
+from service.lane import CONCURRENCY
 from service.notices import Topic
 from service.processes import EVERY, boot_seconds
 from storage.database import Transaction

@@ -1,4 +1,4 @@
-"""`service.lanes`: who is attempted next, and that a slow endpoint holds up nobody but itself."""
+"""`service.lanes` and what they are made of: who is attempted next, and that a slow endpoint holds up nobody but itself."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -9,30 +9,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from service.attempt_limits import (
+    ATTEMPTS_OF_A_HOST,
+    ATTEMPTS_OF_AN_ACCOUNT,
+    ATTEMPTS_OF_AN_ACCOUNT_THERE,
+    DOWNLOADS,
+    DOWNLOADS_OF_AN_ACCOUNT,
+)
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
 from service.domain.kept import archive_endpoint
 from service.domain.values import replace
-from service.lanes import (
-    ATTEMPTS_OF_A_HOST,
-    ATTEMPTS_OF_AN_ACCOUNT,
-    ATTEMPTS_OF_AN_ACCOUNT_THERE,
-    BREAKS_AFTER,
-    CONCURRENCY,
-    DEEPEST,
-    DEPTH,
-    DOWNLOADS,
-    DOWNLOADS_OF_AN_ACCOUNT,
-    FAILING_REMEMBERED,
-    IN_HAND,
-    RETRIES_HELD,
-    Ending,
-    Lanes,
-    named_place,
-    place_name,
-)
+from service.lane import BREAKS_AFTER, CONCURRENCY, DEEPEST, DEPTH, IN_HAND, RETRIES_HELD, Ending
+from service.lanes import FAILING_REMEMBERED, Lanes
+from service.places import named_place, place_name
 
 RETRIES_AT_A_TIME = 4
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
