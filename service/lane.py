@@ -43,11 +43,11 @@ class Pace:
         return self.since + self.gap
 
 
-class Ending(Enum):
-    """What an attempt that has ended shows of its lane."""
+class Condition(Enum):
+    """How an attempt has found the endpoint, or the host that the endpoints of a lane share."""
 
-    WELL = auto()  # it was delivered, or failed in a way that is no reason to rest
-    ILL = auto()
+    WELL = auto()  # the attempt delivered, or failed in a way that is no reason to rest
+    ILL = auto()  # it failed, and many like it are a reason to rest
     UNTRIED = auto()  # nothing went out: what is known of the lane stays as it is, and no rate counts it
 
 
@@ -172,10 +172,10 @@ class Lane:
         self._active_retries += 1
         return self._retries.popleft()
 
-    def end(self, duty: Duty, ending: Ending) -> None:
-        if ending is Ending.WELL:
+    def end(self, duty: Duty, condition: Condition) -> None:
+        if condition is Condition.WELL:
             self.failures_in_row, self.successes_in_row = 0, self.successes_in_row + 1
-        elif ending is Ending.ILL:
+        elif condition is Condition.ILL:
             self.failures_in_row, self.successes_in_row = self.failures_in_row + 1, 0
         self.active -= 1
         self._held -= 1

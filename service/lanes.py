@@ -18,7 +18,7 @@ from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.ids import DeliveryId, LaneKey
 from service.domain.times import Clock, utc_now
-from service.lane import BREAKS_AFTER, Backlog, Ending, Lane, Pace
+from service.lane import BREAKS_AFTER, Backlog, Condition, Lane, Pace
 from service.places import Place
 
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
@@ -307,20 +307,20 @@ class Lanes:
         self._take_turn(lane)
         return duty
 
-    def end(self, duty: Duty, ending: Ending) -> None:
+    def end(self, duty: Duty, condition: Condition) -> None:
         """The attempt is over; its delivery stays in hand until the outcome is recorded."""
         lane, limits = self._under_way.pop(duty.id)
-        lane.end(duty, ending)
+        lane.end(duty, condition)
         for limit in limits:
             limit.active -= 1
             if limit.waiting:
                 self._let_in(limit)
             self._limits.forget_unused(limit)
-        if ending is Ending.WELL:
+        if condition is Condition.WELL:
             lane.rests_in_row = 0
             if lane.is_resting:
                 self._end_rest(lane)
-        elif ending is Ending.ILL:
+        elif condition is Condition.ILL:
             if lane.failures_in_row >= BREAKS_AFTER and not lane.is_resting:
                 self._rest(lane)
         elif lane.pace is not None and lane.pace.by == duty.id:

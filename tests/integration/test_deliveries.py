@@ -5,7 +5,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from service.delivery import CLAIM
+from service.claims import CLAIM
 from service.domain.deliveries import SCHEDULE
 from service.domain.times import rfc3339
 from storage.columns import milliseconds

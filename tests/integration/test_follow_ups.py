@@ -432,8 +432,8 @@ async def test_tasks_that_do_not_fill_a_standing_one_s_template_never_switch_it_
     klingel: Klingel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them is a dead letter that says why, and says nothing of the rule."""
-    monkeypatch.setattr("service.delivery.DISABLE_AFTER_FAILURES", 2)
-    monkeypatch.setattr("service.delivery.DISABLE_AFTER", timedelta(0))
+    monkeypatch.setattr("service.endpoint_health.DISABLE_AFTER_FAILURES", 2)
+    monkeypatch.setattr("service.endpoint_health.DISABLE_AFTER", timedelta(0))
     rule = await standing(klingel)
     for number in range(3):
         task = await klingel.submit()

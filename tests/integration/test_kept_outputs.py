@@ -495,8 +495,8 @@ async def test_the_provider_gets_neither_key_nor_cookie_and_its_url_is_in_no_log
 async def test_an_archive_that_fails_for_days_is_never_switched_off(
     klingel: Klingel, cdn: Cdn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.delivery.DISABLE_AFTER_FAILURES", 2)
-    monkeypatch.setattr("service.delivery.DISABLE_AFTER", timedelta(0))
+    monkeypatch.setattr("service.endpoint_health.DISABLE_AFTER_FAILURES", 2)
+    monkeypatch.setattr("service.endpoint_health.DISABLE_AFTER", timedelta(0))
     broken = cdn.at("/broken.png", sends(b"", "410 Gone"))
     for number in range(3):
         await made(klingel, broken)

@@ -523,7 +523,7 @@ async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_th
         return bool(klingel.rows(delivered) == [{"number": DEPTH // 2}])
 
     await klingel.until(half_of_it_is_empty)
-    await batcher.run(deliverer._claim, [])  # by who has seen nothing
+    await batcher.run(deliverer._claims._claim, [])  # by who has seen nothing
     lanes.on_room = asks
     gate.let(DEPTH)
     await klingel.receiver.until(DEPTH + 1)
@@ -569,7 +569,7 @@ async def test_a_retry_to_an_endpoint_that_was_busy_when_it_was_looked_for_keeps
 
     await klingel.until(is_busy)
     async with klingel.writes_held() as are_waiting:
-        next_look = asyncio.create_task(deliverer._claim_due())
+        next_look = asyncio.create_task(deliverer._claims._claim_due())
         await are_waiting("_claim", 1)
         gate.let(1)
         await are_waiting("_record", 1)
@@ -591,7 +591,7 @@ async def test_what_a_resting_lane_holds_for_longer_than_a_lease_is_not_claimed_
     commits: list[None] = []
     klingel.on_commit = lambda: commits.append(None)
     klingel.clock.now += LEASE  # nobody is woken, until
-    await klingel.state["deliverer"]._claim_due()
+    await klingel.state["deliverer"]._claims._claim_due()
     assert len(commits) <= 5
     now = round(klingel.clock.now.timestamp() * 1000)
     held_still = {row["id"] for row in klingel.rows("select id from deliveries where lease_until > ?", now)}

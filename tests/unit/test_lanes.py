@@ -22,7 +22,7 @@ from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
 from service.domain.kept import archive_endpoint
 from service.domain.values import replace
-from service.lane import BREAKS_AFTER, CONCURRENCY, DEEPEST, DEPTH, IN_HAND, RETRIES_HELD, Ending
+from service.lane import BREAKS_AFTER, CONCURRENCY, DEEPEST, DEPTH, IN_HAND, RETRIES_HELD, Condition
 from service.lanes import FAILING_REMEMBERED, Lanes
 from service.places import named_place, place_name
 
@@ -99,7 +99,7 @@ def started(lanes: Lanes) -> list[Duty]:
 def deliver_all(lanes: Lanes) -> None:
     while begun := started(lanes):
         for one in begun:
-            lanes.end(one, Ending.WELL)
+            lanes.end(one, Condition.WELL)
 
 
 def test_nothing_offered_is_nothing_to_start() -> None:
@@ -122,7 +122,7 @@ def test_first_attempts_of_one_task_go_out_one_after_another_in_their_order() ->
     lanes.offer([first, second, third])
     for expected in (first, second, third):
         assert started(lanes) == [expected]
-        lanes.end(expected, Ending.WELL)
+        lanes.end(expected, Condition.WELL)
     assert started(lanes) == []
 
 
@@ -139,7 +139,7 @@ def test_a_failing_earlier_event_does_not_hold_back_a_later_one() -> None:
     first, second = duty(task="t"), duty(task="t")
     lanes.offer([first, second])
     started(lanes)
-    lanes.end(first, Ending.ILL)
+    lanes.end(first, Condition.ILL)
     lanes.offer([duty(task="t", attempt=2)])
     assert second in started(lanes)
 
@@ -156,7 +156,7 @@ def test_one_endpoint_gets_eight_attempts_at_a_time() -> None:
     lanes.offer([duty() for _ in range(20)])
     begun = started(lanes)
     assert len(begun) == CONCURRENCY == 8
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert lanes.startable.is_set()
     assert len(started(lanes)) == 1
 
@@ -192,7 +192,7 @@ def test_retries_wait_while_first_attempts_do() -> None:
     lanes.offer([retry, *firsts])
     assert started(lanes) == firsts[:8]
     for ended in firsts[:3]:
-        lanes.end(ended, Ending.WELL)
+        lanes.end(ended, Condition.WELL)
     assert started(lanes) == [*firsts[8:], retry]
 
 
@@ -200,7 +200,7 @@ def test_a_retry_that_ends_makes_room_for_the_next() -> None:
     lanes = Lanes()
     lanes.offer([duty(attempt=2) for _ in range(6)])
     begun = started(lanes)
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert len(started(lanes)) == 1
 
 
@@ -213,7 +213,7 @@ def test_a_duty_that_is_in_hand_already_is_not_taken_twice() -> None:
     assert started(lanes) == [one]
     lanes.offer([duty(id="dlv_same")])
     assert started(lanes) == []
-    lanes.end(one, Ending.WELL)
+    lanes.end(one, Condition.WELL)
     lanes.offer([duty(id="dlv_same")])
     assert started(lanes) == []  # its outcome is not recorded yet
     lanes.settle(one)
@@ -242,7 +242,7 @@ def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_a
     lanes.offer([duty() for _ in range(60)])
     begun = started(lanes)
     while begun:
-        lanes.end(begun.pop(0), Ending.ILL)
+        lanes.end(begun.pop(0), Condition.ILL)
         if len(rests) == 0:
             begun += started(lanes)
     assert started(lanes) == []
@@ -252,11 +252,11 @@ def test_an_endpoint_that_keeps_failing_rests_longer_and_longer_between_single_a
         clock.now = rests[-1]
         lanes.end_rests()
         [alone] = started(lanes)
-        lanes.end(alone, Ending.ILL)
+        lanes.end(alone, Condition.ILL)
     clock.now = rests[-1]
     lanes.end_rests()
     [alone] = started(lanes)
-    lanes.end(alone, Ending.WELL)
+    lanes.end(alone, Condition.WELL)
     assert len(started(lanes)) == CONCURRENCY
 
 
@@ -265,7 +265,7 @@ def test_a_clock_that_is_set_back_makes_no_rest_longer() -> None:
     lanes = Lanes(clock=clock)
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
     for begun in started(lanes):
-        lanes.end(begun, Ending.ILL)
+        lanes.end(begun, Condition.ILL)
     assert lanes.end_rests() is not None
     assert started(lanes) == []
     clock.now -= timedelta(hours=1)
@@ -277,9 +277,9 @@ def test_a_late_success_ends_a_rest() -> None:
     lanes = Lanes(clock=Moved())
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
     first, second, *_ = started(lanes)
-    lanes.end(first, Ending.ILL)
+    lanes.end(first, Condition.ILL)
     assert started(lanes) == []
-    lanes.end(second, Ending.WELL)
+    lanes.end(second, Condition.WELL)
     assert len(started(lanes)) == 2
 
 
@@ -291,20 +291,20 @@ def test_an_attempt_that_sends_nothing_counts_neither_way_and_ends_no_rest() -> 
     lanes.serve(on_rest=rests.append)
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
     first, second, *others = started(lanes)
-    lanes.end(first, Ending.UNTRIED)
+    lanes.end(first, Condition.UNTRIED)
     others += started(lanes)
     assert (len(others), rests) == (CONCURRENCY - 1, [])
-    lanes.end(second, Ending.ILL)
+    lanes.end(second, Condition.ILL)
     assert rests == [clock.now + timedelta(seconds=1)]
     for one in others:
-        lanes.end(one, Ending.UNTRIED)
+        lanes.end(one, Condition.UNTRIED)
     assert started(lanes) == []
     clock.now = rests[-1]
     lanes.end_rests()
     [alone] = started(lanes)
-    lanes.end(alone, Ending.UNTRIED)
+    lanes.end(alone, Condition.UNTRIED)
     [alone] = started(lanes)
-    lanes.end(alone, Ending.ILL)
+    lanes.end(alone, Condition.ILL)
     assert rests[1:] == [clock.now + timedelta(seconds=2)]
 
 
@@ -312,7 +312,7 @@ def test_what_an_endpoint_failed_before_its_lane_was_made_counts() -> None:
     lanes = Lanes()
     lanes.offer([duty(failures=BREAKS_AFTER) for _ in range(5)])
     [alone] = started(lanes)
-    lanes.end(alone, Ending.WELL)
+    lanes.end(alone, Condition.WELL)
     assert len(started(lanes)) == 4
 
 
@@ -320,8 +320,8 @@ def test_a_single_failure_among_deliveries_slows_nobody() -> None:
     lanes = Lanes()
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(30)])
     begun = started(lanes)
-    lanes.end(begun[0], Ending.WELL)
-    lanes.end(begun[1], Ending.ILL)
+    lanes.end(begun[0], Condition.WELL)
+    lanes.end(begun[1], Condition.ILL)
     assert len(started(lanes)) == 2
 
 
@@ -367,7 +367,7 @@ def test_a_slow_endpoint_with_a_rate_gets_no_more_at_a_time_than_others() -> Non
         pass_time(lanes, clock, 1)
         begun += started(lanes)
     assert len(begun) == CONCURRENCY
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert len(started(lanes)) == 1
 
 
@@ -380,12 +380,12 @@ def test_nobody_waits_for_the_rate_of_another() -> None:
     others = [duty(to=endpoint(id, host="h")) for id in "abcd"]
     lanes.offer([first, second, *others])
     assert started(lanes) == [first, others[0]]
-    lanes.end(first, Ending.WELL)
+    lanes.end(first, Condition.WELL)
     assert started(lanes) == [others[1]]
     pass_time(lanes, clock, 60)
     assert started(lanes) == []  # in line for a place, behind those who came before
     for ended, following in zip(others, [others[2], others[3], second], strict=False):
-        lanes.end(ended, Ending.WELL)
+        lanes.end(ended, Condition.WELL)
         assert started(lanes) == [following]
 
 
@@ -398,7 +398,7 @@ def test_when_an_endpoint_was_sent_to_last_is_remembered_until_its_next_one_may_
         one = duty(to=minutely)
         lanes.offer([one])
         assert started(lanes) == [one]
-        lanes.end(one, Ending.WELL)
+        lanes.end(one, Condition.WELL)
         lanes.settle(one)
         pass_time(lanes, clock, 59)
         assert lanes.is_in_use(minutely.lane)
@@ -432,9 +432,9 @@ def test_what_sends_nothing_takes_no_time_from_what_follows() -> None:
     silent, told, last = (duty(to=minutely) for _ in range(3))
     lanes.offer([silent, told, last])
     assert started(lanes) == [silent]
-    lanes.end(silent, Ending.UNTRIED)
+    lanes.end(silent, Condition.UNTRIED)
     assert started(lanes) == [told]
-    lanes.end(told, Ending.WELL)
+    lanes.end(told, Condition.WELL)
     assert started(lanes) == []
     pass_time(lanes, clock, 60)
     assert started(lanes) == [last]
@@ -467,7 +467,7 @@ def test_an_endpoint_that_rests_and_has_a_rate_waits_for_both(rate: int, seconds
     where = endpoint(rate=rate, failures=BREAKS_AFTER)
     lanes.offer([duty(to=where), duty(to=where)])
     [begun] = started(lanes)
-    lanes.end(begun, Ending.ILL)
+    lanes.end(begun, Condition.ILL)
     assert lanes.end_rests() == clock.now + timedelta(seconds=1)
     for step in (0.5, seconds - 0.501):
         pass_time(lanes, clock, step)
@@ -515,7 +515,7 @@ def test_who_waits_for_a_rate_holds_no_more_than_who_does_not_deliver() -> None:
     lanes.offer([duty(to=quick) for _ in range(DEPTH)])
     for _ in range(DEPTH):
         [ended] = started(lanes)
-        lanes.end(ended, Ending.WELL)
+        lanes.end(ended, Condition.WELL)
         lanes.settle(ended)
         lanes.offer([duty(to=quick)])
         pass_time(lanes, clock, 0.001)
@@ -535,7 +535,7 @@ def test_what_waits_for_an_endpoint_that_wants_no_more_is_forgotten_and_the_rest
     lanes.drop(endpoint("a"))
     assert lanes.waiting() == []
     for one in begun:
-        lanes.end(one, Ending.ILL)
+        lanes.end(one, Condition.ILL)
         assert started(lanes) == []
 
 
@@ -665,7 +665,7 @@ def test_endpoints_of_tasks_at_a_dead_host_rest_together() -> None:
     lanes.offer(of_tasks(100, "dead.example"))
     begun = started(lanes)
     for one in begun[:BREAKS_AFTER]:
-        lanes.end(one, Ending.ILL)
+        lanes.end(one, Condition.ILL)
     assert started(lanes) == []
     other = of_tasks(1, "healthy.example")
     lanes.offer(other)
@@ -683,7 +683,7 @@ def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
         lanes.offer([one])
         for begun in started(lanes):
             tried += 1
-            lanes.end(begun, Ending.ILL)
+            lanes.end(begun, Condition.ILL)
             lanes.settle(begun)
     assert tried == BREAKS_AFTER
     for rest in (1, 2, 4):
@@ -692,7 +692,7 @@ def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
         lanes.end_rests()
         lanes.offer(of_tasks(2, "dead.example"))
         [alone] = started(lanes)
-        lanes.end(alone, Ending.ILL)
+        lanes.end(alone, Condition.ILL)
         lanes.settle(alone)
 
 
@@ -701,7 +701,7 @@ def test_only_so_many_dead_hosts_are_remembered() -> None:
     for number in range(FAILING_REMEMBERED + 50):
         lanes.offer(of_tasks(1, f"dead-{number}.example"))
         for one in started(lanes):
-            lanes.end(one, Ending.ILL)
+            lanes.end(one, Condition.ILL)
             lanes.settle(one)
     assert not lanes._lanes
     assert len(lanes._failing) == FAILING_REMEMBERED
@@ -714,7 +714,7 @@ def test_endpoints_of_one_task_at_one_host_do_not_wait_for_each_other() -> None:
     other = duty(to=ends[1], task="t")
     lanes.offer([first, second, other])
     assert started(lanes) == [first, other]
-    lanes.end(first, Ending.WELL)
+    lanes.end(first, Condition.WELL)
     assert started(lanes) == [second]
 
 
@@ -731,8 +731,8 @@ def test_a_host_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
     other = duty(to="elsewhere")
     lanes.offer([other])
     assert started(lanes) == [other]
-    lanes.end(begun[0], Ending.WELL)
-    lanes.end(begun[1], Ending.ILL)
+    lanes.end(begun[0], Condition.WELL)
+    lanes.end(begun[1], Condition.ILL)
     assert started(lanes) == many[ATTEMPTS_OF_A_HOST : ATTEMPTS_OF_A_HOST + 2]
 
 
@@ -745,7 +745,7 @@ def test_no_account_takes_all_places_of_a_host() -> None:
     other = duty(to=endpoint("b", host="h.example", account="acc_2"))
     lanes.offer([other])
     assert started(lanes) == [other]
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert started(lanes) == [many[ATTEMPTS_OF_AN_ACCOUNT_THERE]]
 
 
@@ -770,7 +770,7 @@ def test_downloads_leave_the_other_attempts_to_webhooks_however_many_accounts_ha
     webhook = duty(to=endpoint("b", account="acc_1"))
     lanes.offer([webhook])
     assert started(lanes) == [webhook]
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert len(started(lanes)) == 1
 
 
@@ -792,7 +792,7 @@ def test_an_account_gets_its_share_and_what_is_held_back_stops_nobody() -> None:
     other = duty(to=endpoint("b", account="acc_2"))
     lanes.offer([other])
     assert started(lanes) == [other]
-    lanes.end(begun[0], Ending.ILL)
+    lanes.end(begun[0], Condition.ILL)
     assert started(lanes) == [many[ATTEMPTS_OF_AN_ACCOUNT]]
 
 
@@ -815,10 +815,10 @@ def test_whoever_is_let_in_and_cannot_go_passes_its_place_on() -> None:
     lanes.offer(more)
     assert started(lanes) == more  # its account has its share
     lanes.drop(dropped.endpoint)
-    lanes.end(begun[0], Ending.WELL)
+    lanes.end(begun[0], Condition.WELL)
     assert started(lanes) == [last]
-    lanes.end(begun[1], Ending.WELL)
-    lanes.end(more[0], Ending.WELL)
+    lanes.end(begun[1], Condition.WELL)
+    lanes.end(more[0], Condition.WELL)
     assert started(lanes) == [held_back]
 
 
@@ -829,7 +829,7 @@ def test_nothing_is_remembered_of_hosts_and_accounts_that_have_all_they_were_to_
     )
     while begun := started(lanes):
         for one in begun:
-            lanes.end(one, Ending.WELL)
+            lanes.end(one, Condition.WELL)
             lanes.settle(one)
     assert not lanes._lanes
     assert not lanes._limits
@@ -860,7 +860,7 @@ def test_what_waits_for_an_endpoint_that_was_changed_goes_back_and_comes_again_i
     assert lanes.recalled() == []
     for before, after in ((first, second), (second, third)):
         assert started(lanes) == []
-        lanes.end(before, Ending.WELL)
+        lanes.end(before, Condition.WELL)
         assert started(lanes) == [after]
     assert promised(lanes)
 
@@ -903,7 +903,7 @@ def test_an_endpoint_that_wants_no_more_leaves_those_that_share_its_lane_alone()
     assert started(lanes) == [gone]
     lanes.offer([more_of_it, others])
     lanes.drop(gone.endpoint)
-    lanes.end(gone, Ending.WELL)
+    lanes.end(gone, Condition.WELL)
     assert started(lanes) == [others]
 
 
@@ -925,7 +925,7 @@ def test_a_full_lane_sends_the_rest_to_the_database_until_that_has_nothing_more(
         for one in begun:
             # As long as some wait in the database the rest goes there too, behind them.
             assert not promised(lanes)
-            lanes.end(one, Ending.WELL)
+            lanes.end(one, Condition.WELL)
     assert len(calls) == 2  # with half of it free, and with all of it
     full = lanes.begin_claim()
     assert full == set()
@@ -940,7 +940,7 @@ def test_what_goes_to_the_database_while_it_is_asked_is_asked_for_again() -> Non
     for _ in range(DEPTH):
         one = lanes.next()
         assert one is not None
-        lanes.end(one, Ending.WELL)
+        lanes.end(one, Condition.WELL)
     calls: list[None] = []
     lanes.serve(on_room=lambda: calls.append(None))
     full = lanes.begin_claim()
@@ -989,7 +989,7 @@ def test_a_lane_that_had_all_the_retries_that_it_takes_asks_for_more_when_half_o
     full_of_retries(lanes)
     while begun := started(lanes):
         for one in begun:
-            lanes.end(one, Ending.WELL)
+            lanes.end(one, Condition.WELL)
     assert left == [RETRIES_HELD // 2, 0]
     lanes.begin_claim()
     assert lanes.full_of_retries() == set()
@@ -1005,7 +1005,7 @@ def test_new_ones_that_wait_in_the_database_are_asked_for_as_soon_as_only_retrie
     assert not calls
     [begun, *_] = started(lanes)
     assert begun == first
-    lanes.end(first, Ending.WELL)
+    lanes.end(first, Condition.WELL)
     assert len(calls) == 1
     lanes.fetch([first.endpoint])
     assert len(calls) == 2
@@ -1048,7 +1048,7 @@ def test_a_lane_that_delivers_holds_more_than_others() -> None:
     for _ in range(DEPTH):
         ended = lanes.next()
         assert ended is not None
-        lanes.end(ended, Ending.WELL)
+        lanes.end(ended, Condition.WELL)
         lanes.settle(ended)
         lanes.offer([duty()])
     assert len(lanes.waiting()) == DEPTH
@@ -1062,7 +1062,7 @@ def test_a_lane_that_fails_holds_no_more_than_others_again() -> None:
     for number in range(DEPTH + 1):
         ended = lanes.next()
         assert ended is not None
-        lanes.end(ended, Ending.WELL if number < DEPTH else Ending.ILL)
+        lanes.end(ended, Condition.WELL if number < DEPTH else Condition.ILL)
         lanes.offer([duty()])
     assert not promised(lanes)
 
@@ -1075,7 +1075,7 @@ def test_lanes_that_deliver_hold_no_more_together_than_memory_should() -> None:
     for _ in range(DEPTH * len(places)):
         ended = lanes.next()
         assert ended is not None
-        lanes.end(ended, Ending.WELL)
+        lanes.end(ended, Condition.WELL)
         lanes.settle(ended)
         lanes.offer([duty(to=ended.endpoint.id)])
     for place in places:
@@ -1195,22 +1195,22 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.seen[one.id] == 1
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), number=st.integers(1, 10), ending=st.sampled_from(Ending))
-    def end(self, data: st.DataObject, number: int, ending: Ending) -> None:
+    @rule(data=st.data(), number=st.integers(1, 10), condition=st.sampled_from(Condition))
+    def end(self, data: st.DataObject, number: int, condition: Condition) -> None:
         for _ in range(min(number, len(self.running))):
-            self.end_one(data.draw(st.sampled_from(self.running)), ending)
+            self.end_one(data.draw(st.sampled_from(self.running)), condition)
 
-    def end_one(self, one: Duty, ending: Ending) -> None:
+    def end_one(self, one: Duty, condition: Condition) -> None:
         self.running.remove(one)
-        self.lanes.end(one, ending)
+        self.lanes.end(one, condition)
         self.lanes.settle(one)
         here = one.endpoint.id
-        if ending is Ending.UNTRIED and self.paces.get(here, ("", NOW))[0] == one.id:
+        if condition is Condition.UNTRIED and self.paces.get(here, ("", NOW))[0] == one.id:
             del self.paces[here]
-        self.failures[here] += ending is Ending.ILL
-        if ending is Ending.WELL:
+        self.failures[here] += condition is Condition.ILL
+        if condition is Condition.WELL:
             self.begin_anew(here)
-        elif ending is Ending.ILL and self.failures[here] >= BREAKS_AFTER and here not in self.rests:
+        elif condition is Condition.ILL and self.failures[here] >= BREAKS_AFTER and here not in self.rests:
             self.rests[here] = self.clock.now + timedelta(seconds=min(2 ** self.rested[here], 30))
             self.rested[here] += 1
         self.forget_if_idle(here)
@@ -1275,7 +1275,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.pass_time(40)
             self.start(1000)
             for one in [*self.running]:
-                self.end_one(one, Ending.WELL)
+                self.end_one(one, Condition.WELL)
         assert not self.lanes._lanes
         assert not self.lanes._limits
         assert not self.lanes._in_hand
@@ -1304,7 +1304,7 @@ def test_a_lane_is_in_use_until_nothing_of_it_is_here() -> None:
     lanes.offer([one])
     [begun] = started(lanes)
     assert lanes.is_in_use(one.endpoint.lane)
-    lanes.end(begun, Ending.WELL)
+    lanes.end(begun, Condition.WELL)
     assert not lanes.is_in_use(one.endpoint.lane)
 
 
@@ -1317,7 +1317,7 @@ def test_what_was_counted_as_leased_and_is_nowhere_here_is_found() -> None:
     [begun] = started(lanes)
     leased = [coming.id, waiting.id, behind.id, DeliveryId("dlv_lost")]
     assert lanes.not_here(leased) == ["dlv_lost"]
-    lanes.end(begun, Ending.WELL)
+    lanes.end(begun, Condition.WELL)
     lanes.settle(begun)
     assert lanes.not_here(leased) == [waiting.id, "dlv_lost"]
 
@@ -1336,7 +1336,7 @@ def test_a_process_that_has_lost_everything_begins_nothing_of_it_and_asks_anew()
     assert lanes.not_here([first.id, second.id, third.id]) == [
         one.id for one in (first, second, third) if one is not begun
     ]
-    lanes.end(begun, Ending.WELL)
+    lanes.end(begun, Condition.WELL)
     lanes.settle(begun)
     assert not lanes.is_in_use(first.endpoint.lane)
 
