@@ -47,7 +47,7 @@ class _Claimed(Struct, frozen=True):
 
 
 class Claims:
-    """A loop that claims what is due, as often as something falls due or a lane has room for more."""
+    """A loop that claims what is due: when something falls due, waits for a lane in the database, or a lane has room again."""
 
     def __init__(
         self,
@@ -109,7 +109,8 @@ class Claims:
             if claimed.next_lanes and len(waiting.lanes) < CLAIM and self._clock() < looked_at + CLAIM_GAP:
                 claimed = await self._batcher.run(self._claim, claimed.next_lanes)
                 continue
-            # In any case: what waits for a lane that was full is not told, and whether it asks is known after the claim.
+            # Looked for again in any case: nobody tells of what comes to wait for a full lane, and whether the lane itself asks
+            # for it is known only after the claim.
             waiting, looked_at = await self._waiting(), self._clock()
             if claimed.gave_up_all and not (claimed.took_any and waiting.lanes):
                 break
