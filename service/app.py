@@ -87,6 +87,7 @@ from service.doors.proxies import TrustedProxies
 from service.doors.recognition import KnownKeys
 from service.doors.routing import Doors, Plain
 from service.doors.sharing import shares_of
+from service.endpoint_names import named_endpoint
 from service.expiry import Expiry
 from service.holdings import Holdings
 from service.keeping import Keeper
@@ -99,7 +100,6 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import UNTRACED, Tracing, are_traces_wanted
 from service.observability.vitals import Vitals
 from service.outputs import Outputs
-from service.places import named_place
 from service.previews import Previews
 from service.probing import Probes
 from service.processes import EVERY, Presence, boot_seconds
@@ -606,9 +606,9 @@ def _hear(
 ) -> None:
     """What other processes have committed takes effect here too."""
     notices.wake_from_here(wakeups)
-    notices.on(Topic.RECALLED, lambda name: lanes.recall(named_place(name)))
-    notices.on(Topic.DROPPED, lambda name: lanes.drop(named_place(name)))
-    notices.on(Topic.ROUSED, lambda name: lanes.rouse(named_place(name)))
+    notices.on(Topic.RECALLED, lambda name: lanes.recall(named_endpoint(name)))
+    notices.on(Topic.DROPPED, lambda name: lanes.drop(named_endpoint(name)))
+    notices.on(Topic.ROUSED, lambda name: lanes.rouse(named_endpoint(name)))
     notices.on(Topic.EVENTS, lambda account_id: streams.has_grown(AccountId(account_id)))
     notices.on(Topic.KEYS, lambda key_id: streams.revoke(KeyId(key_id)))
     notices.on(Topic.KEYS, lambda _: known_keys.forget())

@@ -18,8 +18,8 @@ from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
 from service.domain.ids import DeliveryId, LaneKey
 from service.domain.times import Clock, utc_now
+from service.endpoint_names import KnownEndpoint
 from service.lane import BREAKS_AFTER, Backlog, Condition, Lane, Pace
-from service.places import Place
 
 FIRST_REST: Final = timedelta(seconds=1)  # doubles with each rest in a row
 LONGEST_REST: Final = timedelta(seconds=30)
@@ -138,12 +138,12 @@ class Lanes:
         lane.promise(delivery_id, endpoint.id, attempt=1)
         return True
 
-    def takes_new_ones(self, endpoint: Place) -> bool:
+    def takes_new_ones(self, endpoint: KnownEndpoint) -> bool:
         """Whether a new delivery to this endpoint would go straight into its lane now."""
         lane = self._lanes.get(endpoint.lane)
         return lane is None or not (lane.backlog or self._is_full(lane))
 
-    def fetch(self, endpoints: Iterable[Place]) -> None:
+    def fetch(self, endpoints: Iterable[KnownEndpoint]) -> None:
         """New deliveries to these endpoints have just been stored without a place in their lanes: they are fetched as soon
         as there is room. Where a lane holds first attempts, the end of its last one asks for them: a claim for each new
         delivery would be a commit each time.
@@ -204,7 +204,7 @@ class Lanes:
             self._take_turn_or_leave(lane)
         self._on_offer()
 
-    def _lane(self, endpoint: Place) -> Lane:
+    def _lane(self, endpoint: KnownEndpoint) -> Lane:
         key = endpoint.lane
         lane = self._lanes.get(key)
         if lane is None:
@@ -355,7 +355,7 @@ class Lanes:
         lane.is_resting = False
         self._resting.pop(lane.key, None)
 
-    def rouse(self, endpoint: Place) -> None:
+    def rouse(self, endpoint: KnownEndpoint) -> None:
         """Ends the rest of this endpoint's lane: a person wants an attempt now. The rate is kept all the same."""
         lane = self._lanes.get(endpoint.lane)
         if lane is not None and lane.is_resting:
@@ -413,7 +413,7 @@ class Lanes:
 
     # What is taken out again
 
-    def drop(self, endpoint: Place) -> None:
+    def drop(self, endpoint: KnownEndpoint) -> None:
         """The endpoint takes no more: its deliveries that are not begun are forgotten here, and their rows say what becomes
         of them. Its pace is kept, for the endpoint may be enabled again at once.
         """
@@ -431,12 +431,12 @@ class Lanes:
             self.on_room()
         self._leave_if_idle(lane)
 
-    def divert(self, endpoint: Place) -> None:
+    def divert(self, endpoint: KnownEndpoint) -> None:
         """The endpoint is being changed: new deliveries line up in the database, behind what `recall` gives back there."""
         if self.open:
             self._lane(endpoint).backlog = Backlog.NEW
 
-    def recall(self, endpoint: Place) -> None:
+    def recall(self, endpoint: KnownEndpoint) -> None:
         """The endpoint was changed: its deliveries that are not begun go back to the database, to be claimed again with the
         endpoint as it is now.
         """
@@ -467,8 +467,8 @@ class Lanes:
 
     def recall_all(self) -> None:
         """As `recall`, for every endpoint with deliveries that wait here: any of them may have been changed."""
-        for place in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
-            self.recall(place)
+        for endpoint in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
+            self.recall(endpoint)
 
     def recalled(self) -> list[DeliveryId]:
         """Deliveries that were taken out of their lanes, and whose leases are still to be given back."""

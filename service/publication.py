@@ -17,12 +17,12 @@ from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change, overall
 from service.domain.values import replace
+from service.endpoint_names import endpoint_name
 from service.holdings import Holdings
 from service.lanes import Lanes
 from service.lines import Lines
 from service.notices import Notices, Topic
 from service.outputs import Outputs
-from service.places import place_name
 from service.processes import Presence
 from service.streams import Streams
 from storage import deliveries, endpoints, events, tasks
@@ -133,13 +133,13 @@ class Publisher:
 
     async def _rouse(self, tx: Transaction, endpoint: Endpoint) -> None:
         tx.on_commit(partial(self._lanes.rouse, endpoint))
-        await self._notices.post(tx, Topic.ROUSED, [place_name(endpoint)])
+        await self._notices.post(tx, Topic.ROUSED, [endpoint_name(endpoint)])
 
     async def bury(self, tx: Transaction, endpoint: Endpoint, *, reason: str, now: datetime) -> None:
         """All that waits for an endpoint that takes no more becomes dead letters, also what is in its lane."""
         await deliveries.bury(tx, endpoint.id, reason=reason, now=now)
         tx.on_commit(lambda: self._lanes.drop(endpoint))
-        await self._notices.post(tx, Topic.DROPPED, [place_name(endpoint)])
+        await self._notices.post(tx, Topic.DROPPED, [endpoint_name(endpoint)])
 
     async def save(self, tx: Transaction, endpoint: Endpoint, *, before: Endpoint) -> None:
         """A changed endpoint. What is in its lane and not begun is claimed anew, and goes to what it is now."""
@@ -149,7 +149,7 @@ class Publisher:
         for one in {before.lane: before, endpoint.lane: endpoint}.values():
             self._lanes.divert(one)
             tx.on_commit(partial(self._lanes.recall, one))
-            await self._notices.post(tx, Topic.RECALLED, [place_name(one)])
+            await self._notices.post(tx, Topic.RECALLED, [endpoint_name(one)])
         tx.on_rollback(self._lanes.on_room)  # nothing lines up there now, and a claim finds it out
         if not endpoint.is_configured_as(before):
             await self._rouse(tx, endpoint)  # it rested for what it met before

@@ -22,9 +22,9 @@ from service.domain.events import Event, EventType
 from service.domain.ids import AccountId, DeliveryId, EndpointId, EventId, TaskId
 from service.domain.kept import archive_endpoint
 from service.domain.values import replace
+from service.endpoint_names import endpoint_name, named_endpoint
 from service.lane import BREAKS_AFTER, CONCURRENCY, DEEPEST, DEPTH, IN_HAND, RETRIES_HELD, Condition
 from service.lanes import FAILING_REMEMBERED, Lanes
-from service.places import named_place, place_name
 
 RETRIES_AT_A_TIME = 4
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -1292,7 +1292,7 @@ def test_what_is_said_of_an_endpoint_names_it_and_its_lane() -> None:
     """And whether others share that lane: those that are bound to tasks do."""
     own, bound = endpoint("a"), endpoint("b", of_task="t", host="example.com")
     for one in (own, bound):
-        told = named_place(place_name(one))
+        told = named_endpoint(endpoint_name(one))
         assert (told.id, told.lane, told.shares_lane) == (one.id, one.lane, one.shares_lane)
 
 
