@@ -87,18 +87,19 @@ class Claims:
 
     async def rescue_all(self) -> None:
         """Whatever is leased, to whomever and until whenever, is to be claimed anew."""
-        await self._batcher.run(self._rescue, datetime.max.replace(tzinfo=UTC))
+
+        async def rescue(tx: Transaction) -> None:
+            await deliveries.rescue(tx, now=datetime.max.replace(tzinfo=UTC))
+
+        await self._batcher.alone(rescue)
 
     async def give_back(self, ids: Sequence[DeliveryId]) -> None:
         """The leases of these deliveries end now."""
-        await self._batcher.run(self._give_back, ids)
 
-    async def _rescue(self, tx: Transaction, moments: Sequence[datetime]) -> list[int]:
-        return [await deliveries.rescue(tx, now=now) for now in moments]
+        async def give_back(tx: Transaction) -> None:
+            await deliveries.give_back(tx, ids)
 
-    async def _give_back(self, tx: Transaction, items: Sequence[Sequence[DeliveryId]]) -> list[None]:
-        await deliveries.give_back(tx, [id for ids in items for id in ids])
-        return [None] * len(items)
+        await self._batcher.alone(give_back)
 
     # When to claim
 
