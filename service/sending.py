@@ -29,6 +29,7 @@ from service.domain.tasks import Report, Task
 from service.domain.times import Clock
 from service.domain.transitions import Change, reported
 from service.domain.values import replace
+from service.doubt import Doubt
 from service.lines import Lines, has_waited
 from service.loops import Loop
 from service.notices import Notices, Topic
@@ -108,8 +109,7 @@ class TaskSender:
         self._stopping = stopping
         self._clock = clock
         self._sends: dict[asyncio.Task[None], Task] = {}
-        self._in_doubt = False  # the database may count creates as ours that were not begun here
-        notices.on_gap(self._doubt)  # a server that lost us may be at a commit of ours for some time yet
+        self._doubt = Doubt(notices)  # about creates that were not begun here
         self._served = Served()
         self._loop = Loop("submission", self._send_due, wakeup=wakeups.submission, clock=clock)
 
@@ -144,7 +144,7 @@ class TaskSender:
         await self._presence.until_alive()
         if not any(self._room(provider) for provider in self._providers):
             return None  # the first create that ends wakes the loop
-        if self._in_doubt:
+        if self._doubt.is_open:
             await self._take_back_unsent()
         by, begun = await self._batcher.alone(self._begin)
         for task in begun:
@@ -199,7 +199,7 @@ class TaskSender:
         await tasks.save(tx, begun)
         await tasks.mark_sent(tx, (task.id for task, _ in begun), by=by)
         if begun:
-            tx.on_rollback(self._doubt)
+            tx.on_rollback(self._doubt.raise_)
         for task, _ in begun:
             self._served.note(task.account_id)
         return by, [after for _, after in begun]
@@ -220,9 +220,6 @@ class TaskSender:
         except StorageUnavailable as error:
             log.warning("submission.not_taken_back", reason=error.detail)
 
-    def _doubt(self) -> None:
-        self._in_doubt = True
-
     async def _take_back_unsent(self) -> None:
         """Undoes what a commit of which this process did not learn has marked as on its way: nothing of it was sent.
 
@@ -233,8 +230,7 @@ class TaskSender:
         await self._batcher.alone(self._take_back)
 
     async def _take_back(self, tx: Transaction) -> None:
-        self._in_doubt = False
-        tx.on_rollback(self._doubt)
+        self._doubt.settle(tx)
         begun = {task.id for task in self._sends.values()}
         most = len(begun) + CREATES_AT_A_TIME
         marked = await tasks.interrupted_sends(tx, [self._presence.id], limit=most)
