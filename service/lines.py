@@ -2,38 +2,29 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-from service.domain.ids import AccountId, TaskId
+from service.domain.ids import TaskId
 from service.domain.lifecycle import Status
 from service.domain.providers import ProviderAccounts
 from service.domain.task_types import TASK_TYPES
 from service.domain.tasks import Task
 from service.domain.times import Clock
 from service.domain.transitions import Change
+from service.domain.values import replace
 from service.notices import Notices, Topic
 from service.turns import Served
 from service.wakeups import Wakeups
-from storage import tasks
-from storage.database import Reader, Transaction
-from storage.tasks import Kind, Waiting
+from storage import lines
+from storage.database import Transaction
+from storage.lines import Head, Kind, Pool, PoolName, Waiting
 
-LONGEST_WALK: Final = 8  # refusals in a row, then the provider is left alone for a while
+NEVER: Final = 2**31  # so many places nobody needs
 
-# A provider and a kind of output: the types that make it share places, or may.
-Pool = tuple[str, str]
-_Place = tuple[int, int, TaskId]  # in line; what is lower is before what is higher
-
-
-@dataclass(slots=True)
-class _Offer:
-    """What one of a pool has freed, and those to whom it was given have not told whether they found it."""
-
-    given: int = 0  # to so many tasks
-    freed_by: set[str] = field(default_factory=set)  # types that may still have them
-    asked: set[str] = field(default_factory=set)  # types that found none since
+# Those who share places for sure: a pool, or a type alone.
+_Line = Kind | PoolName
+_Position = tuple[int, int, int, TaskId]  # in a line; what is lower is before what is higher
 
 
 class Lines:
@@ -52,23 +43,25 @@ class Lines:
     goes, whatever the line looks like by then.
 
     Who ends gives its places to the first of its pool, as many as fit and always one; where nobody of its pool waits,
-    to the first of another. So does who is overdue: nobody counts on it any more. What ended in its own create's answer held nothing that others had missed: it lets the next
-    of its type ask.
+    to the first of another. So does who is overdue, for nobody counts on it any more, and who is refused for good. What
+    ended in its own create's answer held nothing that others had missed: it lets the next of its type ask.
 
-    Who is given a place and refused lets one of the next type of the pool ask, and so on, each type once: until the
-    places are taken, or were not found even by the type that freed them, or are found too few by one for whom they add
-    up. Places that nobody of the pool had been waiting for are passed on to nobody.
+    Who is given a place and refused lets another ask in its stead: the next who is not known to be refused, too. Known
+    is what has been refused since places became free: of each type so many places, or more. So whatever becomes free,
+    each type asks in vain but once for as many places, or fewer, and some time nobody is left to ask. Who was asking
+    already when places became free that nobody was given has learned nothing, and asks again.
 
-    Who is refused although nothing runs that it could wait for goes to the end of the line, and the next one asks; so
-    does who needs several and has been at the end before. One after the other then asks, until one must wait, or all
-    have asked, or too many in a row were refused. As nobody of its pool overtakes one who needs several, what runs comes to
-    its end: it cannot block the others for good.
+    More may be free than was told of, where somebody gets a place at its own moment, without an end that gave it; or
+    several places, which have added up; or where one who wanted several is refused, or lets others pass. Then one
+    after the other asks, each as soon as the one before has got its place, until one that needs a single place is
+    refused.
 
-    Who gets several places at last, or a place at its own moment, without an end that gave it, lets the next one ask, and so
-    on until one is refused: more may be free than it needed. So does whoever is refused for good and wanted several.
+    Who needs several places, and is refused although nothing runs that it could wait for, goes to the end of the line
+    with all of its type that need as many; so does one that has been there before. As nobody who shares places with it
+    overtakes one who needs several, what runs comes to its end: it cannot block the others for good.
 
-    What is in memory here is of this process. Where it is missing one is asked too many or too few, and each task's own
-    moment, which comes at least every ten minutes, makes up for it.
+    What is known of a pool is in the database, for whichever process comes to need it. Should something be missed all
+    the same, each task's own moment, which comes at least every ten minutes, makes up for it.
     """
 
     def __init__(
@@ -83,42 +76,51 @@ class Lines:
         self._wakeup = wakeups.submission
         self._clock = clock
         self._accounts = accounts
-        # Lines in which one after the other asks; how many in a row were refused.
-        self._walks: dict[Pool, int] = {}
-        self._offers: dict[Pool, _Offer] = {}
-        self._served: defaultdict[Pool, Served] = defaultdict(Served)
+        self._served: defaultdict[PoolName, Served] = defaultdict(Served)
+        # When places became free for which nobody waited: whoever asks now will. Of this process, for it is most of what
+        # happens, and costs nobody anything so.
+        self._freed_at: dict[PoolName, datetime] = {}
 
-    async def held(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
-        """Those of them that must wait: behind somebody else, or for a place where the operator allows so many."""
-        waiting = await tasks.first_awaiting_slot(reader)
-        first = self._first_in_line([*waiting, *await tasks.asking_for_places(reader)])
+    async def hold(self, tx: Transaction) -> None:
+        """Until its end nobody else settles who is first, or gives places away."""
+        await tx.hold("line", ["all"])
+
+    async def held(self, tx: Transaction, due: Sequence[Task]) -> list[Task]:
+        """Those of them that must wait: behind somebody else, or for a place where the operator allows so many. The others
+        ask.
+        """
+        first = self._first_in_line(
+            [*await lines.first_in_line(tx), *await lines.asking(tx)], singles_too=True
+        )
         behind = [task for task in due if not _is_given(task) and self._is_behind(task, first)]
         rest = sorted((task for task in due if task not in behind), key=_is_given, reverse=True)
-        held = behind + await self._without_slot(reader, rest)
-        for task in rest:
-            if task not in held and (task.awaits_slot or (has_waited(task) and task.places > 1)):
-                self._walks.setdefault(pool_of(task), 0)
+        held = behind + await self._without_slot(tx, rest)
+        at_own_moment = {pool_of(task) for task in rest if task.awaits_slot and task not in held}
+        if at_own_moment:
+            known = await _Pools.read(tx)
+            for name in at_own_moment:
+                known.change(name, seeking=True)
+            await known.save(tx)
         return held
 
-    def _is_behind(self, task: Task, first: Mapping[Kind, _Place]) -> bool:
+    def _is_behind(self, task: Task, first: Mapping[_Line, _Position]) -> bool:
         if task.status is not Status.QUEUED:
             return False
-        kind = kind_of(task)
-        place = self._place(kind, task.account_id, task.slot_turn, task.id)
-        return any(first.get(line, place) < place for line in (kind, self._sharers(kind)))
+        one = Waiting(kind_of(task), task.account_id, task.slot_turn, task.id, task.places)
+        return self._is_after(one, first)
 
-    async def _without_slot(self, reader: Reader, due: Sequence[Task]) -> list[Task]:
+    async def _without_slot(self, tx: Transaction, due: Sequence[Task]) -> list[Task]:
         """Those for whom an account has no slot left, and all behind them. One that needs more than there are goes when
         nothing else is on its way: the provider decides.
         """
         queued = [(task, slots) for task in due if (slots := self._slots(task)) is not None]
         if not queued:
             return []
-        taken: Counter[Pool] = Counter()
-        for (provider, type), places in (await tasks.places_at_providers(reader, now=self._clock())).items():
-            taken[_pool(provider, type)] += places
+        taken: Counter[PoolName] = Counter()
+        for (provider, type), number in (await lines.places_at_providers(tx, now=self._clock())).items():
+            taken[_pool(provider, type)] += number
         without: list[Task] = []
-        full: set[Pool] = set()
+        full: set[PoolName] = set()
         for task, slots in queued:
             pool = pool_of(task)
             if pool in full or (taken[pool] and taken[pool] + task.places > slots):
@@ -138,150 +140,249 @@ class Lines:
         known = TASK_TYPES.get(type)
         return None if account is None or known is None else account.slots.get(known.deadline_as)
 
-    def _sharers(self, kind: Kind) -> Kind | Pool:
+    def _sharers(self, kind: Kind) -> _Line:
         """Those who share places for sure: its pool, or its type alone."""
         known = TASK_TYPES.get(kind[1])
         shares = known is not None and (known.shares_places or self._counted(kind) is not None)
         return _pool(*kind) if shares else kind
 
-    def _first_in_line(self, heads: Iterable[Waiting]) -> dict[Kind | Pool, _Place]:
-        """The place of the first of each type; and of those who share, of the first for whom places add up."""
-        first: dict[Kind | Pool, _Place] = {}
-        for one in heads:
-            place = self._place(one.kind, one.account_id, one.slot_turn, one.id)
-            for line in {one.kind, self._sharers(one.kind)} if one.places > 1 else {one.kind}:
-                first[line] = min(first.get(line, place), place)
+    def _first_in_line(
+        self, waiting: Iterable[Waiting], *, singles_too: bool = False
+    ) -> dict[_Line, _Position]:
+        """Where the first stands whom nobody may overtake: of each type, and of those who share with it. For a single place
+        (`singles_too`) that is nobody of its own type.
+        """
+        first: dict[_Line, _Position] = {}
+        for one in waiting:
+            if one.places > 1 or singles_too:
+                position = self._position(one)
+                for line in {one.kind, self._sharers(one.kind)} if one.places > 1 else {one.kind}:
+                    first[line] = min(first.get(line, position), position)
         return first
 
-    def _place(self, kind: Kind, account_id: AccountId, slot_turn: int, id: TaskId) -> _Place:
-        return slot_turn, self._served[_pool(*kind)].last.get(account_id, 0), id
+    def _is_after(self, one: Waiting, first: Mapping[_Line, _Position]) -> bool:
+        position = self._position(one)
+        return any(first.get(line, position) < position for line in (one.kind, self._sharers(one.kind)))
 
-    async def hold(self, tx: Transaction) -> None:
-        """Until its end nobody else settles who is first, or gives places away."""
-        await tx.hold("line", ["all"])
+    def _position(self, one: Waiting) -> _Position:
+        return one.slot_turn, one.turn, self._last_served(one), one.id
+
+    def _last_served(self, one: Waiting) -> int:
+        return self._served[_pool(*one.kind)].last.get(one.account_id, 0)
 
     async def release(
         self, tx: Transaction, changes: Sequence[Change], *, anybody_waits: bool | None = None
     ) -> None:
-        """Whoever ends, or is overdue, gives its places to those who are first in line; who leaves the line passes one on.
+        """Whoever ends, is overdue or refused for good gives its places to those who are first in line.
 
         Args:
             anybody_waits: in any line, where that is known already.
         """
-        freed: Counter[Pool] = Counter()
-        freed_by: defaultdict[Pool, set[str]] = defaultdict(set)
-        freed_at_once: Counter[Kind] = Counter()
-        for change in changes:
-            task = change.after
-            if _takes_place(change):
-                self._served[pool_of(task)].note(task.account_id)
-            if change.frees_slot and change.at_once:
-                freed_at_once[kind_of(task)] += task.places
-            elif change.frees_slot:
-                freed[pool_of(task)] += task.places
-                freed_by[pool_of(task)].add(task.type)
-            elif change.transition is not None and task.status is Status.REJECTED:
-                # Where places are counted here it held as many as it asked for; what else is free is not known.
-                freed[pool_of(task)] += task.places if self._counted(kind_of(task)) is not None else 1
-                if task.places > 1:
-                    self._walks.setdefault(pool_of(task), 0)
-            elif _gives_up_waiting(change):
-                freed[pool_of(task)] += task.places
-                freed_by[pool_of(task)].add(task.type)
-        if not freed and not freed_at_once:
+        freed = self._freed(changes)
+        if not freed.by_pool and not freed.at_once:
             return
+        now = self._clock()
         if anybody_waits is None:
-            anybody_waits = await tasks.anybody_awaits_slot(tx)
+            anybody_waits = await lines.anybody_waits(tx)
         if not anybody_waits:
+            self._freed_at |= dict.fromkeys(freed.by_pool, now)
             return
         await self.hold(tx)  # each place goes to one
-        kinds = {one.kind for one in await tasks.first_awaiting_slot(tx)}
-        now = self._clock()
-        released = 0
-        for kind in freed_at_once.keys() & kinds:
-            released += await self._give(tx, _pool(*kind), [kind[1]], freed_at_once[kind], now)
-        for pool, number in freed.items():
-            given = await self._give(tx, pool, _types_of(pool), number, now)
-            released += given
-            if pool in freed_by and any(_pool(*kind) == pool for kind in kinds):
-                offer = self._offers.setdefault(pool, _Offer())
-                offer.given += given
-                offer.freed_by |= freed_by[pool]
-                offer.asked.clear()
-        if released:
+        known = await _Pools.read(tx)
+        heads = await lines.first_in_line(tx)
+        asking = await lines.asking(tx)
+        blocked = self._first_in_line(asking)
+        given = 0
+        for kind, number in freed.at_once.items():
+            given += await self._give(tx, [one for one in heads if one.kind == kind], number, blocked, now)
+        for name, number in freed.by_pool.items():
+            own = [one for one in heads if _pool(*one.kind) == name]
+            nobody_else = own or any(_pool(*one.kind) == name for one in asking)
+            first = own if nobody_else else [one for one in heads if one.kind[0] == name[0]]
+            taken = await self._give(tx, first, number, blocked, now)
+            given += taken
+            if taken < number:
+                known.change(name, kept_at=now)
+            known.change(name, refused={})
+            if name in freed.leave_more:
+                known.change(name, seeking=True)
+        await known.save(tx)
+        if given:
             await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
-    async def walk_on(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
-        """After the answers to creates are written: lets the next in line ask, where waiting would not help."""
-        refused = [change.after for change in changes if change.after.awaits_slot]
-        entered = {pool_of(change.after) for change in changes if _is_entry(change)}
-        given = [change for change in changes if has_waited(change.before)]
-        self._take_offers(change.after for change in given if _is_entry(change))
-        if not refused and not self._walks.keys() & entered:
+    def _freed(self, changes: Iterable[Change]) -> "_Freed":
+        freed = _Freed(Counter(), Counter(), set())
+        for change in changes:
+            task = change.after
+            name = pool_of(task)
+            if _takes_place(change):
+                self._served[name].note(task.account_id)
+            if change.frees_slot and change.at_once:
+                freed.at_once[kind_of(task)] += task.places
+            elif change.frees_slot or _gives_up_waiting(change):
+                freed.by_pool[name] += task.places
+            elif change.transition is not None and task.status is Status.REJECTED:
+                # Where places are counted here it held as many as it asked for; what else is free is not known.
+                freed.by_pool[name] += task.places if self._counted(kind_of(task)) is not None else 1
+                if task.places > 1:
+                    freed.leave_more.add(name)
+        return freed
+
+    async def answered(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
+        """After the answers to creates are written: lets others ask, where places may be free that are not taken."""
+        refused = [change for change in changes if change.after.awaits_slot]
+        entered = [change.after for change in changes if _has_entered(change) and has_waited(change.before)]
+        if not refused and not entered:
             return
         await self.hold(tx)
-        kinds = await tasks.kinds_at_providers(tx, now=now)
-        running = {_pool(*kind) for kind in kinds} | {self._sharers(kind) for kind in kinds}
-        stuck = [task for task in refused if self._is_stuck(task, running)]
-        waiting = [task for task in refused if task not in stuck]
-        await tasks.go_to_end_of_line(tx, [task.id for task in stuck])
-        for pool in {pool_of(task) for task in waiting}:
-            self._walks.pop(pool, None)
-        for pool in entered & self._walks.keys():
-            self._walks[pool] = 0
-        turns: dict[Pool, int] = {}  # the highest that was asked in vain
-        for task in stuck:
-            pool = pool_of(task)
-            self._walks[pool] = self._walks.get(pool, 0) + 1
-            turns[pool] = max(task.slot_turn, turns.get(pool, 0))
-        heads = await tasks.first_awaiting_slot(tx)
-        for pool in (entered & self._walks.keys()) | turns.keys():
-            turn = min((one.slot_turn for one in heads if _pool(*one.kind) == pool), default=None)
-            if turn is None or turn > turns.get(pool, turn) or self._walks[pool] >= LONGEST_WALK:
-                del self._walks[pool]  # whoever is first now asks when its own moment comes
-            else:
-                await self._give(tx, pool, _types_of(pool), 1, now)
-        in_vain = [change.after for change in given if change.after in waiting]
-        for pool in ({pool_of(task) for task in in_vain} & self._offers.keys()) - self._walks.keys():
-            await self._pass_on(tx, pool, [task for task in in_vain if pool_of(task) == pool], heads, now)
+        known = await _Pools.read(tx)
+        asks: Counter[PoolName] = Counter()
+        for task in entered:
+            name = pool_of(task)
+            if known[name].seeking or task.places > 1:
+                known.change(name, seeking=True, refused=self._of_others(task, known[name].refused))
+                asks[name] = 1
+        running = await self._running(tx, now) if refused else set()
+        await self._go_to_end_of_line(tx, [change.after for change in refused], running)
+        heads = await lines.first_in_line(tx)
+        self._forget_old_refusals(known, heads, {change.after.id for change in refused})
+        # Those for a single place last: what they say of the whole pool counts.
+        for change in sorted(refused, key=lambda change: change.after.places, reverse=True):
+            task, name = change.after, pool_of(change.after)
+            if self._asked_too_early(change, known[name]):
+                self._freed_at.pop(name, None)
+                known.change(name, kept_at=None, seeking=True)
+                asks[name] += 1
+                continue
+            fewest = min(task.places, known[name].refused.get(task.type, NEVER))
+            known.change(name, refused={**known[name].refused, task.type: fewest})
+            known.change(name, seeking=task.places > 1)
+            if has_waited(change.before) or self._waits_in_vain(task, running):
+                asks[name] += 1
+        asking = await lines.asking(tx)
+        for name, number in asks.items():
+            own = [one for one in heads if _pool(*one.kind) == name]
+            hopeful = [one for one in own if one.places < known[name].refused.get(one.kind[1], NEVER)]
+            hopeless = [one for one in own if one not in hopeful]
+            blocked = self._first_in_line([*asking, *hopeless])
+            if not await self._give(tx, hopeful, number, blocked, now, known[name].refused):
+                known.change(name, seeking=False)
+        await known.save(tx)
 
-    def _is_stuck(self, task: Task, running: Container[Pool | Kind]) -> bool:
-        """Whether it would wait for nothing."""
+    def _of_others(self, entered: Task, refused: Mapping[str, int]) -> Mapping[str, int]:
+        """What one who has got its places says nothing about."""
+        line = self._sharers(kind_of(entered))
+        return {
+            type: number
+            for type, number in refused.items()
+            if type != entered.type and self._sharers((entered.provider, type)) != line
+        }
+
+    async def _running(self, tx: Transaction, now: datetime) -> set[_Line]:
+        """Of whom the provider has one, by pools, types, and those who share."""
+        kinds = await lines.kinds_at_providers(tx, now=now)
+        return {_pool(*kind) for kind in kinds} | {self._sharers(kind) for kind in kinds}
+
+    def _waits_in_vain(self, task: Task, running: Container[_Line]) -> bool:
+        """Whether nothing runs that it could wait for; for several places it does not wait twice."""
         if task.places == 1:
             return pool_of(task) not in running
         return task.slot_turn > 0 or self._sharers(kind_of(task)) not in running
 
-    def _take_offers(self, entered: Iterable[Task]) -> None:
-        for pool in map(pool_of, entered):
-            if (offer := self._offers.get(pool)) is not None:
-                offer.given -= 1
-                if offer.given <= 0:
-                    del self._offers[pool]
-
-    async def _pass_on(
-        self, tx: Transaction, pool: Pool, refused: Sequence[Task], heads: Sequence[Waiting], now: datetime
+    async def _go_to_end_of_line(
+        self, tx: Transaction, refused: Iterable[Task], running: Container[_Line]
     ) -> None:
-        """A place may be free that is none of theirs: of the other types that wait for one, one may ask."""
-        offer = self._offers[pool]
         for task in refused:
-            offer.asked.add(task.type)
-            lines = {kind_of(task), self._sharers(kind_of(task))} if task.places > 1 else {kind_of(task)}
-            for type in list(offer.freed_by):
-                kind = task.provider, type
-                if lines & {kind, self._sharers(kind)}:
-                    offer.freed_by.discard(type)
-        others = {one.kind[1] for one in heads if _pool(*one.kind) == pool} - offer.asked
-        if offer.freed_by and others:
-            await self._give(tx, pool, sorted(others), 1, now)
-        else:
-            del self._offers[pool]
+            if task.places > 1 and self._waits_in_vain(task, running):
+                await lines.go_to_end_of_line(tx, kind_of(task), slot_turn=task.slot_turn, places=task.places)
+
+    def _forget_old_refusals(
+        self, known: "_Pools", heads: Iterable[Waiting], refused: Container[TaskId]
+    ) -> None:
+        """Nobody has kept an eye on the places of a pool for which nobody had been waiting."""
+        others = {_pool(*one.kind) for one in heads if one.id not in refused}
+        for name in {_pool(*one.kind) for one in heads} - others:
+            known.change(name, refused={})
+
+    def _asked_too_early(self, change: Change, pool: Pool) -> bool:
+        """Whether places became free while it was asking."""
+        since = change.before.sending_since
+        moments = pool.kept_at, self._freed_at.get(pool.name)
+        return since is not None and any(at is not None and since < at for at in moments)
 
     async def _give(
-        self, tx: Transaction, pool: Pool, types: Sequence[str], number: int, now: datetime
+        self,
+        tx: Transaction,
+        heads: Iterable[Waiting],
+        number: int,
+        blocked: Mapping[_Line, _Position],
+        now: datetime,
+        refused: Mapping[str, int] | None = None,
     ) -> int:
-        served = self._served[pool].last
-        return await tasks.release_slots(
-            tx, provider=pool[0], types=types, number=number, served=served, now=now
+        """So many places are free: those behind these heads go, as many as fit and always one. Gives how many places they
+        need.
+
+        Args:
+            blocked: behind whom nobody goes.
+            refused: as in `Pool`.
+        """
+        ahead = [one for one in heads if not self._is_after(one, blocked)]
+        if not ahead:
+            return 0
+        line = await lines.in_line(
+            tx,
+            ahead[0].kind[0],
+            [
+                Head(
+                    one.kind[1],
+                    one.account_id,
+                    served=self._last_served(one),
+                    most=(refused or {}).get(one.kind[1], NEVER) - 1,
+                )
+                for one in ahead
+            ],
+            number=number,
+        )
+        given: list[Waiting] = []
+        needed = 0
+        for one in line:
+            if not self._is_after(one, blocked):
+                if given and needed + one.places > number:
+                    break
+                given.append(one)
+                needed += one.places
+        await lines.release(tx, [one.id for one in given], now=now)
+        return needed
+
+
+class _Freed(NamedTuple):
+    """How many places."""
+
+    by_pool: Counter[PoolName]
+    at_once: Counter[Kind]  # by what ended in the answer to its create
+    leave_more: set[PoolName]  # pools of which somebody had asked for more
+
+
+class _Pools:
+    """What is known of each, and what of it has changed."""
+
+    def __init__(self, stored: Mapping[PoolName, Pool]) -> None:
+        self._stored = stored
+        self._now = dict(stored)
+
+    @classmethod
+    async def read(cls, tx: Transaction) -> "_Pools":
+        return cls(await lines.pools(tx))
+
+    def __getitem__(self, name: PoolName) -> Pool:
+        return self._now.get(name) or Pool(name=name)
+
+    def change(self, name: PoolName, **fields: object) -> None:
+        self._now[name] = replace(self[name], **fields)  # type: ignore[arg-type]
+
+    async def save(self, tx: Transaction) -> None:
+        await lines.save_pools(
+            tx, [pool for name, pool in self._now.items() if pool != self._stored.get(name, Pool(name=name))]
         )
 
 
@@ -289,20 +390,14 @@ def kind_of(task: Task) -> Kind:
     return task.provider, task.type
 
 
-def pool_of(task: Task) -> Pool:
+def pool_of(task: Task) -> PoolName:
     return _pool(task.provider, task.type)
 
 
-def _pool(provider: str, type: str) -> Pool:
+def _pool(provider: str, type: str) -> PoolName:
     """A type that is not known any more shares with none."""
     known = TASK_TYPES.get(type)
     return provider, type if known is None else known.deadline_as
-
-
-def _types_of(pool: Pool) -> Sequence[str]:
-    """The types that share its places."""
-    _, kind = pool
-    return [name for name, known in TASK_TYPES.items() if known.deadline_as == kind] or [kind]
 
 
 def has_waited(task: Task) -> bool:
@@ -315,7 +410,7 @@ def _is_given(task: Task) -> bool:
     return not task.awaits_slot and has_waited(task)
 
 
-def _is_entry(change: Change) -> bool:
+def _has_entered(change: Change) -> bool:
     """Whether the provider has just taken a task."""
     return change.transition is not None and change.after.status is Status.SUBMITTED
 

@@ -350,7 +350,7 @@ class TaskSender:
         ]
         happened = await self._publisher.write(tx, [*changes, *ends])
         await tasks.insert_callbacks(tx, [one for _, one in answers if one is not None])
-        await self._lines.walk_on(tx, changes, now)
+        await self._lines.answered(tx, changes, now)
         await self._publisher.publish(tx, happened)
         await self._notices.wake(tx, Topic.SUBMISSION, self._wakeups.submission)
         return [None] * len(outcomes)

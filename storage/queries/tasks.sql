@@ -219,59 +219,6 @@ order by id || ''
 limit :limit
 {for_update};
 
--- name: any_awaiting_slot^
-select 1 as waits from tasks where awaits_slot = 1 limit 1;
-
--- name: first_awaiting_slot
--- Who of each account is first in line for a place, at each provider for each kind.
-with recursive heads (provider, type, account_id, slot_turn, id, places) as (
-    select * from (
-        select provider, type, account_id, slot_turn, id, places from tasks where awaits_slot = 1
-        order by provider, type, account_id, slot_turn, id limit 1
-    ) as head
-    union all
-    select tasks.provider, tasks.type, tasks.account_id, tasks.slot_turn, tasks.id, tasks.places
-    from heads join tasks on tasks.id = (
-        select id from tasks as later
-        where awaits_slot = 1
-          and (provider, type, account_id) > (heads.provider, heads.type, heads.account_id)
-        order by provider, type, account_id, slot_turn, id limit 1
-    )
-)
-select * from heads;
-
--- name: asking_for_places
--- Who has waited for several places and is asking for them right now.
-select provider, type, account_id, slot_turn, id, places from tasks
-where sending_since >= 0 and status = 'queued' and places > 1 and next_send_at > created_at;
-
--- name: kinds_at_providers
--- The kinds of which the provider has a task now, or is being sent one. Those long overdue hold nothing any more; what was
--- overdue before it was sent, because the line was long, has from then on as long as any other.
-select distinct provider, type from tasks
-where (
-    overdue_at is null
-    or (
-        coalesce(sending_since, submitted_at, updated_at) > overdue_at
-        and coalesce(sending_since, submitted_at, updated_at) + deadline_at - created_at > :now
-    )
-) and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null));
-
--- name: places_at_providers
--- As above, and how many places they take.
-select provider, type, cast(sum(places) as bigint) as places from tasks
-where (
-    overdue_at is null
-    or (
-        coalesce(sending_since, submitted_at, updated_at) > overdue_at
-        and coalesce(sending_since, submitted_at, updated_at) + deadline_at - created_at > :now
-    )
-) and (status in ('submitted', 'processing', 'unconfirmed') or (status = 'queued' and sending_since is not null))
-group by provider, type;
-
--- name: go_to_end_of_line!
-update tasks set slot_turn = slot_turn + 1 where awaits_slot = 1 and id in (select value from json_each(:ids));
-
 -- name: insert_callback*!
 insert into callbacks (id, task_id, provider, received_at, verdict, reason, body)
 values (:id, :task_id, :provider, :received_at, :verdict, :reason, :body);

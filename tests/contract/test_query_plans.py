@@ -130,7 +130,7 @@ def test_a_statement_of_a_request_finds_its_rows_by_an_index(
 
 
 @pytest.mark.parametrize(
-    "statement", ["due_to_send", "next_sends", "first_awaiting_slot", "release_slots", "family"]
+    "statement", ["due_to_send", "next_sends", "first_awaiting_slot", "in_line", "family"]
 )
 def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
     connection: sqlite3.Connection, statement: str
@@ -244,7 +244,7 @@ CLAIMS = ["lanes_waited_for", "due_deliveries", "endpoints_awaited"]
 
 @pytest.mark.parametrize(
     "statement",
-    [*HOT, "due_to_send", "next_sends", "first_awaiting_slot", "release_slots", "family", *CLAIMS],
+    [*HOT, "due_to_send", "next_sends", "first_awaiting_slot", "in_line", "family", *CLAIMS],
 )
 async def test_a_statement_of_a_request_reads_no_large_table_whole_in_postgresql_either(
     asked: asyncpg.Connection, statement: str

@@ -627,6 +627,7 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "tasks": 1,
     },
     "budgets": {"account_id": "acc_1", "unit": "USD", "period": "day", "billionths": 1},
+    "pools": {"provider": "cometapi", "kind": "image", "seeking": 0, "refused": "{}"},
 }
 
 FAILED = {"status": "failed", "finished_at": 2, "error_code": "x"}
@@ -677,6 +678,7 @@ IMPOSSIBLE: Sequence[tuple[str, str, Mapping[str, Any]]] = [
     ("a sum over no task", "usage_days", {"tasks": 0}),
     ("a budget for a week", "budgets", {"period": "week"}),
     ("a budget of less than nothing", "budgets", {"billionths": -1}),
+    ("a pool that half seeks", "pools", {"seeking": 2}),
 ]
 
 
@@ -723,6 +725,7 @@ def another(table: str) -> dict[str, Any]:
         "chat_messages": {"endpoint_id": "end_2"},
         "usage_days": {"day": 86_400_000},
         "budgets": {"period": "month"},
+        "pools": {"kind": "video"},
     }
     return {**VALID[table], **others[table]}
 

@@ -30,14 +30,15 @@ from service.domain.lifecycle import Status, Verdict
 from service.domain.tasks import Output, OutputKind, Refusal, Task, TaskError, Transition
 from service.domain.traces import Trace
 from service.domain.values import replace
-from storage import deliveries, endpoints, events, keys, processes, tasks
+from storage import deliveries, endpoints, events, keys, lines, processes, tasks
 from storage.columns import milliseconds, moment
-from storage.database import Database
+from storage.database import Database, Reader
 from storage.deliveries import DeliveryFilter, Leased, Outcome, Waiting
 from storage.endpoints import Health
 from storage.files import Files
 from storage.glances import Glances
 from storage.keys import ApiKey, KeyOrigin, KeyRole
+from storage.lines import Head, Pool
 from storage.statements import Dialect
 from storage.tasks import IdempotencyKey, StoredCallback, TaskFilter
 from tests.places import Places
@@ -405,6 +406,18 @@ async def test_each_provider_has_its_own_creates_that_are_due(database: Database
         assert ids(await tasks.due_to_send(reader, "kling", **then)) == ["task_3", "task_4"]
 
 
+async def behind(
+    reader: Reader, *types: str, number: int, served: dict[AccountId, int] | None = None
+) -> list[str]:
+    """Who is first in line at CometAPI, of these types."""
+    heads = [
+        Head(one.kind[1], one.account_id, served=(served or {}).get(one.account_id, 0), most=9)
+        for one in await lines.first_in_line(reader)
+        if one.kind in {("cometapi", type) for type in types}
+    ]
+    return ids(await lines.in_line(reader, "cometapi", heads, number=number))
+
+
 async def test_accounts_take_turns_at_being_sent_and_at_places(database: Database) -> None:
     """Each first, then each second; who was served longest ago before others, and an account's own by their age."""
     mine = [task(f"task_{number}", places=1) for number in range(3)]
@@ -418,19 +431,12 @@ async def test_accounts_take_turns_at_being_sent_and_at_places(database: Databas
     for one in (*mine, *theirs):
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
-        heads = {one.account_id: one.id for one in await tasks.first_awaiting_slot(reader)}
+        heads = {one.account_id: one.id for one in await lines.first_in_line(reader)}
     assert heads == {ACCOUNT: "task_0", OTHER: "task_3"}
-    freed: list[str] = []
-    for number in (1, 1, 2, 9):
-        async with database.transaction() as tx:
-            await tasks.release_slots(
-                tx, provider="cometapi", types=[IMAGE], number=number, served=served, now=NOW
-            )
-        async with database.reading() as reader:
-            now_due = set(ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served={})))
-        freed.append(" ".join(sorted(now_due - {id for one in freed for id in one.split()})))
-
-    assert freed == ["task_3", "task_4", "task_0 task_1", "task_2"]
+    async with database.reading() as reader:
+        line = await behind(reader, IMAGE, number=9, served=served)
+        assert line == ["task_3", "task_0", "task_4", "task_1", "task_2"]
+        assert await behind(reader, IMAGE, number=2, served=served) == line[:2]
 
 
 async def test_a_family_is_counted_from_its_first_and_not_further_than_asked(
@@ -448,43 +454,25 @@ async def test_a_family_is_counted_from_its_first_and_not_further_than_asked(
         assert await tasks.family(reader, TaskId("task_0"), most=9) == ("task_0", 0)
 
 
-async def test_a_free_place_goes_to_who_waited_longest_of_its_kind_then_of_others(
-    database: Database,
-) -> None:
-    born = [
-        task("task_1", type=VIDEO),
-        task("task_2"),
-        task("task_3"),
-        task("task_4", provider="kling"),
-        task("task_5"),
-    ]
-    await store(database, *born)
-    for one in born[:4]:
+async def test_who_waits_goes_when_it_is_released(database: Database) -> None:
+    born = [task("task_1", type=VIDEO), task("task_2"), task("task_3"), task("task_4", provider="kling")]
+    await store(database, *born, task("task_5"))
+    for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
-        assert {(one.kind, one.slot_turn, one.id) for one in await tasks.first_awaiting_slot(reader)} == {
+        assert {(one.kind, one.slot_turn, one.id) for one in await lines.first_in_line(reader)} == {
             (("cometapi", VIDEO), 0, "task_1"),
             (("cometapi", IMAGE), 0, "task_2"),
             (("kling", IMAGE), 0, "task_4"),
         }
-    freed = []
-    for _ in range(4):
-        async with database.transaction() as tx:
-            count = await tasks.release_slots(
-                tx, provider="cometapi", types=[IMAGE], number=1, served={}, now=NOW + SECOND
-            )
-        async with database.reading() as reader:
-            due = {
-                one.id
-                for one in await tasks.due_to_send(reader, "cometapi", now=NOW + SECOND, limit=9, served={})
-            }
-        freed.append((count, due - {"task_5"}))
-    assert freed == [
-        (1, {"task_2"}),
-        (1, {"task_2", "task_3"}),
-        (1, {"task_2", "task_3", "task_1"}),
-        (0, {"task_2", "task_3", "task_1"}),
-    ]
+        assert await lines.anybody_waits(reader)
+    async with database.transaction() as tx:
+        await lines.release(tx, [TaskId(f"task_{number}") for number in (1, 3, 5)], now=NOW + SECOND)
+    async with database.reading() as reader:
+        then = {"now": NOW + SECOND, "limit": 9, "served": {}}
+        assert ids(await tasks.due_to_send(reader, "cometapi", **then)) == ["task_5", "task_1", "task_3"]
+        assert await behind(reader, IMAGE, VIDEO, number=9) == ["task_2"]
+    assert (await read(database, "task_5")).next_send_at == NOW  # it had not waited
 
 
 async def test_types_that_share_places_stand_in_one_order(database: Database) -> None:
@@ -499,16 +487,32 @@ async def test_types_that_share_places_stand_in_one_order(database: Database) ->
     await store(database, *born)
     for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    order: list[str] = []
-    for _ in born:
+    async with database.reading() as reader:
+        order = await behind(reader, IMAGE, other_type, number=9, served={ACCOUNT: 1})
+    assert order == ["task_5", "task_2", "task_3", "task_4"]
+
+
+async def test_who_needs_more_places_than_are_asked_for_is_left_out_of_the_line(database: Database) -> None:
+    born = [task(f"task_{number}", places=number) for number in (3, 2, 1)]
+    await store(database, *born)
+    for one in born:
+        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
+    async with database.reading() as reader:
+        head = Head(IMAGE, ACCOUNT, served=0, most=2)
+        assert ids(await lines.in_line(reader, "cometapi", [head], number=9)) == ["task_1", "task_2"]
+
+
+async def test_what_is_known_of_a_pool_comes_back_as_it_was_saved(database: Database) -> None:
+    pool = Pool(name=("cometapi", "image"), seeking=True, refused={IMAGE: 3}, kept_at=NOW)
+    later = replace(pool, seeking=False, refused={}, kept_at=None)
+    for saved in (pool, later):
         async with database.transaction() as tx:
-            await tasks.release_slots(
-                tx, provider="cometapi", types=[IMAGE, other_type], number=1, served={ACCOUNT: 1}, now=NOW
-            )
+            await lines.save_pools(tx, [saved, Pool(name=("cometapi", "video"))])
         async with database.reading() as reader:
-            due = ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=9, served={}))
-        order += [id for id in due if id not in order]
-    assert order == ["task_5", "task_2", "task_3", "task_4", "task_1"]
+            assert await lines.pools(reader) == {
+                pool.name: saved,
+                ("cometapi", "video"): Pool(name=("cometapi", "video")),
+            }
 
 
 async def test_who_has_waited_for_several_places_is_known_while_it_asks_for_them(database: Database) -> None:
@@ -519,44 +523,24 @@ async def test_who_has_waited_for_several_places_is_known_while_it_asks_for_them
     await change(database, born[1], sending_since=NOW)
     await change(database, born[2], awaits_slot=True, next_send_at=NOW + HOUR)
     async with database.reading() as reader:
-        [asking] = await tasks.asking_for_places(reader)
-        [first] = await tasks.first_awaiting_slot(reader)
+        [asking] = await lines.asking(reader)
+        [first] = await lines.first_in_line(reader)
     assert (asking.id, asking.places, first.id, first.places) == ("task_0", 2, "task_2", 2)
 
 
-async def test_no_more_go_than_there_are_places_but_always_one(database: Database) -> None:
-    born = [task(f"task_{index}", places=n) for index, n in enumerate((2, 2, 1, 9, 1))]
-    await store(database, *born)
-    for one in born:
-        await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    freed = []
-    for number in (4, 4, 4, 1):
-        async with database.transaction() as tx:
-            freed.append(
-                await tasks.release_slots(
-                    tx, provider="cometapi", types=[IMAGE], number=number, served={}, now=NOW
-                )
-            )
-    assert freed == [2, 1, 1, 1]
-
-
-async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_of_its_kind(
+async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_with_those_who_need_as_much(
     database: Database,
 ) -> None:
-    born = [task(f"task_{number}") for number in range(3)]
+    born = [task(f"task_{index}", places=number) for index, number in enumerate((3, 1, 4, 2))]
     await store(database, *born)
     for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    async with database.transaction() as tx:
-        await tasks.go_to_end_of_line(tx, [born[0].id])
-    order = []
-    for _ in born:
-        async with database.reading() as reader:
-            [first] = await tasks.first_awaiting_slot(reader)
-            order.append((first.slot_turn, first.id))
+    for turn in (0, 1):
         async with database.transaction() as tx:
-            await tasks.release_slots(tx, provider="cometapi", types=[IMAGE], number=1, served={}, now=NOW)
-    assert order == [(0, "task_1"), (0, "task_2"), (1, "task_0")]
+            await lines.go_to_end_of_line(tx, ("cometapi", IMAGE), slot_turn=turn, places=3)
+        async with database.reading() as reader:
+            assert await behind(reader, IMAGE, number=9) == ["task_1", "task_3", "task_0", "task_2"]
+            assert (await read(database, "task_2")).slot_turn == turn + 1
 
 
 @pytest.mark.parametrize(
@@ -585,7 +569,7 @@ async def test_a_kind_holds_places_while_the_provider_has_one_of_it(
     await store(database, one)
     await change(database, one, status=status, **more)
     async with database.reading() as reader:
-        assert await tasks.kinds_at_providers(reader, now=NOW + SECOND) == (
+        assert await lines.kinds_at_providers(reader, now=NOW + SECOND) == (
             {("cometapi", IMAGE)} if holds else set()
         )
 

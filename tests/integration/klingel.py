@@ -150,6 +150,9 @@ def refused(status: int, code: int, message: str = "no") -> httpx.Response:
     return httpx.Response(status, json={"code": code, "message": message, "request_id": "r"})
 
 
+FULL = refused(429, 1303, "parallel task over resource pack limit")
+
+
 @dataclass(frozen=True)
 class Received:
     headers: Mapping[str, str]  # names in lower case

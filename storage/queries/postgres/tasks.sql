@@ -44,47 +44,6 @@ join tasks on tasks.id = line.id
 order by line.turn, line.served, line.next_send_at, line.id
 limit :limit;
 
--- name: release_slots!
--- Places are free: those who are first in line go next, as many as fit and always one, those of the types that share them
--- (:types) before others, for in the end which do is the provider's to know. Accounts take turns, as in `due_to_send`.
-update tasks set next_send_at = :now, awaits_slot = 0
-where id in (
-    with recursive heads (type, account_id) as (
-        (
-            select type, account_id from tasks where awaits_slot = 1 and provider = :provider
-            order by type, account_id limit 1
-        )
-        union all
-        select later.type, later.account_id from heads cross join lateral (
-            select type, account_id from tasks
-            where awaits_slot = 1 and provider = :provider
-              and (type, account_id) > (heads.type, heads.account_id)
-            order by type, account_id limit 1
-        ) as later
-    ),
-    waiting as (
-        select waits.id, waits.places, waits.slot_turn, heads.other,
-            coalesce(cast(cast(:served as json) ->> heads.account_id as bigint), 0) as served,
-            row_number() over (
-                partition by heads.other, heads.account_id, waits.slot_turn order by waits.id
-            ) as turn
-        from (
-            select type, account_id, type not in (select value from json_each(:types)) as other from heads
-        ) as heads cross join lateral (
-            select id, places, slot_turn from tasks
-            where awaits_slot = 1 and provider = :provider and type = heads.type
-              and account_id = heads.account_id and sending_since is null
-            order by slot_turn, id limit :number
-        ) as waits
-    )
-    select id from (
-        select id, row_number() over line as place, sum(places) over line as needed
-        from (select * from waiting order by other, slot_turn, turn, served, id limit :number) as fitting
-        window line as (order by other, slot_turn, turn, served, id rows unbounded preceding)
-    ) as counted
-    where place = 1 or needed <= :number
-);
-
 -- name: advance_task*!
 -- As `save_task`, where only what the provider says has changed.
 update tasks set
