@@ -62,7 +62,7 @@ from service.api import (
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.pruning import prune
 from service.api.requests import Exchanges
-from service.api.state import State
+from service.api.state import Part, State
 from service.batching import Batcher
 from service.dashboard.sessions import Sessions
 from service.deadlines import Deadlines
@@ -500,8 +500,16 @@ def create_app(
             for holder in (deliverer, sender, commands):
                 presence.on_reap(holder.inherit)
             await stack.enter_async_context(presence.running())
+            dispatching: dict[str, Part] = {
+                "deliverer": deliverer,
+                "deadlines": deadlines,
+                "expiry": expiry,
+                "submitter": sender,
+                "retention": retention,
+                "commands": commands,
+            }
             if dispatches:
-                for part in (deliverer, deadlines, expiry, sender, retention, commands):
+                for part in dispatching.values():
                     await stack.enter_async_context(part.running())
             await stack.enter_async_context(notices.listening())
             controls.stop_starting, controls.stop_streams = stopping.begin, streams.close
@@ -525,10 +533,7 @@ def create_app(
                 providers=providers,
                 submits=submits,
                 submitter=submitter,
-                sender=sender,
-                deliverer=deliverer if dispatches else None,
-                deadlines=deadlines if dispatches else None,
-                expiry=expiry if dispatches else None,
+                dispatching=dispatching,
                 retention=retention,
                 keeper=keeper,
                 links=links,

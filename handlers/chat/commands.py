@@ -90,6 +90,10 @@ class CommandLoop:
         self._doubt = Doubt(notices)  # whether commands are marked as taken here that were not begun
         self._loop = Loop("commands", self._begin_due, wakeup=wakeup, clock=clock)
 
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """A command that is being worked on when the block ends is begun anew at the next start, and is no second task."""

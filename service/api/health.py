@@ -3,7 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.state import State
+from service.api.state import Part, State
+from service.settings import Role
 
 
 async def healthz(request: Request[State]) -> Response:
@@ -13,16 +14,10 @@ async def healthz(request: Request[State]) -> Response:
 async def readyz(request: Request[State]) -> Response:
     """200 when this process can do its work; 503 names what it cannot. Why it cannot is in its log."""
     state = request.state
-    dispatches = state["deliverer"] is not None
-    parts = {
-        "deliverer": state["deliverer"],
-        "submitter": state["sender"] if dispatches else None,
-        "deadlines": state["deadlines"],
-        "expiry": state["expiry"],
-        "retention": state["retention"] if dispatches else None,
-    }
-    checks = {name: "ok" if part.alive else "stopped" for name, part in parts.items() if part is not None}
-    checks["batcher"] = "ok" if state["batcher"].alive else "stopped"
+    parts: dict[str, Part] = {"batcher": state["batcher"]}
+    if Role.DISPATCH in state["settings"].roles:
+        parts |= state["dispatching"]
+    checks = {name: "ok" if part.alive else "stopped" for name, part in parts.items()}
     checks["storage"] = "ok" if await state["vitals"].storage_works() else "failing"
     ready = all(check == "ok" for check in checks.values())
     return JSONResponse(

@@ -1,11 +1,11 @@
 """What the doors need of the house; the composition root fills it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypedDict
 
 from service.batching import Batcher
-from service.deadlines import Deadlines
-from service.delivery import Deliverer, Sink
+from service.delivery import Sink
 from service.domain.bots import Bot
 from service.domain.links import Links
 from service.domain.secrets import PushKeys, Vault
@@ -13,7 +13,6 @@ from service.domain.times import Clock
 from service.doors.guesses import Guesses
 from service.doors.recognition import KnownKeys
 from service.doors.sharing import Shares
-from service.expiry import Expiry
 from service.keeping import Keeper
 from service.notices import Notices
 from service.observability.metrics import Metrics
@@ -22,7 +21,7 @@ from service.probing import Probes
 from service.processes import Presence
 from service.publication import Publisher
 from service.retention import Retention
-from service.sending import Provider, TaskSender
+from service.sending import Provider
 from service.settings import Settings
 from service.streams import Streams
 from service.submission import Submitter
@@ -49,6 +48,17 @@ class BotDesk(Protocol):
         """
 
 
+class Part(Protocol):
+    """Of Klingel, that works by itself."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and does its work."""
+
+    def running(self) -> AbstractAsyncContextManager[object]:
+        """Until the block ends."""
+
+
 class State(TypedDict):
     settings: Settings
     clock: Clock
@@ -66,11 +76,8 @@ class State(TypedDict):
     providers: Mapping[str, Provider]
     submits: SubmitReader
     submitter: Submitter
-    sender: TaskSender  # sends only where this process dispatches
-    deliverer: Deliverer | None  # None where it does not
-    deadlines: Deadlines | None
-    expiry: Expiry | None
-    retention: Retention  # forgets by itself only where this process dispatches
+    dispatching: Mapping[str, Part]  # by the names of their checks; they run where this process dispatches
+    retention: Retention  # one of them, which prunes also on order
     keeper: Keeper
     links: Links
     metrics: Metrics

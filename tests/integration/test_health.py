@@ -47,7 +47,16 @@ async def test_a_running_klingel_is_alive_and_ready(klingel: Klingel) -> None:
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
     status, answer = await ready(klingel)
     assert (status, answer["status"]) == (200, "ready")
-    assert {"storage", "batcher", "deliverer", "submitter", "deadlines"} <= set(answer["checks"])
+    assert set(answer["checks"]) == {
+        "storage",
+        "batcher",
+        "deliverer",
+        "submitter",
+        "deadlines",
+        "expiry",
+        "retention",
+        "commands",
+    }
     assert set(answer["checks"].values()) == {"ok"}
 
 
@@ -96,14 +105,29 @@ async def test_the_metrics_count_the_database_once_in_a_while(klingel: Klingel) 
     assert (await metrics(klingel))["klingel_tasks{status=submitted}"] == 2
 
 
-@pytest.mark.parametrize("name", ["deliveries.claim", "deliveries.start", "deliveries.pace"])
-async def test_a_dispatcher_that_has_died_is_not_ready(klingel: Klingel, name: str) -> None:
-    """A process that takes callbacks and delivers nothing looks healthy from the outside."""
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("deliveries.claim", "deliverer"),
+        ("deliveries.start", "deliverer"),
+        ("deliveries.pace", "deliverer"),
+        ("submission", "submitter"),
+        ("deadlines", "deadlines"),
+        ("expiry", "expiry"),
+        ("retention", "retention"),
+        ("commands", "commands"),
+    ],
+)
+async def test_a_process_with_a_loop_that_has_died_is_not_ready(
+    klingel: Klingel, name: str, check: str
+) -> None:
+    """A process that takes callbacks and delivers nothing, or commands and submits nothing, looks healthy from the outside."""
     [loop] = [task for task in asyncio.all_tasks() if task.get_name() == name]
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
     status, answer = await ready(klingel)
-    assert (status, answer["checks"]["deliverer"]) == (503, "stopped")
+    assert status == 503
+    assert [name for name, told in answer["checks"].items() if told != "ok"] == [check]
 
 
 @pytest.mark.sqlite_alone

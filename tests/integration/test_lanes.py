@@ -511,7 +511,7 @@ async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_th
         return bool(row == {"in_hand": DEPTH, "number": DEPTH + 1})
 
     await klingel.until(one_has_no_room)
-    deliverer, batcher = klingel.state["deliverer"], klingel.state["batcher"]
+    deliverer, batcher = klingel.state["dispatching"]["deliverer"], klingel.state["batcher"]
     lanes, delivered = (
         deliverer._lanes,
         "select count(*) as number from deliveries where status = 'delivered'",
@@ -562,7 +562,7 @@ async def test_a_retry_to_an_endpoint_that_was_busy_when_it_was_looked_for_keeps
 
     at = await klingel.until(to_be_retried)
     await asyncio.gather(*(klingel.submit_async() for _ in range(DEPTH)))
-    deliverer = klingel.state["deliverer"]
+    deliverer = klingel.state["dispatching"]["deliverer"]
 
     async def is_busy() -> bool:
         return bool(deliverer._lanes.full())
@@ -591,7 +591,7 @@ async def test_what_a_resting_lane_holds_for_longer_than_a_lease_is_not_claimed_
     commits: list[None] = []
     klingel.on_commit = lambda: commits.append(None)
     klingel.clock.now += LEASE  # nobody is woken, until
-    await klingel.state["deliverer"]._claims._claim_due()
+    await klingel.state["dispatching"]["deliverer"]._claims._claim_due()
     assert len(commits) <= 5
     now = round(klingel.clock.now.timestamp() * 1000)
     held_still = {row["id"] for row in klingel.rows("select id from deliveries where lease_until > ?", now)}

@@ -487,7 +487,7 @@ async def test_what_waits_in_a_lane_that_its_endpoint_has_left_is_sent_by_the_ho
     await house.sql("update deliveries set lane = 'the old one' where attempts = 1")
     await house.sql(
         "insert into lane_holders (lane, process_id) values ('the old one', $1)",
-        other.state["deliverer"]._presence.id,
+        other.state["dispatching"]["deliverer"]._presence.id,
     )
     house.clock.advance(seconds=10)
     await house.receiver.until(3)
@@ -559,7 +559,7 @@ async def test_a_changed_endpoint_is_changed_for_the_process_that_delivers_to_it
             f"/v1/endpoints/{endpoint['id']}", json={"config": {"url": moved.url}}
         )
         assert changed.status_code == 200
-        lanes = there.state["deliverer"]._lanes
+        lanes = there.state["dispatching"]["deliverer"]._lanes
 
         async def moved_there() -> bool:
             return {duty.endpoint.config["url"] for duty in lanes.waiting()} == {moved.url}
@@ -854,7 +854,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     lane = LaneKey(endpoint["id"])
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, [lane]) == {lane}
-        _, [begun] = await stalled.state["sender"]._begin(tx)
+        _, [begun] = await stalled.state["dispatching"]["submitter"]._begin(tx)
         assert begun.id == task["id"]
         await reap()
     await reap()
@@ -863,7 +863,7 @@ async def test_what_a_process_takes_while_others_reap_it_is_still_taken_over(hou
     second = await others.submit_async()
     async with stalled.state["database"].transaction() as tx:
         assert await holdings.take(tx, ["another"]) == set()
-        assert await stalled.state["sender"]._begin(tx) == (presence.id, [])
+        assert await stalled.state["dispatching"]["submitter"]._begin(tx) == (presence.id, [])
     assert (await others.task(second["id"]))["status"] == "queued"
     assert not presence.alive
 
@@ -876,7 +876,7 @@ async def test_a_process_that_was_away_sends_only_what_is_still_its_own(house: H
         await house.add("web", every=NEVER, machine_time=machine_time),
     )
     task = await others.submit_async()
-    sender, presence = stalled.state["sender"], stalled.state["presence"]
+    sender, presence = stalled.state["dispatching"]["submitter"], stalled.state["presence"]
     by, [begun] = await stalled.state["batcher"].alone(sender._begin)
     machine_time.suspend()
     sending = asyncio.create_task(sender._send(begun, by))
@@ -970,7 +970,7 @@ async def test_what_a_lost_commit_has_taken_in_later_than_it_was_looked_for_is_s
     await house.until_sql("select attempts from deliveries", lambda rows: rows == [{"attempts": 1}])
     await house.sql(
         "update deliveries set lease_until = 9999999999999, leased_by = $1",
-        klingel.state["deliverer"]._presence.id,
+        klingel.state["dispatching"]["deliverer"]._presence.id,
     )
     house.clock.advance(minutes=1)
     await house.until_listening(1)
