@@ -1,6 +1,6 @@
 """Flat configurations of bots and chat endpoints: some fields sealed, shown as masks, kept when a mask comes back."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -8,7 +8,7 @@ from pydantic_core import from_json, to_json
 
 from handlers.sinks.credentials import MASK, MASKED, moved_faults
 from service.domain.errors import Fault
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import accept_by_rules
 from service.domain.secrets import Vault
 
 PLACE: Final = "server"  # where secrets go, but for the platform's own
@@ -37,18 +37,8 @@ def configured(
     given = raw
     if isinstance(raw, dict):
         given, faults = _completed(raw, secret_names, pointer, vault, before)
-    config: BaseModel | None = None
-    try:
-        config = accept(model, given, pointer=pointer)
-    except InvalidFields as error:
-        said = {fault.pointer for fault in faults}  # of a mask that stands for nothing, that alone
-        faults += [fault for fault in error.faults if fault.pointer not in said]
-    told = {fault.pointer for fault in faults}
-    if pointer not in told:  # else the model has not looked at the fields
-        readable = config or _readable(model, given, told, pointer)
-        faults += [fault for fault in more_faults(readable) if fault.pointer not in told]
-    if faults or config is None:
-        raise InvalidFields(faults)
+    # Of a mask that stands for nothing, that alone is told.
+    config = accept_by_rules(model, given, more_faults, pointer=pointer, known=faults)
     values = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
     secrets = {name: value for name, value in values.items() if name in secret_names}
     public = {name: MASK if name in secrets else value for name, value in values.items()}
@@ -65,14 +55,6 @@ def opened(vault: Vault, credentials: str | None) -> dict[str, Any]:
         return {}
     secrets: dict[str, Any] = from_json(vault.open(credentials))
     return secrets
-
-
-def _readable(model: type[BaseModel], given: object, refused: Container[str], pointer: str) -> BaseModel:
-    """What the model refuses counts as given, lest another field be told that it lacks this one."""
-    assert isinstance(given, dict)
-    fields = {name: given[name] for name in model.model_fields if name in given}
-    empty = {name: "" for name in model.model_fields if f"{pointer}/{name}" in refused}
-    return model.model_construct(**fields | empty)
 
 
 def _completed(

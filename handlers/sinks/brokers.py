@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -21,7 +21,7 @@ from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault
 from service.domain.events import Event
-from service.domain.faults import SENTENCE, InvalidFields, accept, collecting
+from service.domain.faults import SENTENCE, InvalidFields, accept_by_rules, collecting
 from service.domain.ids import DeliveryId, EventId
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
@@ -306,10 +306,8 @@ class BrokerSink(ABC, Generic[Config]):
             carried = [name for name in secrets if name in raw and raw[name] != given.get(name)]
             moved = moved_faults(raw.get("url"), before.config["url"], carried, pointer)
         fields = raw if isinstance(raw, dict) else {}
-        faults = [
-            *moved,
-            *(Fault(MASKED, f"{pointer}/{name}") for name in fields if self._masked(name, fields)),
-        ]
+        masked = [Fault(MASKED, f"{pointer}/{name}") for name in fields if self._masked(name, fields)]
+        faults: list[Fault] = []
         target: Target | None = None
         if isinstance(url := fields.get("url"), str):
             try:
@@ -319,9 +317,13 @@ class BrokerSink(ABC, Generic[Config]):
                 faults.append(Fault(f"The URL cannot be used: {error}.", f"{pointer}/url"))
         config: Config | None = None
         with collecting(faults):
-            config = accept(self.model, raw, pointer=pointer)  # type: ignore[assignment]
-        if config is not None:
-            faults += self.faults(config, target, pointer)
+            config = accept_by_rules(
+                cast("type[Config]", self.model),
+                raw,
+                lambda config: self.faults(config, target, pointer),
+                pointer=pointer,
+                known=[*moved, *masked],
+            )
         if faults or config is None:
             raise InvalidFields(faults)
         shown = config.model_dump(exclude_none=True)

@@ -1,6 +1,6 @@
 """What is wrong with a caller's JSON: every fault at once, in words for people, each with a pointer to its place."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -116,6 +116,42 @@ def accept(
         raise InvalidFields(
             Fault(found.detail, pointer + found.path()) for found in findings(error, raw)
         ) from None
+
+
+def accept_by_rules(
+    model: type[Model],
+    raw: object,
+    rules: Callable[[Model], Iterable[Fault]],
+    *,
+    pointer: str,
+    known: Sequence[Fault] = (),
+) -> Model:
+    """As `accept` for a flat object, by rules too that the model cannot tell.
+
+    Args:
+        rules: get what can be read. A field that the model refuses is empty text there, and not absent: no other field
+            is to be told that it lacks this one.
+        known: faults that were found before. Of a field that has one no other is told.
+
+    Raises:
+        InvalidFields: lists every fault.
+    """
+    faults = list(known)
+    accepted: Model | None = None
+    try:
+        accepted = accept(model, raw, pointer=pointer)
+    except InvalidFields as error:
+        said = {fault.pointer for fault in known}
+        faults += [fault for fault in error.faults if fault.pointer not in said]
+    said = {fault.pointer for fault in faults}
+    if isinstance(raw, dict) and pointer not in said:  # else the model has not looked at the fields
+        given = {name: raw[name] for name in model.model_fields if name in raw}
+        refused = {name: "" for name in model.model_fields if f"{pointer}/{name}" in said}
+        readable = accepted or model.model_construct(**given | refused)
+        faults += [fault for fault in rules(readable) if fault.pointer not in said]
+    if faults or accepted is None:
+        raise InvalidFields(faults)
+    return accepted
 
 
 def checked(model: type[Model], raw: object) -> Model:

@@ -127,8 +127,38 @@ async def test_half_of_a_credential_is_refused(
 
 @kinds
 async def test_all_faults_are_told_at_once(kind: str, brokers: Brokers) -> None:
-    told = faults(brokers, kind, {"url": "ftp://x", NAME[kind]: "{nothing}", "surprise": 1, "password": 5})
+    config = {"url": "ftp://x", NAME[kind]: "{nothing}", "surprise": 1, "username": "me", "password": 5}
+    told = faults(brokers, kind, config)
     assert set(told) == {f"#/config/{name}" for name in ("url", NAME[kind], "surprise", "password")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "where"),
+    [
+        ("nats", {"url": "nats://broker.example/x", "password": "a"}, {"url", "username"}),
+        ("nats", {"url": "nats://broker.example", "subject": "a b", "token": "a", "username": "b"},
+         {"subject", "token", "password"}),
+        ("mqtt", {"url": "mqtt://broker.example/x", "topic": "#"}, {"url", "topic"}),
+        ("redis", {"url": "redis://broker.example/x", "username": "a"}, {"url", "password"}),
+        ("amqp", {"url": "amqp://broker.example", "username": "a", "exchange": "ä" * 64}, {"password", "exchange"}),
+    ],
+)  # fmt: skip
+async def test_a_fault_of_a_field_hides_none_of_several_fields(
+    kind: str, config: dict[str, str], where: set[str], brokers: Brokers
+) -> None:
+    assert set(faults(brokers, kind, config)) == {f"#/config/{name}" for name in where}
+    told = faults(brokers, kind, config | {"surprise": 1})
+    assert set(told) == {f"#/config/{name}" for name in where | {"surprise"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("redis", "password"), ("nats", "password"), ("amqp", "username")]
+)
+async def test_half_of_a_credential_that_is_refused_is_not_missed(
+    kind: str, name: str, brokers: Brokers
+) -> None:
+    pair = {"username": "me", "password": "hush"} | {name: 5}
+    assert list(faults(brokers, kind, PLAIN[kind] | pair)) == [f"#/config/{name}"]
 
 
 @kinds
