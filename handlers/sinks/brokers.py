@@ -5,7 +5,7 @@ import re
 import ssl
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -46,14 +46,19 @@ SecretText = Annotated[str, Field(min_length=1, max_length=4096, pattern=ONE_LIN
 
 
 def _checked_template(template: str) -> str:
-    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    for name in _PLACEHOLDER.findall(template):
-        if name not in PLACEHOLDERS:
-            context = {"given": f"{{{name}}}", "known": known}
-            raise PydanticCustomError(SENTENCE, "There is no {given}. There are: {known}.", context)
+    faults: list[str] = []
+    given = dict.fromkeys(_PLACEHOLDER.findall(template))
+    if unknown := [name for name in given if name not in PLACEHOLDERS]:
+        faults.append(f"There is no {_listed(unknown)}. There are: {_listed(PLACEHOLDERS)}.")
     if "{" in (left := _PLACEHOLDER.sub("", template)) or "}" in left:
-        raise PydanticCustomError(SENTENCE, "A brace stands alone.")
+        faults.append("A brace stands alone.")
+    if faults:
+        raise PydanticCustomError(SENTENCE, "{told}", {"told": " ".join(faults)})
     return template
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)
 
 
 Template = Annotated[

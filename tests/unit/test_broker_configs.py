@@ -107,6 +107,13 @@ async def test_an_unknown_placeholder_is_told_with_the_known(brokers: Brokers) -
     assert told == {"#/config/subject": "There is no {account}. There are: {type}, {task_id}."}
 
 
+async def test_all_that_is_wrong_with_a_name_is_told_at_once(brokers: Brokers) -> None:
+    told = faults(brokers, "redis", PLAIN["redis"] | {"stream": "{account}.{a}.{type}.{a}.{"})
+    assert told == {
+        "#/config/stream": "There is no {account}, {a}. There are: {type}, {task_id}. A brace stands alone."
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "credentials", "where"),
     [
