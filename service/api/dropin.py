@@ -20,7 +20,7 @@ from service.domain import kling_shapes
 from service.domain.endpoints import EndpointDraft
 from service.domain.errors import Fault, InvalidRequest, NotFound, Unprocessable
 from service.domain.events import EventType
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.ids import TaskId
 from service.domain.inputs import BLANK, ValidatedInput, validate
 from service.domain.lifecycle import Status
@@ -184,16 +184,12 @@ def read_create(raw: object, *, sinks: Mapping[str, Sink], vault: Vault, decodin
     faults: list[Fault] = []
     addressed: Addressed | None = None
     accepted: ValidatedInput | None = None
-    try:
+    with collecting(faults):
         addressed = accept(Addressed, {name: given.pop(name, None) for name in Addressed.model_fields})
-    except InvalidFields as error:
-        faults += error.faults
-    try:
+    with collecting(faults):
         accepted = validate(
             sold.input_model, given, pointer="#", decoding=decoding, passing_on=True, by_rules=not newer
         )
-    except InvalidFields as error:
-        faults += error.faults
     left_to_provider = {**extras, **newer}
     unknown = [left_to_provider, *(accepted.unknown if accepted is not None else ())]
     faults += [
@@ -296,10 +292,13 @@ def _whole_numbers(request: Request[State], wanted: Mapping[str, tuple[int, rang
     numbers: list[int] = []
     faults: list[Fault] = []
     for name, (usual, allowed) in wanted.items():
-        text = request.query_params.get(name, str(usual))
+        texts = request.query_params.getlist(name) or [str(usual)]
+        text = texts[-1]
         number = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
         numbers.append(number)
-        if number not in allowed:
+        if len(texts) > 1:
+            faults.append(Fault("It is given more than once.", f"#/{name}"))
+        elif number not in allowed:
             detail = f"It must be a whole number from {allowed.start} to {allowed.stop - 1}."
             faults.append(Fault(detail, f"#/{name}"))
     if faults:

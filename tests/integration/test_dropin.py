@@ -681,6 +681,13 @@ async def test_a_page_that_cannot_be_is_1201(klingel: Klingel, name: str, value:
     assert message.startswith(f"{name}: It must be a whole number from 1 to ")
 
 
+@pytest.mark.parametrize("name", ["pageNum", "pageSize"])
+async def test_a_page_that_is_given_twice_is_1201(klingel: Klingel, name: str) -> None:
+    """One of the two would be looked at, and nobody told which."""
+    status, code, message = turned_down(await klingel.http.get(IMAGES, params={name: ["2", "3"], "a": "b"}))
+    assert (status, code, message) == (400, 1201, f"{name}: It is given more than once.")
+
+
 async def test_what_is_anothers_is_not_there(klingel: Klingel) -> None:
     """Promise 6, under each of a task's names; and an external id may be used in every account."""
     made = await create(klingel, external_task_id="job-1")
