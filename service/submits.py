@@ -16,6 +16,7 @@ from service.domain.errors import Fault, Unprocessable
 from service.domain.expressions import LONGEST_EXPRESSION
 from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.follow_ups import (
+    ANY_PARENT,
     KIND,
     LONGEST_CHAIN,
     MOST_FOLLOW_UPS,
@@ -154,18 +155,22 @@ def read_submit(
     frame = _SubmitParser(sinks, vault, accounts=accounts).read(SubmitBody, raw, "#")
     external_task_id = None if frame.body is None else frame.body.external_task_id
     fields = raw if isinstance(raw, dict) else {}
+    input = fields["input"] if isinstance(fields.get("input"), dict) else None
     faults: list[Fault] = []
     accepted: ValidatedInput | None = None
-    if frame.type is not None and isinstance(fields.get("input"), dict):
-        with collecting(faults):
-            accepted = validate(frame.type.input_model, fields["input"], decoding=decoding)
+    parents = ANY_PARENT
+    if frame.type is not None:
+        if input is not None:
+            with collecting(faults):
+                accepted = validate(frame.type.input_model, input, decoding=decoding)
         parent = Parent(
             type=frame.type,
-            input=fields["input"] if accepted is None else accepted.fields,
+            input=input if accepted is None else accepted.fields,
             metadata=metadata if isinstance(metadata := fields.get("metadata"), dict) else {},
             external_task_id=external_task_id,
         )
-        faults += rehearse_all(fields.get("follow_ups"), parent=parent, pointer="#/follow_ups")
+        parents = (parent,)
+    faults += rehearse_all(fields.get("follow_ups"), parents=parents, pointer="#/follow_ups")
     return frame.finish(
         accepted, faults, detail="The task has faults; nothing was sent.", external_task_id=external_task_id
     )

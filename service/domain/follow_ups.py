@@ -1,6 +1,6 @@
 """Follow-ups: tasks that are submitted when something happens to another one; what is wrong with one, told beforehand."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,8 +19,8 @@ from service.domain.inputs import validate
 from service.domain.lifecycle import Status
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.domain.tasks import Output, OutputKind, Task, TaskError, Transition
+from service.domain.templates import broken_expressions, fill
 from service.domain.templates import faults as template_faults
-from service.domain.templates import fill
 
 KIND: Final = "task"  # of the endpoints that submit follow-ups
 FOLLOWED: Final = (*ON_ARRIVAL.values(), EventType.TASK_OVERDUE, EventType.TASK_OUTPUTS_ADDED)
@@ -88,6 +88,17 @@ ANY_PARENT: Final = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Template:
+    """An input to be filled. What is wrong with it whatever the event is told elsewhere, and not again by trials."""
+
+    type: TaskType
+    input: Mapping[str, Any]
+    pointer: str
+    faulty: frozenset[str]  # places of it
+    broken: frozenset[str]  # expressions
+
+
 @dataclass(slots=True)
 class _Trial:
     """A template filled once, over one made-up event."""
@@ -116,44 +127,35 @@ def rehearse(
         steps: what all expressions may cost together.
     """
     fields = submit if isinstance(submit, dict) else {}
-    name, template = fields.get("type"), fields.get("input")
-    task_type = TASK_TYPES.get(name) if isinstance(name, str) else None
     if steps is None and excess(submit) is not None:
         return []
-    if task_type is None or not isinstance(template, dict) or template_faults(template):
-        return []
     left = steps or Steps(REHEARSING)
-    chosen = _rehearsed(types)
     faults: list[Fault] = []
-    best: _Trial | None = None
-    for type in chosen:
-        best = _best(template, task_type, type, parents, f"{pointer}/input", left)
-        told = dict.fromkeys(best.faults)
-        faults += told if len(chosen) == 1 else [_of(fault, type) for fault in told]
+    input: object = None
+    if (template := _template(fields, f"{pointer}/input")) is not None:
+        faults, input = _over_each(template, _rehearsed(types), parents, left)
         if len(faults) >= MOST_FAULTS:
             return faults[:MOST_FAULTS]
-    if best is None:
-        return faults
-    child = _child(task_type, best.input, fields.get("metadata"))
+    children = _children(_task_type(fields), input, fields.get("metadata"))
     return faults + _rehearse_inside(
-        fields.get("follow_ups"), child, f"{pointer}/follow_ups", left, most=MOST_FAULTS - len(faults)
+        fields.get("follow_ups"), children, f"{pointer}/follow_ups", left, most=MOST_FAULTS - len(faults)
     )
 
 
-def rehearse_all(follow_ups: object, *, parent: Parent, pointer: str) -> list[Fault]:
+def rehearse_all(follow_ups: object, *, parents: Sequence[Parent], pointer: str) -> list[Fault]:
     """`rehearse`, for all follow-ups of one task."""
     if excess(follow_ups) is not None:
         return []
-    return _rehearse_inside(follow_ups, parent, pointer, Steps(REHEARSING), most=MOST_FAULTS)
+    return _rehearse_inside(follow_ups, parents, pointer, Steps(REHEARSING), most=MOST_FAULTS)
 
 
 def _rehearse_inside(
-    follow_ups: object, parent: Parent, pointer: str, steps: Steps, *, most: int
+    follow_ups: object, parents: Sequence[Parent], pointer: str, steps: Steps, *, most: int
 ) -> list[Fault]:
     faults: list[Fault] = []
     for index, on, submit in _inside(follow_ups):
         where = f"{pointer}/{index}/submit"
-        faults += rehearse(submit, types=[on], parents=[parent], pointer=where, steps=steps)
+        faults += rehearse(submit, types=[on], parents=parents, pointer=where, steps=steps)
         if len(faults) >= most:
             break
     return faults[:most]
@@ -195,29 +197,65 @@ def _inside(follow_ups: object) -> Iterator[tuple[int, str, object]]:
                     yield index, on, submit
 
 
-def _child(type: TaskType, input: object, metadata: object) -> Parent:
-    return Parent(
+def _task_type(fields: Mapping[str, Any]) -> TaskType | None:
+    name = fields.get("type")
+    return TASK_TYPES.get(name) if isinstance(name, str) else None
+
+
+def _template(fields: Mapping[str, Any], pointer: str) -> _Template | None:
+    """None where nothing of it can be tried."""
+    type, input = _task_type(fields), fields.get("input")
+    if type is None or not isinstance(input, dict):
+        return None
+    found = template_faults(input)
+    if any(not each.location for each in found):  # it is wrong as a whole
+        return None
+    return _Template(
         type=type,
-        input=input if isinstance(input, dict) else None,
-        metadata=metadata if isinstance(metadata, dict) else {},
-        follows=True,
+        input=input,
+        pointer=pointer,
+        faulty=frozenset(pointer + each.path() for each in found),
+        broken=broken_expressions(input) if found else frozenset(),
     )
 
 
-def _best(
-    template: Mapping[str, Any],
-    type: TaskType,
-    on: EventType,
-    parents: Sequence[Parent],
-    pointer: str,
-    steps: Steps,
-) -> _Trial:
+def _children(type: TaskType | None, input: object, metadata: object) -> Sequence[Parent]:
+    """What a template makes, as far as it is known."""
+    if type is None:
+        return ANY_PARENT
+    return [
+        Parent(
+            type=type,
+            input=input if isinstance(input, dict) else None,
+            metadata=metadata if isinstance(metadata, dict) else {},
+            follows=True,
+        )
+    ]
+
+
+def _over_each(
+    template: _Template, types: Sequence[EventType], parents: Sequence[Parent], steps: Steps
+) -> tuple[list[Fault], object]:
+    """The faults over events of these types, and the input that one of the last type fills in."""
+    faults: list[Fault] = []
+    input: object = None
+    for type in types:
+        best = _best(template, type, parents, steps)
+        input = best.input
+        told = dict.fromkeys(best.faults)
+        faults += told if len(types) == 1 else [_of(fault, type) for fault in told]
+        if len(faults) >= MOST_FAULTS:
+            break
+    return faults, input
+
+
+def _best(template: _Template, on: EventType, parents: Sequence[Parent], steps: Steps) -> _Trial:
     """The first trial without faults, or else the one that has the fewest."""
     best: _Trial | None = None
     succeeded = _STATUS[on] is Status.SUCCEEDED
     for parent in parents:
         for number in parent.outputs() if succeeded else (0,):
-            trial = _try(template, type, parent, _example(parent, on, number), pointer, steps)
+            trial = _try(template, parent, _example(parent, on, number), steps)
             if not trial.faults:
                 return trial
             if best is None or len(trial.faults) < len(best.faults):
@@ -226,11 +264,9 @@ def _best(
     return best
 
 
-def _try(
-    template: Mapping[str, Any], type: TaskType, parent: Parent, event: object, pointer: str, steps: Steps
-) -> _Trial:
-    filled = fill(template, event, steps=steps)
-    gaps = [pointer + Finding(gap.location, "").path() for gap in filled.gaps]
+def _try(template: _Template, parent: Parent, event: object, steps: Steps) -> _Trial:
+    filled = fill(template.input, event, steps=steps, broken=template.broken)
+    gaps = [template.pointer + Finding(gap.location, "").path() for gap in filled.gaps]
     trial = _Trial(
         filled.value,
         [
@@ -241,15 +277,19 @@ def _try(
         ],
     )
     try:
-        accepted = validate(type.input_model, filled.value, pointer=pointer, no_base64=PICTURES_INSIDE)
+        accepted = validate(
+            template.type.input_model, filled.value, pointer=template.pointer, no_base64=PICTURES_INSIDE
+        )
         trial.input = dict(accepted.fields)
     except InvalidFields as error:
-        trial.faults += [
-            fault
-            for fault in error.faults
-            if not any(fault.pointer == gap or fault.pointer.startswith(f"{gap}/") for gap in gaps)
-        ]
+        told = template.faulty.union(gaps)
+        trial.faults += [fault for fault in error.faults if not _is_within(fault.pointer, told)]
     return trial
+
+
+def _is_within(pointer: str, places: Collection[str]) -> bool:
+    steps = pointer.split("/")
+    return any("/".join(steps[:number]) in places for number in range(1, len(steps) + 1))
 
 
 def _example(parent: Parent, on: EventType, outputs: int) -> object:

@@ -4,7 +4,7 @@ An object `{"$": "<JMESPath>"}` is replaced by the expression's value over the e
 inside a string by its text; all else is literal.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,6 +76,11 @@ def _expression_faults(expression: str, location: Location) -> Iterator[Finding]
         yield Finding(location, f"{shown!r} is no JMESPath expression: {error}.")
 
 
+def broken_expressions(template: object) -> frozenset[str]:
+    """Those that are none, each of which `faults` tells."""
+    return frozenset(each for each in _expressions(template, 0) if any(_expression_faults(each, ())))
+
+
 def _expressions(template: object, depth: int) -> Iterator[str]:
     match template:
         case {"$": str(expression), **rest} if not rest:
@@ -87,11 +92,12 @@ def _expressions(template: object, depth: int) -> Iterator[str]:
             yield from _places(template)
 
 
-def fill(template: Any, event: object, *, steps: Steps) -> Filled:
+def fill(template: Any, event: object, *, steps: Steps, broken: Collection[str] = frozenset()) -> Filled:
     """
     Args:
-        template: one without `faults`.
+        template: one whose `faults`, if it has any, are told elsewhere. What is nested too deep stays as it is.
         steps: what its expressions may cost together; once they are spent, the places that are left are gaps.
+        broken: its `broken_expressions`, which stay as they are.
     """
     gaps: list[Gap] = []
 
@@ -108,22 +114,28 @@ def fill(template: Any, event: object, *, steps: Steps) -> Filled:
             return None
         return found
 
+    def text(part: str, location: Location) -> str | None:
+        texts: list[Any] = []
+        for literal, expression in _pieces(part):
+            texts.append(literal)
+            if expression in broken:
+                texts.append(f"{OPENING} {expression} {CLOSING}")
+            elif expression is not None:
+                texts.append(value(expression, location))
+        return None if None in texts else "".join(map(_text, texts))
+
     def filled(part: Any, location: Location) -> Any:
         match part:
             case {"$": str(expression), **rest} if not rest:
-                return value(expression, location)
+                return part if expression in broken else value(expression, location)
+            case dict() | list() if len(location) >= DEEPEST:
+                return part
             case dict():
                 return {name: filled(member, (*location, str(name))) for name, member in part.items()}
             case list():
                 return [filled(entry, (*location, index)) for index, entry in enumerate(part)]
             case str():
-                texts = [
-                    (literal, "" if expression is None else value(expression, location))
-                    for literal, expression in _pieces(part)
-                ]
-                if any(found is None for _, found in texts):
-                    return None
-                return "".join(literal + _text(found) for literal, found in texts)
+                return text(part, location)
             case _:
                 return part
 

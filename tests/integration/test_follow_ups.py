@@ -292,9 +292,17 @@ async def test_every_fault_is_told_at_once_each_with_its_place(klingel: Klingel)
     """Of templates, types, inputs, endpoints, and of what stands inside."""
     response = await refused(
         klingel,
-        follow_up(submit={**FILM, "input": {"prompt": "{{ data[ }}", "image_list": {"$": 5}}}),
         follow_up(
-            submit={"type": "no.such", "input": {}, "external_task_id": "x", "metadata": {"a": "b" * 17_000}}
+            submit={**FILM, "input": {"prompt": "{{ data[ }}", "image_list": {"$": 5}, "mode": "fast"}}
+        ),
+        follow_up(
+            submit={
+                "type": "no.such",
+                "input": {},
+                "external_task_id": "x",
+                "metadata": {"a": "b" * 17_000},
+                "follow_ups": [follow_up(submit={"type": VIDEO, "input": {"prompt": "x", "image_list": []}})],
+            }
         ),
         follow_up(
             "task.finished",
@@ -317,8 +325,10 @@ async def test_every_fault_is_told_at_once_each_with_its_place(klingel: Klingel)
     )
     assert sorted(pointers(response)) == [
         "#/follow_ups/0/submit/input/image_list",
+        "#/follow_ups/0/submit/input/mode",
         "#/follow_ups/0/submit/input/prompt",
         "#/follow_ups/1/submit/external_task_id",
+        "#/follow_ups/1/submit/follow_ups/0/submit/input/image_list",
         "#/follow_ups/1/submit/metadata",
         "#/follow_ups/1/submit/type",
         "#/follow_ups/2/filter",
@@ -333,6 +343,15 @@ async def test_every_fault_is_told_at_once_each_with_its_place(klingel: Klingel)
         "#/follow_ups/4/if",
         "#/follow_ups/4/submit",
     ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("type", "no.such"), ("input", None)])
+async def test_a_task_that_cannot_be_read_hides_no_fault_of_what_follows_it(
+    klingel: Klingel, name: str, value: object
+) -> None:
+    more = {"metadata": {"title": "a cat"}, name: value}
+    response = await refused(klingel, follow_up("task.failed"), **more)
+    assert pointers(response) == [f"#/{name}", "#/follow_ups/0/submit/input/image_list"]
 
 
 async def test_a_follow_up_that_could_never_fit_this_very_task_is_refused(klingel: Klingel) -> None:

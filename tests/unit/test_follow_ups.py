@@ -107,6 +107,64 @@ def test_what_every_event_has_can_be_used_over_every_event(on: EventType) -> Non
     assert told(film(prompt=prompt, image_list=PICTURES), types=(on,)) == []
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"$": "data["}, {"$": 5}, {"$": "type", "more": 1}, "{{ data[ }}", "{{ data[ }} {{ nothing( }}"],
+)
+def test_a_place_that_can_never_be_filled_hides_no_other_fault(broken: object) -> None:
+    """It is told elsewhere, whatever the event, and not held against other fields."""
+    wrong = film(prompt=broken, mode="fast", negative_prompt="{{ data.nothing }}", surprise=1)
+    assert [line.split(" ")[0] for line in told(wrong)] == [
+        "#/input/negative_prompt",
+        "#/input/mode",
+        "#/input/surprise",
+    ]
+    assert told(film(prompt=broken)) == []
+    assert told(film(image_list=broken)) == []
+
+
+def test_a_broken_expression_hides_none_of_the_same_text() -> None:
+    assert told(film(prompt="{{ data[ }} {{ data.nothing }}")) == [
+        "#/input/prompt 'data.nothing' has no value over the event."
+    ]
+
+
+def test_a_broken_place_counts_as_given() -> None:
+    """Of two fields one is needed: nobody who meant one of them is told to give the other."""
+    sound = TASK_TYPES["kling.video-to-audio"].name
+    assert [line.split(" ")[0] for line in told({"type": sound, "input": {}})] == ["#/input/video_id"]
+    assert told({"type": sound, "input": {"video_url": {"$": "data["}}}) == []
+
+
+def test_what_is_nested_too_deep_hides_no_other_fault() -> None:
+    deep: Any = "{{ data[ }}"
+    for _ in range(50):
+        deep = [deep]
+    assert [line.split(" ")[0] for line in told(film(prompt=deep, surprise=1))] == [
+        "#/input/prompt",
+        "#/input/surprise",
+    ]
+
+
+@pytest.mark.parametrize(
+    "submit",
+    [
+        {"type": "no.such", "input": {}},
+        {"input": {}},
+        {"type": VIDEO.name},
+        {"type": VIDEO.name, "input": {"$": "data["}},
+        {"type": VIDEO.name, "input": {"a": [{"$": "type"}] * 101}},
+    ],
+)
+def test_a_template_that_cannot_be_tried_hides_no_fault_of_what_follows_it(submit: dict[str, Any]) -> None:
+    inside = {"on": "task.succeeded", "submit": film(prompt="{{ data.task.idd }}", image_list=PICTURES)}
+    assert told({**submit, "follow_ups": [inside]}) == [
+        "#/follow_ups/0/submit/input/prompt 'data.task.idd' has no value over the event."
+    ]
+    inside["submit"] = film(prompt="{{ data.task.id }}", image_list=PICTURES)
+    assert told({**submit, "follow_ups": [inside]}) == []
+
+
 def test_a_picture_that_is_no_url_is_told() -> None:
     assert told(film(image_list=[{"image": "{{ data.task.id }}"}, *PICTURES])) == [
         "#/input/image_list/0/image A picture in a follow-up is an http(s) URL, or comes from the event as one."
@@ -175,7 +233,9 @@ def test_costly_expressions_are_given_up_on() -> None:
     """Nobody else may wait for a template that somebody made up to be slow."""
     doubling = "|".join(["[@,@][]"] * 60)
     costly = {"on": "task.succeeded", "submit": film(**{f"a{n}": {"$": doubling} for n in range(5)})}
-    found = rehearse_all([costly] * 10, parent=Parent(type=IMAGE, input={"n": 2}, metadata={}), pointer="#")
+    found = rehearse_all(
+        [costly] * 10, parents=[Parent(type=IMAGE, input={"n": 2}, metadata={})], pointer="#"
+    )
     assert any("too many steps" in fault.detail for fault in found)
 
 
@@ -190,7 +250,7 @@ def test_of_hundreds_of_faults_the_first_hundred_are_told() -> None:
     wrong = {"on": "task.failed", "submit": film(**{f"f{n}": 0 for n in range(60)})}
     assert len(told(wrong["submit"], types=("task.*",))) == MOST_FAULTS
     assert len(told({**FILM, "follow_ups": [wrong] * 5})) == MOST_FAULTS
-    assert len(rehearse_all([wrong] * 5, parent=ANY_PARENT[0], pointer="#")) == MOST_FAULTS
+    assert len(rehearse_all([wrong] * 5, parents=ANY_PARENT[:1], pointer="#")) == MOST_FAULTS
 
 
 def test_the_limits_are_what_the_pages_say() -> None:
@@ -216,4 +276,4 @@ def test_any_json_can_be_rehearsed(submit: Any, types: list[str]) -> None:
 
 @given(st.fixed_dictionaries({"type": st.sampled_from(list(TASK_TYPES)), "input": anything}))
 def test_any_template_can_be_rehearsed(submit: Any) -> None:
-    rehearse_all([{"on": "task.succeeded", "submit": submit}], parent=ANY_PARENT[0], pointer="#")
+    rehearse_all([{"on": "task.succeeded", "submit": submit}], parents=ANY_PARENT[:1], pointer="#")
