@@ -25,7 +25,7 @@ from handlers.sinks.credentials import MASK, MASKED, seal, unseal
 from service.domain.deliveries import AttemptOutcome, Duty, Reply
 from service.domain.endpoints import Endpoint
 from service.domain.errors import Fault, Unavailable
-from service.domain.faults import InvalidFields, accept
+from service.domain.faults import InvalidFields, accept, collecting
 from service.domain.ids import AccountId, DeliveryId, EndpointId
 from service.domain.models import StrictModel
 from service.domain.secrets import Vault
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 NOT_INSTALLED: Final = (
     "Apprise is not installed beside this Klingel: pip install 'klingel[apprise]' (in a clone: '.[apprise]')."
 )
+MOST_URLS: Final = 10
 THREADS: Final = 16
 THREADS_PER_ENDPOINT: Final = 2  # one that hangs leaves room for the others
 THREADS_PER_ACCOUNT: Final = 4
@@ -84,7 +85,7 @@ class AppriseConfig(StrictModel):
     """The URLs carry passwords and tokens, so they are kept sealed; readers see their schemes only."""
 
     urls: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=10)
+        list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=MOST_URLS)
     ]
 
 
@@ -128,15 +129,21 @@ class AppriseSink:
         if before is not None and isinstance(raw, dict):
             raw = {"urls": before.config["urls"]} | raw
             raw["urls"] = _unmasked(raw["urls"], before.config["urls"], unseal(self._vault, before)["urls"])
-        config = accept(AppriseConfig, raw, pointer=pointer)
         schemes: list[str] = []
         faults: list[Fault] = []
-        for index, url in enumerate(config.urls):
-            try:
-                schemes.append(self._scheme(library, url))
-            except _Unusable as error:
-                faults.append(Fault(str(error), f"{pointer}/urls/{index}"))
-        if faults:
+        config: AppriseConfig | None = None
+        with collecting(faults):
+            config = accept(AppriseConfig, raw, pointer=pointer)
+        refused = {fault.pointer for fault in faults}
+        urls = raw.get("urls") if isinstance(raw, dict) else None
+        for index, url in enumerate(urls[:MOST_URLS] if isinstance(urls, list) else []):
+            place = f"{pointer}/urls/{index}"
+            if isinstance(url, str) and place not in refused:
+                try:
+                    schemes.append(self._scheme(library, url))
+                except _Unusable as error:
+                    faults.append(Fault(str(error), place))
+        if faults or config is None:
             raise InvalidFields(faults)
         return {"urls": [f"{scheme}://{MASK}" for scheme in schemes]}, seal(
             self._vault, {"urls": config.urls}

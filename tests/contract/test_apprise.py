@@ -355,6 +355,16 @@ async def test_what_is_no_configuration_is_refused(sink: AppriseSink, raw: objec
         sink.configure(raw, pointer="#")
 
 
+async def test_all_faults_of_a_configuration_are_told_at_once(sink: AppriseSink) -> None:
+    urls = ["json://example.com", "nonsense", 7, "", f"json://{MASK}", "json://" + "a" * 4096]
+    with pytest.raises(InvalidFields) as caught:
+        sink.configure({"urls": urls, "surprise": 1}, pointer="#")
+    assert sorted(str(fault.pointer) for fault in caught.value.faults) == [
+        "#/surprise",
+        *(f"#/urls/{index}" for index in range(1, 6)),
+    ]
+
+
 async def test_urls_are_sealed_and_masked_and_can_be_sent_back(sink: AppriseSink) -> None:
     urls = [
         "json://u:pass-word-1@example.com/1",
