@@ -19,7 +19,7 @@ from service.api.pages import Query
 from service.api.state import State
 from service.domain.costs import KNOWN_UNITS, UNIT, Budget, Period, Spent, day_of, totals
 from service.domain.errors import Fault, Forbidden, NotFound, Unprocessable
-from service.domain.faults import PREDICATE, checked
+from service.domain.faults import PREDICATE, accept, collecting
 from service.domain.ids import AccountId
 from service.domain.models import StrictModel
 from service.domain.times import rfc3339
@@ -133,14 +133,30 @@ async def budgets(request: Request[State]) -> Response:
     return JSONResponse({"items": [standing.view() for standing in found]})
 
 
+def _budget(raw: object) -> BudgetBody:
+    """
+    Raises:
+        Unprocessable: with every fault.
+    """
+    faults: list[Fault] = []
+    body: BudgetBody | None = None
+    with collecting(faults):
+        body = accept(BudgetBody, raw)
+    fields = raw if isinstance(raw, dict) else {}
+    unit = fields.get("unit")
+    # One that is there can be taken away, whatever its unit.
+    is_taken_away = fields.get("limit") is None
+    if isinstance(unit, str) and re.fullmatch(UNIT, unit) and unit not in KNOWN_UNITS and not is_taken_away:
+        faults.append(Fault(f'"unit" must be one of {", ".join(KNOWN_UNITS)}.', "#/unit"))
+    if faults or body is None:
+        raise Unprocessable("The body has faults.", faults=faults)
+    return body
+
+
 async def put_budget(request: Request[State]) -> Response:
     """One budget for each account, unit and period; with `limit: null` there is none. From the next submit on."""
     admin = await authenticate_admin(request)
-    body = checked(BudgetBody, parse_json(await read_body(request)))
-    # One that is there can be taken away, whatever its unit.
-    if body.limit is not None and body.unit not in KNOWN_UNITS:
-        fault = Fault(f'"unit" must be one of {", ".join(KNOWN_UNITS)}.', "#/unit")
-        raise Unprocessable("The body has faults.", faults=[fault])
+    body = _budget(parse_json(await read_body(request)))
     state = request.state
     account_id = await _account(state["database"], admin, body.account)
     await state["batcher"].run(_put, (account_id, body))

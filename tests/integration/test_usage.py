@@ -369,6 +369,13 @@ async def test_a_budget_that_makes_no_sense_is_refused(
     assert pointers(response) == [pointer]
 
 
+async def test_all_faults_of_a_budget_are_told_at_once(klingel: Klingel) -> None:
+    response = await put_budget(klingel, limit="-1", unit="EUR", period="year", colour="red")
+    assert response.status_code == 422
+    assert sorted(pointers(response)) == ["#/colour", "#/limit", "#/period", "#/unit"]
+    assert pointers(await put_budget(klingel, limit=None, unit="EUR", period="year")) == ["#/period"]
+
+
 async def test_a_budget_of_an_unknown_unit_is_told_the_known_ones(klingel: Klingel) -> None:
     told = (await put_budget(klingel, unit="EUR", limit="1")).json()["errors"][0]["detail"]
     assert told == '"unit" must be one of units, balance, USD, CNY, test_USD, test_CNY.'
