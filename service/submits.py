@@ -292,9 +292,12 @@ class _SubmitParser:
             detail = f"There is no type {name!r}. There are: {', '.join(TASK_TYPES)}."
             faults.append(Fault(detail, f"{pointer}/type"))
         provider = fields.get("provider")
-        if self._accounts is not None and task_type is not None and isinstance(provider, str | None):
+        if self._accounts is not None and isinstance(provider, str | None):
             with collecting(faults):
-                self._accounts.choose(task_type, provider, pointer=pointer)
+                if task_type is not None:
+                    self._accounts.choose(task_type, provider, pointer=pointer)
+                elif provider is not None:
+                    self._accounts.named(provider, pointer=pointer)
         faults += [
             Fault(fault.detail, pointer + fault.pointer.removeprefix("#"))
             for fault in storable_faults("metadata", fields.get("metadata"), largest=LARGEST_METADATA)

@@ -49,6 +49,19 @@ class ProviderAccounts:
     def get(self, name: str) -> ProviderAccount | None:
         return self._by_name.get(name)
 
+    def named(self, name: str, *, pointer: str = "#") -> ProviderAccount:
+        """
+        Args:
+            pointer: of the body in which `provider` stands.
+
+        Raises:
+            InvalidFields: there is none such.
+        """
+        if (account := self._by_name.get(name)) is None:
+            detail = f"There is no provider {name!r}. There are: {', '.join(self._by_name)}."
+            raise InvalidFields([Fault(detail, f"{pointer}/provider")])
+        return account
+
     def choose(self, type: TaskType, wanted: str | None, *, pointer: str = "#") -> str:
         """The one that is asked for; else the first that is meant for the type, else the default, else any.
 
@@ -59,11 +72,7 @@ class ProviderAccounts:
             InvalidFields: there is none such, or none that sells this type.
         """
         if wanted is not None:
-            account = self._by_name.get(wanted)
-            if account is None:
-                detail = f"There is no provider {wanted!r}. There are: {', '.join(self._by_name)}."
-                raise InvalidFields([Fault(detail, f"{pointer}/provider")])
-            if not account.sells(type):
+            if not self.named(wanted, pointer=pointer).sells(type):
                 raise InvalidFields([Fault(f"{wanted} does not take {type.name}.", f"{pointer}/provider")])
             return wanted
         meant = [account for account in self._by_name.values() if account.names(type)]

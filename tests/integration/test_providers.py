@@ -93,6 +93,14 @@ async def test_an_account_that_cannot_is_refused_with_all_else_that_is_wrong(
         assert klingel.kling.requests == []
 
 
+async def test_an_account_that_does_not_exist_is_told_with_a_type_that_does_not(tmp_path: Path) -> None:
+    async with with_providers(tmp_path) as klingel:
+        body = {"type": "no.such", "provider": "nobody", "input": {}}
+        assert pointers(await klingel.http.post("/v1/tasks", json=body)) == ["#/type", "#/provider"]
+        body = {"type": "no.such", "provider": "tokyo", "input": {}}
+        assert pointers(await klingel.http.post("/v1/tasks", json=body)) == ["#/type"]
+
+
 async def test_follow_ups_that_no_account_takes_are_refused_before_anything_is_paid(tmp_path: Path) -> None:
     """Whether a task brings them or a rule stands for all: each fault at its place, with all others."""
 
