@@ -11,12 +11,13 @@ from service.domain.errors import Fault
 from service.domain.events import EventType
 from service.domain.expressions import InvalidExpression, check
 from service.domain.faults import InvalidFields, accept, collecting
-from service.domain.models import StrictModel
+from service.domain.models import NotNull, StrictModel
 from service.domain.secrets import Vault, new_endpoint_secret
 from service.domain.signatures import InvalidSecret, check_secret
 
 MOST_TYPES: Final = 50  # patterns of one endpoint; what comes after them is not looked at
 
+Types = Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)]
 Rate = Annotated[
     int, Field(ge=1, le=MOST_A_MINUTE, description="attempts that begin within a minute, at most")
 ]
@@ -44,7 +45,7 @@ class EndpointBody(StrictModel):
 
     kind: str = "webhook"
     config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] = Field(list(ALL_TASK_EVENTS))
+    types: Types = Field(list(ALL_TASK_EVENTS))
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
     rate_per_minute: Rate | None = None
@@ -54,11 +55,11 @@ class EndpointBody(StrictModel):
 
 class EndpointPatch(StrictModel):
     config: Any = None
-    types: Annotated[list[str], Field(min_length=1, max_length=MOST_TYPES)] | None = None
+    types: Annotated[Types | None, NotNull()] = None
     filter: Annotated[str, Field(max_length=1000)] | None = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
     rate_per_minute: Rate | None = None
-    enabled: bool | None = None
+    enabled: Annotated[bool | None, NotNull()] = None
 
 
 def read_endpoint(
@@ -111,6 +112,11 @@ def read_endpoint(
         enabled=body.enabled,
     )
     return draft, secret
+
+
+def usual_types(sink: Sink | None) -> Sequence[str]:
+    """What an endpoint of this kind listens to where nobody says otherwise."""
+    return sink.subscription(None) if isinstance(sink, Choosy) else ALL_TASK_EVENTS
 
 
 def bound_faults(raw: object, pointer: str) -> list[Fault]:

@@ -18,7 +18,7 @@ from service.domain.errors import ChangedMeanwhile, Fault, KlingelError, NotFoun
 from service.domain.faults import PREDICATE, accept, collecting
 from service.domain.ids import AccountId, id_pattern, new_bot_id
 from service.domain.inputs import whole
-from service.domain.models import StrictModel
+from service.domain.models import NotNull, StrictModel
 from service.domain.values import replace
 from service.doors.bodies import parse_json, read_body
 from storage import bots
@@ -60,8 +60,8 @@ class BotBody(StrictModel):
 
 class BotPatch(StrictModel):
     config: Any = None
-    allow: Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] | None = None
-    open_tasks: OpenTasks | None = None
+    allow: Annotated[Annotated[list[AllowedBody], Field(max_length=MOST_ALLOWED)] | None, NotNull()] = None
+    open_tasks: Annotated[OpenTasks | None, NotNull()] = None
     description: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
@@ -134,7 +134,7 @@ async def show(request: Request[State]) -> Response:
 
 
 async def update(request: Request[State]) -> Response:
-    """Changes what is named."""
+    """Changes what is named. `description` may be set to null."""
     key = await authenticate(request)
     state = request.state
     raw = parse_json(await read_body(request))

@@ -1,7 +1,7 @@
 """Endpoints: where events go, how they fare, and what can be done with them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from service.domain.errors import Conflict, Fault, NotFound, SearchTooWide
 from service.domain.events import EventType
 from service.domain.kept import archive_id
 from service.domain.times import rfc3339
+from service.subscriptions import usual_types
 from storage import deliveries, endpoints, overview
 from storage.database import Reader
 from storage.deliveries import DeliveryFilter
@@ -269,7 +270,7 @@ class EndpointPages:
                 limit=LATEST,
             )
             fared = await _last_hour(reader, endpoint, now)
-        fields, more = self._fields.get(endpoint.kind, []), _more(endpoint)
+        fields, more = self._fields.get(endpoint.kind, []), _more(request, endpoint)
         everything = [*fields, *more]
         current = shown_values(fields, endpoint.config) | shown_values(more, endpoint.view())
         return visit.render(
@@ -297,9 +298,9 @@ class EndpointPages:
         """Only what somebody has changed is sent: what is sealed is not shown, and stays."""
         async with request.state["database"].reading() as reader:
             endpoint = await _found(reader, request, visit)
-        fields = self._fields.get(endpoint.kind, [])
+        fields, beside = self._fields.get(endpoint.kind, []), _more(request, endpoint)
         config = await changes(fields, form, endpoint.config)
-        more = await changes(_more(endpoint), form, endpoint.view())
+        more = await changes(beside, form, endpoint.view())
         body = dict(more.body)
         if config.body:
             body["config"] = config.body
@@ -311,12 +312,15 @@ class EndpointPages:
                 return back_to(f"/endpoints/{endpoint.id}", done="changed")
             status = answer.status
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
-        values = values_of([*fields, *_more(endpoint)], form)
+        values = values_of([*fields, *beside], form)
         return await self._page(request, visit, values=values, faults=faults, status=status)
 
 
-def _more(endpoint: Endpoint) -> Sequence[Field]:
-    return OF_AN_ACCOUNT if endpoint.task_id is None else SUBSCRIPTION
+def _more(request: Request[State], endpoint: Endpoint) -> Sequence[Field]:
+    """Without any event ticked it listens to what a new one of its kind would."""
+    usual = list(usual_types(request.state["sinks"].get(endpoint.kind)))
+    fields = OF_AN_ACCOUNT if endpoint.task_id is None else SUBSCRIPTION
+    return [replace(each, default=usual) if each.widget is Widget.CHOICES else each for each in fields]
 
 
 def _curl(request: Request[State], body: dict[str, Any]) -> str:

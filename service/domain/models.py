@@ -1,9 +1,9 @@
 """What pydantic's models of ours have in common."""
 
-from typing import Final
+from typing import Any, Final, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from service.domain.faults import PREDICATE
 
@@ -34,3 +34,11 @@ class StrictModel(Model):
                 {"most": MOST_NAMES, "count": len(raw)},
             )
         return raw
+
+
+class NotNull:
+    """Of a field of a change, `Annotated[T | None, NotNull()] = None`: None is what was not named, and null is refused."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        named, _ = get_args(source)
+        return handler(named)

@@ -113,6 +113,13 @@ async def test_what_is_not_named_stays(klingel: Klingel) -> None:
     assert klingel.rows("select credentials from bots") == [stored]
 
 
+async def test_a_change_to_null_is_refused_where_nothing_can_be_taken_away(klingel: Klingel) -> None:
+    bot = await made(klingel, description="a")
+    refused = await changed(klingel, bot, allow=None, open_tasks=None)
+    assert (refused.status_code, sorted(pointers(refused))) == (422, ["#/allow", "#/open_tasks"])
+    assert (await changed(klingel, bot, description=None)).json()["description"] is None
+
+
 async def test_a_mask_that_is_sent_back_keeps_the_secret(klingel: Klingel) -> None:
     bot = await made(klingel)
     [before] = klingel.rows("select credentials from bots")

@@ -951,6 +951,22 @@ async def test_a_rate_is_given_changed_and_taken_away_by_the_form_and_shown_on_t
         assert ("at most 1 attempt a minute" in await admin.page(page)) == shown
 
 
+async def test_an_endpoint_with_no_event_ticked_any_more_listens_to_what_a_new_one_would(
+    klingel: Klingel, admin: Browser
+) -> None:
+    webhook = {"config": {"url": klingel.receiver.url}}
+    submit = {"type": "kling.text-to-video", "input": {"prompt": "A cat"}}
+    follow_up = {"kind": "task", "config": {"submit": submit}}
+    for body, form in ((webhook, webhook["config"]), (follow_up, {"submit": json.dumps(submit)})):
+        usual = (await klingel.endpoint(**body))["types"]
+        endpoint = await klingel.endpoint(**body, types=["task.failed"])
+        page = f"/endpoints/{endpoint['id']}"
+        assert 'value="task.failed" checked' in await admin.page(page)
+        unticked = {f"config__{name}": value for name, value in form.items()}
+        assert (await admin.send(page, on=page, **unticked)).status_code == 303
+        assert (await klingel.http.get(f"/v1{page}")).json()["types"] == usual
+
+
 async def test_the_page_of_a_task_s_own_endpoint_offers_no_rate(klingel: Klingel, admin: Browser) -> None:
     task = await klingel.submit(callback_url=klingel.receiver.url)
     page = f"/endpoints/{task['endpoints'][0]['id']}"

@@ -277,6 +277,19 @@ async def test_a_rate_is_a_whole_number_of_attempts_a_minute(
     assert (await show(klingel, endpoint["id"]))["rate_per_minute"] == 60_000
 
 
+async def test_a_change_to_null_is_refused_where_nothing_can_be_taken_away(klingel: Klingel) -> None:
+    endpoint = await klingel.endpoint(
+        types=["task.failed"], filter="data", description="a", rate_per_minute=1
+    )
+    path = f"/v1/endpoints/{endpoint['id']}"
+    refused = await klingel.http.patch(path, json={"types": None, "enabled": None})
+    assert (refused.status_code, sorted(pointers(refused))) == (422, ["#/enabled", "#/types"])
+    removable = dict.fromkeys(("filter", "description", "rate_per_minute"))
+    changed = await patch(klingel, endpoint["id"], **removable)
+    assert {name: changed[name] for name in removable} == removable
+    assert (changed["types"], changed["enabled"]) == (["task.failed"], True)
+
+
 async def test_an_endpoint_of_one_task_takes_no_rate(klingel: Klingel) -> None:
     """Those at one host share a lane; neither when it is made, nor later, nor in what follows the task."""
     bound = {"config": {"url": klingel.receiver.url}, "rate_per_minute": 20}
