@@ -124,6 +124,25 @@ def test_a_delivery_that_is_tried_again_is_followed_live(
     assert page.evaluate("window.stayed") is True
 
 
+def test_a_delivery_that_waits_for_its_endpoints_rate_says_so_and_is_read_again_however_long_it_waits(
+    page: Page, klingel: Klingel, receiver: Receiver, hook: str
+) -> None:
+    body = {"config": {"url": receiver.url(hook)}, "rate_per_minute": 1}
+    endpoint = klingel.call("POST", "/endpoints", body, answers=201)
+    klingel.call("POST", f"/endpoints/{endpoint['id']}/test", answers=202)
+    receiver.until(hook, len)
+    waiting = klingel.call("POST", f"/endpoints/{endpoint['id']}/test", answers=202)["delivery"]
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
+    page.goto(f"/deliveries/{waiting['id']}")
+    live(page)
+    expect(page.locator("#attempts .note")).to_contain_text("takes at most 1 attempt a minute.")
+    for passed_ms in (120_000, 31_000):
+        page.evaluate("document.querySelector('#attempts .note').dataset.before = ''")
+        page.clock.run_for(passed_ms)
+        expect(page.locator("#attempts .note:not([data-before])")).to_be_visible()
+
+
 def test_a_secret_is_rotated_and_an_endpoint_deleted(
     page: Page, klingel: Klingel, receiver: Receiver, hook: str
 ) -> None:

@@ -1068,6 +1068,25 @@ async def test_a_failing_endpoint_says_why_and_when_next(klingel: Klingel, admin
     assert "0 %" in await admin.page("/endpoints")
 
 
+async def test_a_delivery_that_is_due_says_what_it_waits_for(klingel: Klingel, admin: Browser) -> None:
+    keeps_failing = "An endpoint that keeps failing is tried now and then"
+    limited = await klingel.endpoint(rate_per_minute=1)
+    tests = [(await klingel.http.post(f"/v1/endpoints/{limited['id']}/test")).json() for _ in range(2)]
+    await klingel.receiver.until(1)
+    page = await admin.page(f"/deliveries/{tests[1]['delivery']['id']}")
+    assert "Its endpoint takes at most 1 attempt a minute." in page
+    assert keeps_failing not in page
+
+    klingel.receiver.always = 500
+    failing = await klingel.endpoint()
+    tested = (await klingel.http.post(f"/v1/endpoints/{failing['id']}/test")).json()["delivery"]
+    await klingel.until_attempts(tested["id"], 1)
+    await klingel.tamper(f"update deliveries set next_attempt_at = 0 where id = '{tested['id']}'")
+    page = await admin.page(f"/deliveries/{tested['id']}")
+    assert keeps_failing in page
+    assert "attempt a minute" not in page
+
+
 async def test_a_dead_letter_is_replayed(klingel: Klingel, admin: Browser) -> None:
     klingel.receiver.answers(410)
     endpoint = await klingel.endpoint()

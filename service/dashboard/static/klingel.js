@@ -3,7 +3,7 @@
 const PAUSE_MS = 250; // so that a burst of events is one reading
 const AGAIN_MS = 5000;
 const AFTER_MS = 1000; // within which an attempt that is due was usually made
-const OVERDUE_MS = 60000; // after which it waits for something else, such as an endpoint that fails
+const SELDOM_MS = 60000; // at most, between two readings for an attempt that is overdue
 const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
 const COPY = "Copy";
 
@@ -123,15 +123,19 @@ async function somethingHappened() {
   awaitAttempts();
 }
 
-// An attempt at a delivery is no event: the page is read again when it is due, until it was made.
+// An attempt at a delivery is no event: the page is read again when it is due, until it was made. One that is overdue waits
+// for something else, such as its endpoint's rate: the longer it does, the more rarely it is looked at.
+function untilRead(time) {
+  const wait_ms = Date.parse(time.dateTime) - Date.now() - ahead;
+  return wait_ms > 0 ? wait_ms + AFTER_MS : Math.max(AFTER_MS, Math.min(-wait_ms / 4, SELDOM_MS));
+}
+
 let due = 0;
 function awaitAttempts() {
   clearTimeout(due);
   const times = [...document.querySelectorAll("[data-due] time[data-ago]")];
-  const waits = times.map((time) => Date.parse(time.dateTime) - Date.now() - ahead).filter((ms) => ms > -OVERDUE_MS);
-  if (!waits.length || !source) return;
-  const wait_ms = Math.max(Math.min(...waits), 0) + AFTER_MS;
-  due = setTimeout(somethingHappened, Math.min(wait_ms, LONGEST_MS));
+  if (!times.length || !source) return;
+  due = setTimeout(somethingHappened, Math.min(...times.map(untilRead), LONGEST_MS));
 }
 
 let source = null;
