@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from service.cli.client import View
+from service.cli.numbers import Whole
 from service.cli.pages import EVERY, print_list
 from service.cli.session import Given, Json, Session, UsageError, pairs
 from service.cli.text import Column, details
@@ -47,7 +48,9 @@ Allow = Annotated[
         "`nobody` alone for nobody.",
     ),
 ]
-OpenTasks = Annotated[int | None, Parameter(help="How many unfinished tasks one person may have at a time.")]
+OpenTasks = Annotated[
+    Whole | None, Parameter(help="How many unfinished tasks one person may have at a time.")
+]
 
 
 @app.default

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from service.cli.client import View
+from service.cli.numbers import Whole
 from service.cli.pages import EVERY, print_list
 from service.cli.session import Given, Json, Session, UsageError, pairs
 from service.cli.text import Column, details
@@ -46,7 +47,7 @@ Filter = Annotated[
     Parameter(name="--filter", metavar="JMESPATH", help="Over the event; what it finds must be true."),
 ]
 Rate = Annotated[
-    int | None,
+    Whole | None,
     Parameter(metavar="N", help="So many attempts begin within a minute, at most; 0 is no limit."),
 ]
 Headers = Annotated[

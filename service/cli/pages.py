@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from service.cli.numbers import Whole
 from service.cli.session import Session
 from service.cli.text import Column, table
 
@@ -15,7 +16,7 @@ from service.cli.text import Column, table
 class Page:
     """Which part of a list."""
 
-    limit: Annotated[int | None, Parameter(help="How many at most; with --all, per request.")] = None
+    limit: Annotated[Whole | None, Parameter(help="How many at most; with --all, per request.")] = None
     cursor: Annotated[str | None, Parameter(help="Go on after this page.")] = None
     all: Annotated[bool, Parameter(help="Every page.")] = False
 

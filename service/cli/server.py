@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from service.cli.numbers import Whole
 from service.cli.session import Given, UsageError
 from service.domain.signatures import InvalidSecret, check_secret
 
@@ -29,16 +30,18 @@ def migrate(*, session: Given) -> None:
 def sandbox(
     *,
     host: Annotated[str, Parameter(show_default=True)] = "127.0.0.1",
-    port: Annotated[int, Parameter(show_default=True)] = 8001,
+    port: Annotated[Whole, Parameter(show_default=True)] = 8001,
     step: Annotated[
         float,
         Parameter(metavar="SECONDS", show_default=True, help="Between one state of a task and the next."),
     ] = 1.0,
     fault: Annotated[tuple[str, ...], Parameter(metavar="NAME", help="Goes wrong on every task.")] = (),
-    slots: Annotated[int | None, Parameter(help="Tasks at once, of each kind. [default: no limit]")] = None,
+    slots: Annotated[Whole | None, Parameter(help="Tasks at once, of each kind. [default: no limit]")] = None,
     key: Annotated[tuple[str, ...], Parameter(help="API keys let in. [default: any]")] = (),
     webhook_secret: Annotated[str | None, Parameter(help="`whsec_…`: signs the callbacks.")] = None,
-    callback_retries: Annotated[int, Parameter(show_default=True, help="After a callback that failed.")] = 0,
+    callback_retries: Annotated[
+        Whole, Parameter(show_default=True, help="After a callback that failed.")
+    ] = 0,
     allow_network: Annotated[
         tuple[str, ...],
         Parameter(

@@ -12,6 +12,7 @@ from uuid import uuid4
 from cyclopts import Parameter
 
 from service.cli.client import SUBMIT_TIMEOUT, AnswerLost, Refused, View
+from service.cli.numbers import Whole
 from service.cli.session import Exit, Given, Json, UsageError, pairs
 from service.cli.watch import conclude, follow
 from service.domain.errors import PaymentRequired, ProviderMisconfigured, ProviderRefused
@@ -39,7 +40,7 @@ class InputFlags:
     duration: Annotated[str | None, Parameter(help="Seconds, e.g. `5` or `10`.")] = None
     aspect_ratio: Annotated[str | None, Parameter(help="E.g. `16:9`.")] = None
     cfg_scale: Annotated[float | None, Parameter(help="Video: closeness to the prompt, 0 to 1.")] = None
-    n: Annotated[int | None, Parameter(help="Image: how many to make.")] = None
+    n: Annotated[Whole | None, Parameter(help="Image: how many to make.")] = None
     scene_image: Annotated[
         str | None, Parameter(metavar="FILE|URL", help="Image: a picture of the scene.")
     ] = None
