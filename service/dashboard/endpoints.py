@@ -211,14 +211,16 @@ class EndpointPages:
         faults = [*given.faults, *more.faults]
         if text_of(form, "action") != "create":
             return self._form(request, visit, kind, form=form, faults=faults, command=_curl(request, body))
-        status = 422
+        status, is_uncertain = 422, False
         if not faults:
             answer = await ask(request, visit.key, "POST", "/v1/endpoints", body=body)
             if answer.is_good:
                 return _secret(request, visit, answer.content["id"], answer.content["secret"], is_new=True)
-            status = answer.status
+            status, is_uncertain = answer.status, answer.is_uncertain
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
-        return self._form(request, visit, kind, form=form, faults=faults, status=status)
+        return self._form(
+            request, visit, kind, form=form, faults=faults, status=status, is_uncertain=is_uncertain
+        )
 
     def _form(
         self,
@@ -230,6 +232,7 @@ class EndpointPages:
         faults: Sequence[Fault] = (),
         command: str | None = None,
         status: int = 200,
+        is_uncertain: bool = False,
     ) -> Response:
         everything = [*self._fields[kind], *OF_AN_ACCOUNT]
         return visit.render(
@@ -242,7 +245,7 @@ class EndpointPages:
             more=OF_AN_ACCOUNT,
             values={} if form is None else values_of(everything, form),
             faults=sorted_faults(everything, faults),
-            is_uncertain=status >= 500,
+            is_uncertain=is_uncertain,
             command=command,
         )
 
@@ -257,6 +260,7 @@ class EndpointPages:
         values: Mapping[str, Any] | None = None,
         faults: Sequence[Fault] = (),
         status: int = 200,
+        is_uncertain: bool = False,
     ) -> Response:
         state = request.state
         now = state["clock"]()
@@ -287,7 +291,7 @@ class EndpointPages:
             more=more,
             values=current if values is None else values,
             faults=sorted_faults(everything, faults),
-            is_uncertain=status >= 500,
+            is_uncertain=is_uncertain,
             is_edited=bool(faults),
             ages=list(AGES),
             done=request.query_params.get("done"),
@@ -305,15 +309,17 @@ class EndpointPages:
         if config.body:
             body["config"] = config.body
         faults = [*config.faults, *more.faults]
-        status = 422
+        status, is_uncertain = 422, False
         if not faults:
             answer = await ask(request, visit.key, "PATCH", f"/v1/endpoints/{endpoint.id}", body=body)
             if answer.is_good:
                 return back_to(f"/endpoints/{endpoint.id}", done="changed")
-            status = answer.status
+            status, is_uncertain = answer.status, answer.is_uncertain
             faults = [*answer.faults] or [Fault(answer.detail, "#")]
         values = values_of([*fields, *beside], form)
-        return await self._page(request, visit, values=values, faults=faults, status=status)
+        return await self._page(
+            request, visit, values=values, faults=faults, status=status, is_uncertain=is_uncertain
+        )
 
 
 def _more(request: Request[State], endpoint: Endpoint) -> Sequence[Field]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.dashboard.state import State
-from service.domain.errors import Fault
+from service.domain.errors import Fault, KlingelError, StorageUnavailable
 from service.doors.recognition import SIGNED_IN
 from storage.keys import ApiKey
 
@@ -28,6 +28,15 @@ class Answer:
     @property
     def is_good(self) -> bool:
         return self.status < 400
+
+    def tells(self, error: type[KlingelError]) -> bool:
+        """Whether it is this problem."""
+        return bool(self.content["type"] == f"/problems/{error.code}")
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Of a problem: it may have been done even so. Whatever else is unavailable is so before anything is stored."""
+        return self.tells(StorageUnavailable)
 
     @property
     def detail(self) -> str:

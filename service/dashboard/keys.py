@@ -25,6 +25,7 @@ async def _page(
     faults: list[str] | None = None,
     values: dict[str, str] | None = None,
     status: int = 200,
+    is_uncertain: bool = False,
 ) -> Response:
     before = cursor_of(request, "key")
     async with request.state["database"].searching(visit.account_id) as reader:
@@ -36,6 +37,7 @@ async def _page(
         page=listed(found, {}, before=before),
         made=made,
         faults=faults or [],
+        is_uncertain=is_uncertain,
         values=values or {"name": "", "account": "", "role": "member"},
         done=request.query_params.get("done"),
     )
@@ -50,7 +52,14 @@ async def create(request: Request[State], visit: Visit, form: FormData) -> Respo
         raise Forbidden(answer.detail)
     if not answer.is_good:
         faults = [fault.detail for fault in answer.faults] or [answer.detail]
-        return await _page(request, visit, faults=faults, values=given, status=422)
+        return await _page(
+            request,
+            visit,
+            faults=faults,
+            values=given,
+            status=answer.status,
+            is_uncertain=answer.is_uncertain,
+        )
     return await _page(request, visit, made=answer.content["key"])
 
 

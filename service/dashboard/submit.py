@@ -99,7 +99,7 @@ async def submit(request: Request[State], visit: Visit, form: FormData) -> Respo
     # Only what says so is paid for: the name of the button that was pressed may have been lost on the way.
     if text_of(form, "action") != "submit":
         return _form(request, visit, type, form=form, faults=faults, command=command, once=once)
-    status = 422
+    status, is_uncertain = 422, False
     if not faults:
         headers = {"prefer": "respond-async", "idempotency-key": once}
         answer = await ask(request, visit.key, "POST", "/v1/tasks", body=body, headers=headers)
@@ -107,10 +107,21 @@ async def submit(request: Request[State], visit: Visit, form: FormData) -> Respo
             return back_to(f"/tasks/{answer.content['id']}", done="submitted")
         status = answer.status
         faults = [*answer.faults] or [Fault(answer.detail, "#")]
-        if answer.content["type"] == f"/problems/{IdempotencyKeyReused.code}":
+        is_uncertain = answer.is_uncertain
+        if answer.tells(IdempotencyKeyReused):
             faults = [Fault(SUBMITTED_BEFORE.format(answer.content["task_id"]), "#")]
             once = _once()
-    return _form(request, visit, type, form=form, faults=faults, command=command, status=status, once=once)
+    return _form(
+        request,
+        visit,
+        type,
+        form=form,
+        faults=faults,
+        command=command,
+        status=status,
+        is_uncertain=is_uncertain,
+        once=once,
+    )
 
 
 def _once() -> str:
@@ -131,6 +142,7 @@ def _form(
     faults: Sequence[Fault] = (),
     command: str | None = None,
     status: int = 200,
+    is_uncertain: bool = False,
     once: str | None = None,
 ) -> Response:
     fields = _inputs(type.name)
@@ -148,7 +160,7 @@ def _form(
         command=command,
         more_is_open=form is not None and any(text_of(form, each.name) for each in MORE),
         once=once or _once(),
-        is_uncertain=status >= 500,
+        is_uncertain=is_uncertain,
         had_files=form is not None
         and any(not isinstance(value, str) and value.filename for value in form.values()),
     )

@@ -33,6 +33,7 @@ async def _page(
     faults: list[str] | None = None,
     values: dict[str, str] | None = None,
     status: int = 200,
+    is_uncertain: bool = False,
 ) -> Response:
     state = request.state
     now = state["clock"]()
@@ -70,6 +71,7 @@ async def _page(
         budgets=budgets,
         periods=list(Period),
         faults=faults or [],
+        is_uncertain=is_uncertain,
         values=values or {"account": "", "unit": "units", "period": "month", "limit": ""},
         done=request.query_params.get("done"),
     )
@@ -109,5 +111,12 @@ async def _put(request: Request[State], visit: Visit, given: dict[str, str], *, 
         raise Forbidden(answer.detail)
     if not answer.is_good:
         faults = [fault.detail for fault in answer.faults] or [answer.detail]
-        return await _page(request, visit, faults=faults, values=given, status=422)
+        return await _page(
+            request,
+            visit,
+            faults=faults,
+            values=given,
+            status=answer.status,
+            is_uncertain=answer.is_uncertain,
+        )
     return back_to("/usage", done=done)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from service.dashboard.routes import routes
 from service.domain.task_types import TASK_TYPES, TaskType
 from service.doors.guesses import KEYS
+from service.doors.sharing import BODIES_BYTES_OF_ONE
 from storage.statements import Dialect
 from tests.integration.klingel import (
     ADMIN_KEY,
@@ -678,34 +679,40 @@ async def test_the_same_form_twice_is_one_task(klingel: Klingel, admin: Browser)
     assert len(klingel.rows("select id from tasks")) == 1
 
 
-# No task can be committed: by SQLite not written, by PostgreSQL for the connection is lost just then.
+# Nothing can be committed to a table: by SQLite not written, by PostgreSQL for the connection is lost just then.
 GOES_AWAY = """
-    create function go_away() returns trigger language plpgsql as
+    create or replace function go_away() returns trigger language plpgsql as
     'begin perform pg_terminate_backend(pg_backend_pid()); return null; end'
 """
 AT_EACH_COMMIT = """
-    create constraint trigger commits_lost after insert on tasks deferrable initially deferred
+    create constraint trigger commits_lost after insert on {table} deferrable initially deferred
     for each row execute function go_away()
 """
 SPOILED = {Dialect.SQLITE: ["pragma query_only = on"], Dialect.POSTGRES: [GOES_AWAY, AT_EACH_COMMIT]}
 MENDED = {
     Dialect.SQLITE: "pragma query_only = off",
-    Dialect.POSTGRES: "drop trigger commits_lost on tasks",
+    Dialect.POSTGRES: "drop trigger commits_lost on {table}",
 }
+
+
+@asynccontextmanager
+async def losing_commits(klingel: Klingel, table: str) -> AsyncIterator[None]:
+    dialect = klingel.places.dialect
+    for statement in SPOILED[dialect]:
+        await klingel.tamper(statement.format(table=table))
+    yield
+    await klingel.tamper(MENDED[dialect].format(table=table))
 
 
 async def test_a_submit_that_may_be_stored_is_the_same_when_it_is_sent_again(
     klingel: Klingel, admin: Browser
 ) -> None:
     """Whether a commit that was lost counts is not known: a second task might be paid for."""
-    dialect = klingel.places.dialect
     page = await admin.page(VIDEO)
     once = hidden(page, "once")
     form = {"form_token": hidden(page, "form_token"), "once": once, "input.prompt": "x", "action": "submit"}
-    for statement in SPOILED[dialect]:
-        await klingel.tamper(statement)
-    lost = await admin.http.post(VIDEO, data=form, files=FILES)
-    await klingel.tamper(MENDED[dialect])
+    async with losing_commits(klingel, "tasks"):
+        lost = await admin.http.post(VIDEO, data=form, files=FILES)
     assert lost.status_code == 503
     assert "It is not known whether this was done." in lost.text
     assert "Nothing was sent" not in lost.text
@@ -718,6 +725,36 @@ async def test_a_submit_that_may_be_stored_is_the_same_when_it_is_sent_again(
     changed = await admin.http.post(VIDEO, data={**form, "input.prompt": "y"}, files=FILES)
     assert (changed.status_code, f"as {task['id']}" in changed.text) == (422, True)
     assert hidden(changed.text, "once") != once
+
+
+async def test_a_submit_that_there_is_no_room_for_was_not_sent(klingel: Klingel, admin: Browser) -> None:
+    """The form itself fits; what it asks of the API, with its picture as Base64, does not."""
+    picture = ("input.image_list.file", ("large.png", png(200).ljust(100_000), "image/png"))
+    [account] = {row["account_id"] for row in klingel.rows("select account_id from api_keys")}
+    with klingel.state["shares"].bodies.hold(account) as holding:
+        holding.grow_to(BODIES_BYTES_OF_ONE)
+        answer = await admin.send(VIDEO, on=VIDEO, files=[picture], input__prompt="x", action="submit")
+    assert (answer.status_code, "Too many large bodies" in answer.text) == (503, True)
+    assert "Nothing was sent." in answer.text
+    assert "It is not known" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("page", "path", "table", "form"),
+    [
+        ("/keys", "/keys", "api_keys", {"name": "shop", "role": "member"}),
+        ("/usage", "/usage/budget", "budgets", {"unit": "units", "period": "day", "limit": "5"}),
+    ],
+)
+async def test_a_form_that_may_have_been_obeyed_says_so(
+    klingel: Klingel, admin: Browser, page: str, path: str, table: str, form: dict[str, str]
+) -> None:
+    token = hidden(await admin.page(page), "form_token")
+    async with losing_commits(klingel, table):
+        lost = await admin.http.post(path, data={"form_token": token, **form})
+    assert lost.status_code == 503
+    assert "It is not known whether this was done." in lost.text
+    assert "nothing was sent" not in lost.text
 
 
 async def test_each_fault_stands_at_its_field(klingel: Klingel, admin: Browser) -> None:
