@@ -16,6 +16,15 @@ from storage.keys import ApiKey, KeyOrigin, KeyRole
 FIRST_ACCOUNT: Final = "default"
 
 
+async def check_named_key(database: Database, named: str) -> None:
+    """
+    Raises:
+        ConfigurationError: as `ensure_admin_key`.
+    """
+    async with database.reading() as reader:
+        _check(await keys.by_hash(reader, hash_api_key(named)))
+
+
 async def ensure_admin_key(
     database: Database,
     *,
@@ -52,16 +61,20 @@ async def ensure_admin_key(
 
 async def _take_over(tx: Transaction, secret: str, notices: Notices, now: datetime) -> None:
     stored = await keys.by_hash(tx, hash_api_key(secret))
+    _check(stored)
     if stored is None:
         await _insert(tx, secret, KeyOrigin.SETTING, now)
-    elif stored.role is KeyRole.ADMIN:
-        await keys.take_over(tx, hash=hash_api_key(secret))
     else:
+        await keys.take_over(tx, hash=hash_api_key(secret))
+    for key_id in await keys.superseded(tx, hash=hash_api_key(secret)):
+        await _revoke(tx, key_id, notices, now)
+
+
+def _check(stored: ApiKey | None) -> None:
+    if stored is not None and stored.role is not KeyRole.ADMIN:
         raise ConfigurationError(
             f"KLINGEL_API_KEY is the key {stored.id}, which is a member's. Name an admin's, or one that is new."
         )
-    for key_id in await keys.superseded(tx, hash=hash_api_key(secret)):
-        await _revoke(tx, key_id, notices, now)
 
 
 async def _revoke(tx: Transaction, key_id: str, notices: Notices, now: datetime) -> None:

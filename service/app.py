@@ -42,7 +42,7 @@ from handlers.sinks.ntfy import NtfyConfig, NtfySink
 from handlers.sinks.redis import RedisConfig, RedisSink
 from handlers.sinks.web_push import WebPushConfig, WebPushSink
 from handlers.sinks.webhook import WebhookConfig, WebhookSink
-from service.admin_keys import ensure_admin_key
+from service.admin_keys import check_named_key, ensure_admin_key
 from service.api import (
     bots,
     deliveries,
@@ -328,9 +328,13 @@ def create_app(
             known_keys = KnownKeys()
             sessions = Sessions(SessionSignatures(secrets), secure=settings.is_reached_by_https, clock=clock)
             _hear(notices, presence, wakeups, lanes, streams, known_keys, sessions)
-            named = None if settings.api_key is None else settings.api_key.get_secret_value()
             await ensure_admin_key(
-                database, named=named, vault=vault, notices=notices, clock=clock, tell=hooks.on_first_key
+                database,
+                named=_named_key(settings),
+                vault=vault,
+                notices=notices,
+                clock=clock,
+                tell=hooks.on_first_key,
             )
             database.on_doubt(notices.doubt)
             presence.on_heartbeat(notices.look_again)
@@ -693,13 +697,18 @@ def migrate(settings: Settings) -> str:
     Raises:
         ConfigurationError: it cannot be.
     """
-
-    async def run() -> None:
-        async with open_database(settings.database_at):
-            pass
-
-    asyncio.run(run())
+    asyncio.run(_open_once(settings))
     return f"{shown(settings.database_at)} is up to date."
+
+
+async def _open_once(settings: Settings, *, named_key: str | None = None) -> None:
+    async with open_database(settings.database_at) as database:
+        if named_key is not None:
+            await check_named_key(database, named_key)
+
+
+def _named_key(settings: Settings) -> str | None:
+    return None if settings.api_key is None else settings.api_key.get_secret_value()
 
 
 def serve(settings: Settings) -> int:
@@ -713,7 +722,7 @@ def serve(settings: Settings) -> int:
     settings = settings.model_copy(update={"port": _bindable_port(settings.host, settings.port)})
     # Said before uvicorn starts, where it can be said in one line instead of a traceback.
     settings.secrets()
-    migrate(settings)
+    asyncio.run(_open_once(settings, named_key=_named_key(settings)))
     first_keys: list[str] = []
     controls = Controls()
     app = create_app(settings, hooks=Hooks(on_first_key=first_keys.append), controls=controls)

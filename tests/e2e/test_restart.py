@@ -96,6 +96,21 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path: Path, house: Kli
     assert httpx.get(f"{house.url}/readyz", timeout=PATIENCE_S, trust_env=False).json()["status"] == "ready"
 
 
+def test_a_key_of_a_member_is_refused_as_the_one_of_the_settings(tmp_path: Path, sandbox: Sandbox) -> None:
+    settings = settings_with(sandbox)
+    with running_klingel(tmp_path, **settings) as klingel:
+        made = klingel.call("POST", "/keys", {"name": "shop", "role": "member"}, answers=201)
+        assert klingel.process.stop() == 0
+
+    named = settings | {"PORT": "0", "KLINGEL_API_KEY": made["key"]}
+    refused = run(*WEB, folder=tmp_path, environment=named)
+
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert f"KLINGEL_API_KEY is the key {made['id']}, which is a member's" in refused.stderr
+    assert refused.stdout == ""
+
+
 def test_a_database_of_a_newer_klingel_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     assert run(*RELEASE, folder=tmp_path).returncode == 0
     file = tmp_path / "klingel.db"
