@@ -31,6 +31,7 @@ PICTURE_HINT: Final = (
 )
 SOUND_HINT: Final = f"MP3, WAV, M4A or AAC, at most {MAX_SOUND_BYTES // 2**20} MB"
 _SECRETS: Final = ("token", "password", "secret")
+_FIRST: Final = ("prompt", "negative_prompt")  # of what may be left out, whatever its model's order
 _WORDS: Final = {"url": "URL", "urls": "URLs", "id": "id", "cfg": "CFG", "s": "(s)", "n": "Number"}
 _PLACE: Final = re.compile(r"[0-9]{1,9}")  # in a list
 FILE: Final = ".file"  # after a field's name: what was chosen from disk
@@ -116,7 +117,13 @@ def _fields_of(model: type[BaseModel], prefix: str, pointer: str) -> Sequence[Fi
         name for name, info in model.model_fields.items() if info.serialization_alias in model.model_fields
     }
     fields = [each for each in _fields(schema, schema, prefix, pointer) if each.key not in spellings]
-    return sorted(fields, key=lambda each: not each.required)
+    return sorted(fields, key=_rank)
+
+
+def _rank(each: Field) -> int:
+    if each.required:
+        return 0
+    return 1 + (_FIRST.index(each.key) if each.key in _FIRST else len(_FIRST))
 
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, pointer: str) -> list[Field]:

@@ -1,10 +1,11 @@
-"""Which field of a form a fault is shown at, and which of them somebody has changed."""
+"""In which order a form's fields stand, at which one a fault is shown, and which of them somebody has changed."""
 
 import pytest
 from starlette.datastructures import FormData
 
-from service.dashboard.forms import Field, Widget, changes, sorted_faults
+from service.dashboard.forms import Field, Widget, changes, fields_of, sorted_faults
 from service.domain.errors import Fault
+from service.domain.task_types import TASK_TYPES
 
 HEADERS = Field(name="config.headers", pointer="#/config/headers", label="Headers", widget=Widget.PAIRS)
 
@@ -32,3 +33,17 @@ def test_of_lists_it_is_said_which_entry(step: str, told: str) -> None:
 )
 async def test_what_is_not_there_and_is_left_blank_is_no_change(field: Field) -> None:
     assert (await changes([field], FormData(), {})).body == {}
+
+
+@pytest.mark.parametrize(
+    ("type", "first"),
+    [
+        ("kling.text-to-video", ["prompt", "negative_prompt", "model_name"]),
+        ("kling.image-to-video", ["image", "prompt", "negative_prompt", "model_name"]),
+        ("kling.multi-image-to-video", ["image_list", "prompt", "negative_prompt", "model_name"]),
+        ("kling.multi-image-to-image", ["subject_image_list", "prompt", "model_name"]),
+    ],
+)
+def test_what_is_required_stands_first_and_then_the_prompt(type: str, first: list[str]) -> None:
+    fields = fields_of(TASK_TYPES[type].input_model, prefix="input", pointer="#/input")
+    assert [field.key for field in fields][: len(first)] == first
