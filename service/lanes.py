@@ -16,7 +16,7 @@ from service.attempt_limits import (
 )
 from service.domain.deliveries import Duty
 from service.domain.endpoints import Endpoint
-from service.domain.ids import DeliveryId, LaneKey
+from service.domain.ids import DeliveryId, EndpointId, LaneKey
 from service.domain.times import Clock, utc_now
 from service.endpoint_names import KnownEndpoint
 from service.lane import BREAKS_AFTER, Backlog, Condition, Lane, Pace
@@ -90,6 +90,9 @@ class Lanes:
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()  # held by a lane, or attempted and not recorded yet
         self._recalled: list[DeliveryId] = []  # taken out of a lane, and still leased in the database
+        # Endpoints that have changed since the last claim began, which may have read them before; or any may have.
+        self._changed: set[EndpointId] = set()
+        self._any_changed = False
         self.has_caught_up = False  # all that was due has been claimed, or passed over, once
         self.startable = Startable()
         self.serve()
@@ -155,9 +158,13 @@ class Lanes:
 
     def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint, *, attempt: int) -> bool:
         """As `promise`, for a delivery that is being claimed from the database. A backlog does not turn it away, for it is
-        part of the backlog.
+        part of the backlog. A change of its endpoint since the claim began does: the claim may have read what that was before.
         """
         lane = self._lane(endpoint)
+        if self._any_changed or endpoint.id in self._changed:
+            lane.backlog = Backlog.NEW
+            self.on_room()
+            return False
         if attempt > 1 and lane.is_full_of_retries:
             lane.retries_wait = True
             return False
@@ -250,6 +257,8 @@ class Lanes:
 
     def begin_claim(self) -> set[LaneKey]:
         """A claim is about to look for what is due, of all lanes but the full ones. Gives the full ones."""
+        self._changed.clear()
+        self._any_changed = False
         full = self.full()
         for key, lane in self._lanes.items():
             if key not in full:
@@ -417,6 +426,8 @@ class Lanes:
         """The endpoint takes no more: its deliveries that are not begun are forgotten here, and their rows say what becomes
         of them. Its pace is kept, for the endpoint may be enabled again at once.
         """
+        if self.open:
+            self._changed.add(endpoint.id)
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
             return
@@ -443,6 +454,7 @@ class Lanes:
         if not self.open:
             return
         self.divert(endpoint)  # a claim may have ended since
+        self._changed.add(endpoint.id)
         lane = self._lane(endpoint)
         lane.spoil(endpoint.id)
         dropped = [duty.id for duty in lane.drop(endpoint.id)]
@@ -466,7 +478,10 @@ class Lanes:
         return [id for id in leased if id not in here]
 
     def recall_all(self) -> None:
-        """As `recall`, for every endpoint with deliveries that wait here: any of them may have been changed."""
+        """As `recall`, for every endpoint with deliveries here: any of them may have been changed."""
+        self._any_changed = True
+        for lane in self._lanes.values():
+            lane.spoilt.update(lane.promised)
         for endpoint in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
             self.recall(endpoint)
 

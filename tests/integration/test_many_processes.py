@@ -181,6 +181,20 @@ class House:
         finally:
             await connection.close()
 
+    @asynccontextmanager
+    async def taking_lane(self, lane: str, *, by: Klingel) -> AsyncIterator["InTheWay"]:
+        """This process is about to take the lane, until the block ends; then it has not."""
+        connection = await asyncpg.connect(self.url)
+        taking = connection.transaction()
+        try:
+            await taking.start()
+            insert = "insert into lane_holders (lane, process_id) values ($1, $2)"
+            await connection.execute(insert, lane, by.state["presence"].id)
+            yield InTheWay(self, connection)
+            await taking.rollback()
+        finally:
+            await connection.close()
+
     async def until_listening(self, number: int) -> None:
         """So many of them hear the notices of the others."""
         await self.until_sql(LISTENING, lambda rows: len(rows) == number)
@@ -569,6 +583,26 @@ async def test_a_changed_endpoint_is_changed_for_the_process_that_delivers_to_it
         await moved.until(3)
         await here.until_deliveries(*["delivered"] * (CONCURRENCY + 3), limit="50")
         assert len(house.receiver.received) == CONCURRENCY
+
+
+async def test_an_endpoint_that_is_changed_while_its_deliveries_are_claimed_gets_them_as_it_is_now(
+    house: House,
+) -> None:
+    """The claim has read it before, and then has to wait for its lane."""
+    web, dispatch = await house.add("web"), await house.add("dispatch")
+    endpoint = await web.endpoint()
+    path = f"/v1/endpoints/{endpoint['id']}"
+    heard = asyncio.Event()
+    dispatch.state["notices"].on(Topic.RECALLED, lambda _name: heard.set())
+    async with Receiver().running() as moved:
+        async with house.taking_lane(endpoint["id"], by=web) as other:
+            assert (await web.http.post(f"{path}/test")).status_code == 202
+            await other.until_waited_for()
+            await web.http.patch(path, json={"config": {"url": moved.url}})
+            await asyncio.wait_for(heard.wait(), PATIENCE_S)
+        await moved.until(1)
+        await web.until_deliveries("delivered")
+    assert house.receiver.received == []
 
 
 async def test_a_deleted_endpoint_gets_nothing_more_from_the_process_that_delivers_to_it(

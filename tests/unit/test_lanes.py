@@ -1374,6 +1374,34 @@ def test_what_is_committed_after_its_endpoint_has_changed_is_claimed_anew(how: s
     lanes.offer([one])
     assert (lanes.next(), lanes.recalled(), told) == (None, [one.id], ["room"])
     lanes.forget_recalled([one.id])
+    lanes.begin_claim()
     assert claimed(lanes, one)
     lanes.offer([one])
     assert lanes.next() == one
+
+
+@pytest.mark.parametrize("how", ["drop", "recall", "recall_all"])
+def test_what_is_claimed_while_its_endpoint_changes_is_claimed_anew(how: str) -> None:
+    """The claim may have read the endpoint as it was before."""
+    lanes, told, one, other = Lanes(), list[str](), duty(), duty(to="b")
+    lanes.serve(on_room=lambda: told.append("room"))
+    full = lanes.begin_claim()
+    if how == "recall_all":
+        lanes.recall_all()
+    else:
+        getattr(lanes, how)(one.endpoint)
+        assert claimed(lanes, other)
+    assert not claimed(lanes, one)
+    told.clear()
+    lanes.end_claim(full)
+    assert (told, lanes.with_backlog()) == (["room"], [one.endpoint.lane])
+    lanes.begin_claim()
+    assert claimed(lanes, one)
+
+
+def test_after_a_gap_in_what_was_heard_also_what_is_not_committed_yet_is_claimed_anew() -> None:
+    lanes, one = Lanes(), duty()
+    assert promised(lanes, one)
+    lanes.recall_all()
+    lanes.offer([one])
+    assert (lanes.next(), lanes.recalled()) == (None, [one.id])
