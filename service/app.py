@@ -616,7 +616,7 @@ def _hear(
     """What other processes have committed takes effect here too."""
     notices.wake_from_here(wakeups)
     notices.on(Topic.RECALLED, lambda name: lanes.recall(named_endpoint(name)))
-    notices.on(Topic.DROPPED, lambda name: lanes.drop(named_endpoint(name)))
+    notices.on(Topic.DROPPED, lambda name: lanes.recall_dropped(named_endpoint(name)))
     notices.on(Topic.ROUSED, lambda name: lanes.rouse(named_endpoint(name)))
     notices.on(Topic.EVENTS, lambda account_id: streams.has_grown(AccountId(account_id)))
     notices.on(Topic.KEYS, lambda key_id: streams.revoke(KeyId(key_id)))

@@ -426,13 +426,28 @@ class Lanes:
         """The endpoint takes no more: its deliveries that are not begun are forgotten here, and their rows say what becomes
         of them. Its pace is kept, for the endpoint may be enabled again at once.
         """
+        self._drop(endpoint)
+
+    def recall_dropped(self, endpoint: KnownEndpoint) -> None:
+        """As `drop`, where another process says so: it has not seen what was committed here at the same time. So all that is
+        not begun goes back to the database, where a claim looks what becomes of it.
+        """
+        if not self.open:
+            return
+        self._recalled += self._drop(endpoint)
+        self.divert(endpoint)
+        self.on_room()
+
+    def _drop(self, endpoint: KnownEndpoint) -> list[DeliveryId]:
+        """Gives what was forgotten."""
         if self.open:
             self._changed.add(endpoint.id)
         lane = self._lanes.get(endpoint.lane)
         if lane is None:
-            return
+            return []
         lane.spoil(endpoint.id)
-        self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint.id))
+        dropped = [duty.id for duty in lane.drop(endpoint.id)]
+        self._in_hand.difference_update(dropped)
         if not endpoint.shares_lane:
             lane.backlog, lane.retries_wait = None, False
             # Should the endpoint be enabled again, its lane begins anew.
@@ -441,6 +456,7 @@ class Lanes:
         elif lane.backlog or lane.retries_wait:
             self.on_room()
         self._leave_if_idle(lane)
+        return dropped
 
     def divert(self, endpoint: KnownEndpoint) -> None:
         """The endpoint is being changed: new deliveries line up in the database, behind what `recall` gives back there."""

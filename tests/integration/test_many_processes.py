@@ -18,6 +18,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from service.api.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.app import Hooks
 from service.batching import Batcher
+from service.domain.endpoints import DELETED
 from service.domain.ids import LaneKey
 from service.lane import CONCURRENCY
 from service.notices import Topic
@@ -626,6 +627,27 @@ async def test_a_deleted_endpoint_gets_nothing_more_from_the_process_that_delive
         ),
     )
     assert len(house.receiver.received) == CONCURRENCY
+
+
+async def test_what_is_committed_for_an_endpoint_while_another_process_deletes_it_becomes_a_dead_letter(
+    house: House,
+) -> None:
+    """That one has looked already for what is in somebody's hand, and waits for a delivery that somebody is at."""
+    here, there = await house.add("web"), await house.add()
+    endpoint = await there.endpoint(types=["task.submitted"], rate_per_minute=1)
+    for number in (1, 2):
+        await there.submit()
+        await there.until_deliveries("delivered", *["pending"] * (number - 1))
+    leased = "select * from deliveries where lease_until is not null"
+    await house.until_sql(leased, lambda rows: len(rows) == 1)  # it waits for its rate
+    async with house.in_the_way(leased) as other:
+        deleting = asyncio.create_task(here.http.delete(f"/v1/endpoints/{endpoint['id']}"))
+        await other.until_waited_for()
+        await there.submit()
+        await house.until_sql(leased, lambda rows: len(rows) == 2)
+    assert (await deleting).status_code == 204
+    left = "select status, reason from deliveries where status <> 'delivered'"
+    await house.until_sql(left, lambda rows: rows == [{"status": "dead", "reason": DELETED}] * 2)
 
 
 # Tasks

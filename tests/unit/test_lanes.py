@@ -1380,6 +1380,20 @@ def test_what_is_committed_after_its_endpoint_has_changed_is_claimed_anew(how: s
     assert lanes.next() == one
 
 
+def test_what_waits_for_an_endpoint_that_another_process_has_closed_is_looked_at_once_more() -> None:
+    """Its row may have come to be while that one made dead letters of what it saw."""
+    lanes, told = Lanes(), list[str]()
+    lanes.serve(on_room=lambda: told.append("room"))
+    begun, waiting = duty(task="t"), duty(task="t")
+    lanes.offer([begun, waiting])
+    assert lanes.next() == begun
+    lanes.recall_dropped(begun.endpoint)
+    assert (lanes.recalled(), lanes.waiting(), told) == ([waiting.id], [], ["room"])
+    assert not promised(lanes)  # whoever publishes may have read the endpoint before
+    lanes.end_claim(lanes.begin_claim())
+    assert promised(lanes)
+
+
 @pytest.mark.parametrize("how", ["drop", "recall", "recall_all"])
 def test_what_is_claimed_while_its_endpoint_changes_is_claimed_anew(how: str) -> None:
     """The claim may have read the endpoint as it was before."""
