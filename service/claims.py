@@ -47,7 +47,10 @@ class _Claimed(Struct, frozen=True):
 
 
 class Claims:
-    """A loop that claims what is due: when something falls due, waits for a lane in the database, or a lane has room again."""
+    """A loop that claims what is due: when something falls due, waits for a lane in the database, or a lane has room again.
+
+    Once the lanes are closed it claims nothing more, and gives back what others may have.
+    """
 
     def __init__(
         self,
@@ -94,16 +97,20 @@ class Claims:
         await self._batcher.alone(rescue)
 
     async def give_back(self, ids: Sequence[DeliveryId]) -> None:
-        """The leases of these deliveries end now."""
+        """The leases of these deliveries end now, and those of all that was taken out of its lane."""
 
         async def give_back(tx: Transaction) -> None:
             await deliveries.give_back(tx, ids)
+            await self._give_back_recalled(tx)
 
         await self._batcher.alone(give_back)
 
     # When to claim
 
     async def _claim_due(self) -> datetime | None:
+        if not self._lanes.open:
+            await self._leave_to_others()
+            return None
         waiting, looked_at = await self._waiting(), self._clock()
         claimed = await self._batcher.run(self._claim, waiting.lanes)
         while True:
@@ -121,6 +128,12 @@ class Claims:
             due = max(due, self._clock() + CLAIM_GAP)
         rests_end = self._lanes.end_rests()
         return min((moment for moment in (due, rests_end) if moment is not None), default=None)
+
+    async def _leave_to_others(self) -> None:
+        """What is not begun, and then the lanes in which nothing is on its way: others are told of these."""
+        if self._lanes.recalled():
+            await self.give_back([])
+        await self._holdings.tidy()
 
     async def _waiting(self) -> Waiting:
         """For which lanes something is due. Read before the claim: all others wait while a transaction writes."""
@@ -140,6 +153,8 @@ class Claims:
         """Takes what is due in the lanes that are asked for, and in those with a backlog, into the lanes."""
         # Read here, not when the claim was asked for: what was turned away from its lane since must be found.
         now = self._clock()
+        if not self._lanes.open:  # they were closed since
+            return [_Claimed(took_any=False, gave_up_all=True)] * len(asked)
         gave_back_any = await self._tend_leases(tx, now)
         gave_up_all = await self._give_up(tx, now)
         full = self._lanes.begin_claim()
@@ -175,13 +190,17 @@ class Claims:
         """Renews leases of what is in hand here, and ends those of what nobody has in hand. Whether any were ended."""
         await self._keep_in_hand(tx, now)
         rescued = await deliveries.rescue(tx, now=now)
-        recalled = self._lanes.recalled()
-        await deliveries.give_back(tx, recalled)
-        tx.on_commit(lambda: self._lanes.forget_recalled(recalled))
+        recalled = await self._give_back_recalled(tx)
         in_doubt = self._doubt.is_open
         if in_doubt:
             await self._give_back_lost(tx)
         return bool(rescued or recalled or in_doubt)
+
+    async def _give_back_recalled(self, tx: Transaction) -> Sequence[DeliveryId]:
+        recalled = self._lanes.recalled()
+        await deliveries.give_back(tx, recalled)
+        tx.on_commit(lambda: self._lanes.forget_recalled(recalled))
+        return recalled
 
     async def _keep_in_hand(self, tx: Transaction, now: datetime) -> None:
         """What waits in a lane that rests, or keeps to a rate, may do so for longer than a lease: it is leased anew, or each

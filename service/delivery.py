@@ -109,6 +109,7 @@ class Deliverer:
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
+        stopping.on_begin(lanes.close)
         self._is_open = False
         self._senders: dict[asyncio.Task[None], Duty] = {}  # each with what it is attempting
         self._is_start_due = False
@@ -155,34 +156,33 @@ class Deliverer:
         if self._database.sole_process:
             # Whatever is leased was in the hands of a process that died: nobody else can have it.
             await self._claims.rescue_all()
-        try:
-            async with self._claims.running(), self._starts.running(), self._paces.running():
-                self._is_open = True
-                self._start()
-                try:
-                    yield
-                finally:
-                    self._is_open = False
-        finally:
-            # Attempts that may take minutes are cut off now, and begun anew after the next start.
-            long = {
-                task: duty for task, duty in self._senders.items() if duty.endpoint.kind in self._patience
-            }
-            for sender in long:
-                sender.cancel()
-            if self._senders:
-                await asyncio.wait(self._senders, timeout=self._stopping.left_s())
-            cut_off = long | self._senders
-            for sender in cut_off:
-                sender.cancel()
-            await asyncio.gather(*cut_off, return_exceptions=True)
-            await self._outcomes.all_recorded()
-            left = [duty.id for duty in (*cut_off.values(), *self._lanes.waiting())] + self._lanes.recalled()
+        async with self._claims.running(), self._starts.running(), self._paces.running():
+            self._is_open = True
+            self._start()
             try:
-                await self._claims.give_back(left)
-            except KlingelError as error:
-                # Their leases end by themselves.
-                log.warning("deliveries.not_given_back", reason=error.detail)
+                yield
+            finally:
+                self._stopping.begin()  # where nobody was told before
+                await self._end_attempts()
+
+    async def _end_attempts(self) -> None:
+        """While they end, the loop that claims gives back all else, and each lane that has none left."""
+        # Attempts that may take minutes are cut off now, and begun anew after the next start.
+        long = {task: duty for task, duty in self._senders.items() if duty.endpoint.kind in self._patience}
+        for sender in long:
+            sender.cancel()
+        if self._senders:
+            await asyncio.wait(self._senders, timeout=self._stopping.left_s())
+        cut_off = long | self._senders
+        for sender in cut_off:
+            sender.cancel()
+        await asyncio.gather(*cut_off, return_exceptions=True)
+        await self._outcomes.all_recorded()
+        try:
+            await self._claims.give_back([duty.id for duty in cut_off.values()])
+        except KlingelError as error:
+            # Their leases end by themselves.
+            log.warning("deliveries.not_given_back", reason=error.detail)
 
     async def inherit(self, tx: Transaction, dead: Sequence[ProcessId]) -> None:
         """What dead processes had in hand is to be claimed anew."""

@@ -12,8 +12,8 @@ from storage.database import Transaction
 
 class Holdings:
     """A lane is taken by whoever first has something for it, in the same transaction, and given up when it is empty: at
-    the holder's next heartbeat, or when the holder is reaped. What comes meanwhile at other processes waits in the database,
-    and the holder is told.
+    the holder's next heartbeat, at once when it is told to stop, or when the holder is reaped. What comes meanwhile at other
+    processes waits in the database, and the holder is told.
 
     Where the database has one process, that one holds them all.
     """
@@ -39,7 +39,7 @@ class Holdings:
         self._in_use = in_use
         self._held: set[LaneKey] = set()
         presence.on_loss(self._held.clear)
-        presence.on_heartbeat(self._tidy)
+        presence.on_heartbeat(self.tidy)
 
     @property
     def sole(self) -> bool:
@@ -64,7 +64,8 @@ class Holdings:
         if by == self._presence.id:
             self._held.update(taken)
 
-    async def _tidy(self) -> None:
+    async def tidy(self) -> None:
+        """Gives up the lanes that are empty."""
         if not all(map(self._in_use, self._held)):
             await self._batcher.alone(self._give_up)
 

@@ -69,7 +69,7 @@ class Lanes:
     ) -> None:
         """
         Args:
-            open: whether this process delivers at all; if not, everything waits in the database.
+            open: whether this process delivers at all, which it does until `close`; if not, everything waits in the database.
             of_a_host, of_an_account_there, of_an_account: attempts at a time.
         """
         self.open = open
@@ -153,13 +153,16 @@ class Lanes:
         """
         for endpoint in endpoints:
             self.divert(endpoint)
-            if not self._lane(endpoint).holds_first_attempts:
+            # Closed lanes hold none, and are given up with what waits for them.
+            if not self.open or not self._lane(endpoint).holds_first_attempts:
                 self.on_room()
 
     def promise_claimed(self, delivery_id: DeliveryId, endpoint: Endpoint, *, attempt: int) -> bool:
         """As `promise`, for a delivery that is being claimed from the database. A backlog does not turn it away, for it is
         part of the backlog. A change of its endpoint since the claim began does: the claim may have read what that was before.
         """
+        if not self.open:
+            return False
         lane = self._lane(endpoint)
         if self._any_changed or endpoint.id in self._changed:
             lane.backlog = Backlog.NEW
@@ -330,7 +333,8 @@ class Lanes:
             if lane.is_resting:
                 self._end_rest(lane)
         elif condition is Condition.ILL:
-            if lane.failures_in_row >= BREAKS_AFTER and not lane.is_resting:
+            # Closed lanes hold nothing that could wait for the end of a rest.
+            if lane.failures_in_row >= BREAKS_AFTER and not lane.is_resting and self.open:
                 self._rest(lane)
         elif lane.pace is not None and lane.pace.by == duty.id:
             lane.pace = None
@@ -480,13 +484,32 @@ class Lanes:
 
     def abandon(self) -> None:
         """Other processes have taken over what was in hand here: all that is not begun is forgotten."""
-        for lane in list(self._lanes.values()):
-            for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
-                self._in_hand.difference_update(duty.id for duty in lane.drop(endpoint_id))
-            lane.backlog, lane.retries_wait = None, False
-            self._leave_if_idle(lane)
+        self._drop_all()
         self._recalled.clear()
         self.on_room()
+
+    def close(self) -> None:
+        """Nothing begins here any more: all that is not begun goes back to the database, for other processes. From now on
+        `on_room` is called when a lane has nothing more on its way, and so is not in use any more. One that waits for its
+        endpoint's rate is, for nobody else knows of that.
+        """
+        self.open = False
+        for lane in self._lanes.values():
+            lane.spoilt.update(lane.promised)
+            self._end_rest(lane)
+        self._recalled += self._drop_all()
+        self.on_room()
+
+    def _drop_all(self) -> list[DeliveryId]:
+        """Forgets all that is not begun, and what waits in the database. Gives the former."""
+        dropped: list[DeliveryId] = []
+        for lane in list(self._lanes.values()):
+            for endpoint_id in {duty.endpoint.id for duty in lane.waiting()}:
+                dropped += [duty.id for duty in lane.drop(endpoint_id)]
+            lane.backlog, lane.retries_wait = None, False
+            self._leave_if_idle(lane)
+        self._in_hand.difference_update(dropped)
+        return dropped
 
     def not_here(self, leased: Iterable[DeliveryId]) -> list[DeliveryId]:
         """Those of the deliveries leased to this process that it neither has in hand, nor is about to have."""
@@ -525,6 +548,8 @@ class Lanes:
         if not lane.is_idle:
             return
         self._lanes.pop(lane.key, None)
+        if not self.open:
+            self.on_room()
         if lane.is_shared and lane.failures_in_row:
             self._failing[lane.key] = (lane.failures_in_row, lane.rests_in_row)
             if len(self._failing) > FAILING_REMEMBERED:

@@ -18,15 +18,22 @@ class Stopping:
         """
         self._monotonic = monotonic
         self._since: float | None = None
+        self._on_begin: list[Callable[[], None]] = []
 
     @property
     def has_begun(self) -> bool:
         return self._since is not None
 
+    def on_begin(self, begun: Callable[[], None]) -> None:
+        """Called once, when it begins."""
+        self._on_begin.append(begun)
+
     def begin(self) -> None:
         """The first time counts."""
         if self._since is None:
             self._since = self._monotonic()
+            for begun in self._on_begin:
+                begun()
 
     def left_s(self) -> float:
         """Seconds that what is on its way still has; it begins with this, where it has not."""

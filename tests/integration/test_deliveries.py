@@ -374,9 +374,10 @@ async def test_what_is_in_line_when_klingel_stops_is_given_back_unattempted(tmp_
             await klingel.endpoint()
             await asyncio.gather(*(klingel.submit() for _ in range(12)))
             await receiver.until(8)
-            [starting] = [task for task in asyncio.all_tasks() if task.get_name() == "deliveries.start"]
-            starting.add_done_callback(lambda _: gate.set())  # answered when nothing new is begun any more
+            klingel.controls.stop()
+            gate.set()  # answered when nothing new is begun any more
         assert len(receiver.received) == 8
+        assert klingel.rows("select id from deliveries where lease_until is not null") == []
         async with running_klingel(tmp_path, clock=clock, kling=kling, receiver=receiver) as klingel:
             delivered = await klingel.until_deliveries(*["delivered"] * 12)
             assert [len(await klingel.attempts(one["id"])) for one in delivered] == [1] * 12

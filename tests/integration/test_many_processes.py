@@ -479,7 +479,7 @@ async def test_a_rate_holds_for_all_processes_together(house: House) -> None:
         await house.receiver.until(number)
         await here.until_deliveries(*["delivered"] * number)
         for one in (here, there):
-            await one.state["publisher"]._holdings._tidy()
+            await one.state["publisher"]._holdings.tidy()
         assert len(await house.sql("select * from lane_holders")) == 1
         house.clock.advance(seconds=3)
     await house.until_sql("select * from lane_holders", lambda rows: not rows)
@@ -800,6 +800,39 @@ async def test_a_process_that_stops_leaves_nothing_behind(house: House) -> None:
     house.receiver.always = 200
     house.clock.advance(seconds=30)
     await here.until_deliveries("delivered")
+
+
+async def test_a_process_that_is_told_to_stop_gives_back_all_that_it_has_not_begun_at_once(
+    house: House,
+) -> None:
+    """Not only when its slowest attempt has ended; by then it has not even had a heartbeat."""
+    async with Receiver().running() as slow, house.process(every=NEVER) as leaving:
+        endpoint = await leaving.endpoint(types=["task.submitted"], config={"url": slow.url})
+        await leaving.endpoint(types=["task.submitted"])
+        slow.gate = asyncio.Event()
+        for _ in range(CONCURRENCY + 1):
+            await leaving.submit()
+        await slow.until(CONCURRENCY)
+        await leaving.until_deliveries(*["delivered"] * (CONCURRENCY + 1), status="delivered")
+        there = await house.add(every=NEVER)
+        leaving.controls.stop_starting()
+        await there.submit()
+        await house.receiver.until(CONCURRENCY + 2)
+        await leaving.submit()
+        await house.receiver.until(CONCURRENCY + 3)
+        leased = (
+            "select endpoint_id, count(*) as number from deliveries where lease_until is not null group by 1"
+        )
+        await house.until_sql(
+            leased, lambda rows: rows == [{"endpoint_id": endpoint["id"], "number": CONCURRENCY}]
+        )
+        [held] = await house.sql(
+            "select lane from lane_holders where process_id = $1", leaving.state["presence"].id
+        )
+        assert (held["lane"], len(slow.received)) == (endpoint["id"], CONCURRENCY)
+        slow.gate.set()
+        await there.until_deliveries(*["delivered"] * 2 * (CONCURRENCY + 3), limit="50")
+        assert len(slow.received) == CONCURRENCY + 3
 
 
 async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: House) -> None:

@@ -1419,3 +1419,63 @@ def test_after_a_gap_in_what_was_heard_also_what_is_not_committed_yet_is_claimed
     lanes.recall_all()
     lanes.offer([one])
     assert (lanes.next(), lanes.recalled()) == (None, [one.id])
+
+
+def test_lanes_that_are_closed_give_back_all_that_is_not_begun_and_take_nothing_more() -> None:
+    lanes, told = Lanes(), list[str]()
+    lanes.serve(on_room=lambda: told.append("room"))
+    begun, behind, coming = duty(task="t"), duty(task="t"), duty(to="b")
+    lanes.offer([begun, behind])
+    assert lanes.next() == begun
+    lanes.begin_claim()
+    assert claimed(lanes, coming)
+    lanes.close()
+    assert (lanes.recalled(), lanes.waiting(), told) == ([behind.id], [], ["room"])
+    lanes.offer([coming])
+    assert lanes.recalled() == [behind.id, coming.id]
+    assert not promised(lanes)
+    assert not claimed(lanes, duty())
+    assert started(lanes) == []
+
+
+@pytest.mark.parametrize("condition", Condition)
+def test_a_lane_that_is_closed_is_in_use_until_its_last_attempt_has_ended(condition: Condition) -> None:
+    """And then asks to be given up, however that has ended. What rests, or has a backlog, is others' at once."""
+    clock, told = Moved(), list[str]()
+    lanes = Lanes(clock=clock)
+    lanes.serve(on_room=lambda: told.append("room"))
+    mine, resting, awaited = duty(failures=BREAKS_AFTER), duty(to="b", failures=BREAKS_AFTER), duty(to="c")
+    lanes.offer([resting])
+    assert lanes.next() == resting
+    lanes.end(resting, Condition.ILL)
+    lanes.divert(awaited.endpoint)
+    lanes.offer([mine])
+    assert lanes.next() == mine
+    lanes.close()
+    in_use = [one for one in (mine, resting, awaited) if lanes.is_in_use(one.endpoint.lane)]
+    assert in_use == [mine]
+    told.clear()
+    lanes.end(mine, condition)
+    assert (told, lanes.is_in_use(mine.endpoint.lane)) == (["room"], False)
+
+
+def test_a_lane_that_is_closed_is_in_use_while_it_waits_for_its_endpoints_rate() -> None:
+    """Whoever has it next does not know of that."""
+    clock = Moved()
+    lanes, one = Lanes(clock=clock), duty(to=endpoint(rate=60))
+    lanes.offer([one])
+    assert lanes.next() == one
+    lanes.close()
+    lanes.end(one, Condition.WELL)
+    assert lanes.is_in_use(one.endpoint.lane)
+    pass_time(lanes, clock, 1)
+    assert not lanes.is_in_use(one.endpoint.lane)
+
+
+def test_what_is_stored_for_a_lane_just_when_it_is_closed_does_not_keep_it_in_use() -> None:
+    lanes, told, one = Lanes(), list[str](), duty()
+    lanes.serve(on_room=lambda: told.append("room"))
+    lanes.close()
+    told.clear()
+    lanes.fetch([one.endpoint])
+    assert (told, lanes.is_in_use(one.endpoint.lane)) == (["room"], False)

@@ -18,3 +18,12 @@ def test_a_stop_that_nobody_was_told_of_begins_when_something_is_waited_for() ->
     stopping = Stopping(monotonic=lambda: 100.0)
     assert stopping.left_s() == DRAIN.total_seconds()
     assert stopping.has_begun
+
+
+def test_who_asked_for_it_is_told_once_when_a_stop_begins() -> None:
+    stopping, told = Stopping(), list[str]()
+    stopping.on_begin(lambda: told.append("begun"))
+    assert told == []
+    stopping.begin()
+    stopping.left_s()
+    assert told == ["begun"]
