@@ -55,12 +55,7 @@ where awaits_slot = 1 and provider = :provider and type = :type and slot_turn = 
 
 -- name: release_slots!
 update tasks set next_send_at = :now, awaits_slot = 0
-where id in (
-    select id from tasks
-    where awaits_slot = 1 and id in (select value from json_each(:ids))
-    order by id
-    {skip_locked}
-);
+where awaits_slot = 1 and id in (select value from json_each(:ids));
 
 -- name: list_pools
 select * from pools;
