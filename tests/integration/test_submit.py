@@ -997,7 +997,7 @@ async def test_what_a_create_answers_without_naming_a_task_is_kept(klingel: Klin
     body = {"code": 0, "message": "SUCCEED", "data": {"element_id": 829836802793406551}}
     klingel.kling.answers(httpx.Response(200, json=body))
     input = {"path": "/v1/general/custom-elements", "body": {"element_name": "Mia"}}
-    task = (await klingel.http.post("/v1/tasks", json={"type": "kling.raw", "input": input})).json()
+    task = await klingel.submit_async("kling.raw", input=input)
     task = await klingel.until_status(task["id"], "unconfirmed")
     [kept] = await klingel.callbacks(task["id"])
     assert (kept["verdict"], json.loads(kept["body"])) == ("unreadable", body)
