@@ -131,6 +131,15 @@ def test_an_unconfirmed_task_is_sent_again_after_twice_the_time_up_to_an_hour(
     assert after.next_send_at == NOW + timedelta(minutes=minutes)
 
 
+def test_an_unconfirmed_task_waits_for_as_long_as_the_operator_says_also_where_that_is_more_than_an_hour() -> (
+    None
+):
+    after = settled(
+        sent(), OUTCOMES["unknown"], NOW, confirm_after=timedelta(hours=3), queue_max_age=QUEUE_MAX_AGE
+    ).after
+    assert after.next_send_at == NOW + timedelta(hours=3)
+
+
 def test_an_unconfirmed_task_is_not_sent_again_where_that_may_cost_twice_or_when_it_is_too_old() -> None:
     for left in (
         settle(sent(type=NOT_REPEATABLE), OUTCOMES["unknown"]),
