@@ -316,6 +316,29 @@ def test_what_an_endpoint_failed_before_its_lane_was_made_counts() -> None:
     assert len(started(lanes)) == 4
 
 
+def test_what_an_endpoint_has_failed_counts_also_before_its_row_says_so() -> None:
+    """A delivery is published with the row as it was before the failures were recorded."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    lanes.offer([duty() for _ in range(BREAKS_AFTER)])
+    for _ in range(BREAKS_AFTER):
+        one = lanes.next()
+        assert one is not None
+        lanes.end(one, Condition.ILL)
+    lanes.offer([duty(failures=0) for _ in range(2)])
+    clock.now += timedelta(seconds=1)
+    lanes.end_rests()
+    assert len(started(lanes)) == 1
+
+
+def test_what_the_endpoint_of_one_task_has_failed_says_nothing_of_its_host() -> None:
+    """It may be the path that is wrong."""
+    lanes = Lanes()
+    wrong = endpoint("wrong", of_task="t", host="h.example", failures=BREAKS_AFTER)
+    lanes.offer([duty(to=wrong), *of_tasks(3, "h.example")])
+    assert len(started(lanes)) == 4
+
+
 def test_a_single_failure_among_deliveries_slows_nobody() -> None:
     lanes = Lanes()
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(30)])
@@ -894,6 +917,18 @@ def test_a_change_of_one_endpoint_leaves_those_that_share_its_lane_alone() -> No
     lanes.recall(mine.endpoint)
     assert lanes.recalled() == [mine.id]
     assert started(lanes) == [others]
+
+
+@pytest.mark.parametrize("how", ["drop", "recall"])
+def test_what_is_committed_for_others_of_its_lane_after_an_endpoint_has_changed_goes_out_at_once(
+    how: str,
+) -> None:
+    lanes = Lanes()
+    mine, others = of_tasks(2, "h.example")
+    assert promised(lanes, others)
+    getattr(lanes, how)(mine.endpoint)
+    lanes.offer([others])
+    assert (started(lanes), lanes.recalled()) == ([others], [])
 
 
 def test_an_endpoint_that_wants_no_more_leaves_those_that_share_its_lane_alone() -> None:
