@@ -273,6 +273,32 @@ def test_a_clock_that_is_set_back_makes_no_rest_longer() -> None:
     assert len(started(lanes)) == 1
 
 
+def test_an_endpoint_that_was_well_again_rests_as_briefly_as_at_first() -> None:
+    """Else a host that fails now and then would count as one that has failed for long, and be given up."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    rests: list[datetime] = []
+    lanes.serve(on_rest=rests.append)
+    lanes.offer([duty() for _ in range(60)])
+
+    def fail_until_it_rests() -> timedelta:
+        known = len(rests)
+        while len(rests) == known:
+            one = lanes.next()
+            assert one is not None
+            lanes.end(one, Condition.ILL)
+        rest = rests[-1] - clock.now
+        clock.now = rests[-1]
+        lanes.end_rests()
+        return rest
+
+    assert [fail_until_it_rests().total_seconds() for _ in range(3)] == [1, 2, 4]
+    well = lanes.next()
+    assert well is not None
+    lanes.end(well, Condition.WELL)
+    assert fail_until_it_rests().total_seconds() == 1
+
+
 def test_a_late_success_ends_a_rest() -> None:
     lanes = Lanes(clock=Moved())
     lanes.offer([duty(failures=BREAKS_AFTER - 1) for _ in range(20)])
@@ -463,6 +489,21 @@ def test_what_sends_nothing_takes_no_time_from_what_follows() -> None:
     assert started(lanes) == [last]
 
 
+def test_what_sends_nothing_gives_no_time_back_that_another_has_taken_since() -> None:
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    minutely = endpoint(rate=1)
+    slow, sent, last = (duty(to=minutely) for _ in range(3))
+    lanes.offer([slow, sent, last])
+    assert started(lanes) == [slow]
+    pass_time(lanes, clock, 60)
+    assert started(lanes) == [sent]
+    lanes.end(slow, Condition.UNTRIED)
+    assert started(lanes) == []
+    pass_time(lanes, clock, 60)
+    assert started(lanes) == [last]
+
+
 @pytest.mark.parametrize(("rate", "seconds"), [(None, 0), (60, 1), (1, 60)])
 def test_a_changed_rate_holds_for_what_has_not_begun(rate: int | None, seconds: int) -> None:
     """Counted from the last attempt, whichever rate that had."""
@@ -579,6 +620,25 @@ def test_an_endpoint_that_is_wanted_again_has_one_turn_like_the_others() -> None
     assert [one.endpoint.id for one in started(lanes)] == ["a", "b", "a", "b", "a", "b"]
 
 
+def test_an_endpoint_that_is_wanted_again_is_no_failing_one() -> None:
+    """Though an attempt from before is on its way still, so that its lane has never been empty."""
+    clock = Moved()
+    lanes = Lanes(clock=clock)
+    rests: list[datetime] = []
+    lanes.serve(on_rest=rests.append)
+    lanes.offer([duty() for _ in range(CONCURRENCY + BREAKS_AFTER)])
+    slow, *failing = started(lanes)
+    while not rests:
+        lanes.end(failing.pop(), Condition.ILL)
+        failing += started(lanes)
+    lanes.drop(slow.endpoint)
+    for one in failing:
+        lanes.end(one, Condition.UNTRIED)
+    again = [duty() for _ in range(CONCURRENCY)]
+    lanes.offer(again)
+    assert started(lanes) == again[: CONCURRENCY - 1]
+
+
 def test_an_endpoint_for_which_nothing_is_held_can_want_no_more() -> None:
     Lanes().drop(endpoint("a"))
 
@@ -607,6 +667,20 @@ def test_what_is_undone_gives_its_places_back() -> None:
     lanes.end_claim(lanes.begin_claim())
     assert not lanes._lanes
     assert all(promised(lanes, one) for one in kept)
+
+
+def test_of_what_is_undone_nothing_is_remembered() -> None:
+    """Neither its lane, which others might have something for, nor that its endpoint has changed since."""
+    lanes, one = Lanes(), duty()
+    assert promised(lanes, one)
+    lanes.release({one.id: one.endpoint})
+    assert not lanes.is_in_use(one.endpoint.lane)
+    assert claimed(lanes, one)
+    lanes.recall(one.endpoint)
+    lanes.release({one.id: one.endpoint})
+    assert claimed(lanes, one)
+    lanes.offer([one])
+    assert started(lanes) == [one]
 
 
 def test_a_place_that_was_taken_is_not_given_back_as_well() -> None:
@@ -719,15 +793,17 @@ def test_a_dead_host_is_found_out_also_when_it_is_met_now_and_then() -> None:
         lanes.settle(alone)
 
 
-def test_only_so_many_dead_hosts_are_remembered() -> None:
+def test_only_so_many_dead_hosts_are_remembered_those_that_failed_last() -> None:
     lanes = Lanes()
+    failed = []
     for number in range(FAILING_REMEMBERED + 50):
         lanes.offer(of_tasks(1, f"dead-{number}.example"))
         for one in started(lanes):
             lanes.end(one, Condition.ILL)
             lanes.settle(one)
+            failed.append(one.endpoint.lane)
     assert not lanes._lanes
-    assert len(lanes._failing) == FAILING_REMEMBERED
+    assert [*lanes._failing] == failed[-FAILING_REMEMBERED:]
 
 
 def test_endpoints_of_one_task_at_one_host_do_not_wait_for_each_other() -> None:
@@ -843,6 +919,33 @@ def test_whoever_is_let_in_and_cannot_go_passes_its_place_on() -> None:
     lanes.end(begun[1], Condition.WELL)
     lanes.end(more[0], Condition.WELL)
     assert started(lanes) == [held_back]
+
+
+def test_whoever_is_let_in_and_finds_its_place_taken_stays_the_first_in_line() -> None:
+    lanes = Lanes(of_a_host=1)
+    running, first, second, quick = (duty(to=endpoint(id, host="h")) for id in "abcd")
+    lanes.offer([running, first, second])
+    assert started(lanes) == [running]
+    lanes.offer([quick])  # its turn comes before that of the one that is let in
+    lanes.end(running, Condition.WELL)
+    assert started(lanes) == [quick]
+    lanes.end(quick, Condition.WELL)
+    assert started(lanes) == [first]
+    lanes.end(first, Condition.WELL)
+    assert started(lanes) == [second]
+
+
+def test_who_waits_at_a_limit_gets_there_also_when_all_who_were_before_it_end_at_once() -> None:
+    lanes = Lanes(of_a_host=2)
+    duties = [duty(to=endpoint(f"{number}", host="h")) for number in range(8)]
+    lanes.offer(duties)
+    seen = []
+    while begun := started(lanes):
+        assert len(begun) == 2
+        seen += begun
+        for one in begun:
+            lanes.end(one, Condition.WELL)
+    assert seen == duties
 
 
 def test_nothing_is_remembered_of_hosts_and_accounts_that_have_all_they_were_to_get() -> None:
@@ -1030,6 +1133,22 @@ def test_a_lane_that_had_all_the_retries_that_it_takes_asks_for_more_when_half_o
     assert lanes.full_of_retries() == set()
 
 
+def test_a_lane_that_was_given_all_of_its_retries_asks_for_no_more() -> None:
+    """Each time would be a commit."""
+    lanes = Lanes()
+    calls: list[None] = []
+    full_of_retries(lanes)
+    assert lanes.full_of_retries() == {"a"}
+    one = lanes.next()
+    assert one is not None
+    lanes.end(one, Condition.WELL)
+    lanes.begin_claim()
+    assert lanes.full_of_retries() == set()
+    lanes.serve(on_room=lambda: calls.append(None))
+    deliver_all(lanes)
+    assert calls == []
+
+
 def test_new_ones_that_wait_in_the_database_are_asked_for_as_soon_as_only_retries_are_before_them() -> None:
     lanes = Lanes()
     calls: list[None] = []
@@ -1120,7 +1239,11 @@ def test_lanes_that_deliver_hold_no_more_together_than_memory_should() -> None:
 
 
 def test_a_process_that_does_not_deliver_holds_nothing() -> None:
-    assert not promised(Lanes(open=False))
+    lanes = Lanes(open=False)
+    assert not promised(lanes)
+    lanes.divert(endpoint("a"))
+    lanes.recall(endpoint("a"))
+    assert not lanes.is_in_use(endpoint("a").lane)
 
 
 def test_what_waits_is_all_that_has_not_begun() -> None:
@@ -1344,13 +1467,16 @@ def test_a_lane_is_in_use_until_nothing_of_it_is_here() -> None:
 
 
 def test_what_was_counted_as_leased_and_is_nowhere_here_is_found() -> None:
-    """It may be promised, waiting, or on its way; what is none of these was left by a commit that nobody heard of."""
+    """It may be promised, waiting, on its way, or about to be given back; what is none of these was left by a commit that
+    nobody heard of.
+    """
     lanes = Lanes()
-    coming, waiting, behind = duty(), duty(task="t"), duty(task="t")
+    coming, waiting, behind, recalled = duty(), duty(task="t"), duty(task="t"), duty(to="b")
     promised(lanes, coming)
-    lanes.offer([waiting, behind])
+    lanes.offer([waiting, behind, recalled])
+    lanes.recall(recalled.endpoint)
     [begun] = started(lanes)
-    leased = [coming.id, waiting.id, behind.id, DeliveryId("dlv_lost")]
+    leased = [coming.id, waiting.id, behind.id, recalled.id, DeliveryId("dlv_lost")]
     assert lanes.not_here(leased) == ["dlv_lost"]
     lanes.end(begun, Condition.WELL)
     lanes.settle(begun)
@@ -1374,6 +1500,16 @@ def test_a_process_that_has_lost_everything_begins_nothing_of_it_and_asks_anew()
     lanes.end(begun, Condition.WELL)
     lanes.settle(begun)
     assert not lanes.is_in_use(first.endpoint.lane)
+
+
+def test_a_process_that_has_lost_everything_gives_nothing_of_it_back() -> None:
+    """Others have it by now: to end their leases would be to send it twice."""
+    lanes, one = Lanes(), duty()
+    lanes.offer([one])
+    lanes.recall(one.endpoint)
+    assert lanes.recalled() == [one.id]
+    lanes.abandon()
+    assert lanes.recalled() == []
 
 
 def test_after_a_gap_in_what_was_heard_all_that_waits_is_claimed_anew() -> None:
