@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,17 @@ class ManualClock:
     def advance(self, **span: float) -> None:
         self.now += timedelta(**span)
         self.on_move()
+
+
+class RunningClock(ManualClock):
+    """Time passes by itself, and wakes nobody who did not mean to look by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = time.monotonic()
+
+    def __call__(self) -> datetime:
+        return self.now + timedelta(seconds=time.monotonic() - self._started)
 
 
 class _IdsByTheClock:

@@ -24,7 +24,15 @@ from service.keeping import Content
 from service.stopping import DRAIN
 from tests.contract.s3 import FakeS3
 from tests.integration.cdn import Cdn, chunked, running_cdn, sends
-from tests.integration.klingel import START, Klingel, ManualClock, callback, png, running_klingel
+from tests.integration.klingel import (
+    START,
+    Klingel,
+    ManualClock,
+    RunningClock,
+    callback,
+    png,
+    running_klingel,
+)
 
 STORED = {"types": ["output.*"]}
 PICTURE = png(90, side=400)
@@ -573,14 +581,18 @@ async def test_three_days_before_its_end_it_is_said_once_what_could_not_be_kept(
         assert klingel.rows("select * from expiring_outputs") == []
 
 
-async def test_of_several_outputs_that_are_about_to_be_lost_each_is_told_in_its_turn(tmp_path: Path) -> None:
+async def test_of_several_outputs_that_are_about_to_be_lost_each_is_told_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of more than are told in one commit."""
+    monkeypatch.setattr("service.expiry.PAGE", 2)
     async with keeping(tmp_path, store_url="none:", retention_days=365) as klingel:
         task = await made(klingel, *(f"https://cdn.example.com/{number}.png" for number in range(3)))
         klingel.clock.advance(days=28)
 
         async def told() -> list[dict[str, Any]] | None:
             events = (await klingel.events(task["id"]))[2:]
-            return events or None
+            return events if len(events) >= 3 else None
 
         events = await klingel.until(told)
         assert [(event["sequence"], event["data"]["output"]["index"]) for event in events] == [
@@ -589,6 +601,21 @@ async def test_of_several_outputs_that_are_about_to_be_lost_each_is_told_in_its_
             (5, 2),
         ]
         assert klingel.row(task["id"])["sequence"] == 5
+
+
+async def test_who_looks_too_early_for_what_is_about_to_be_lost_comes_back_at_the_moment(
+    tmp_path: Path,
+) -> None:
+    """As whenever something else has woken it: nothing wakes it again but the moment itself."""
+    clock = RunningClock()
+    async with keeping(tmp_path, store_url="none:", clock=clock) as klingel:
+        task = await made(klingel, "https://cdn.example.com/out.png")
+        clock.advance(days=27, seconds=-0.3)
+
+        async def told() -> bool:
+            return "output.expiring" in await klingel.event_types(task["id"])
+
+        await klingel.until(told)
 
 
 async def test_what_fell_due_while_klingel_was_stopped_is_said_at_its_start(tmp_path: Path) -> None:

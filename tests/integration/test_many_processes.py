@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from tests.integration.klingel import (
     ManualClock,
     OpenCreate,
     Receiver,
+    RunningClock,
     accepted,
     callback,
     picture,
@@ -60,17 +60,6 @@ CUT = (
     "where application_name = 'klingel notices' and datname = current_database()"
 )
 STREAM = {"accept": "text/event-stream"}
-
-
-class RunningClock(ManualClock):
-    """Time passes by itself, and wakes nobody who did not mean to look by then."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._started = time.monotonic()
-
-    def __call__(self) -> datetime:
-        return self.now + timedelta(seconds=time.monotonic() - self._started)
 
 
 class MachineTime:

@@ -10,6 +10,7 @@ from tests.integration.klingel import (
     FakeKling,
     Klingel,
     ManualClock,
+    RunningClock,
     callback,
     refused,
     running_klingel,
@@ -86,6 +87,15 @@ async def test_a_task_that_the_provider_may_not_even_have_is_overdue_too(
     await until_overdue(klingel, task["id"])
     assert (await klingel.task(task["id"]))["status"] == status
     assert (await klingel.event_types(task["id"]))[-1] == "task.overdue"
+
+
+async def test_who_looks_too_early_comes_back_at_the_moment(tmp_path: Path) -> None:
+    """As whenever something else has woken it: nothing wakes it again but the moment itself."""
+    clock = RunningClock()
+    async with running_klingel(tmp_path, clock=clock) as klingel:
+        task = await klingel.submit(deadline_s=60)
+        clock.advance(seconds=59.7)
+        await until_overdue(klingel, task["id"])
 
 
 async def test_many_are_late_at_once(klingel: Klingel) -> None:
