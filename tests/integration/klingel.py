@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -216,6 +216,21 @@ class Receiver:
         async with asyncio.timeout(PATIENCE_S), self._changed:
             await self._changed.wait_for(lambda: len(self.received) >= number)
         return self.received
+
+
+class Turnstile(asyncio.Event):
+    """A gate through which as many go as it lets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places = asyncio.Semaphore(0)
+
+    async def wait(self) -> Literal[True]:
+        return await self._places.acquire()
+
+    def let(self, number: int) -> None:
+        for _ in range(number):
+            self._places.release()
 
 
 def picture(name: str = "a") -> str:

@@ -18,11 +18,13 @@ from standardwebhooks import Webhook
 from service.domain.endpoints import ENDPOINTS_OF_AN_ACCOUNT
 from service.domain.secrets import Vault
 from service.lane import BREAKS_AFTER, CONCURRENCY
+from storage.columns import moment
 from tests.integration.klingel import (
     IMAGE_INPUT,
     Klingel,
     Received,
     Receiver,
+    Turnstile,
     callback,
     pointers,
     refused,
@@ -577,6 +579,28 @@ async def test_what_its_former_place_answers_does_not_switch_it_off_at_its_new_o
     assert (stored["enabled"], stored["disabled_reason"]) == (True, None)
 
 
+async def test_what_is_in_line_for_its_new_place_goes_there_when_its_former_one_says_410(
+    klingel: Klingel,
+) -> None:
+    klingel.receiver.always = 410
+    klingel.receiver.gate = asyncio.Event()
+    endpoint = await klingel.endpoint(types=["task.submitted"])
+    for _ in range(CONCURRENCY + 2):
+        await klingel.submit()
+    await klingel.receiver.until(CONCURRENCY)
+    lanes = klingel.state["dispatching"]["deliverer"]._lanes
+    async with Receiver().running() as new:
+        await patch(klingel, endpoint["id"], config={"url": new.url})
+
+        async def is_in_line() -> bool:
+            return [duty.endpoint.config["url"] for duty in lanes.waiting()] == [new.url] * 2
+
+        await klingel.until(is_in_line)
+        klingel.receiver.gate.set()
+        await klingel.until_deliveries(*["delivered"] * (CONCURRENCY + 2))
+        assert len({one.headers["webhook-id"] for one in new.received}) == CONCURRENCY + 2
+
+
 async def test_what_was_dropped_stays_so_when_its_former_place_answers_late(klingel: Klingel) -> None:
     """Switched off, moved and switched on again while an attempt hangs: only a replay brings it back."""
     klingel.receiver.always = 410
@@ -641,6 +665,8 @@ async def test_tests_in_line_for_one_that_is_off_and_says_410_are_dead_letters_a
     gate.set()
     await klingel.until_deliveries(*["dead"] * (CONCURRENCY + 2))
     assert len(klingel.receiver.received) == CONCURRENCY
+    told = klingel.rows("select 1 from events where type = 'endpoint.disabled'")
+    assert told == []  # its owner has switched it off
 
 
 # The test event
@@ -1475,6 +1501,30 @@ async def test_one_success_wipes_the_record_of_failures(klingel: Klingel) -> Non
         await klingel.until_attempts(test["delivery"]["id"], 1)
         shown = await show(klingel, endpoint["id"])
         assert shown["failures"] == number % 3
+
+
+async def test_of_what_ends_together_a_failure_after_a_success_counts_as_the_first(klingel: Klingel) -> None:
+    """Both are recorded in one commit."""
+    endpoint = await klingel.endpoint()
+    klingel.receiver.answers(500)
+    test = await send_test(klingel, endpoint["id"])
+    await klingel.until_attempts(test["delivery"]["id"], 1)
+    klingel.clock.advance(seconds=2)  # its retry is not due
+    turnstile = klingel.receiver.gate = Turnstile()
+    klingel.receiver.answers(200, 500)
+    for _ in range(2):
+        test = await send_test(klingel, endpoint["id"])
+    await klingel.receiver.until(3)
+    async with klingel.writes_held() as are_waiting:
+        for number in (1, 2):
+            turnstile.let(1)
+            await are_waiting("_record", number)
+
+    async def fails_since_now() -> bool:
+        [row] = klingel.rows("select failures, failing_since from endpoints where id = ?", endpoint["id"])
+        return (row["failures"], moment(row["failing_since"])) == (1, klingel.clock.now)
+
+    await klingel.until(fails_since_now)
 
 
 async def test_an_account_has_room_for_so_many_endpoints_and_deleted_or_bound_ones_do_not_count(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -21,6 +21,7 @@ from tests.integration.klingel import (
     Klingel,
     ManualClock,
     Receiver,
+    Turnstile,
     callback,
     running_klingel,
     succeed,
@@ -480,21 +481,6 @@ async def test_an_attempt_that_cannot_be_recorded_at_all_costs_none_that_ended_b
         return sorted(statuses) == ["delivered"] * (number - 1) + ["pending"]
 
     await klingel.until(all_others_are_recorded)
-
-
-class Turnstile(asyncio.Event):
-    """A gate through which as many go as it lets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._places = asyncio.Semaphore(0)
-
-    async def wait(self) -> Literal[True]:
-        return await self._places.acquire()
-
-    def let(self, number: int) -> None:
-        for _ in range(number):
-            self._places.release()
 
 
 async def test_what_comes_to_wait_after_the_look_at_what_waits_is_claimed_all_the_same(
