@@ -5,6 +5,8 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.claims import CLAIM
 from service.domain.deliveries import SCHEDULE
 from service.domain.times import rfc3339
@@ -382,3 +384,16 @@ async def test_what_is_in_line_when_klingel_stops_is_given_back_unattempted(tmp_
             delivered = await klingel.until_deliveries(*["delivered"] * 12)
             assert [len(await klingel.attempts(one["id"])) for one in delivered] == [1] * 12
     assert len({one.headers["webhook-id"] for one in receiver.received}) == len(receiver.received) == 12
+
+
+async def test_what_waits_because_as_much_is_attempted_as_may_be_goes_out_when_that_is_recorded(
+    klingel: Klingel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.delivery.ATTEMPTS_AT_A_TIME", 2)
+    await klingel.endpoint(types=["task.submitted"])
+    klingel.receiver.gate = asyncio.Event()
+    for _ in range(6):
+        await klingel.submit()
+    await klingel.receiver.until(2)
+    klingel.receiver.gate.set()
+    await klingel.until_deliveries(*["delivered"] * 6)

@@ -199,9 +199,16 @@ class InTheWay:
     connection: asyncpg.Connection
 
     async def until_waited_for(self) -> None:
+        await self.house.until_sql(f"select pid {self._waiting}", lambda rows: len(rows) == 1)
+
+    async def cut_who_waits(self) -> None:
+        """What they were about to write is undone."""
+        assert await self.house.sql(f"select pg_terminate_backend(pid) {self._waiting}")
+
+    @property
+    def _waiting(self) -> str:
         pid = self.connection.get_server_pid()
-        waiting = f"select pid from pg_stat_activity where {pid} = any(pg_blocking_pids(pid))"
-        await self.house.until_sql(waiting, lambda rows: len(rows) == 1)
+        return f"from pg_stat_activity where {pid} = any(pg_blocking_pids(pid))"
 
     async def finds_free(self, kind: str, name: str) -> bool:
         """Whether it may hold this name at once: else each would wait for the other from now on."""
@@ -1059,6 +1066,22 @@ async def test_what_a_lost_commit_has_taken_in_later_than_it_was_looked_for_is_s
     )
     await house.receiver.until(2)
     await klingel.until_deliveries("delivered", endpoint_id=endpoint["id"])
+
+
+async def test_an_attempt_whose_record_was_lost_is_made_again_at_once(house: House) -> None:
+    """Under the same id. Else nobody would look for it before its lease has ended."""
+    klingel = await house.add(every=NEVER)
+    await klingel.endpoint(types=["task.submitted"])
+    gate = house.receiver.gate = asyncio.Event()
+    await klingel.submit()
+    await house.receiver.until(1)
+    async with house.in_the_way("select * from deliveries") as other:
+        gate.set()
+        await other.until_waited_for()
+        await other.cut_who_waits()
+    await klingel.until_deliveries("delivered")
+    first, again = house.receiver.received
+    assert first.headers["webhook-id"] == again.headers["webhook-id"]
 
 
 async def test_a_submit_that_is_stored_is_never_answered_as_if_it_were_not(house: House) -> None:
