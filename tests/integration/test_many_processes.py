@@ -1082,6 +1082,7 @@ async def test_an_attempt_whose_record_was_lost_is_made_again_at_once(house: Hou
     await klingel.until_deliveries("delivered")
     first, again = house.receiver.received
     assert first.headers["webhook-id"] == again.headers["webhook-id"]
+    assert not klingel.state["dispatching"]["deliverer"]._claims._doubt.is_open  # it is looked for once
 
 
 async def test_a_submit_that_is_stored_is_never_answered_as_if_it_were_not(house: House) -> None:
