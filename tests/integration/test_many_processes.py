@@ -766,6 +766,22 @@ async def test_deliveries_in_a_dead_process_s_hand_are_made_by_another(house: Ho
     await web.until_deliveries("delivered")
 
 
+async def test_deliveries_of_a_process_that_dies_are_made_as_soon_as_another_finds_it_dead(
+    house: House,
+) -> None:
+    web, _ = await house.add("web", every=NEVER), await house.add("dispatch")
+    endpoint = await web.endpoint()
+    await house.sql(
+        "insert into processes (id, roles, until) values ('proc_dying', 'dispatch', 9999999999999)"
+    )
+    await house.sql("insert into lane_holders (lane, process_id) values ($1, 'proc_dying')", endpoint["id"])
+    assert (await web.http.post(f"/v1/endpoints/{endpoint['id']}/test")).status_code == 202
+    await house.sql("update deliveries set lease_until = 9999999999999, leased_by = 'proc_dying'")
+    await house.sql("update processes set until = 0 where id = 'proc_dying'")
+    await house.receiver.until(1)
+    await web.until_deliveries("delivered")
+
+
 async def test_a_process_that_was_counted_as_dead_begins_anew(house: House) -> None:
     klingel = await house.add()
     former = klingel.state["presence"].id
@@ -1066,6 +1082,25 @@ async def test_what_a_lost_commit_has_taken_in_later_than_it_was_looked_for_is_s
     )
     await house.receiver.until(2)
     await klingel.until_deliveries("delivered", endpoint_id=endpoint["id"])
+
+
+async def test_what_a_lost_commit_has_claimed_is_sent(house: House) -> None:
+    async with Wire(house.url).running() as wire, house.process(url=wire.url, every=NEVER) as klingel:
+        await klingel.endpoint(types=["task.submitted"])
+        house.receiver.answers(500)
+        await klingel.submit()
+        await house.until_sql("select attempts from deliveries", lambda rows: rows == [{"attempts": 1}])
+        wire.lose_commit("set lease_until")
+        house.clock.advance(seconds=6)
+        async with asyncio.timeout(PATIENCE_S):
+            await wire.lost.wait()
+
+        def is_delivered(rows: list[dict[str, Any]]) -> bool:
+            house.clock.advance(seconds=1)  # who claims pauses for so long after a failure
+            return rows == [{"status": "delivered"}]
+
+        await house.until_sql("select status from deliveries", is_delivered)
+        assert len(house.receiver.received) == 2
 
 
 async def test_an_attempt_whose_record_was_lost_is_made_again_at_once(house: House) -> None:
