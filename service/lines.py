@@ -1,11 +1,11 @@
 """The lines in which tasks wait for one of a provider's parallel places: no task is asked for more than needed."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from service.domain.ids import TaskId
+from service.domain.ids import AccountId, TaskId
 from service.domain.lifecycle import Status
 from service.domain.providers import ProviderAccounts
 from service.domain.task_types import TASK_TYPES
@@ -14,11 +14,10 @@ from service.domain.times import Clock
 from service.domain.transitions import Change
 from service.domain.values import replace
 from service.notices import Notices, Topic
-from service.turns import Served
 from service.wakeups import Wakeups
 from storage import lines
 from storage.database import Transaction
-from storage.lines import Head, Kind, Pool, PoolName, Waiting
+from storage.lines import Head, Kind, Pool, PoolName, Standing, Waiting
 
 NEVER: Final = 2**31  # so many places nobody needs
 
@@ -48,20 +47,20 @@ class Lines:
 
     Who is given a place and refused lets another ask in its stead: the next who is not known to be refused, too. Known
     is what has been refused since places became free: of each type so many places, or more. So whatever becomes free,
-    each type asks in vain but once for as many places, or fewer, and some time nobody is left to ask. Who was asking
-    already when places became free that nobody was given has learned nothing, and asks again.
+    each type asks in vain but once for as many places, or fewer, and some time nobody is left to ask. A refusal of what
+    was asked before places became free makes nothing known: somebody asks again.
 
     More may be free than was told of, where somebody gets a place at its own moment, without an end that gave it; or
-    several places, which have added up; or where one who wanted several is refused, or lets others pass. Then one
-    after the other asks, each as soon as the one before has got its place, until one that needs a single place is
-    refused.
+    several places, which have added up; or where one who wanted several is refused, or lets others pass; or who asked too
+    early, or was put off for another reason, gets it at last. Then one after the other asks, each as soon as the one before has got its place, until one that needs a single
+    place, and shares places for sure, is refused.
 
     Who needs several places, and is refused although nothing runs that it could wait for, goes to the end of the line
     with all of its type that need as many; so does one that has been there before. As nobody who shares places with it
     overtakes one who needs several, what runs comes to its end: it cannot block the others for good.
 
-    What is known of a pool is in the database, for whichever process comes to need it. Should something be missed all
-    the same, each task's own moment, which comes at least every ten minutes, makes up for it.
+    What is known of a pool while somebody waits is in the database, for whichever process comes to need it. Should
+    something be missed all the same, each task's own moment, which comes at least every ten minutes, makes up for it.
     """
 
     def __init__(
@@ -76,9 +75,8 @@ class Lines:
         self._wakeup = wakeups.submission
         self._clock = clock
         self._accounts = accounts
-        self._served: defaultdict[PoolName, Served] = defaultdict(Served)
-        # When places became free for which nobody waited: whoever asks now will. Of this process, for it is most of what
-        # happens, and costs nobody anything so.
+        # When places became free last while nobody waited, of what this process has seen end: a write each time would cost
+        # everybody more than it helps the few who are asking just then.
         self._freed_at: dict[PoolName, datetime] = {}
 
     async def hold(self, tx: Transaction) -> None:
@@ -89,25 +87,21 @@ class Lines:
         """Those of them that must wait: behind somebody else, or for a place where the operator allows so many. The others
         ask.
         """
-        first = self._first_in_line(
-            [*await lines.first_in_line(tx), *await lines.asking(tx)], singles_too=True
-        )
-        behind = [task for task in due if not _is_given(task) and self._is_behind(task, first)]
+        known = await _Known.read(tx)
+        first = self._first_in_line([*known.heads, *known.asking], known, singles_too=True)
+        behind = [task for task in due if not _is_given(task) and self._is_behind(task, first, known)]
         rest = sorted((task for task in due if task not in behind), key=_is_given, reverse=True)
         held = behind + await self._without_slot(tx, rest)
-        at_own_moment = {pool_of(task) for task in rest if task.awaits_slot and task not in held}
-        if at_own_moment:
-            known = await _Pools.read(tx)
-            for name in at_own_moment:
-                known.change(name, seeking=True)
-            await known.save(tx)
+        for name in {pool_of(task) for task in rest if task.awaits_slot and task not in held}:
+            known.change(name, seeking=True)  # at its own moment
+        await known.save(tx)
         return held
 
-    def _is_behind(self, task: Task, first: Mapping[_Line, _Position]) -> bool:
+    def _is_behind(self, task: Task, first: Mapping[_Line, _Position], known: "_Known") -> bool:
         if task.status is not Status.QUEUED:
             return False
         one = Waiting(kind_of(task), task.account_id, task.slot_turn, task.id, task.places)
-        return self._is_after(one, first)
+        return self._is_after(one, first, known)
 
     async def _without_slot(self, tx: Transaction, due: Sequence[Task]) -> list[Task]:
         """Those for whom an account has no slot left, and all behind them. One that needs more than there are goes when
@@ -147,7 +141,7 @@ class Lines:
         return _pool(*kind) if shares else kind
 
     def _first_in_line(
-        self, waiting: Iterable[Waiting], *, singles_too: bool = False
+        self, waiting: Iterable[Waiting], known: "_Known", *, singles_too: bool = False
     ) -> dict[_Line, _Position]:
         """Where the first stands whom nobody may overtake: of each type, and of those who share with it. For a single place
         (`singles_too`) that is nobody of its own type.
@@ -155,20 +149,14 @@ class Lines:
         first: dict[_Line, _Position] = {}
         for one in waiting:
             if one.places > 1 or singles_too:
-                position = self._position(one)
+                position = known.position(one)
                 for line in {one.kind, self._sharers(one.kind)} if one.places > 1 else {one.kind}:
                     first[line] = min(first.get(line, position), position)
         return first
 
-    def _is_after(self, one: Waiting, first: Mapping[_Line, _Position]) -> bool:
-        position = self._position(one)
+    def _is_after(self, one: Waiting, first: Mapping[_Line, _Position], known: "_Known") -> bool:
+        position = known.position(one)
         return any(first.get(line, position) < position for line in (one.kind, self._sharers(one.kind)))
-
-    def _position(self, one: Waiting) -> _Position:
-        return one.slot_turn, one.turn, self._last_served(one), one.id
-
-    def _last_served(self, one: Waiting) -> int:
-        return self._served[_pool(*one.kind)].last.get(one.account_id, 0)
 
     async def release(
         self, tx: Transaction, changes: Sequence[Change], *, anybody_waits: bool | None = None
@@ -188,39 +176,36 @@ class Lines:
             self._freed_at |= dict.fromkeys(freed.by_pool, now)
             return
         await self.hold(tx)  # each place goes to one
-        known = await _Pools.read(tx)
-        heads = await lines.first_in_line(tx)
-        asking = await lines.asking(tx)
-        blocked = self._first_in_line(asking)
-        given = 0
+        known = await _Known.read(tx)
+        for name, account_id in freed.had_places:
+            known.note_turn(name, account_id, again=False)
+        blocked = self._first_in_line(known.asking, known)
+        any_given = False
         for kind, number in freed.at_once.items():
-            given += await self._give(tx, [one for one in heads if one.kind == kind], number, blocked, now)
+            own = [one for one in known.heads if one.kind == kind]
+            any_given |= await self._give(tx, known, own, number, blocked, now)
         for name, number in freed.by_pool.items():
-            own = [one for one in heads if _pool(*one.kind) == name]
-            nobody_else = own or any(_pool(*one.kind) == name for one in asking)
-            first = own if nobody_else else [one for one in heads if one.kind[0] == name[0]]
-            taken = await self._give(tx, first, number, blocked, now)
-            given += taken
-            if taken < number:
-                known.change(name, kept_at=now)
-            known.change(name, refused={})
+            known.change(name, refused={}, freed_at=now)
             if name in freed.leave_more:
                 known.change(name, seeking=True)
+            own = known.heads_of(name)
+            others = [one for one in known.heads if one.kind[0] == name[0]]
+            first = own if own or any(_pool(*one.kind) == name for one in known.asking) else others
+            any_given |= await self._give(tx, known, first, number, blocked, now)
         await known.save(tx)
-        if given:
+        if any_given:
             await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
     def _freed(self, changes: Iterable[Change]) -> "_Freed":
-        freed = _Freed(Counter(), Counter(), set())
+        freed = _Freed(Counter(), Counter(), [], set())
         for change in changes:
             task = change.after
             name = pool_of(task)
-            if _takes_place(change):
-                self._served[name].note(task.account_id)
             if change.frees_slot and change.at_once:
                 freed.at_once[kind_of(task)] += task.places
             elif change.frees_slot or _gives_up_waiting(change):
                 freed.by_pool[name] += task.places
+                freed.had_places.append((name, task.account_id))
             elif change.transition is not None and task.status is Status.REJECTED:
                 # Where places are counted here it held as many as it asked for; what else is free is not known.
                 freed.by_pool[name] += task.places if self._counted(kind_of(task)) is not None else 1
@@ -232,40 +217,44 @@ class Lines:
         """After the answers to creates are written: lets others ask, where places may be free that are not taken."""
         refused = [change for change in changes if change.after.awaits_slot]
         entered = [change.after for change in changes if _has_entered(change) and has_waited(change.before)]
-        if not refused and not entered:
+        put_off = [change.after for change in changes if _is_put_off(change) and has_waited(change.before)]
+        if not refused and not entered and not put_off:
             return
         await self.hold(tx)
-        known = await _Pools.read(tx)
-        asks: Counter[PoolName] = Counter()
-        for task in entered:
-            name = pool_of(task)
-            if known[name].seeking or task.places > 1:
-                known.change(name, seeking=True, refused=self._of_others(task, known[name].refused))
-                asks[name] = 1
         running = await self._running(tx, now) if refused else set()
         await self._go_to_end_of_line(tx, [change.after for change in refused], running)
-        heads = await lines.first_in_line(tx)
-        self._forget_old_refusals(known, heads, {change.after.id for change in refused})
-        # Those for a single place last: what they say of the whole pool counts.
+        known = await _Known.read(tx)
+        self._forget_old_refusals(known, {change.after.id for change in refused})
+        asks: Counter[PoolName] = Counter()
+        for task in put_off:  # it keeps for itself what it was given, and others wait until it gets it
+            known.change(pool_of(task), seeking=True)
+        for task in entered:
+            name = pool_of(task)
+            known.note_turn(name, task.account_id)
+            if known.pool(name).seeking or task.places > 1:
+                known.change(name, seeking=True, refused=self._of_others(task, known.pool(name).refused))
+                asks[name] = 1
+        # Those for a single place last: what they say of all who share it counts.
         for change in sorted(refused, key=lambda change: change.after.places, reverse=True):
             task, name = change.after, pool_of(change.after)
-            if self._asked_too_early(change, known[name]):
-                self._freed_at.pop(name, None)
-                known.change(name, kept_at=None, seeking=True)
+            pool = known.pool(name)
+            if self._asked_too_early(change, pool):
+                known.change(name, seeking=True)
                 asks[name] += 1
                 continue
-            fewest = min(task.places, known[name].refused.get(task.type, NEVER))
-            known.change(name, refused={**known[name].refused, task.type: fewest})
-            known.change(name, seeking=task.places > 1)
+            fewest = min(task.places, pool.refused.get(task.type, NEVER))
+            known.change(name, refused={**pool.refused, task.type: fewest})
+            if task.places > 1 or self._sharers(kind_of(task)) == name:
+                known.change(name, seeking=task.places > 1)
             if has_waited(change.before) or self._waits_in_vain(task, running):
                 asks[name] += 1
-        asking = await lines.asking(tx)
         for name, number in asks.items():
-            own = [one for one in heads if _pool(*one.kind) == name]
-            hopeful = [one for one in own if one.places < known[name].refused.get(one.kind[1], NEVER)]
+            refusals = known.pool(name).refused
+            own = known.heads_of(name)
+            hopeful = [one for one in own if one.places < refusals.get(one.kind[1], NEVER)]
             hopeless = [one for one in own if one not in hopeful]
-            blocked = self._first_in_line([*asking, *hopeless])
-            if not await self._give(tx, hopeful, number, blocked, now, known[name].refused):
+            blocked = self._first_in_line([*known.asking, *hopeless], known)
+            if not await self._give(tx, known, hopeful, number, blocked, now, refusals):
                 known.change(name, seeking=False)
         await known.save(tx)
 
@@ -296,39 +285,37 @@ class Lines:
             if task.places > 1 and self._waits_in_vain(task, running):
                 await lines.go_to_end_of_line(tx, kind_of(task), slot_turn=task.slot_turn, places=task.places)
 
-    def _forget_old_refusals(
-        self, known: "_Pools", heads: Iterable[Waiting], refused: Container[TaskId]
-    ) -> None:
+    def _forget_old_refusals(self, known: "_Known", refused: Container[TaskId]) -> None:
         """Nobody has kept an eye on the places of a pool for which nobody had been waiting."""
-        others = {_pool(*one.kind) for one in heads if one.id not in refused}
-        for name in {_pool(*one.kind) for one in heads} - others:
+        others = {_pool(*one.kind) for one in known.heads if one.id not in refused}
+        for name in {_pool(*one.kind) for one in known.heads} - others:
             known.change(name, refused={})
 
     def _asked_too_early(self, change: Change, pool: Pool) -> bool:
         """Whether places became free while it was asking."""
         since = change.before.sending_since
-        moments = pool.kept_at, self._freed_at.get(pool.name)
+        moments = pool.freed_at, self._freed_at.get(pool.name)
         return since is not None and any(at is not None and since < at for at in moments)
 
     async def _give(
         self,
         tx: Transaction,
+        known: "_Known",
         heads: Iterable[Waiting],
         number: int,
         blocked: Mapping[_Line, _Position],
         now: datetime,
         refused: Mapping[str, int] | None = None,
-    ) -> int:
-        """So many places are free: those behind these heads go, as many as fit and always one. Gives how many places they
-        need.
+    ) -> bool:
+        """So many places are free: those behind these heads go, as many as fit and always one. Whether anybody does.
 
         Args:
             blocked: behind whom nobody goes.
             refused: as in `Pool`.
         """
-        ahead = [one for one in heads if not self._is_after(one, blocked)]
+        ahead = [one for one in heads if not self._is_after(one, blocked, known)]
         if not ahead:
-            return 0
+            return False
         line = await lines.in_line(
             tx,
             ahead[0].kind[0],
@@ -336,7 +323,7 @@ class Lines:
                 Head(
                     one.kind[1],
                     one.account_id,
-                    served=self._last_served(one),
+                    served=known.turn_of(one),
                     most=(refused or {}).get(one.kind[1], NEVER) - 1,
                 )
                 for one in ahead
@@ -346,13 +333,15 @@ class Lines:
         given: list[Waiting] = []
         needed = 0
         for one in line:
-            if not self._is_after(one, blocked):
+            if not self._is_after(one, blocked, known):
                 if given and needed + one.places > number:
                     break
                 given.append(one)
                 needed += one.places
-        await lines.release(tx, [one.id for one in given], now=now)
-        return needed
+        released = await lines.release(tx, [one.id for one in given], now=now)
+        if released < len(given):  # somebody else is writing the others: whoever gets a place asks on
+            known.change(_pool(*given[0].kind), seeking=True)
+        return released > 0
 
 
 class _Freed(NamedTuple):
@@ -360,30 +349,62 @@ class _Freed(NamedTuple):
 
     by_pool: Counter[PoolName]
     at_once: Counter[Kind]  # by what ended in the answer to its create
+    had_places: list[tuple[PoolName, AccountId]]
     leave_more: set[PoolName]  # pools of which somebody had asked for more
 
 
-class _Pools:
-    """What is known of each, and what of it has changed."""
+class _Known:
+    """How the lines stand; and what has changed of that, until it is saved."""
 
-    def __init__(self, stored: Mapping[PoolName, Pool]) -> None:
-        self._stored = stored
-        self._now = dict(stored)
+    def __init__(self, standing: Standing) -> None:
+        self.heads = standing.heads
+        self.asking = standing.asking
+        self._stored = standing.pools
+        self._pools = dict(standing.pools)
+        self._turns = {name: dict(turns) for name, turns in standing.turns.items()}
+        self._with_turns = standing.turns.keys()
+        self._noted: dict[tuple[PoolName, AccountId], int] = {}
 
     @classmethod
-    async def read(cls, tx: Transaction) -> "_Pools":
-        return cls(await lines.pools(tx))
+    async def read(cls, tx: Transaction) -> "_Known":
+        return cls(await lines.standing(tx))
 
-    def __getitem__(self, name: PoolName) -> Pool:
-        return self._now.get(name) or Pool(name=name)
+    def heads_of(self, name: PoolName) -> list[Waiting]:
+        return [one for one in self.heads if _pool(*one.kind) == name]
+
+    def pool(self, name: PoolName) -> Pool:
+        return self._pools.get(name) or Pool(name=name)
 
     def change(self, name: PoolName, **fields: object) -> None:
-        self._now[name] = replace(self[name], **fields)  # type: ignore[arg-type]
+        self._pools[name] = replace(self.pool(name), **fields)  # type: ignore[arg-type]
+
+    def position(self, one: Waiting) -> _Position:
+        return one.slot_turn, one.turn, self.turn_of(one), one.id
+
+    def turn_of(self, one: Waiting) -> int:
+        """When its account had a place of its pool last."""
+        return self._turns.get(_pool(*one.kind), {}).get(one.account_id, 0)
+
+    def note_turn(self, name: PoolName, account_id: AccountId, *, again: bool = True) -> None:
+        """An account has had a place just now.
+
+        Args:
+            again: also if it is known to have had one before.
+        """
+        turns = self._turns.setdefault(name, {})
+        if again or account_id not in turns:
+            turns[account_id] = self._noted[name, account_id] = max(turns.values(), default=0) + 1
 
     async def save(self, tx: Transaction) -> None:
         await lines.save_pools(
-            tx, [pool for name, pool in self._now.items() if pool != self._stored.get(name, Pool(name=name))]
+            tx,
+            [pool for name, pool in self._pools.items() if pool != self._stored.get(name, Pool(name=name))],
         )
+        waited_for = {_pool(*one.kind) for one in self.heads}
+        await lines.save_turns(
+            tx, {noted: number for noted, number in self._noted.items() if noted[0] in waited_for}
+        )
+        await lines.forget_turns(tx, self._with_turns - waited_for)
 
 
 def kind_of(task: Task) -> Kind:
@@ -415,16 +436,13 @@ def _has_entered(change: Change) -> bool:
     return change.transition is not None and change.after.status is Status.SUBMITTED
 
 
+def _is_put_off(change: Change) -> bool:
+    """Whether the provider will not have it now, for another reason than places."""
+    return change.after.status is Status.QUEUED and not change.after.awaits_slot
+
+
 def _gives_up_waiting(change: Change) -> bool:
     """Whether nothing is expected of its places any more, though the provider may have the task."""
     before, after = change.before, change.after
     is_there = after.status is not Status.QUEUED or after.sending_since is not None
     return before.overdue_at is None and after.overdue_at is not None and is_there
-
-
-def _takes_place(change: Change) -> bool:
-    """Whether the provider has a task now, or may have, that it had not before."""
-    return change.before.status is Status.QUEUED and change.after.status not in {
-        Status.QUEUED,
-        Status.REJECTED,
-    }

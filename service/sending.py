@@ -11,7 +11,6 @@ from anyio.to_thread import run_sync
 
 from service.batching import Batcher
 from service.domain.creates import (
-    FIRST_SLOT_DELAY,
     Accepted,
     CreateOutcome,
     Deferred,
@@ -19,6 +18,7 @@ from service.domain.creates import (
     Unknown,
     expired,
     settled,
+    slot_delay,
 )
 from service.domain.errors import KlingelError, StorageUnavailable
 from service.domain.ids import ProcessId, new_callback_id
@@ -189,7 +189,10 @@ class TaskSender:
         held = await self._lines.held(tx, due)
         await tasks.save(
             tx,
-            [(task, replace(task, awaits_slot=True, next_send_at=now + FIRST_SLOT_DELAY)) for task in held],
+            [
+                (task, replace(task, awaits_slot=True, next_send_at=now + slot_delay(task, now)))
+                for task in held
+            ],
         )
         begun = [
             (task, replace(task, sends=task.sends + 1, sending_since=now, awaits_slot=False))

@@ -1,5 +1,6 @@
 """The lines in which tasks wait for places at a provider: who stands in them, who holds places, what is known of these."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -27,7 +28,7 @@ class Head(Struct, frozen=True):
     """Where to look for those who wait: behind the first of an account and a type.
 
     Args:
-        served: when the account was last, as in `tasks.due_to_send`.
+        served: when the account had a place last, as in `Standing`.
         most: places; who needs more is left out.
     """
 
@@ -43,23 +44,53 @@ class Pool(Struct, frozen=True, kw_only=True):
     Args:
         seeking: more may be free than were told of: one after the other asks.
         refused: by type, how many places of it, or more, were refused since some became free.
-        kept_at: when some became free that nobody was given.
+        freed_at: when some became free last while tasks were waiting for them.
     """
 
     name: PoolName
     seeking: bool = False
     refused: Mapping[str, int] = {}
-    kept_at: datetime | None = None
+    freed_at: datetime | None = None
 
 
-async def first_in_line(reader: Reader) -> list[Waiting]:
-    """Of each kind and account."""
-    return [_waiting(row) for row in await reader.all("first_awaiting_slot")]
+class Standing(Struct, frozen=True):
+    """How all lines stand.
+
+    Args:
+        heads: who is first, of each kind and account.
+        asking: who has waited for more than one place, and is asking for them right now.
+        turns: when accounts had places last, as numbers that grow; who has none comes first.
+    """
+
+    heads: list[Waiting]
+    asking: list[Waiting]
+    pools: dict[PoolName, Pool]
+    turns: dict[PoolName, dict[AccountId, int]]
 
 
-async def asking(reader: Reader) -> list[Waiting]:
-    """Who has waited for more than one place, and is asking for them right now."""
-    return [_waiting(row) for row in await reader.all("asking_for_places")]
+async def standing(tx: Transaction) -> Standing:
+    heads, asking, pools, turns = await tx.several(
+        ("first_awaiting_slot", {}), ("asking_for_places", {}), ("list_pools", {}), ("list_turns", {})
+    )
+    had: defaultdict[PoolName, dict[AccountId, int]] = defaultdict(dict)
+    for row in turns:
+        had[row["provider"], row["kind"]][row["account_id"]] = row["number"]
+    known = map(_pool, pools)
+    return Standing(
+        heads=[_waiting(row) for row in heads],
+        asking=[_waiting(row) for row in asking],
+        pools={pool.name: pool for pool in known},
+        turns=dict(had),
+    )
+
+
+def _pool(row: Row) -> Pool:
+    return Pool(
+        name=(row["provider"], row["kind"]),
+        seeking=bool(row["seeking"]),
+        refused=from_json_text(row["refused"]),
+        freed_at=moment(row["freed_at"]),
+    )
 
 
 async def in_line(reader: Reader, provider: str, heads: Iterable[Head], *, number: int) -> list[Waiting]:
@@ -93,28 +124,15 @@ async def places_at_providers(reader: Reader, *, now: datetime) -> dict[Kind, in
     return {(row["provider"], row["type"]): row["places"] for row in rows}
 
 
-async def release(tx: Transaction, ids: Iterable[TaskId], *, now: datetime) -> None:
-    """Lets them go, those of them who still wait."""
-    await tx.run("release_slots", ids=json_text(sorted(ids)), now=milliseconds(now))
+async def release(tx: Transaction, ids: Iterable[TaskId], *, now: datetime) -> int:
+    """Lets them go, those of them who still wait, and whose rows nobody else holds. Gives how many these are."""
+    return await tx.run("release_slots", ids=json_text(sorted(ids)), now=milliseconds(now))
 
 
 async def go_to_end_of_line(tx: Transaction, kind: Kind, *, slot_turn: int, places: int) -> None:
-    """All who have been there as often, and need so many places or more."""
+    """All who have been there as often, and need so many places or more; but for those whose rows somebody else holds."""
     provider, type = kind
     await tx.run("go_to_end_of_line", provider=provider, type=type, slot_turn=slot_turn, places=places)
-
-
-async def pools(reader: Reader) -> dict[PoolName, Pool]:
-    found = {(row["provider"], row["kind"]): row for row in await reader.all("list_pools")}
-    return {
-        name: Pool(
-            name=name,
-            seeking=bool(row["seeking"]),
-            refused=from_json_text(row["refused"]),
-            kept_at=moment(row["kept_at"]),
-        )
-        for name, row in found.items()
-    }
 
 
 async def save_pools(tx: Transaction, pools: Sequence[Pool]) -> None:
@@ -126,8 +144,22 @@ async def save_pools(tx: Transaction, pools: Sequence[Pool]) -> None:
                 "kind": pool.name[1],
                 "seeking": int(pool.seeking),
                 "refused": json_text(pool.refused),
-                "kept_at": milliseconds(pool.kept_at),
+                "freed_at": milliseconds(pool.freed_at),
             }
             for pool in pools
         ],
     )
+
+
+async def save_turns(tx: Transaction, turns: Mapping[tuple[PoolName, AccountId], int]) -> None:
+    await tx.run_many(
+        "save_turn",
+        [
+            {"provider": provider, "kind": kind, "account_id": account_id, "number": number}
+            for ((provider, kind), account_id), number in turns.items()
+        ],
+    )
+
+
+async def forget_turns(tx: Transaction, names: Iterable[PoolName]) -> None:
+    await tx.run_many("forget_turns", [{"provider": provider, "kind": kind} for provider, kind in names])

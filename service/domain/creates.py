@@ -167,9 +167,16 @@ def _next_confirmation(
     return now + min(confirm_after * doublings, max(LONGEST_CONFIRM_DELAY, confirm_after))
 
 
+def slot_delay(task: Task, now: datetime) -> timedelta:
+    """After which a task that waits for a place asks by itself: by its age, for it may have been asked often because others
+    ended.
+    """
+    return min(max((now - task.created_at) / 4, FIRST_SLOT_DELAY), LONGEST_SLOT_DELAY)
+
+
 def _queue_delay(outcome: Deferred, task: Task, now: datetime) -> timedelta:
-    if outcome.needs_slot:  # by its age, for it may have been asked often because others ended
-        delay = min(max((now - task.created_at) / 4, FIRST_SLOT_DELAY), LONGEST_SLOT_DELAY)
+    if outcome.needs_slot:
+        delay = slot_delay(task, now)
     else:
         doublings: int = 2 ** min(task.sends - 1, 10)
         delay = min(FIRST_DELAY * doublings, LONGEST_DELAY)

@@ -2,7 +2,8 @@
 select 1 as waits from tasks where awaits_slot = 1 limit 1;
 
 -- name: first_awaiting_slot
--- Who of each account is first in line for a place, at each provider for each kind.
+-- Who of each account is first in line for a place, at each provider for each kind. Against another column SQLite would look
+-- for the provider alone, and read all that waits there for each step: hence `|| ''`.
 with recursive heads (provider, type, account_id, slot_turn, id, places) as (
     select * from (
         select provider, type, account_id, slot_turn, id, places from tasks where awaits_slot = 1
@@ -13,7 +14,7 @@ with recursive heads (provider, type, account_id, slot_turn, id, places) as (
     from heads join tasks on tasks.id = (
         select id from tasks as later
         where awaits_slot = 1
-          and (provider, type, account_id) > (heads.provider, heads.type, heads.account_id)
+          and (provider, type, account_id) > (heads.provider || '', heads.type || '', heads.account_id || '')
         order by provider, type, account_id, slot_turn, id limit 1
     )
 )
@@ -51,17 +52,38 @@ group by provider, type;
 -- name: go_to_end_of_line!
 -- Those who have been there as often, and need so many places or more.
 update tasks set slot_turn = slot_turn + 1
-where awaits_slot = 1 and provider = :provider and type = :type and slot_turn = :slot_turn and places >= :places;
+where id in (
+    select id from tasks
+    where awaits_slot = 1 and provider = :provider and type = :type and slot_turn = :slot_turn and places >= :places
+    order by id
+    {skip_locked}
+);
 
 -- name: release_slots!
 update tasks set next_send_at = :now, awaits_slot = 0
-where awaits_slot = 1 and id in (select value from json_each(:ids));
+where id in (
+    select id from tasks
+    where awaits_slot = 1 and id in (select value from json_each(:ids))
+    order by id
+    {skip_locked}
+);
 
 -- name: list_pools
 select * from pools;
 
 -- name: save_pool*!
-insert into pools (provider, kind, seeking, refused, kept_at)
-values (:provider, :kind, :seeking, :refused, :kept_at)
+insert into pools (provider, kind, seeking, refused, freed_at)
+values (:provider, :kind, :seeking, :refused, :freed_at)
 on conflict (provider, kind)
-do update set seeking = excluded.seeking, refused = excluded.refused, kept_at = excluded.kept_at;
+do update set seeking = excluded.seeking, refused = excluded.refused, freed_at = excluded.freed_at;
+
+-- name: list_turns
+select * from turns;
+
+-- name: save_turn*!
+insert into turns (provider, kind, account_id, number)
+values (:provider, :kind, :account_id, :number)
+on conflict (provider, kind, account_id) do update set number = excluded.number;
+
+-- name: forget_turns*!
+delete from turns where provider = :provider and kind = :kind;

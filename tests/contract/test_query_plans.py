@@ -145,6 +145,12 @@ def test_whose_turn_it_is_is_found_without_reading_all_that_wait(
     assert indexes <= {"tasks_to_send", "tasks_to_send_by_account", "tasks_awaiting_slot", "tasks_by_rule"}
 
 
+def test_from_one_head_of_a_line_to_the_next_is_one_step(connection: sqlite3.Connection) -> None:
+    """However many wait in between."""
+    steps = plan(connection, "first_awaiting_slot")
+    assert any("(provider,type,account_id)>(?,?,?)" in step for step in steps), steps
+
+
 def steps_of(connection: sqlite3.Connection, statement: str, **given: object) -> int:
     """How much the database does for it, in steps of its machine."""
     taken = 0

@@ -628,6 +628,7 @@ VALID: Mapping[str, Mapping[str, Any]] = {
     },
     "budgets": {"account_id": "acc_1", "unit": "USD", "period": "day", "billionths": 1},
     "pools": {"provider": "cometapi", "kind": "image", "seeking": 0, "refused": "{}"},
+    "turns": {"provider": "cometapi", "kind": "image", "account_id": "acc_1", "number": 1},
 }
 
 FAILED = {"status": "failed", "finished_at": 2, "error_code": "x"}
@@ -726,6 +727,7 @@ def another(table: str) -> dict[str, Any]:
         "usage_days": {"day": 86_400_000},
         "budgets": {"period": "month"},
         "pools": {"kind": "video"},
+        "turns": {"kind": "video"},
     }
     return {**VALID[table], **others[table]}
 

@@ -32,7 +32,7 @@ from service.domain.traces import Trace
 from service.domain.values import replace
 from storage import deliveries, endpoints, events, keys, lines, processes, tasks
 from storage.columns import milliseconds, moment
-from storage.database import Database, Reader
+from storage.database import Database
 from storage.deliveries import DeliveryFilter, Leased, Outcome, Waiting
 from storage.endpoints import Health
 from storage.files import Files
@@ -407,15 +407,16 @@ async def test_each_provider_has_its_own_creates_that_are_due(database: Database
 
 
 async def behind(
-    reader: Reader, *types: str, number: int, served: dict[AccountId, int] | None = None
+    database: Database, *types: str, number: int, served: dict[AccountId, int] | None = None
 ) -> list[str]:
     """Who is first in line at CometAPI, of these types."""
-    heads = [
-        Head(one.kind[1], one.account_id, served=(served or {}).get(one.account_id, 0), most=9)
-        for one in await lines.first_in_line(reader)
-        if one.kind in {("cometapi", type) for type in types}
-    ]
-    return ids(await lines.in_line(reader, "cometapi", heads, number=number))
+    async with database.transaction() as tx:
+        heads = [
+            Head(one.kind[1], one.account_id, served=(served or {}).get(one.account_id, 0), most=9)
+            for one in (await lines.standing(tx)).heads
+            if one.kind in {("cometapi", type) for type in types}
+        ]
+        return ids(await lines.in_line(tx, "cometapi", heads, number=number))
 
 
 async def test_accounts_take_turns_at_being_sent_and_at_places(database: Database) -> None:
@@ -430,13 +431,13 @@ async def test_accounts_take_turns_at_being_sent_and_at_places(database: Databas
         assert ids(await tasks.due_to_send(reader, "cometapi", now=NOW, limit=2, served=served)) == due[:2]
     for one in (*mine, *theirs):
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    async with database.reading() as reader:
-        heads = {one.account_id: one.id for one in await lines.first_in_line(reader)}
+    async with database.transaction() as tx:
+        heads = {one.account_id: one.id for one in (await lines.standing(tx)).heads}
     assert heads == {ACCOUNT: "task_0", OTHER: "task_3"}
     async with database.reading() as reader:
-        line = await behind(reader, IMAGE, number=9, served=served)
+        line = await behind(database, IMAGE, number=9, served=served)
         assert line == ["task_3", "task_0", "task_4", "task_1", "task_2"]
-        assert await behind(reader, IMAGE, number=2, served=served) == line[:2]
+        assert await behind(database, IMAGE, number=2, served=served) == line[:2]
 
 
 async def test_a_family_is_counted_from_its_first_and_not_further_than_asked(
@@ -459,19 +460,20 @@ async def test_who_waits_goes_when_it_is_released(database: Database) -> None:
     await store(database, *born, task("task_5"))
     for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    async with database.reading() as reader:
-        assert {(one.kind, one.slot_turn, one.id) for one in await lines.first_in_line(reader)} == {
+    async with database.transaction() as tx:
+        assert {(one.kind, one.slot_turn, one.id) for one in (await lines.standing(tx)).heads} == {
             (("cometapi", VIDEO), 0, "task_1"),
             (("cometapi", IMAGE), 0, "task_2"),
             (("kling", IMAGE), 0, "task_4"),
         }
-        assert await lines.anybody_waits(reader)
+        assert await lines.anybody_waits(tx)
     async with database.transaction() as tx:
-        await lines.release(tx, [TaskId(f"task_{number}") for number in (1, 3, 5)], now=NOW + SECOND)
+        named = [TaskId(f"task_{number}") for number in (1, 3, 5)]
+        assert await lines.release(tx, named, now=NOW + SECOND) == 2
     async with database.reading() as reader:
         then = {"now": NOW + SECOND, "limit": 9, "served": {}}
         assert ids(await tasks.due_to_send(reader, "cometapi", **then)) == ["task_5", "task_1", "task_3"]
-        assert await behind(reader, IMAGE, VIDEO, number=9) == ["task_2"]
+        assert await behind(database, IMAGE, VIDEO, number=9) == ["task_2"]
     assert (await read(database, "task_5")).next_send_at == NOW  # it had not waited
 
 
@@ -487,8 +489,7 @@ async def test_types_that_share_places_stand_in_one_order(database: Database) ->
     await store(database, *born)
     for one in born:
         await change(database, one, awaits_slot=True, next_send_at=NOW + HOUR)
-    async with database.reading() as reader:
-        order = await behind(reader, IMAGE, other_type, number=9, served={ACCOUNT: 1})
+    order = await behind(database, IMAGE, other_type, number=9, served={ACCOUNT: 1})
     assert order == ["task_5", "task_2", "task_3", "task_4"]
 
 
@@ -503,16 +504,25 @@ async def test_who_needs_more_places_than_are_asked_for_is_left_out_of_the_line(
 
 
 async def test_what_is_known_of_a_pool_comes_back_as_it_was_saved(database: Database) -> None:
-    pool = Pool(name=("cometapi", "image"), seeking=True, refused={IMAGE: 3}, kept_at=NOW)
-    later = replace(pool, seeking=False, refused={}, kept_at=None)
+    pool = Pool(name=("cometapi", "image"), seeking=True, refused={IMAGE: 3}, freed_at=NOW)
+    later = replace(pool, seeking=False, refused={}, freed_at=None)
     for saved in (pool, later):
         async with database.transaction() as tx:
             await lines.save_pools(tx, [saved, Pool(name=("cometapi", "video"))])
-        async with database.reading() as reader:
-            assert await lines.pools(reader) == {
+            assert (await lines.standing(tx)).pools == {
                 pool.name: saved,
                 ("cometapi", "video"): Pool(name=("cometapi", "video")),
             }
+
+
+async def test_turns_come_back_as_they_were_saved_until_they_are_forgotten(database: Database) -> None:
+    images, videos = ("cometapi", "image"), ("cometapi", "video")
+    async with database.transaction() as tx:
+        await lines.save_turns(tx, {(images, ACCOUNT): 1, (images, OTHER): 2, (videos, ACCOUNT): 1})
+        await lines.save_turns(tx, {(images, ACCOUNT): 3})
+        assert (await lines.standing(tx)).turns == {images: {ACCOUNT: 3, OTHER: 2}, videos: {ACCOUNT: 1}}
+        await lines.forget_turns(tx, [images])
+        assert (await lines.standing(tx)).turns == {videos: {ACCOUNT: 1}}
 
 
 async def test_who_has_waited_for_several_places_is_known_while_it_asks_for_them(database: Database) -> None:
@@ -522,9 +532,9 @@ async def test_who_has_waited_for_several_places_is_known_while_it_asks_for_them
     await change(database, born[0], **waited)
     await change(database, born[1], sending_since=NOW)
     await change(database, born[2], awaits_slot=True, next_send_at=NOW + HOUR)
-    async with database.reading() as reader:
-        [asking] = await lines.asking(reader)
-        [first] = await lines.first_in_line(reader)
+    async with database.transaction() as tx:
+        standing = await lines.standing(tx)
+    [asking], [first] = standing.asking, standing.heads
     assert (asking.id, asking.places, first.id, first.places) == ("task_0", 2, "task_2", 2)
 
 
@@ -538,9 +548,8 @@ async def test_who_was_sent_to_the_end_of_the_line_is_behind_all_others_with_tho
     for turn in (0, 1):
         async with database.transaction() as tx:
             await lines.go_to_end_of_line(tx, ("cometapi", IMAGE), slot_turn=turn, places=3)
-        async with database.reading() as reader:
-            assert await behind(reader, IMAGE, number=9) == ["task_1", "task_3", "task_0", "task_2"]
-            assert (await read(database, "task_2")).slot_turn == turn + 1
+        assert await behind(database, IMAGE, number=9) == ["task_1", "task_3", "task_0", "task_2"]
+        assert (await read(database, "task_2")).slot_turn == turn + 1
 
 
 @pytest.mark.parametrize(

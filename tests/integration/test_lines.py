@@ -13,6 +13,7 @@ from storage.columns import milliseconds
 from tests.integration.klingel import (
     FULL,
     IMAGE_INPUT,
+    VIDEO_INPUT,
     Klingel,
     OpenCreate,
     accepted,
@@ -206,6 +207,7 @@ async def test_accounts_take_turns_at_a_providers_places(klingel: Klingel) -> No
             await klingel.until_row(task["id"], awaits_slot=1)
         order = [running, mine[0], theirs[0], mine[1], theirs[1], theirs[2]]
         for task, following in pairwise(order):
+            klingel.clock.advance(seconds=1)
             row = klingel.row(task["id"])
             await ended(klingel, places, {**task, "external_task_id": row["provider_external_id"]})
             await klingel.until_row(following["id"], status="submitted")
@@ -227,16 +229,17 @@ async def test_types_that_share_places_take_turns_at_them(klingel: Klingel) -> N
                 task["id"], awaits_slot=1, slot_turn=0
             )  # what holds the place is of its kind
         for task, following in pairwise((running, theirs, *waiting)):
+            klingel.clock.advance(seconds=1)
             row = klingel.row(task["id"])
             await ended(klingel, places, {**task, "external_task_id": row["provider_external_id"]})
             await klingel.until_row(following["id"], status="submitted")
 
 
-@pytest.mark.parametrize("number", [4, 9])
+@pytest.mark.parametrize("number", [5, 9])
 async def test_who_needs_many_places_holds_up_nobody_for_good_and_is_overtaken_by_no_type_that_shares_them(
     klingel: Klingel, number: int
 ) -> None:
-    """Four of five places add up as what runs ends; nine never do, and the others go when that is known."""
+    """Five of five places add up as what runs ends; nine never do, and the others go when that is known."""
     places = klingel.kling.otherwise = Places(5)
     running = [await klingel.submit("kling.image-generation", **GENERATION) for _ in range(2)]
     many = await klingel.submit_async(**pictures(number))
@@ -249,12 +252,12 @@ async def test_who_needs_many_places_holds_up_nobody_for_good_and_is_overtaken_b
         klingel.clock.advance(seconds=1)
         await ended(klingel, places, task)
         await klingel.until_row(many["id"], sending_since=None)
-    if number == 4:
+    if number == 5:
         await klingel.until_status(many["id"], "submitted")
         await ended(klingel, places, many)
     for task in behind:
         await klingel.until_status(task["id"], "submitted")
-    assert klingel.row(many["id"])["status"] == ("failed" if number == 4 else "queued")
+    assert klingel.row(many["id"])["status"] == ("failed" if number == 5 else "queued")
 
 
 async def test_nobody_overtakes_one_who_is_just_asking_for_the_places_that_have_added_up(
@@ -426,6 +429,106 @@ async def test_places_freed_while_somebody_asks_in_vain_are_found_at_once(klinge
     await ended(klingel, places, running)
     thinking.end()
     await klingel.until_status(late["id"], "submitted")
+
+
+async def test_each_place_freed_while_several_ask_in_vain_is_found(klingel: Klingel) -> None:
+    places = klingel.kling.otherwise = Places(2)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    thinking = [OpenCreate(FULL), OpenCreate(FULL)]
+    klingel.kling.answers(*thinking)
+    late = [await klingel.submit_async(**pictures(1)) for _ in range(2)]
+    await klingel.kling.until(4)
+    klingel.clock.advance(seconds=1)
+    for task in running:
+        await ended(klingel, places, task)
+    for one in thinking:
+        one.end()
+    for task in late:
+        await klingel.until_status(task["id"], "submitted")
+
+
+@pytest.mark.parametrize(
+    ("type", "body"), [("kling.virtual-try-on", TRY_ON), (VIDEO, {"input": dict(VIDEO_INPUT)})]
+)
+async def test_a_place_that_was_given_to_one_who_cannot_use_it_is_found_by_one_who_was_asking(
+    klingel: Klingel, type: str, body: dict[str, Any]
+) -> None:
+    """A film, or what has a pack of its own, is given the place because no picture waits; but one is on its way."""
+    packs = {True: Places(1), False: Places(2)}
+    word = "try-on" if "try-on" in type else "video"
+    klingel.kling.otherwise = lambda request: packs[word in request.url.path](request)
+    await klingel.submit(type, **body)
+    other = await klingel.submit_async(type, **body)
+    await klingel.until_row(other["id"], awaits_slot=1)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    thinking = OpenCreate(FULL)
+    klingel.kling.answers(thinking)
+    late = await klingel.submit_async(**pictures(1))
+    await klingel.kling.until(5)
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, packs[False], running[0])
+    await klingel.until_row(other["id"], awaits_slot=1, sends=2)
+    thinking.end()
+    await klingel.until_status(late["id"], "submitted")
+
+
+async def test_a_place_goes_to_who_makes_something_else_where_nobody_else_waits(klingel: Klingel) -> None:
+    """In the end the provider alone knows what shares places."""
+    places = klingel.kling.otherwise = Places(1)
+    running = await klingel.submit(**pictures(1))
+    film = await klingel.submit_async(VIDEO)
+    await klingel.until_row(film["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, places, running)
+    await klingel.until_status(film["id"], "submitted")
+
+
+async def test_all_places_that_had_added_up_for_one_who_is_refused_for_good_go_to_others(
+    klingel: Klingel,
+) -> None:
+    """Also where the first of them has a pack of its own, and finds none."""
+    packs = {True: Places(1), False: Places(4)}
+    klingel.kling.otherwise = lambda request: packs["try-on" in request.url.path](request)
+    await klingel.submit("kling.virtual-try-on", **TRY_ON)
+    running = [await klingel.submit(**pictures(1)) for _ in range(4)]
+    many = await klingel.submit_async(**pictures(4))
+    await klingel.until_row(many["id"], awaits_slot=1)
+    older = await klingel.submit_async("kling.virtual-try-on", **TRY_ON)
+    waiting = [await klingel.submit_async(**pictures(1)) for _ in range(4)]
+    for task in (older, *waiting):
+        await klingel.until_row(task["id"], awaits_slot=1)
+    for number, task in enumerate(running[:3], start=2):
+        klingel.clock.advance(seconds=1)
+        await ended(klingel, packs[False], task)
+        for asked in (many, older):
+            await klingel.until_row(asked["id"], awaits_slot=1, sends=number)
+    klingel.kling.answers(refused(400, 1301, "content-safety policy"))
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, packs[False], running[3])
+    await klingel.until_status(many["id"], "rejected")
+    for task in waiting:
+        await klingel.until_status(task["id"], "submitted")
+
+
+async def test_who_is_put_off_for_another_reason_lets_the_next_ask_when_it_gets_its_place(
+    klingel: Klingel,
+) -> None:
+    """Nothing runs by then whose end would."""
+    places = klingel.kling.otherwise = Places(2)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    waiting = [await klingel.submit_async(**pictures(1)) for _ in range(3)]
+    for task in waiting:
+        await klingel.until_row(task["id"], awaits_slot=1)
+    klingel.clock.advance(seconds=1)
+    klingel.kling.answers(*[refused(429, 1302, "too fast")] * 2)
+    for task in running:
+        await ended(klingel, places, task)
+    for task, sends in zip(waiting, (2, 1), strict=False):
+        await klingel.until_row(task["id"], awaits_slot=0, sends=sends, sending_since=None)
+    places.free = 3
+    klingel.clock.advance(seconds=13)
+    for task in waiting:
+        await klingel.until_status(task["id"], "submitted")
 
 
 async def test_places_that_one_asks_for_are_not_given_to_those_behind_it(klingel: Klingel) -> None:

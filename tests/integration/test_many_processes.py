@@ -1256,10 +1256,10 @@ async def test_callbacks_about_one_task_in_one_commit_wait_for_nobody_while_they
     ]
 
 
-async def test_who_lets_the_next_in_line_ask_waits_for_nobody_while_it_holds_a_log(house: House) -> None:
-    """As whoever says that the next one is overdue, and then publishes that."""
+async def test_who_lets_the_next_in_line_ask_waits_for_nobody(house: House) -> None:
+    """Whoever writes a waiting task may be about to let one ask, too."""
     klingel = await house.add()
-    await klingel.submit()
+    running = await klingel.submit()
     let_in = OpenCreate(accepted("8800"))
     house.kling.answers(FULL, let_in)
     waiting = []
@@ -1269,11 +1269,41 @@ async def test_who_lets_the_next_in_line_ask_waits_for_nobody_while_it_holds_a_l
         await house.until_sql(in_line, lambda rows, number=number: len(rows) == number)
     house.clock.advance(minutes=2)
     await house.kling.until(3)  # the first one's own moment: when it gets a place, the second asks
-    async with house.in_the_way("select * from tasks where id = $1", waiting[1]["id"]) as other:
+    async with house.in_the_way("select * from tasks where id = $1", waiting[1]["id"]):
         let_in.end()
-        await other.until_waited_for()
-        assert await other.finds_log_free()
+        await klingel.until_status(waiting[0]["id"], "submitted")
+    assert (await klingel.call_back(succeed(running), number=0)).status_code == 200
     await klingel.until_status(waiting[1]["id"], "submitted")
+
+
+async def test_accounts_take_turns_at_places_whichever_process_hears_of_an_end(house: House) -> None:
+    web = await house.add("web")
+    await house.add("dispatch")
+    house.kling.answers(accepted("8800"), *[FULL, accepted("8801")], accepted("8802"), accepted("8803"))
+    in_line = "select id from tasks where awaits_slot = 1"
+    async with web.another_account() as other:
+        body = {"type": "kling.multi-image-to-image", "input": dict(IMAGE_INPUT)}
+        theirs = []
+        for number in range(4):
+            answer = await other.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})
+            theirs.append(answer.json())
+            await house.until_sql(
+                "select id from tasks where status = 'submitted' or awaits_slot = 1",
+                lambda rows, number=number: len(rows) == number + 1,
+            )
+        mine = await web.submit_async()
+        await house.until_sql(in_line, lambda rows: len(rows) == 4)
+        for ending, following in ((theirs[0], mine), (mine, theirs[1])):
+            house.clock.advance(seconds=1)
+            [row] = await house.sql("select * from tasks where id = $1", ending["id"])
+            number = [create["external_task_id"] for create in house.kling.creates].index(
+                row["provider_external_id"]
+            )
+            body = callback({**ending, "external_task_id": row["provider_external_id"]}, "failed")
+            assert (await web.call_back({**body, "task_id": None}, number=number)).status_code == 200
+            await house.until_sql(
+                f"select id from tasks where id = '{following['id']}' and status = 'submitted'", bool
+            )
 
 
 # The public URL

@@ -6,7 +6,16 @@ create table pools (
     seeking smallint not null check (seeking in (0, 1)),
     -- By type: how many places of it, or more, have been refused since some became free.
     refused text collate "C" not null,
-    -- When some became free that nobody was given.
-    kept_at bigint,
+    -- When some became free last while tasks were waiting for them.
+    freed_at bigint,
     primary key (provider, kind)
+);
+
+-- In which order accounts have had places of a pool, while somebody waits there.
+create table turns (
+    provider text collate "C" not null,
+    kind text collate "C" not null,
+    account_id text collate "C" not null references accounts (id),
+    number bigint not null,
+    primary key (provider, kind, account_id)
 );

@@ -6,7 +6,16 @@ create table pools (
     seeking integer not null check (seeking in (0, 1)),
     -- By type: how many places of it, or more, have been refused since some became free.
     refused text not null,
-    -- When some became free that nobody was given.
-    kept_at integer,
+    -- When some became free last while tasks were waiting for them.
+    freed_at integer,
     primary key (provider, kind)
+) strict, without rowid;
+
+-- In which order accounts have had places of a pool, while somebody waits there.
+create table turns (
+    provider text not null,
+    kind text not null,
+    account_id text not null references accounts (id),
+    number integer not null,
+    primary key (provider, kind, account_id)
 ) strict, without rowid;
