@@ -312,6 +312,19 @@ async def test_tests_replays_and_retries_keep_to_the_rate_too(klingel: Klingel) 
     assert types == ["task.submitted", "endpoint.test", "task.submitted", "task.submitted"]
 
 
+async def test_what_is_not_sent_at_all_takes_nothing_of_the_rate(klingel: Klingel) -> None:
+    """Kling's own callback has no words for a test."""
+    endpoint = await klingel.endpoint(
+        config={"url": klingel.receiver.url, "format": "kling"}, types=["task.submitted"], rate_per_minute=1
+    )
+    for number in range(1, 4):
+        assert (await klingel.http.post(f"/v1/endpoints/{endpoint['id']}/test")).status_code == 202
+        await klingel.until_deliveries(*["delivered"] * number)
+    await klingel.submit()
+    await klingel.receiver.until(1)
+    await klingel.until_deliveries(*["delivered"] * 4)
+
+
 async def test_an_endpoint_whose_rate_is_taken_away_gets_the_rest_at_once(klingel: Klingel) -> None:
     endpoint = await klingel.endpoint(types=["task.submitted"], rate_per_minute=1)
     for _ in range(DEPTH + 5):
