@@ -101,7 +101,8 @@ class Claims:
 
         async def give_back(tx: Transaction) -> None:
             await deliveries.give_back(tx, ids)
-            await self._give_back_recalled(tx)
+            if [*ids, *await self._give_back_recalled(tx)]:
+                await self._notices.post(tx, Topic.DELIVERIES)
 
         await self._batcher.alone(give_back)
 

@@ -38,7 +38,8 @@ class Holdings:
         self._sole = sole
         self._in_use = in_use
         self._held: set[LaneKey] = set()
-        presence.on_loss(self._held.clear)
+        self._leaving: set[LaneKey] = set()  # not held any more, and the database may not know it yet
+        presence.on_loss(self._forget)
         presence.on_heartbeat(self.tidy)
 
     @property
@@ -63,14 +64,22 @@ class Holdings:
     def _keep(self, taken: Collection[LaneKey], *, by: ProcessId) -> None:
         if by == self._presence.id:
             self._held.update(taken)
+            self._leaving.difference_update(taken)
+
+    def _forget(self) -> None:
+        self._held.clear()
+        self._leaving.clear()
 
     async def tidy(self) -> None:
         """Gives up the lanes that are empty."""
-        if not all(map(self._in_use, self._held)):
+        if self._leaving or not all(map(self._in_use, self._held)):
             await self._batcher.alone(self._give_up)
 
     async def _give_up(self, tx: Transaction) -> None:
         empty = {lane for lane in self._held if not self._in_use(lane)}
         self._held -= empty  # also if this is undone, or seems so: whoever wants one is told by the database whose it is
-        await processes.give_up_lanes(tx, empty, by=self._presence.id)
+        self._leaving |= empty
+        leaving = set(self._leaving)
+        await processes.give_up_lanes(tx, leaving, by=self._presence.id)
+        tx.on_commit(lambda: self._leaving.difference_update(leaving))
         await self._notices.post(tx, Topic.DELIVERIES)  # what others have for them they left to this one

@@ -89,6 +89,7 @@ class Lanes:
         # has failed stands in its row.
         self._failing: OrderedDict[LaneKey, tuple[int, int]] = OrderedDict()
         self._in_hand: set[DeliveryId] = set()  # held by a lane, or attempted and not recorded yet
+        self._ended: dict[DeliveryId, LaneKey] = {}  # attempted and not recorded yet
         self._recalled: list[DeliveryId] = []  # taken out of a lane, and still leased in the database
         # Endpoints that have changed since the last claim began, which may have read them before; or any may have.
         self._changed: set[EndpointId] = set()
@@ -226,24 +227,30 @@ class Lanes:
         return lane.is_full(len(self._in_hand))
 
     def is_in_use(self, key: LaneKey) -> bool:
-        """Whether this process has, or is about to have, anything to do for this lane."""
-        return key in self._lanes
+        """Whether this process has, or is about to have, anything to do for this lane. Closed lanes are also in use while
+        others would not find all that waits for them: it is to be given back, or the outcome of an attempt to be recorded.
+        """
+        if key in self._lanes:
+            return True
+        return not self.open and (bool(self._recalled) or key in self._ended.values())
 
     # What the database holds
 
     def full(self) -> set[LaneKey]:
         """The lanes that take nothing from the database for now. Each calls `on_room` when it has room again."""
         full = {key for key, lane in self._lanes.items() if self._is_full(lane)}
-        for key in full:
-            lane = self._lanes[key]
-            lane.backlog = lane.backlog or Backlog.SEEN
+        if self.open:
+            for key in full:
+                lane = self._lanes[key]
+                lane.backlog = lane.backlog or Backlog.SEEN
         return full
 
     def full_of_retries(self) -> set[LaneKey]:
         """The lanes that take no retries from the database for now. Each calls `on_room` when it takes retries again."""
         full = {key for key, lane in self._lanes.items() if lane.is_full_of_retries}
-        for key in full:
-            self._lanes[key].retries_wait = True
+        if self.open:
+            for key in full:
+                self._lanes[key].retries_wait = True
         return full
 
     def with_backlog(self) -> list[LaneKey]:
@@ -322,6 +329,7 @@ class Lanes:
     def end(self, duty: Duty, condition: Condition) -> None:
         """The attempt is over; its delivery stays in hand until the outcome is recorded."""
         lane, limits = self._under_way.pop(duty.id)
+        self._ended[duty.id] = lane.key
         lane.end(duty, condition)
         for limit in limits:
             limit.active -= 1
@@ -353,6 +361,9 @@ class Lanes:
     def settle(self, duty: Duty) -> None:
         """The delivery is out of this process's hand: its outcome is recorded, or could not be."""
         self._in_hand.discard(duty.id)
+        self._ended.pop(duty.id, None)
+        if not self.open:
+            self.on_room()
 
     # Rests
 
@@ -520,7 +531,9 @@ class Lanes:
         """As `recall`, for every endpoint with deliveries here: any of them may have been changed."""
         self._any_changed = True
         for lane in self._lanes.values():
-            lane.spoilt.update(lane.promised)
+            if lane.promised and self.open:
+                lane.spoilt.update(lane.promised)
+                lane.backlog = Backlog.NEW  # what is promised next does not overtake them
         for endpoint in {duty.endpoint.id: duty.endpoint for duty in self.waiting()}.values():
             self.recall(endpoint)
 

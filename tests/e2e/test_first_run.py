@@ -73,9 +73,7 @@ def test_the_readme_s_story_runs_as_it_is_written(tmp_path: Path) -> None:
     story = (ROOT / "README.md").read_text().split("## From submit to webhook", 1)[1]
     script = story.split("```sh\n", 1)[1].split("```", 1)[0]
     klingel_port, receiver_port = free_port(), free_port()
-    with running_klingel(
-        tmp_path, PORT=str(klingel_port), KLINGEL_ALLOW_NETWORKS="127.0.0.0/8", KLINGEL_SANDBOX_STEP="0.2"
-    ) as klingel:
+    with running_klingel(tmp_path, PORT=str(klingel_port), KLINGEL_ALLOW_NETWORKS="127.0.0.0/8") as klingel:
         script = (
             script.replace("kl_...", klingel.key)
             .replace("8000", str(klingel_port))

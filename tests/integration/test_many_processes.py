@@ -848,6 +848,57 @@ async def test_a_process_that_is_told_to_stop_gives_back_all_that_it_has_not_beg
         assert len(slow.received) == CONCURRENCY + 3
 
 
+async def test_what_a_receiver_has_answered_for_the_last_time_is_known_to_whoever_goes_on(
+    house: House,
+) -> None:
+    """A 410 that comes to a process that is told to stop: nothing more is sent there, from nowhere."""
+    async with (
+        Receiver().running() as slow,
+        Receiver().running() as gone,
+        house.process(every=NEVER) as leaving,
+    ):
+        await leaving.endpoint(types=["task.submitted"], config={"url": slow.url})
+        types = ["task.submitted", "task.processing", "task.succeeded"]
+        endpoint = await leaving.endpoint(types=types, config={"url": gone.url})
+        slow.gate, gone.gate, gone.always = asyncio.Event(), asyncio.Event(), 410
+        task = await leaving.submit()
+        for receiver in (slow, gone):
+            await receiver.until(1)
+        for body in (callback(task, "processing"), succeed(task)):
+            assert (await leaving.call_back(body)).status_code == 200
+        there = await house.add(every=NEVER)
+        leaving.controls.stop_starting()
+        leased = "select id from deliveries where lease_until is not null"
+        await house.until_sql(leased, lambda rows: len(rows) == 2)
+        gone.gate.set()
+        await there.until_deliveries(*["dead"] * 3, endpoint_id=endpoint["id"])
+        held = f"select lane from lane_holders where lane = '{endpoint['id']}'"
+        await house.until_sql(held, lambda rows: rows == [])
+        slow.gate.set()
+    assert len(gone.received) == 1
+
+
+async def test_lanes_that_could_not_be_given_up_at_a_stop_are_given_up_after_all(house: House) -> None:
+    """The database breaks the connection just then; another attempt goes on for long."""
+    house.clock = RunningClock()
+    async with Receiver().running() as slow, house.process(every=NEVER) as leaving:
+        await leaving.endpoint(types=["task.submitted"], config={"url": slow.url})
+        await leaving.endpoint(types=["task.submitted"])
+        slow.gate = asyncio.Event()
+        await leaving.submit()
+        for receiver in (slow, house.receiver):
+            await receiver.until(1)
+        await leaving.until_deliveries("delivered", status="delivered")
+        there = await house.add(every=NEVER)
+        async with house.in_the_way("select * from lane_holders") as other:
+            leaving.controls.stop_starting()
+            await other.until_waited_for()
+            await other.cut_who_waits()
+        await there.submit()
+        await house.receiver.until(2)
+        slow.gate.set()
+
+
 async def test_a_process_that_cannot_say_that_it_is_alive_begins_nothing(house: House) -> None:
     """Others may have counted it as dead, and do what it had."""
     machine_time = MachineTime()

@@ -1620,15 +1620,56 @@ def test_a_lane_that_is_closed_is_in_use_until_its_last_attempt_has_ended(condit
     lanes.offer([resting])
     assert lanes.next() == resting
     lanes.end(resting, Condition.ILL)
+    lanes.settle(resting)
     lanes.divert(awaited.endpoint)
     lanes.offer([mine])
     assert lanes.next() == mine
     lanes.close()
     in_use = [one for one in (mine, resting, awaited) if lanes.is_in_use(one.endpoint.lane)]
     assert in_use == [mine]
-    told.clear()
     lanes.end(mine, condition)
+    told.clear()
+    lanes.settle(mine)
     assert (told, lanes.is_in_use(mine.endpoint.lane)) == (["room"], False)
+
+
+def test_a_lane_that_is_closed_is_in_use_until_others_find_all_that_waits_for_it() -> None:
+    """An outcome is recorded after the attempt, and what was being committed is given back after that."""
+    lanes, told = Lanes(), list[str]()
+    lanes.serve(on_room=lambda: told.append("room"))
+    mine, coming = duty(), duty(to="b")
+    lanes.offer([mine])
+    assert started(lanes) == [mine]
+    assert promised(lanes, coming)
+    lanes.close()
+    lanes.offer([coming])
+    assert lanes.is_in_use(coming.endpoint.lane)
+    lanes.forget_recalled([coming.id])
+    assert not lanes.is_in_use(coming.endpoint.lane)
+    lanes.end(mine, Condition.WELL)
+    assert lanes.is_in_use(mine.endpoint.lane)
+    told.clear()
+    lanes.settle(mine)
+    assert (lanes.is_in_use(mine.endpoint.lane), told) == (False, ["room"])
+
+
+def test_a_look_at_lanes_that_are_closed_leaves_nothing_behind() -> None:
+    lanes = Lanes()
+    full = [duty() for _ in range(DEPTH)]
+    assert all(promised(lanes, one) for one in full)
+    lanes.close()
+    assert lanes.full()
+    lanes.release({one.id: one.endpoint for one in full})
+    assert not lanes.is_in_use(full[0].endpoint.lane)
+
+
+def test_what_is_promised_after_all_was_recalled_overtakes_nothing() -> None:
+    lanes, earlier, later = Lanes(), duty(task="t"), duty(task="t")
+    assert promised(lanes, earlier)
+    lanes.recall_all()
+    lanes.offer([earlier])
+    assert not promised(lanes, later)
+    assert lanes.recalled() == [earlier.id]
 
 
 def test_a_lane_that_is_closed_is_in_use_while_it_waits_for_its_endpoints_rate() -> None:
@@ -1639,6 +1680,7 @@ def test_a_lane_that_is_closed_is_in_use_while_it_waits_for_its_endpoints_rate()
     assert lanes.next() == one
     lanes.close()
     lanes.end(one, Condition.WELL)
+    lanes.settle(one)
     assert lanes.is_in_use(one.endpoint.lane)
     pass_time(lanes, clock, 1)
     assert not lanes.is_in_use(one.endpoint.lane)
