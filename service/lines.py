@@ -48,7 +48,7 @@ class Lines:
     Who is given a place and refused lets another ask in its stead: the next who is not known to be refused, too. Known
     is what has been refused since places became free: of each type so many places, or more. So whatever becomes free,
     each type asks in vain but once for as many places, or fewer, and some time nobody is left to ask. A refusal of what
-    was asked before places became free makes nothing known: somebody asks again.
+    was asked before places became free that were not given to others makes nothing known: somebody asks again.
 
     More may be free than was told of, where somebody gets a place at its own moment, without an end that gave it; or
     several places, which have added up; or where one who wanted several is refused, or lets others pass; or who asked too
@@ -177,27 +177,30 @@ class Lines:
             return
         await self.hold(tx)  # each place goes to one
         known = await _Known.read(tx)
-        for name, account_id in freed.had_places:
-            known.note_turn(name, account_id, again=False)
+        for name, account_id, had_waited in freed.had_turns:
+            known.note_turn(name, account_id, again=had_waited)
         blocked = self._first_in_line(known.asking, known)
-        any_given = False
+        given: list[Waiting] = []
         for kind, number in freed.at_once.items():
             own = [one for one in known.heads if one.kind == kind]
-            any_given |= await self._give(tx, known, own, number, blocked, now)
+            given += await self._give(tx, known, own, number, blocked, now)
         for name, number in freed.by_pool.items():
-            known.change(name, refused={}, freed_at=now)
+            known.change(name, refused={})
             if name in freed.leave_more:
                 known.change(name, seeking=True)
             own = known.heads_of(name)
             others = [one for one in known.heads if one.kind[0] == name[0]]
             first = own if own or any(_pool(*one.kind) == name for one in known.asking) else others
-            any_given |= await self._give(tx, known, first, number, blocked, now)
+            given += (taking := await self._give(tx, known, first, number, blocked, now))
+            fitting = sum(one.places for one in taking if self._sharers(one.kind) in freed.lines)
+            if fitting < number:  # the rest is left to whoever is asking just now
+                known.change(name, left_at=now)
         await known.save(tx)
-        if any_given:
+        if given:
             await self._notices.wake(tx, Topic.SUBMISSION, self._wakeup)
 
     def _freed(self, changes: Iterable[Change]) -> "_Freed":
-        freed = _Freed(Counter(), Counter(), [], set())
+        freed = _Freed(Counter(), Counter(), set(), [], set())
         for change in changes:
             task = change.after
             name = pool_of(task)
@@ -205,10 +208,13 @@ class Lines:
                 freed.at_once[kind_of(task)] += task.places
             elif change.frees_slot or _gives_up_waiting(change):
                 freed.by_pool[name] += task.places
-                freed.had_places.append((name, task.account_id))
+                freed.lines.add(self._sharers(kind_of(task)))
+                freed.had_turns.append((name, task.account_id, False))
             elif change.transition is not None and task.status is Status.REJECTED:
                 # Where places are counted here it held as many as it asked for; what else is free is not known.
                 freed.by_pool[name] += task.places if self._counted(kind_of(task)) is not None else 1
+                freed.lines.add(self._sharers(kind_of(task)))
+                freed.had_turns.append((name, task.account_id, has_waited(change.before)))
                 if task.places > 1:
                     freed.leave_more.add(name)
         return freed
@@ -216,9 +222,8 @@ class Lines:
     async def answered(self, tx: Transaction, changes: Sequence[Change], now: datetime) -> None:
         """After the answers to creates are written: lets others ask, where places may be free that are not taken."""
         refused = [change for change in changes if change.after.awaits_slot]
-        entered = [change.after for change in changes if _has_entered(change) and has_waited(change.before)]
-        put_off = [change.after for change in changes if _is_put_off(change) and has_waited(change.before)]
-        if not refused and not entered and not put_off:
+        asked = [change for change in changes if _has_asked(change) and not change.after.awaits_slot]
+        if not refused and not asked:
             return
         await self.hold(tx)
         running = await self._running(tx, now) if refused else set()
@@ -226,12 +231,14 @@ class Lines:
         known = await _Known.read(tx)
         self._forget_old_refusals(known, {change.after.id for change in refused})
         asks: Counter[PoolName] = Counter()
-        for task in put_off:  # it keeps for itself what it was given, and others wait until it gets it
-            known.change(pool_of(task), seeking=True)
-        for task in entered:
-            name = pool_of(task)
+        for change in asked:
+            task, name = change.after, pool_of(change.after)
             known.note_turn(name, task.account_id)
-            if known.pool(name).seeking or task.places > 1:
+            if (
+                task.status is Status.QUEUED
+            ):  # put off: it keeps what it was given, and others wait until it has got it
+                known.change(name, seeking=True)
+            elif task.status is Status.SUBMITTED and (known.pool(name).seeking or task.places > 1):
                 known.change(name, seeking=True, refused=self._of_others(task, known.pool(name).refused))
                 asks[name] = 1
         # Those for a single place last: what they say of all who share it counts.
@@ -240,7 +247,7 @@ class Lines:
             pool = known.pool(name)
             if self._asked_too_early(change, pool):
                 known.change(name, seeking=True)
-                asks[name] += 1
+                asks[name] = max(asks[name], 1)
                 continue
             fewest = min(task.places, pool.refused.get(task.type, NEVER))
             known.change(name, refused={**pool.refused, task.type: fewest})
@@ -292,9 +299,9 @@ class Lines:
             known.change(name, refused={})
 
     def _asked_too_early(self, change: Change, pool: Pool) -> bool:
-        """Whether places became free while it was asking."""
+        """Whether places became free while it was asking, and others were not given them."""
         since = change.before.sending_since
-        moments = pool.freed_at, self._freed_at.get(pool.name)
+        moments = pool.left_at, self._freed_at.get(pool.name)
         return since is not None and any(at is not None and since < at for at in moments)
 
     async def _give(
@@ -306,8 +313,8 @@ class Lines:
         blocked: Mapping[_Line, _Position],
         now: datetime,
         refused: Mapping[str, int] | None = None,
-    ) -> bool:
-        """So many places are free: those behind these heads go, as many as fit and always one. Whether anybody does.
+    ) -> Sequence[Waiting]:
+        """So many places are free: those behind these heads go, as many as fit and always one. Gives who does.
 
         Args:
             blocked: behind whom nobody goes.
@@ -315,7 +322,7 @@ class Lines:
         """
         ahead = [one for one in heads if not self._is_after(one, blocked, known)]
         if not ahead:
-            return False
+            return []
         line = await lines.in_line(
             tx,
             ahead[0].kind[0],
@@ -339,9 +346,10 @@ class Lines:
                 given.append(one)
                 needed += one.places
         released = await lines.release(tx, [one.id for one in given], now=now)
-        if released < len(given):  # somebody else is writing the others: whoever gets a place asks on
+        going = [one for one in given if one.id in released]
+        if len(going) < len(given):  # somebody else is writing the others: whoever gets a place lets them ask
             known.change(_pool(*given[0].kind), seeking=True)
-        return released > 0
+        return going
 
 
 class _Freed(NamedTuple):
@@ -349,7 +357,8 @@ class _Freed(NamedTuple):
 
     by_pool: Counter[PoolName]
     at_once: Counter[Kind]  # by what ended in the answer to its create
-    had_places: list[tuple[PoolName, AccountId]]
+    lines: set[_Line]
+    had_turns: list[tuple[PoolName, AccountId, bool]]  # and whether it had waited for that
     leave_more: set[PoolName]  # pools of which somebody had asked for more
 
 
@@ -431,14 +440,9 @@ def _is_given(task: Task) -> bool:
     return not task.awaits_slot and has_waited(task)
 
 
-def _has_entered(change: Change) -> bool:
-    """Whether the provider has just taken a task."""
-    return change.transition is not None and change.after.status is Status.SUBMITTED
-
-
-def _is_put_off(change: Change) -> bool:
-    """Whether the provider will not have it now, for another reason than places."""
-    return change.after.status is Status.QUEUED and not change.after.awaits_slot
+def _has_asked(change: Change) -> bool:
+    """Whether a create was answered that was sent because a place may have been free."""
+    return change.before.status is Status.QUEUED and has_waited(change.before)
 
 
 def _gives_up_waiting(change: Change) -> bool:

@@ -44,13 +44,13 @@ class Pool(Struct, frozen=True, kw_only=True):
     Args:
         seeking: more may be free than were told of: one after the other asks.
         refused: by type, how many places of it, or more, were refused since some became free.
-        freed_at: when some became free last while tasks were waiting for them.
+        left_at: when some became free last that were not given to those who share them for sure.
     """
 
     name: PoolName
     seeking: bool = False
     refused: Mapping[str, int] = {}
-    freed_at: datetime | None = None
+    left_at: datetime | None = None
 
 
 class Standing(Struct, frozen=True):
@@ -89,7 +89,7 @@ def _pool(row: Row) -> Pool:
         name=(row["provider"], row["kind"]),
         seeking=bool(row["seeking"]),
         refused=from_json_text(row["refused"]),
-        freed_at=moment(row["freed_at"]),
+        left_at=moment(row["left_at"]),
     )
 
 
@@ -124,9 +124,10 @@ async def places_at_providers(reader: Reader, *, now: datetime) -> dict[Kind, in
     return {(row["provider"], row["type"]): row["places"] for row in rows}
 
 
-async def release(tx: Transaction, ids: Iterable[TaskId], *, now: datetime) -> int:
-    """Lets them go, those of them who still wait, and whose rows nobody else holds. Gives how many these are."""
-    return await tx.run("release_slots", ids=json_text(sorted(ids)), now=milliseconds(now))
+async def release(tx: Transaction, ids: Iterable[TaskId], *, now: datetime) -> set[TaskId]:
+    """Lets them go, those of them who still wait, and whose rows nobody else holds. Gives these."""
+    rows = await tx.all("release_slots", ids=json_text(sorted(ids)), now=milliseconds(now))
+    return {row["id"] for row in rows}
 
 
 async def go_to_end_of_line(tx: Transaction, kind: Kind, *, slot_turn: int, places: int) -> None:
@@ -144,7 +145,7 @@ async def save_pools(tx: Transaction, pools: Sequence[Pool]) -> None:
                 "kind": pool.name[1],
                 "seeking": int(pool.seeking),
                 "refused": json_text(pool.refused),
-                "freed_at": milliseconds(pool.freed_at),
+                "left_at": milliseconds(pool.left_at),
             }
             for pool in pools
         ],

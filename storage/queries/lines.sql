@@ -59,23 +59,24 @@ where id in (
     {skip_locked}
 );
 
--- name: release_slots!
+-- name: release_slots
 update tasks set next_send_at = :now, awaits_slot = 0
 where id in (
     select id from tasks
     where awaits_slot = 1 and id in (select value from json_each(:ids))
     order by id
     {skip_locked}
-);
+)
+returning id;
 
 -- name: list_pools
 select * from pools;
 
 -- name: save_pool*!
-insert into pools (provider, kind, seeking, refused, freed_at)
-values (:provider, :kind, :seeking, :refused, :freed_at)
+insert into pools (provider, kind, seeking, refused, left_at)
+values (:provider, :kind, :seeking, :refused, :left_at)
 on conflict (provider, kind)
-do update set seeking = excluded.seeking, refused = excluded.refused, freed_at = excluded.freed_at;
+do update set seeking = excluded.seeking, refused = excluded.refused, left_at = excluded.left_at;
 
 -- name: list_turns
 select * from turns;

@@ -469,7 +469,7 @@ async def test_who_waits_goes_when_it_is_released(database: Database) -> None:
         assert await lines.anybody_waits(tx)
     async with database.transaction() as tx:
         named = [TaskId(f"task_{number}") for number in (1, 3, 5)]
-        assert await lines.release(tx, named, now=NOW + SECOND) == 2
+        assert await lines.release(tx, named, now=NOW + SECOND) == {"task_1", "task_3"}
     async with database.reading() as reader:
         then = {"now": NOW + SECOND, "limit": 9, "served": {}}
         assert ids(await tasks.due_to_send(reader, "cometapi", **then)) == ["task_5", "task_1", "task_3"]
@@ -504,8 +504,8 @@ async def test_who_needs_more_places_than_are_asked_for_is_left_out_of_the_line(
 
 
 async def test_what_is_known_of_a_pool_comes_back_as_it_was_saved(database: Database) -> None:
-    pool = Pool(name=("cometapi", "image"), seeking=True, refused={IMAGE: 3}, freed_at=NOW)
-    later = replace(pool, seeking=False, refused={}, freed_at=None)
+    pool = Pool(name=("cometapi", "image"), seeking=True, refused={IMAGE: 3}, left_at=NOW)
+    later = replace(pool, seeking=False, refused={}, left_at=None)
     for saved in (pool, later):
         async with database.transaction() as tx:
             await lines.save_pools(tx, [saved, Pool(name=("cometapi", "video"))])

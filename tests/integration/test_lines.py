@@ -213,6 +213,29 @@ async def test_accounts_take_turns_at_a_providers_places(klingel: Klingel) -> No
             await klingel.until_row(following["id"], status="submitted")
 
 
+async def test_an_account_whose_tasks_are_refused_for_good_has_had_its_turn_each_time(
+    klingel: Klingel,
+) -> None:
+    """Of five hundred such tasks each was asked for once before anybody else's."""
+    places = klingel.kling.otherwise = Places(1)
+    running = await klingel.submit(**pictures(1))
+    async with klingel.another_account() as other:
+        body = {"type": IMAGE, **pictures(1)}
+        theirs = [
+            (await other.post("/v1/tasks", json=body, headers={"prefer": "respond-async"})).json()
+            for _ in range(3)
+        ]
+        mine = await klingel.submit_async(**pictures(1))
+        for task in (*theirs, mine):
+            await klingel.until_row(task["id"], awaits_slot=1)
+        klingel.clock.advance(seconds=1)
+        klingel.kling.answers(refused(400, 1301, "content-safety policy"))
+        await ended(klingel, places, running)
+        await klingel.until_status(mine["id"], "submitted")
+        rows = [klingel.row(task["id"]) for task in theirs]
+    assert [(row["status"], row["sends"]) for row in rows] == [("rejected", 2), ("queued", 0), ("queued", 0)]
+
+
 GENERATION = {"input": {"prompt": "a cat"}}
 
 
@@ -429,6 +452,31 @@ async def test_places_freed_while_somebody_asks_in_vain_are_found_at_once(klinge
     await ended(klingel, places, running)
     thinking.end()
     await klingel.until_status(late["id"], "submitted")
+
+
+async def test_who_asks_in_vain_while_others_are_given_what_becomes_free_makes_nobody_ask(
+    klingel: Klingel,
+) -> None:
+    """Where there are ends all the time sixteen creates were on their way at any time, nearly all in vain."""
+    places = klingel.kling.otherwise = Places(2)
+    running = [await klingel.submit(**pictures(1)) for _ in range(2)]
+    waiting = [await klingel.submit_async(**pictures(1)) for _ in range(3)]
+    for task in waiting:
+        await klingel.until_row(task["id"], awaits_slot=1)
+    thinking = OpenCreate(FULL)
+    klingel.kling.answers(thinking)
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, places, running[0])
+    await klingel.kling.until(4)
+    places.free = 0  # somebody else has it
+    klingel.clock.advance(seconds=1)
+    await ended(klingel, places, running[1])
+    await klingel.until_status(waiting[1]["id"], "submitted")
+    thinking.end()
+    await klingel.until_row(waiting[0]["id"], awaits_slot=1, sends=2)
+    last = await klingel.submit_async(VIDEO)
+    await klingel.until_row(last["id"], awaits_slot=1)  # when this one has asked, another would have
+    assert [klingel.row(task["id"])["sends"] for task in waiting] == [2, 1, 0]
 
 
 async def test_each_place_freed_while_several_ask_in_vain_is_found(klingel: Klingel) -> None:

@@ -6,8 +6,8 @@ create table pools (
     seeking smallint not null check (seeking in (0, 1)),
     -- By type: how many places of it, or more, have been refused since some became free.
     refused text collate "C" not null,
-    -- When some became free last while tasks were waiting for them.
-    freed_at bigint,
+    -- When some became free last that were not given to those who share them for sure.
+    left_at bigint,
     primary key (provider, kind)
 );
 

@@ -6,8 +6,8 @@ create table pools (
     seeking integer not null check (seeking in (0, 1)),
     -- By type: how many places of it, or more, have been refused since some became free.
     refused text not null,
-    -- When some became free last while tasks were waiting for them.
-    freed_at integer,
+    -- When some became free last that were not given to those who share them for sure.
+    left_at integer,
     primary key (provider, kind)
 ) strict, without rowid;
 
