@@ -234,9 +234,8 @@ class Lines:
         for change in asked:
             task, name = change.after, pool_of(change.after)
             known.note_turn(name, task.account_id)
-            if (
-                task.status is Status.QUEUED
-            ):  # put off: it keeps what it was given, and others wait until it has got it
+            if task.status is Status.QUEUED:
+                # Put off: it keeps what it was given, and others wait until it has got it.
                 known.change(name, seeking=True)
             elif task.status is Status.SUBMITTED and (known.pool(name).seeking or task.places > 1):
                 known.change(name, seeking=True, refused=self._of_others(task, known.pool(name).refused))
